@@ -1,0 +1,133 @@
+"""Access decisions from memory alone: may this client log in, may it reach this topic, may it call this path?"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import TYPE_CHECKING
+
+from authsvc import tokens, topics
+from authsvc.decision import Allowed, Decision, Denied, Reason
+from authsvc.errors import Unauthenticated
+from authsvc.passwords import Verdict
+from authsvc.permissions import Context, Operation, Request, decide
+from authsvc.snapshot import GrantType, UserPolicy
+from authsvc.topics import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from authsvc.passwords import PasswordVerifier
+    from authsvc.policy import Policy
+
+
+class Access(IntFlag):
+    """The broker's own numbers for what a client wants of a topic; 3 asks for read and write at once."""
+
+    READ = 1
+    WRITE = 2
+    SUBSCRIBE = 4
+
+
+ACCESSES = frozenset({Access.READ, Access.WRITE, Access.READ | Access.WRITE, Access.SUBSCRIBE})
+
+_VERDICTS: dict[Verdict, Decision] = {
+    Verdict.RIGHT: Allowed(Reason.PASSWORD),
+    Verdict.WRONG: Denied(Reason.WRONG_PASSWORD),
+    Verdict.BUSY: Denied(Reason.HASHING_BUSY),
+}
+
+
+class AccessControl:
+    """Answers from the policy's snapshot. `token_uses` collects when each API token was last used, to be stored later."""
+
+    def __init__(self, policy: Policy, verifier: PasswordVerifier) -> None:
+        self.token_uses: dict[str, datetime] = {}
+        self._policy = policy
+        self._verifier = verifier
+
+    def may_log_in(self, username: str, password: str, now: datetime) -> Decision:
+        """Decide whether these credentials, a password or one of the user's API tokens, let a client connect."""
+        snapshot = self._policy.snapshot
+        if not snapshot.version:
+            return Denied(Reason.POLICY_NOT_LOADED)
+        user = snapshot.users.get(username)
+        if user is None:
+            return Denied(Reason.UNKNOWN_USER)
+        if not user.enabled:
+            return Denied(Reason.USER_DISABLED)
+        if GrantType.TOKEN in user.grant_types and tokens.looks_like_token(password):
+            return self._check_token(user, password, now)
+        return self.check_password(user, password)
+
+    def check_password(self, user: UserPolicy, password: str) -> Decision:
+        """Decide whether the password is that user's, who must have the grant type for it."""
+        if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
+            return Denied(Reason.GRANT_TYPE_MISSING)
+        return _VERDICTS[self._verifier.verify(user.username, password, user.password_hash)]
+
+    def may_access(
+        self, username: str, client_id: str, topic: str, access: Access, *, by_certificate: bool = False
+    ) -> Decision:
+        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name."""
+        snapshot = self._policy.snapshot
+        if not snapshot.version:
+            return Denied(Reason.POLICY_NOT_LOADED)
+        user = snapshot.users.get(username)
+        if user is None:
+            return Denied(Reason.UNKNOWN_USER)
+        if not user.enabled:
+            return Denied(Reason.USER_DISABLED)
+        if by_certificate:
+            # No certificate is issued yet, so nobody can hold a valid one.
+            return Denied(Reason.NO_VALID_CERTIFICATE)
+        decision: Decision = Denied(Reason.NO_PERMISSION)
+        for request in _requests(topic, access, Identity(username, client_id)):
+            decision = decide(snapshot.rules_of(user), request)
+            if not decision:
+                break
+        return decision
+
+    def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
+        """Decide one HTTP request to this service: GET and HEAD read, every other method writes."""
+        operation = Operation.READ if method in ("GET", "HEAD") else Operation.WRITE
+        request = Request(Context.HTTP, operation, tuple(path.split("/")), Identity(user.username))
+        return decide(self._policy.snapshot.rules_of(user), request)
+
+    def holder_of(self, token: str, now: datetime) -> UserPolicy:
+        """Return the user an API token speaks for; `Unauthenticated` when it is wrong, expired or revoked."""
+        claims = tokens.verify(token, self._policy.snapshot.signing_keys, now)
+        user = self._policy.snapshot.users.get(claims.username)
+        if user is None or not user.enabled or claims.digest not in user.tokens:
+            raise Unauthenticated("the token is not valid", "invalid-token")
+        self.token_uses[claims.digest] = now
+        return user
+
+    def holder_of_password(self, username: str, password: str) -> UserPolicy | Denied:
+        """Return the enabled user with that password, taking as long to refuse an unknown name as a known one."""
+        user = self._policy.snapshot.users.get(username)
+        if user is None or not user.enabled or user.password_hash is None:
+            self._verifier.verify_nobody(password)
+            return Denied(Reason.WRONG_PASSWORD)
+        decision = self.check_password(user, password)
+        return user if decision else Denied(decision.reason)
+
+    def _check_token(self, user: UserPolicy, token: str, now: datetime) -> Decision:
+        try:
+            holder = self.holder_of(token, now)
+        except Unauthenticated:
+            return Denied(Reason.INVALID_TOKEN)
+        return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def _requests(topic: str, access: Access, identity: Identity) -> Iterator[Request]:
+    if access & Access.SUBSCRIBE:
+        group, topic_filter = topics.parse_subscription(topic)
+        levels = topics.validate_topic_filter(topic_filter)
+        yield Request(Context.MQTT, Operation.READ, levels, identity, shared=group is not None)
+        return
+    levels = topics.validate_topic(topic)
+    if access & Access.WRITE:
+        yield Request(Context.MQTT, Operation.WRITE, levels, identity)
+    if access & Access.READ:
+        yield Request(Context.MQTT, Operation.READ, levels, identity)

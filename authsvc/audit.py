@@ -1,0 +1,71 @@
+"""The audit trail: every change with who, how and when, written in the transaction of the change itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from authsvc.storage.database import session
+from authsvc.storage.models import AuditEvent
+from authsvc.paging import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from authsvc.actors import Actor
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. `before` and `after` hold what changed, without secrets; None where there was or is nothing."""
+
+    id: int
+    at: datetime
+    actor: str
+    via: str
+    address: str | None
+    request_id: str | None
+    action: str
+    target: str
+    before: Facts | None
+    after: Facts | None
+
+
+def record(actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None) -> None:
+    """Write one event; to be called inside the transaction that makes the change."""
+    AuditEvent.create(
+        at=datetime.now(UTC),
+        actor=actor.username,
+        via=actor.via,
+        address=actor.address,
+        request_id=actor.request_id,
+        action=action,
+        target=target,
+        before=before,
+        after=after,
+    )
+
+
+def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
+    """Return one page of events, newest first; `filters` may name `actor`, `action` and `target`, each to be equal."""
+    query = AuditEvent.select()
+    for name, value in filters.items():
+        query = query.where(getattr(AuditEvent, name) == value)
+    with session():
+        rows = query.order_by(AuditEvent.id.desc()).paginate(page, per_page)
+        return Page([_event(row) for row in rows], page, per_page, query.count())
+
+
+def difference(before: Facts, after: Facts) -> tuple[Facts, Facts]:
+    """Return the parts of two records that differ."""
+    changed = {key for key in after if before.get(key) != after[key]}
+    return {key: before.get(key) for key in changed}, {key: after[key] for key in changed}
+
+
+def _event(row: AuditEvent) -> Event:
+    return Event(
+        row.id, row.at, row.actor, row.via, row.address, row.request_id, row.action, row.target, row.before, row.after
+    )

@@ -1,0 +1,60 @@
+"""A decision is a value: `Allowed` or `Denied`, true or false, and always with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from authsvc.permissions import Permission
+
+
+class Reason(StrEnum):
+    """Every reason a decision can have: a closed list, so that it may label a metric."""
+
+    PASSWORD = "password"  # noqa: S105 - a reason, not a secret
+    TOKEN = "token"  # noqa: S105
+    PERMISSION = "permission"
+    UNKNOWN_USER = "unknown-user"
+    USER_DISABLED = "user-disabled"
+    GRANT_TYPE_MISSING = "grant-type-missing"
+    WRONG_PASSWORD = "wrong-password"  # noqa: S105
+    INVALID_TOKEN = "invalid-token"  # noqa: S105
+    HASHING_BUSY = "hashing-busy"
+    NO_VALID_CERTIFICATE = "no-valid-certificate"
+    NO_PERMISSION = "no-permission"
+    DENIED_BY_PERMISSION = "denied-by-permission"
+    SHARE_REACHES_DENIED = "share-reaches-denied-topics"
+    NO_SUPERUSERS = "no-superusers"
+    MALFORMED = "malformed"
+    WRONG_WEBHOOK_SECRET = "wrong-webhook-secret"  # noqa: S105
+    POLICY_NOT_LOADED = "policy-not-loaded"
+    INTERNAL_ERROR = "internal-error"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Yes, and the permission and role that say so where one does."""
+
+    reason: Reason
+    permission: Permission | None = None
+    role: str | None = None
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No, and the permission and role that forbid it where one does."""
+
+    reason: Reason
+    permission: Permission | None = None
+    role: str | None = None
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Decision = Allowed | Denied

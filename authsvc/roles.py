@@ -1,0 +1,181 @@
+"""Roles: named sets of permissions that many users share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypedDict
+
+from authsvc import audit, stored
+from authsvc.errors import Conflict, NotFound
+from authsvc.paging import Page
+from authsvc.permissions import Context, Operation, Permission
+from authsvc.storage.changes import Kind, policy_change
+from authsvc.storage.database import session
+from authsvc.storage.models import PermissionRow, Role, UserRole
+from authsvc.usernames import validate_role_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.actors import Actor
+
+ADMIN = "admin"
+_BUILT_IN = {
+    ADMIN: (
+        "Everything on the broker and in this service",
+        (
+            Permission(Context.MQTT, Operation.READ_WRITE, "#"),
+            Permission(Context.HTTP, Operation.READ_WRITE, "/#"),
+        ),
+    ),
+    "minimum-access": (
+        "May log in and see who it is",
+        (Permission(Context.HTTP, Operation.READ, "/api/me"),),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """A role as administrators see it."""
+
+    name: str
+    description: str
+    built_in: bool
+    permissions: tuple[Permission, ...]
+    created_at: datetime
+    updated_at: datetime
+
+
+class RoleChanges(TypedDict, total=False):
+    """What a PATCH may change; a key that is absent stays as it is."""
+
+    description: str
+    permissions: tuple[Permission, ...]
+
+
+def create(actor: Actor, name: str, description: str, permissions: Iterable[Permission]) -> RoleRecord:
+    """Make a role; `Conflict` when the name is taken, `Forbidden` when it holds more than the actor does."""
+    validate_role_name(name)
+    wanted = tuple(dict.fromkeys(permissions))
+    actor.must_hold(wanted)
+    with policy_change() as announce:
+        if Role.select().where(Role.name == name).exists():
+            raise Conflict(f"a role named {name} exists", "role-exists")
+        record = _insert(name, description, wanted, built_in=False)
+        audit.record(actor, "role.create", f"role:{name}", after=facts(record))
+        announce(Kind.ROLE, name)
+    return record
+
+
+def change(actor: Actor, name: str, changes: RoleChanges) -> RoleRecord:
+    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`)."""
+    with policy_change() as announce:
+        row = _row_for_change(actor, name)
+        before = _record(row)
+        wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
+        actor.must_hold(wanted)
+        row.description = changes.get("description", row.description)
+        row.updated_at = datetime.now(UTC)
+        row.save()
+        if wanted != before.permissions:
+            PermissionRow.delete().where(PermissionRow.role == row).execute()
+            insert_permissions(wanted, role_id=row.id)
+        after = _record(row)
+        audit.record(actor, "role.change", f"role:{name}", *audit.difference(facts(before), facts(after)))
+        announce(Kind.ROLE, name)
+    return after
+
+
+def delete(actor: Actor, name: str) -> None:
+    """Remove a role that no user has; `Conflict` while one does or when the role is built in."""
+    with policy_change() as announce:
+        row = _row_for_change(actor, name)
+        holders = UserRole.select().where(UserRole.role == row).count()
+        if holders:
+            raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
+        before = _record(row)
+        row.delete_instance()
+        audit.record(actor, "role.delete", f"role:{name}", before=facts(before))
+        announce(Kind.ROLE, name)
+
+
+def get(name: str) -> RoleRecord:
+    """Return one role; `NotFound` otherwise."""
+    with session():
+        return _record(_row(name))
+
+
+def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
+    """Return one page of the roles whose name or description contains the text, by name."""
+    query = Role.select()
+    if text:
+        query = query.where(Role.name.contains(text) | Role.description.contains(text))
+    with session():
+        rows = list(query.order_by(Role.name).paginate(page, per_page))
+        permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
+        records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
+        return Page(records, page, per_page, query.count())
+
+
+def insert_built_in() -> None:
+    """Make the built-in roles; for the first start."""
+    with policy_change() as announce:
+        for name, (description, permissions) in _BUILT_IN.items():
+            _insert(name, description, permissions, built_in=True)
+            announce(Kind.ROLE, name)
+
+
+def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
+    """Write permissions for one owner, named as `user_id=` or `role_id=`."""
+    rows = [
+        {"context": each.context, "operation": each.operation, "resource": each.resource, "effect": each.effect, **owner}
+        for each in permissions
+    ]
+    for start in range(0, len(rows), 500):
+        PermissionRow.insert_many(rows[start : start + 500]).execute()
+
+
+def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
+    """Return permissions as plain words, for JSON and the audit trail."""
+    return [
+        {"context": each.context, "operation": each.operation, "resource": each.resource, "effect": each.effect}
+        for each in permissions
+    ]
+
+
+def facts(record: RoleRecord) -> audit.Facts:
+    """Return what the audit trail keeps of a role."""
+    return {"description": record.description, "permissions": permission_facts(record.permissions)}
+
+
+def _insert(name: str, description: str, permissions: Iterable[Permission], *, built_in: bool) -> RoleRecord:
+    now = datetime.now(UTC)
+    row = Role.create(name=name, description=description, built_in=built_in, created_at=now, updated_at=now)
+    insert_permissions(permissions, role_id=row.id)
+    return _record(row)
+
+
+def _row(name: str) -> Role:
+    row: Role | None = Role.get_or_none(Role.name == name)
+    if row is None:
+        raise NotFound("no such role", "role-not-found")
+    return row
+
+
+def _row_for_change(actor: Actor, name: str) -> Role:
+    row = _row(name)
+    if row.built_in:
+        raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
+    actor.must_hold(_record(row).permissions)
+    return row
+
+
+def _record(row: Role) -> RoleRecord:
+    found = stored.permissions_of(PermissionRow.role, Role.id, Role.id == row.id)
+    return _with_permissions(row, found.get(row.id, ()))
+
+
+def _with_permissions(row: Role, permissions: tuple[Permission, ...]) -> RoleRecord:
+    return RoleRecord(row.name, row.description, row.built_in, permissions, row.created_at, row.updated_at)

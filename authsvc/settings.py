@@ -1,0 +1,167 @@
+"""Settings: a frozen record made from the environment, loud about everything it does not understand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from authsvc.errors import SettingsError
+from authsvc.passwords import PasswordPolicy
+
+PREFIX = "AUTHSVC_"
+SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the service is told by its surroundings; see `docs/settings.md` for each of them."""
+
+    data_dir: Path
+    database_url: str
+    admin_password: str | None = None
+    webhook_secret: str | None = None
+    bind: str = "127.0.0.1:8080"
+    bcrypt_cost: int = 10
+    password_policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - frozen
+    workers: int = 1
+    threads: int = 16
+    hash_workers: int = 2
+    credential_cache_entries: int = 100_000
+    policy_poll_ms: int = 200
+    log_level: str = "info"
+
+    def __repr__(self) -> str:
+        return "Settings(...)"  # a settings record in a traceback must not spell its secrets
+
+    @property
+    def host(self) -> str:
+        """The address part of `bind`, without brackets."""
+        return self.bind.rpartition(":")[0].strip("[]")
+
+    @property
+    def binds_loopback_only(self) -> bool:
+        """Whether nobody but this machine can connect."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that `AUTHSVC_*` variables ask for; raise `SettingsError` with one clear line."""
+    values = _read(environ)
+    data_dir = Path(values.text("DATA_DIR", "./data")).absolute()
+    settings = Settings(
+        data_dir=data_dir,
+        database_url=values.text("DATABASE_URL", f"sqlite:///{data_dir}/authsvc.db"),
+        admin_password=values.optional("ADMIN_PASSWORD"),
+        webhook_secret=values.optional("WEBHOOK_SECRET"),
+        bind=values.bind("BIND", "127.0.0.1:8080"),
+        bcrypt_cost=values.number("BCRYPT_COST", 10, 4, 16),
+        password_policy=values.password_policy("PASSWORD_POLICY"),
+        workers=values.number("WORKERS", 1, 1, 64),
+        threads=values.number("THREADS", 16, 2, 256),
+        hash_workers=values.number("HASH_WORKERS", os.cpu_count() or 1, 1, 64),
+        credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
+        policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
+        log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
+    )
+    _check_database_url(settings.database_url)
+    return settings
+
+
+def names() -> list[str]:
+    """Return the name of every variable, without the `_FILE` forms of secrets."""
+    return [PREFIX + field.name.upper() for field in fields(Settings)]
+
+
+class _Values:
+    """The variables that were set, by name without prefix; each reader knows one form and refuses all others."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+
+    def optional(self, name: str) -> str | None:
+        value = self._given.get(name)
+        if value is not None and not value:
+            _refuse(name, "is set but empty")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        return self.optional(name) or default
+
+    def number(self, name: str, default: int, lowest: int, highest: int) -> int:
+        text = self.optional(name)
+        if text is None:
+            return default
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
+            _refuse(name, f"must be a whole number from {lowest} to {highest}")
+        return int(text)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        text = self.text(name, default)
+        if text not in choices:
+            _refuse(name, f"must be one of {', '.join(choices)}")
+        return text
+
+    def bind(self, name: str, default: str) -> str:
+        text = self.text(name, default)
+        match = _BIND.fullmatch(text)
+        if not match or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest TCP port
+            _refuse(name, "must be ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+        return text
+
+    def password_policy(self, name: str) -> PasswordPolicy:
+        text = self.optional(name)
+        if text is None:
+            return PasswordPolicy()
+        known = [field.name for field in fields(PasswordPolicy)]
+        try:
+            given: Any = json.loads(text)
+        except ValueError:
+            _refuse(name, "must be a JSON object")
+        if not isinstance(given, dict) or not set(given) <= set(known):
+            _refuse(name, f"must be a JSON object with {', '.join(known)}")
+        if not all(type(count) is int and 0 <= count <= 72 for count in given.values()):  # noqa: PLR2004 - bcrypt's limit
+            _refuse(name, "must hold whole numbers from 0 to 72")
+        return PasswordPolicy(**given)
+
+
+def _read(environ: Mapping[str, str]) -> _Values:
+    given: dict[str, str] = {}
+    known = {name.removeprefix(PREFIX) for name in names()}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX)
+        plain = name.removesuffix("_FILE")
+        if name != plain and plain in SECRETS:
+            if PREFIX + plain in environ:
+                _refuse(plain, f"is set twice, also as {variable}")
+            given[plain] = _secret_from_file(variable, Path(value))
+        elif name in known:
+            given[name] = value
+        else:
+            raise SettingsError(f"{variable} is not a setting of authsvc; docs/settings.md lists them all")
+    return _Values(given)
+
+
+def _secret_from_file(variable: str, path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{variable}: cannot read {path}: {type(error).__name__}") from None
+
+
+def _check_database_url(url: str) -> None:
+    if not re.match(r"sqlite:///.|postgres(ql)?://.", url):
+        _refuse("DATABASE_URL", "must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _refuse(name: str, what: str) -> NoReturn:
+    # The value stays out of the message: it may be a secret in the wrong place.
+    raise SettingsError(f"{PREFIX}{name} {what}")

@@ -1,0 +1,62 @@
+"""The policy snapshot: everything a decision needs, in memory, read without a lock.
+
+What is known of a user or role is immutable and replaced whole by one assignment, so a reader sees the old
+or the new and nothing between. Users name their roles instead of copying them: a changed role costs one
+assignment however many users have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from authsvc.permissions import Permission, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from authsvc.tokens import SigningKey
+
+NO_TOKENS: Mapping[str, datetime] = MappingProxyType({})
+
+
+class GrantType(StrEnum):
+    """The ways in which a user may prove who it is to the broker."""
+
+    PASSWORD = "password"  # noqa: S105 - a name, not a secret
+    CERTIFICATE = "certificate"
+    TOKEN = "token"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class UserPolicy:
+    """One user as decisions see it. `tokens` maps the digest of each API token to its expiry."""
+
+    username: str
+    enabled: bool
+    grant_types: frozenset[GrantType]
+    password_hash: str | None = field(repr=False)
+    permissions: tuple[Permission, ...] = ()
+    roles: tuple[str, ...] = ()
+    tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all."""
+
+    users: dict[str, UserPolicy] = field(default_factory=dict)
+    roles: dict[str, tuple[Permission, ...]] = field(default_factory=dict)
+    signing_keys: dict[str, SigningKey] = field(default_factory=dict)
+    version: int = 0
+
+    def rules_of(self, user: UserPolicy) -> Iterator[Rule]:
+        """Yield the user's own permissions, then those of its roles, each with the role it came through."""
+        for permission in user.permissions:
+            yield Rule(permission, None)
+        for role in user.roles:
+            for permission in self.roles.get(role, ()):
+                yield Rule(permission, role)

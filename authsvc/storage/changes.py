@@ -1,0 +1,76 @@
+"""How a change of policy is announced: a version, raised in the transaction of the change, and what it touched.
+
+Raising the version comes first and takes the row's lock until the transaction ends, so versions become visible in order and
+without gaps: whoever has seen version n has seen everything up to n.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from authsvc.storage.database import transaction
+
+from authsvc.storage.models import PolicyChange, PolicyVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A reader further behind than this reads everything again, which is cheaper by then.
+KEPT_VERSIONS = 10_000
+
+
+class Kind(StrEnum):
+    """What has an entry of its own in the policy snapshot."""
+
+    USER = "user"
+    ROLE = "role"
+    SIGNING_KEYS = "signing-keys"
+
+
+class Change(NamedTuple):
+    """One snapshot entry to read again."""
+
+    kind: Kind
+    name: str
+
+
+class Announce(Protocol):
+    """Says, inside the transaction of a change, which snapshot entry to read again."""
+
+    def __call__(self, kind: Kind, name: str) -> None: ...
+
+
+@contextmanager
+def policy_change() -> Iterator[Announce]:
+    """Change policy in one transaction, alone: no other change of policy runs between its reads and its writes."""
+    with transaction():
+        PolicyVersion.update(version=PolicyVersion.version + 1).execute()
+        version = current_version()
+
+        def announce(kind: Kind, name: str) -> None:
+            PolicyChange.create(version=version, kind=kind, name=name)
+
+        yield announce
+        if version % 1000 == 0:
+            PolicyChange.delete().where(PolicyChange.version <= version - KEPT_VERSIONS).execute()
+
+
+def current_version() -> int:
+    """Return the policy version that the database is at."""
+    version: int = PolicyVersion.select(PolicyVersion.version).scalar()
+    return version
+
+
+def changes_since(version: int) -> set[Change] | None:
+    """Return what has changed since a version; None when that is so long ago that it was forgotten."""
+    rows = list(
+        PolicyChange.select(PolicyChange.version, PolicyChange.kind, PolicyChange.name)
+        .where(PolicyChange.version > version)
+        .order_by(PolicyChange.version)
+        .tuples()
+    )
+    if not rows or rows[0][0] > version + 1:
+        return None
+    return {Change(Kind(kind), name) for _, kind, name in rows}

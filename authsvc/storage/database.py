@@ -1,0 +1,93 @@
+"""The database: SQLite in one file, or PostgreSQL for many replicas, behind one proxy and one transaction.
+
+A connection belongs to one piece of work: `session()` opens it and closes it. For SQLite that means a file
+that was moved away is noticed at the next request instead of being written to unseen; PostgreSQL's come
+from a pool.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import peewee
+from playhouse.postgres_ext import PooledPsycopg3Database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+database = peewee.DatabaseProxy()
+
+# Waiting longer than this for a lock or a connection would only pile up requests.
+_PATIENCE_SECONDS = 5
+
+
+def connect_to(url: str) -> peewee.Database:
+    """Point the proxy at `sqlite:///PATH` or `postgresql://...` and return the database; opens no connection."""
+    target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url)
+    database.initialize(target)
+    return target
+
+
+def create_file(url: str) -> None:
+    """Make the SQLite file, readable by its owner alone, unless it exists; other databases make their own."""
+    if url.startswith("sqlite:"):
+        # The connections below open the file with mode=rw, so that a lost file is an error and not a new, empty one.
+        descriptor = os.open(_path(url), os.O_CREAT | os.O_RDWR, 0o600)
+        os.close(descriptor)
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Hold a connection for a piece of work; inside another session, join it."""
+    opened = database.connect(reuse_if_open=True)
+    try:
+        yield
+    finally:
+        if opened:
+            database.close()
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Do everything inside or nothing, durably once it returns; readers see no half of it."""
+    with session():
+        # SQLite: take the write lock at the start, since a reader that turns writer cannot wait for it.
+        immediate = ("IMMEDIATE",) if is_sqlite() else ()
+        with database.atomic(*immediate):
+            yield
+
+
+def is_sqlite() -> bool:
+    """Say which of the two dialects is spoken."""
+    return isinstance(database.obj, peewee.SqliteDatabase)
+
+
+def _sqlite(url: str) -> peewee.Database:
+    return peewee.SqliteDatabase(
+        f"file:{quote(str(_path(url)))}?mode=rw",
+        uri=True,
+        timeout=_PATIENCE_SECONDS,
+        # synchronous=FULL: an acknowledged change survives a power cut, not only a crash of this process.
+        pragmas={"journal_mode": "wal", "foreign_keys": 1, "synchronous": "FULL", "cache_size": -16_000},
+    )
+
+
+def _postgresql(url: str) -> peewee.Database:
+    return PooledPsycopg3Database(
+        url.replace("postgres://", "postgresql://", 1),
+        max_connections=32,
+        stale_timeout=300,
+        timeout=_PATIENCE_SECONDS,
+        connect_timeout=_PATIENCE_SECONDS,
+        # A server that vanished without a word is noticed as fast as one that refuses.
+        tcp_user_timeout=_PATIENCE_SECONDS * 1000,
+        application_name="authsvc",
+    )
+
+
+def _path(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))

@@ -1,0 +1,160 @@
+"""The tables. Rules live elsewhere; what stands here is what must hold whoever writes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import peewee
+
+from authsvc.snapshot import GrantType
+from authsvc.storage.database import database
+
+
+class UtcDateTimeField(peewee.DateTimeField):
+    """An aware UTC time outside, a naive one in the database."""
+
+    def db_value(self, value: datetime | None) -> Any:
+        return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))
+
+    def python_value(self, value: Any) -> datetime | None:
+        naive: datetime | None = super().python_value(value)
+        return naive and naive.replace(tzinfo=UTC)
+
+
+class GrantTypesField(peewee.TextField):
+    """A set of grant types, stored as their sorted names with commas between."""
+
+    def db_value(self, value: frozenset[GrantType]) -> str:
+        return ",".join(sorted(value))
+
+    def python_value(self, value: str) -> frozenset[GrantType]:
+        return frozenset(map(GrantType, value.split(","))) if value else frozenset()
+
+
+class JsonField(peewee.TextField):
+    """Any JSON value, as text; both databases store it the same way."""
+
+    def db_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value, sort_keys=True)
+
+    def python_value(self, value: str | None) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Model(peewee.Model):
+    class Meta:
+        database = database
+        legacy_table_names = False
+
+
+class User(Model):
+    username = peewee.CharField(64, unique=True)
+    password_hash = peewee.TextField(null=True)
+    enabled = peewee.BooleanField()
+    grant_types = GrantTypesField()
+    created_at = UtcDateTimeField()
+    updated_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "users"
+
+
+class Role(Model):
+    name = peewee.CharField(64, unique=True)
+    description = peewee.TextField()
+    built_in = peewee.BooleanField()
+    created_at = UtcDateTimeField()
+    updated_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "roles"
+
+
+class UserRole(Model):
+    user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="user_roles")
+    role = peewee.ForeignKeyField(Role, on_delete="RESTRICT", backref="user_roles")
+
+    class Meta:
+        table_name = "user_roles"
+        primary_key = peewee.CompositeKey("user", "role")
+
+
+class PermissionRow(Model):
+    """A permission of exactly one user or one role."""
+
+    user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE", backref="permissions")
+    role = peewee.ForeignKeyField(Role, null=True, on_delete="CASCADE", backref="permissions")
+    context = peewee.CharField(16)
+    operation = peewee.CharField(16)
+    resource = peewee.TextField()
+    effect = peewee.CharField(16)
+
+    class Meta:
+        table_name = "permissions"
+        constraints = [peewee.Check("(user_id IS NULL) <> (role_id IS NULL)")]
+
+
+class Token(Model):
+    """An API token: `id` names it in public, `digest` is that of the secret inside it."""
+
+    id = peewee.CharField(32, primary_key=True)
+    user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="tokens")
+    digest = peewee.CharField(64, unique=True)
+    label = peewee.CharField(200)
+    created_at = UtcDateTimeField()
+    expires_at = UtcDateTimeField()
+    last_used_at = UtcDateTimeField(null=True)
+
+    class Meta:
+        table_name = "tokens"
+
+
+class SigningKeyRow(Model):
+    kid = peewee.CharField(32, unique=True)
+    secret = peewee.CharField(64)
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "signing_keys"
+
+
+class PolicyVersion(Model):
+    """One row: how many changes of policy there were. Raised in the transaction of the change it announces."""
+
+    version = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "policy_version"
+
+
+class PolicyChange(Model):
+    """What a policy version changed: whose snapshot entry is to be read again."""
+
+    version = peewee.BigIntegerField(index=True)
+    kind = peewee.CharField(16)
+    name = peewee.CharField(64)
+
+    class Meta:
+        table_name = "policy_changes"
+
+
+class AuditEvent(Model):
+    """One change: who, how, when, and what it was before and after. The database itself refuses to alter a row."""
+
+    at = UtcDateTimeField(index=True)
+    actor = peewee.CharField(64, index=True)
+    via = peewee.CharField(16)
+    address = peewee.CharField(64, null=True)
+    request_id = peewee.CharField(64, null=True)
+    action = peewee.CharField(64, index=True)
+    target = peewee.CharField(200, index=True)
+    before = JsonField(null=True)
+    after = JsonField(null=True)
+
+    class Meta:
+        table_name = "audit_events"
+
+
+ALL = (User, Role, UserRole, PermissionRow, Token, SigningKeyRow, PolicyVersion, PolicyChange, AuditEvent)

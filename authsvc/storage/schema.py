@@ -1,0 +1,52 @@
+"""Migrations: numbered files, applied in order, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playhouse.migrations import Runner
+
+from authsvc.storage.database import database, is_sqlite, session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DIRECTORY = Path(__file__).parent / "migrations"
+_HISTORY_TABLE = "schema_migrations"
+# Any constant of our own; it only has to differ from other programs' in the same database.
+_ADVISORY_LOCK = 0x61757468
+
+
+def migrate(lock_file: Path) -> list[str]:
+    """Bring the database's tables up to this version; return the names of the migrations that were applied."""
+    with session(), _alone(lock_file):
+        applied: list[str] = _runner().up()
+        return applied
+
+
+def pending() -> list[str]:
+    """Return the names of the migrations this version has and the database lacks."""
+    with session():
+        return [migration.name for migration in _runner().status() if migration.applied is None]
+
+
+def _runner() -> Runner:
+    return Runner(database.obj, str(_DIRECTORY), table_name=_HISTORY_TABLE)
+
+
+@contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Wait until no other process migrates: a lock file beside SQLite, an advisory lock in PostgreSQL."""
+    if is_sqlite():
+        with lock_file.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        return
+    database.execute_sql("SELECT pg_advisory_lock(%s)", (_ADVISORY_LOCK,))
+    try:
+        yield
+    finally:
+        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_ADVISORY_LOCK,))

@@ -1,0 +1,113 @@
+"""Reads policy out of the database into the immutable records that decisions use."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.snapshot import NO_TOKENS, UserPolicy
+from authsvc.storage.models import PermissionRow, Role, SigningKeyRow, Token, User, UserRole
+from authsvc.tokens import SigningKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    import peewee
+
+_BATCH = 500  # names in one IN (...)
+
+
+def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, UserPolicy]:
+    """Return the policies of the users so named that exist; None stands for every user."""
+    if usernames is None:
+        return _user_policies(None, now)
+    found: dict[str, UserPolicy] = {}
+    for names in _batches(sorted(usernames)):
+        found |= _user_policies(User.username.in_(names), now)
+    return found
+
+
+def role_permissions(names: Iterable[str] | None) -> dict[str, tuple[Permission, ...]]:
+    """Return the permissions of the roles so named that exist; None stands for every role."""
+    if names is None:
+        return _role_permissions(None)
+    found: dict[str, tuple[Permission, ...]] = {}
+    for batch in _batches(sorted(names)):
+        found |= _role_permissions(Role.name.in_(batch))
+    return found
+
+
+def signing_keys() -> dict[str, SigningKey]:
+    """Return the signing keys by id, oldest to newest."""
+    rows = SigningKeyRow.select().order_by(SigningKeyRow.id)
+    return {row.kid: SigningKey(row.kid, bytes.fromhex(row.secret)) for row in rows}
+
+
+# One device is much like the next: equal permissions share one object, which is most of a large snapshot.
+@lru_cache(maxsize=65_536)
+def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
+    """Return the permission that these stored words spell."""
+    return Permission(Context(context), Operation(operation), resource, Effect(effect))
+
+
+def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> dict[int, tuple[Permission, ...]]:
+    """Return permissions by owner id, in the order they were given."""
+    row = PermissionRow
+    query = row.select(column, row.context, row.operation, row.resource, row.effect).join(owner.model)
+    found: dict[int, list[Permission]] = defaultdict(list)
+    for owner_id, *words in _chosen(query, chosen).order_by(row.id).tuples():
+        found[owner_id].append(permission(*words))
+    return {owner_id: tuple(permissions) for owner_id, permissions in found.items()}
+
+
+def role_names(chosen: Any) -> dict[int, tuple[str, ...]]:
+    """Return the names of users' roles by user id, sorted."""
+    query = UserRole.select(UserRole.user, Role.name).join(Role).switch(UserRole).join(User)
+    found: dict[int, list[str]] = defaultdict(list)
+    for user_id, name in _chosen(query, chosen).order_by(Role.name).tuples():
+        found[user_id].append(name)
+    return {user_id: tuple(names) for user_id, names in found.items()}
+
+
+def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
+    permissions = permissions_of(PermissionRow.user, User.id, chosen)
+    roles = role_names(chosen)
+    tokens = _tokens(chosen, now)
+    columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash)
+    return {
+        username: UserPolicy(
+            username,
+            bool(enabled),
+            grant_types,
+            password_hash,
+            permissions.get(user_id, ()),
+            roles.get(user_id, ()),
+            tokens.get(user_id, NO_TOKENS),
+        )
+        for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
+    }
+
+
+def _role_permissions(chosen: Any) -> dict[str, tuple[Permission, ...]]:
+    permissions = permissions_of(PermissionRow.role, Role.id, chosen)
+    roles = _chosen(Role.select(Role.id, Role.name), chosen).tuples()
+    return {name: permissions.get(role_id, ()) for role_id, name in roles}
+
+
+def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:
+    query = Token.select(Token.user, Token.digest, Token.expires_at).join(User).where(Token.expires_at > now)
+    found: dict[int, dict[str, datetime]] = defaultdict(dict)
+    for user_id, digest, expires_at in _chosen(query, chosen).tuples():
+        found[user_id][digest] = expires_at
+    return found
+
+
+def _chosen(query: Any, chosen: Any) -> Any:
+    return query if chosen is None else query.where(chosen)
+
+
+def _batches(names: list[str]) -> Iterable[list[str]]:
+    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))

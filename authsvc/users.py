@@ -1,0 +1,222 @@
+"""Users: the principals that may connect to the broker, call this service, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypedDict
+
+from authsvc import audit, roles, stored
+from authsvc.errors import Conflict, NotFound, invalid
+from authsvc.paging import Page
+from authsvc.snapshot import GrantType
+from authsvc.storage.changes import Kind, policy_change
+from authsvc.storage.database import session
+from authsvc.storage.models import PermissionRow, Role, User, UserRole
+from authsvc.usernames import validate_username
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.actors import Actor
+    from authsvc.passwords import PasswordHasher
+    from authsvc.permissions import Permission
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A user as administrators see it; of its password, only whether there is one."""
+
+    username: str
+    enabled: bool
+    grant_types: frozenset[GrantType]
+    roles: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+    has_password: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class UserChanges(TypedDict, total=False):
+    """What a new user has or a PATCH changes; a key that is absent stays as it is. `password` None takes it away."""
+
+    password: str | None
+    enabled: bool
+    grant_types: frozenset[GrantType]
+    roles: tuple[str, ...]
+    permissions: tuple[Permission, ...]
+
+
+def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHasher) -> UserRecord:
+    """Make a user; `Conflict` when the name is taken, `Forbidden` when it would hold more than the actor does.
+
+    Absent keys: enabled, grant type `password`, no roles, no permissions, no password.
+    """
+    validate_username(username)
+    password_hash = _hash(wanted, hasher)
+    with policy_change() as announce:
+        if User.select().where(User.username == username).exists():
+            raise Conflict(f"a user named {username} exists", "user-exists")
+        row = _insert(username, wanted, password_hash)
+        record = _rewrite_rights(actor, row, wanted)
+        audit.record(actor, "user.create", f"user:{username}", after=_facts(record))
+        announce(Kind.USER, username)
+    return record
+
+
+def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHasher) -> UserRecord:
+    """Change what is named and nothing else; in force at once, also for clients that are connected.
+
+    `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
+    to administer the service.
+    """
+    password_hash = _hash(changes, hasher)
+    with policy_change() as announce:
+        row = _row(username)
+        before = _record(row)
+        actor.must_hold(_rights(row))
+        row.enabled = changes.get("enabled", row.enabled)
+        row.grant_types = changes.get("grant_types", row.grant_types)
+        row.password_hash = password_hash if "password" in changes else row.password_hash
+        row.updated_at = datetime.now(UTC)
+        row.save()
+        after = _rewrite_rights(actor, row, changes)
+        _keep_an_administrator()
+        earlier, later = audit.difference(_facts(before), _facts(after))
+        audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
+        announce(Kind.USER, username)
+    return after
+
+
+def delete(actor: Actor, username: str) -> None:
+    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service."""
+    with policy_change() as announce:
+        row = _row(username)
+        actor.must_hold(_rights(row))
+        before = _record(row)
+        row.delete_instance()
+        _keep_an_administrator()
+        audit.record(actor, "user.delete", f"user:{username}", before=_facts(before))
+        announce(Kind.USER, username)
+
+
+def get(username: str) -> UserRecord:
+    """Return one user; `NotFound` otherwise."""
+    with session():
+        return _record(_row(username))
+
+
+def search(text: str, page: int, per_page: int) -> Page[UserRecord]:
+    """Return one page of the users whose name contains the text, in any case, by name."""
+    query = User.select()
+    if text:
+        query = query.where(User.username.contains(text))
+    with session():
+        rows = list(query.order_by(User.username).paginate(page, per_page))
+        return Page(_records(rows), page, per_page, query.count())
+
+
+def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> User:
+    now = datetime.now(UTC)
+    row: User = User.create(
+        username=username,
+        password_hash=password_hash,
+        enabled=wanted.get("enabled", True),
+        grant_types=wanted.get("grant_types", frozenset({GrantType.PASSWORD})),
+        created_at=now,
+        updated_at=now,
+    )
+    return row
+
+
+def _rewrite_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
+    """Write the roles and permissions that are named, and hold the actor to its own rights in the outcome."""
+    if "roles" in wanted:
+        UserRole.delete().where(UserRole.user == row).execute()
+        chosen = _roles_named(wanted["roles"])
+        if chosen:
+            UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
+    if "permissions" in wanted:
+        PermissionRow.delete().where(PermissionRow.user == row).execute()
+        roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
+    actor.must_hold(_rights(row))
+    return _record(row)
+
+
+def _roles_named(names: Iterable[str]) -> list[Role]:
+    wanted = list(dict.fromkeys(names))
+    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
+    for position, name in enumerate(wanted):
+        if name not in found:
+            raise invalid(f"roles[{position}]", "no such role")
+    return [found[name] for name in wanted]
+
+
+def _rights(row: User) -> tuple[Permission, ...]:
+    """Return every permission the user has, its own and its roles'."""
+    (policy,) = stored.user_policies([row.username], datetime.now(UTC)).values()
+    from_roles = stored.role_permissions(policy.roles)
+    return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
+
+
+def _keep_an_administrator() -> None:
+    """Refuse to leave nobody who could sign in and mend it: an enabled user with the role `admin` and a password."""
+    left = (
+        User.select()
+        .join(UserRole)
+        .join(Role)
+        .where(Role.name == roles.ADMIN, User.enabled, User.password_hash.is_null(False))
+        .where(User.grant_types.contains(GrantType.PASSWORD))
+    )
+    if not left.exists():
+        raise Conflict("nobody would be left to administer this service", "last-administrator")
+
+
+def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:
+    # Before the transaction: others should not wait for a hash to write.
+    password = wanted.get("password")
+    return None if password is None else hasher.hash(password)
+
+
+def _row(username: str) -> User:
+    row: User | None = User.get_or_none(User.username == username)
+    if row is None:
+        raise NotFound("no such user", "user-not-found")
+    return row
+
+
+def _record(row: User) -> UserRecord:
+    return _records([row])[0]
+
+
+def _records(rows: list[User]) -> list[UserRecord]:
+    chosen = User.id.in_([row.id for row in rows])
+    permissions = stored.permissions_of(PermissionRow.user, User.id, chosen)
+    role_names = stored.role_names(chosen)
+    return [
+        UserRecord(
+            row.username,
+            row.enabled,
+            row.grant_types,
+            role_names.get(row.id, ()),
+            permissions.get(row.id, ()),
+            row.password_hash is not None,
+            row.created_at,
+            row.updated_at,
+        )
+        for row in rows
+    ]
+
+
+def _facts(record: UserRecord) -> audit.Facts:
+    return {
+        "enabled": record.enabled,
+        "grantTypes": sorted(record.grant_types),
+        "roles": list(record.roles),
+        "permissions": roles.permission_facts(record.permissions),
+        "hasPassword": record.has_password,
+    }
+
+
+def _password_fact(changes: UserChanges) -> audit.Facts:
+    return {"password": "changed"} if changes.get("password") is not None else {}
