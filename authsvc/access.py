@@ -31,11 +31,24 @@ class Access(IntFlag):
 
 ACCESSES = frozenset({Access.READ, Access.WRITE, Access.READ | Access.WRITE, Access.SUBSCRIBE})
 
+_OPERATIONS = {
+    "read": Access.READ,
+    "write": Access.WRITE,
+    "readWrite": Access.READ | Access.WRITE,
+    "subscribe": Access.SUBSCRIBE,
+}
+
 _VERDICTS: dict[Verdict, Decision] = {
     Verdict.RIGHT: Allowed(Reason.PASSWORD),
     Verdict.WRONG: Denied(Reason.WRONG_PASSWORD),
     Verdict.BUSY: Denied(Reason.HASHING_BUSY),
 }
+
+
+def access_for(operation: str, topic: str) -> Access:
+    """Return what the broker would ask for read, write, readWrite or subscribe: to read a topic filter is to subscribe."""
+    is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
+    return Access.SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
 
 
 class AccessControl:

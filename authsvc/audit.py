@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from authsvc.paging import Page
 from authsvc.storage.database import session
 from authsvc.storage.models import AuditEvent
-from authsvc.paging import Page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,9 @@ class Event:
     after: Facts | None
 
 
-def record(actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None) -> None:
+def record(
+    actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None
+) -> None:
     """Write one event; to be called inside the transaction that makes the change."""
     AuditEvent.create(
         at=datetime.now(UTC),
@@ -67,5 +69,14 @@ def difference(before: Facts, after: Facts) -> tuple[Facts, Facts]:
 
 def _event(row: AuditEvent) -> Event:
     return Event(
-        row.id, row.at, row.actor, row.via, row.address, row.request_id, row.action, row.target, row.before, row.after
+        row.id,
+        row.at,
+        row.actor,
+        row.via,
+        row.address,
+        row.request_id,
+        row.action,
+        row.target,
+        row.before,
+        row.after,
     )

@@ -68,7 +68,12 @@ def issue_token(actor: Actor, username: str, label: str, hours: float) -> Issued
         *_, newest = stored.signing_keys().values()
         token, digest = tokens.issue(username, issued_at, expires_at, newest)
         row = Token.create(
-            id=uuid.uuid4().hex, user=user, digest=digest, label=label, created_at=issued_at, expires_at=expires_at
+            id=uuid.uuid4().hex,
+            user=user,
+            digest=digest,
+            label=label,
+            created_at=issued_at,
+            expires_at=expires_at,
         )
         target = f"token:{row.id}"
         facts = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
@@ -84,7 +89,9 @@ def revoke_token(actor: Actor, token_id: str) -> None:
         if row is None:
             raise NotFound("no such token", "token-not-found")
         row.delete_instance()
-        audit.record(actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label})
+        audit.record(
+            actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label}
+        )
         announce(Kind.USER, row.user.username)
 
 

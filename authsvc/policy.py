@@ -65,6 +65,15 @@ class Policy:
             self.snapshot.signing_keys = stored.signing_keys()
 
 
+def snapshot_of(username: str) -> Snapshot:
+    """Return a snapshot of one user and its roles, for a question asked outside the service; it may be empty."""
+    with session():
+        version = current_version()
+        users = stored.user_policies([username], datetime.now(UTC))
+        names = [role for user in users.values() for role in user.roles]
+        return Snapshot(users, stored.role_permissions(names), {}, version)
+
+
 def _load(version: int) -> Snapshot:
     # The version was read before the rest: what changes meanwhile is announced again by a later one.
     return Snapshot(

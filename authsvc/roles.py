@@ -114,7 +114,9 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
         query = query.where(Role.name.contains(text) | Role.description.contains(text))
     with session():
         rows = list(query.order_by(Role.name).paginate(page, per_page))
-        permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
+        permissions = stored.permissions_of(
+            PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows])
+        )
         records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
         return Page(records, page, per_page, query.count())
 
@@ -130,7 +132,13 @@ def insert_built_in() -> None:
 def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
     """Write permissions for one owner, named as `user_id=` or `role_id=`."""
     rows = [
-        {"context": each.context, "operation": each.operation, "resource": each.resource, "effect": each.effect, **owner}
+        {
+            "context": each.context,
+            "operation": each.operation,
+            "resource": each.resource,
+            "effect": each.effect,
+            **owner,
+        }
         for each in permissions
     ]
     for start in range(0, len(rows), 500):
@@ -140,7 +148,12 @@ def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
 def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
     """Return permissions as plain words, for JSON and the audit trail."""
     return [
-        {"context": each.context, "operation": each.operation, "resource": each.resource, "effect": each.effect}
+        {
+            "context": each.context,
+            "operation": each.operation,
+            "resource": each.resource,
+            "effect": each.effect,
+        }
         for each in permissions
     ]
 

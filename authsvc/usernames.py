@@ -6,13 +6,13 @@ import re
 
 from authsvc.errors import invalid
 
-_USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{2,63}")
-_ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,63}")
+ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 
 
 def is_username(name: str) -> bool:
     """Say whether a user of that name could exist."""
-    return _USERNAME.fullmatch(name) is not None
+    return USERNAME.fullmatch(name) is not None
 
 
 def validate_username(name: str) -> str:
@@ -24,6 +24,6 @@ def validate_username(name: str) -> str:
 
 def validate_role_name(name: str) -> str:
     """Return the name; raise `InvalidInput` for `name` otherwise."""
-    if not _ROLE_NAME.fullmatch(name):
+    if not ROLE_NAME.fullmatch(name):
         raise invalid("name", "must be 1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter or digit")
     return name

@@ -81,7 +81,7 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         row.updated_at = datetime.now(UTC)
         row.save()
         after = _rewrite_rights(actor, row, changes)
-        _keep_an_administrator()
+        _keep_an_administrator(before)
         earlier, later = audit.difference(_facts(before), _facts(after))
         audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
         announce(Kind.USER, username)
@@ -95,7 +95,7 @@ def delete(actor: Actor, username: str) -> None:
         actor.must_hold(_rights(row))
         before = _record(row)
         row.delete_instance()
-        _keep_an_administrator()
+        _keep_an_administrator(before)
         audit.record(actor, "user.delete", f"user:{username}", before=_facts(before))
         announce(Kind.USER, username)
 
@@ -159,16 +159,22 @@ def _rights(row: User) -> tuple[Permission, ...]:
     return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
 
 
-def _keep_an_administrator() -> None:
-    """Refuse to leave nobody who could sign in and mend it: an enabled user with the role `admin` and a password."""
-    left = (
-        User.select()
-        .join(UserRole)
-        .join(Role)
-        .where(Role.name == roles.ADMIN, User.enabled, User.password_hash.is_null(False))
-        .where(User.grant_types.contains(GrantType.PASSWORD))
+def _administers(record: UserRecord) -> bool:
+    """Whether this user could sign in with a password and mend anything."""
+    return (
+        record.enabled
+        and record.has_password
+        and roles.ADMIN in record.roles
+        and GrantType.PASSWORD in record.grant_types
     )
-    if not left.exists():
+
+
+def _keep_an_administrator(before: UserRecord) -> None:
+    """Refuse a change that would leave nobody able to administer the service, when this user was the last who could."""
+    if not _administers(before):
+        return
+    candidates = list(User.select().join(UserRole).join(Role).where(Role.name == roles.ADMIN))
+    if not any(map(_administers, _records(candidates))):
         raise Conflict("nobody would be left to administer this service", "last-administrator")
 
 

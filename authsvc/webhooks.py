@@ -108,7 +108,12 @@ class Webhooks:
 
     def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decision:
         by_certificate = query.get("grant") == "certificate"
-        username, client_id, topic, access = fields.username(), fields.client_id(), fields.text("topic"), fields.access()
+        username, client_id, topic, access = (
+            fields.username(),
+            fields.client_id(),
+            fields.text("topic"),
+            fields.access(),
+        )
         return self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
 
     def _is_our_broker(self, request: WebhookRequest, query: Mapping[str, str]) -> bool:

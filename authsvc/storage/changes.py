@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from authsvc.storage.database import transaction
-
 from authsvc.storage.models import PolicyChange, PolicyVersion
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def current_version() -> int:
 
 def changes_since(version: int) -> set[Change] | None:
     """Return what has changed since a version; None when that is so long ago that it was forgotten."""
-    rows = list(
+    rows: list[tuple[int, str, str]] = list(
         PolicyChange.select(PolicyChange.version, PolicyChange.kind, PolicyChange.name)
         .where(PolicyChange.version > version)
         .order_by(PolicyChange.version)

@@ -61,6 +61,15 @@ def transaction() -> Iterator[None]:
             yield
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """See the database as of one moment, however long it takes, without keeping writers waiting."""
+    with session(), database.atomic():
+        if not is_sqlite():
+            database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
 def is_sqlite() -> bool:
     """Say which of the two dialects is spoken."""
     return isinstance(database.obj, peewee.SqliteDatabase)

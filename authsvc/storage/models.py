@@ -49,7 +49,11 @@ class Model(peewee.Model):
         legacy_table_names = False
 
 
-class User(Model):
+class Numbered(Model):
+    id = peewee.AutoField()
+
+
+class User(Numbered):
     username = peewee.CharField(64, unique=True)
     password_hash = peewee.TextField(null=True)
     enabled = peewee.BooleanField()
@@ -61,7 +65,7 @@ class User(Model):
         table_name = "users"
 
 
-class Role(Model):
+class Role(Numbered):
     name = peewee.CharField(64, unique=True)
     description = peewee.TextField()
     built_in = peewee.BooleanField()
@@ -81,7 +85,7 @@ class UserRole(Model):
         primary_key = peewee.CompositeKey("user", "role")
 
 
-class PermissionRow(Model):
+class PermissionRow(Numbered):
     """A permission of exactly one user or one role."""
 
     user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE", backref="permissions")
@@ -111,7 +115,7 @@ class Token(Model):
         table_name = "tokens"
 
 
-class SigningKeyRow(Model):
+class SigningKeyRow(Numbered):
     kid = peewee.CharField(32, unique=True)
     secret = peewee.CharField(64)
     created_at = UtcDateTimeField()
@@ -120,7 +124,7 @@ class SigningKeyRow(Model):
         table_name = "signing_keys"
 
 
-class PolicyVersion(Model):
+class PolicyVersion(Numbered):
     """One row: how many changes of policy there were. Raised in the transaction of the change it announces."""
 
     version = peewee.BigIntegerField()
@@ -129,7 +133,7 @@ class PolicyVersion(Model):
         table_name = "policy_version"
 
 
-class PolicyChange(Model):
+class PolicyChange(Numbered):
     """What a policy version changed: whose snapshot entry is to be read again."""
 
     version = peewee.BigIntegerField(index=True)
@@ -140,7 +144,7 @@ class PolicyChange(Model):
         table_name = "policy_changes"
 
 
-class AuditEvent(Model):
+class AuditEvent(Numbered):
     """One change: who, how, when, and what it was before and after. The database itself refuses to alter a row."""
 
     at = UtcDateTimeField(index=True)

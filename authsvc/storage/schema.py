@@ -23,14 +23,20 @@ _ADVISORY_LOCK = 0x61757468
 def migrate(lock_file: Path) -> list[str]:
     """Bring the database's tables up to this version; return the names of the migrations that were applied."""
     with session(), _alone(lock_file):
-        applied: list[str] = _runner().up()
-        return applied
+        names: list[str] = _runner().up()
+        return names
 
 
 def pending() -> list[str]:
     """Return the names of the migrations this version has and the database lacks."""
     with session():
         return [migration.name for migration in _runner().status() if migration.applied is None]
+
+
+def applied() -> list[str]:
+    """Return the names of the migrations that the database has, in order."""
+    with session():
+        return sorted(_runner().applied())
 
 
 def _runner() -> Runner:

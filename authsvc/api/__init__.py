@@ -1,0 +1,36 @@
+"""The REST API: a module a noun, each a thin layer of views over the use cases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_openapi3.models import Info
+
+from authsvc import __version__
+from authsvc.api import audit, authentication, docs, roles, session, tokens, users
+from authsvc.api.schemas import Problem
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+    from flask_openapi3.types import SecuritySchemesDict
+
+__all__ = ["INFO", "SECURITY_SCHEMES", "Problem", "register"]
+
+INFO = Info(
+    title="authsvc",
+    version=__version__,
+    description="Access control for Mosquitto: users, roles, permissions, API tokens and the audit trail.",
+)
+SECURITY_SCHEMES: SecuritySchemesDict = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "tokenInAddress": {"type": "apiKey", "in": "query", "name": "apiToken"},
+    "password": {"type": "http", "scheme": "basic"},
+}
+
+
+def register(app: OpenAPI) -> None:
+    """Add every module's views to the app."""
+    authentication.register(app)
+    for module in (session, tokens, users, roles, audit):
+        app.register_api(module.blueprint)
+    app.register_blueprint(docs.blueprint)

@@ -1,0 +1,51 @@
+"""The audit trail, to be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from authsvc import audit
+from authsvc.api.schemas import Moment, PageQuery, Text, View, noun, render_page
+
+blueprint = noun("audit", "Who changed what, and when")
+
+
+class AuditQuery(PageQuery):
+    actor: Text = Field("", max_length=200, description="such as admin")
+    action: Text = Field("", max_length=200, description="such as user.create")
+    target: Text = Field("", max_length=200, description="such as user:press-7")
+
+
+class EventView(View):
+    """One change; `before` and `after` hold what differs, without secrets."""
+
+    id: int
+    at: Moment
+    actor: str
+    via: str
+    address: str | None
+    request_id: str | None
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class EventPage(View):
+    items: list[EventView]
+    page: int
+    per_page: int
+    total: int
+
+
+@blueprint.get("/audit", responses={200: EventPage})
+def list_events(query: AuditQuery) -> dict[str, Any]:
+    """List changes, newest first."""
+    wanted = {"actor": query.actor, "action": query.action, "target": query.target}
+    filters = {name: value for name, value in wanted.items() if value}
+    found = audit.events(query.page, query.per_page, filters)
+    return render_page(
+        found, (EventView.model_validate(event, from_attributes=True) for event in found.items)
+    )

@@ -1,0 +1,62 @@
+"""Who calls the API, and whether its http permissions let it: one rule for every path below `/api`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, request
+
+from authsvc import logins
+from authsvc.edge import services
+from authsvc.errors import Forbidden, Unauthenticated
+from authsvc.tracing import TOKEN_KEY
+
+if TYPE_CHECKING:
+    from authsvc.snapshot import UserPolicy
+
+_PUBLIC = frozenset({"/api/login", "/api/openapi.json", "/api/docs"})
+_PUBLIC_PREFIX = "/api/docs/"
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+def register(app: Flask) -> None:
+    """Guard every path below `/api`, also those that do not exist."""
+    app.before_request(_guard)
+    app.after_request(_take_effect)
+
+
+def _guard() -> None:
+    if not request.path.startswith("/api/"):
+        return
+    # Decide by what the database holds now, not by what this worker last heard of it.
+    services().policy.catch_up()
+    if request.path in _PUBLIC or request.path.startswith(_PUBLIC_PREFIX):
+        return
+    g.caller = _authenticate()
+    if not services().access.may_call(g.caller, request.method, request.path):
+        verb = "read" if request.method in _READING else "write"
+        raise Forbidden(f"you lack http {verb} on {request.path}")
+
+
+def _take_effect(response: Response) -> Response:
+    """Let a change be in force in this worker when its answer leaves."""
+    if request.path.startswith("/api/") and request.method not in _READING and response.status_code < 400:  # noqa: PLR2004
+        services().policy.catch_up()
+    return response
+
+
+def _authenticate() -> UserPolicy:
+    access = services().access
+    now = datetime.now(UTC)
+    given = request.authorization
+    if given is not None and given.type == "bearer" and given.token:
+        return access.holder_of(given.token, now)
+    if given is not None and given.type == "basic" and given.username is not None:
+        return logins.check_password(access, given.username, given.password or "")
+    if "Authorization" in request.headers:
+        raise Unauthenticated("the Authorization header must be Bearer or Basic")
+    token = request.environ.get(TOKEN_KEY)
+    if token:
+        return access.holder_of(token, now)
+    raise Unauthenticated("a token or a password is needed")

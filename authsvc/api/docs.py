@@ -1,0 +1,44 @@
+"""The API's description, for machines and for people; nothing is fetched from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import flask_openapi3_swagger
+from flask import Blueprint, Response, current_app, jsonify, render_template
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+_SWAGGER = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
+# Swagger UI styles its elements one by one and draws with inline images; its scripts all come from here.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
+)
+
+blueprint = Blueprint(
+    "docs",
+    __name__,
+    url_prefix="/api",
+    template_folder="../templates",
+    static_folder="../static",
+    static_url_path="/docs/static",
+)
+swagger = Blueprint("swagger", __name__, static_folder=str(_SWAGGER), static_url_path="/docs/swagger")
+blueprint.register_blueprint(swagger)
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> Response:
+    """Describe the API as OpenAPI 3.1."""
+    return jsonify(cast("OpenAPI", current_app).api_doc)
+
+
+@blueprint.get("/docs")
+def page() -> Response:
+    """Show the description as a page to read and try."""
+    response = Response(render_template("docs.html"))
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    return response

@@ -1,0 +1,186 @@
+"""The shapes that nouns share: camelCase outside, nothing unknown let in, no value bent to fit."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models import Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+from authsvc import usernames
+from authsvc.errors import InvalidInput
+from authsvc.permissions import Context, Effect, Operation, Permission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flask_openapi3.types import ResponseDict
+
+    from authsvc.paging import Page
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
+    """Let a rule of the domain speak, in its own words, where a field is read."""
+
+    def check(text: str) -> str:
+        try:
+            return rule(text)
+        except InvalidInput as error:
+            raise ValueError(error.errors[0].message) from None
+
+    return AfterValidator(check)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+Username = Annotated[
+    str,
+    _checked_by(usernames.validate_username),
+    Field(json_schema_extra={"pattern": f"^{usernames.USERNAME.pattern}$"}, examples=["press-7"]),
+]
+RoleName = Annotated[
+    str,
+    _checked_by(usernames.validate_role_name),
+    Field(json_schema_extra={"pattern": f"^{usernames.ROLE_NAME.pattern}$"}, examples=["line-operator"]),
+]
+GrantTypeName = Literal["password", "certificate", "token"]
+
+
+class Body(BaseModel):
+    """What a caller sends: exact types, known fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, allow_inf_nan=False)
+
+
+class Query(BaseModel):
+    """What stands behind the `?`: text that must read as the right type, known names."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+
+
+class View(BaseModel):
+    """What is answered."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class PermissionBody(Body):
+    """A rule: who has it may, or with effect `deny` may not, use what `resource` covers."""
+
+    context: Literal["mqtt", "http"] = Field(description="topics on the broker, or paths of this service")
+    operation: Literal["read", "write", "readWrite"]
+    resource: Text = Field(
+        min_length=1,
+        max_length=65_535,
+        description="a topic filter or path filter; + and # are wildcards, %u and %c the username and client id",
+        examples=["devices/%u/#"],
+    )
+    effect: Literal["allow", "deny"] = "allow"
+
+    def permission(self) -> Permission:
+        """Return the rule it spells; `InvalidInput` for `resource` when it is no topic filter."""
+        return Permission(
+            Context(self.context), Operation(self.operation), self.resource, Effect(self.effect)
+        )
+
+
+class PermissionView(View):
+    """A permission as stored."""
+
+    context: Literal["mqtt", "http"]
+    operation: Literal["read", "write", "readWrite"]
+    resource: str
+    effect: Literal["allow", "deny"]
+
+
+class PageQuery(Query):
+    """Which part of a list."""
+
+    page: int = Field(1, ge=1, le=1_000_000)
+    per_page: int = Field(50, ge=1, le=1000)
+
+
+class SearchQuery(PageQuery):
+    """Which part of a list, and what to look for in it."""
+
+    search: Text = Field("", max_length=200)
+
+
+class FieldProblem(BaseModel):
+    """One field that was refused."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it; `code` is stable, `errors` names the fields."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldProblem] = []
+
+
+def permissions_from(bodies: Iterable[PermissionBody]) -> tuple[Permission, ...]:
+    """Return the rules that these spell; a bad one is named by its place, as `permissions[2].resource`."""
+    permissions = []
+    for position, body in enumerate(bodies):
+        try:
+            permissions.append(body.permission())
+        except InvalidInput as error:
+            raise error.within(f"permissions[{position}]") from None
+    return tuple(permissions)
+
+
+def view_permission(permission: Permission) -> PermissionView:
+    """Show a rule."""
+    return PermissionView(
+        context=permission.context.value,
+        operation=permission.operation.value,
+        resource=permission.resource,
+        effect=permission.effect.value,
+    )
+
+
+def render(view: View) -> dict[str, Any]:
+    """Return what Flask turns into JSON."""
+    return view.model_dump(mode="json", by_alias=True)
+
+
+def render_page(page: Page[Any], views: Iterable[View]) -> dict[str, Any]:
+    """Return a list's page in its one form."""
+    items = [render(view) for view in views]
+    return {"items": items, "page": page.page, "perPage": page.per_page, "total": page.total}
+
+
+def _failures(*statuses: int) -> ResponseDict:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"content": content} for status in statuses}
+
+
+def noun(name: str, description: str) -> APIBlueprint:
+    """Return a blueprint below `/api` whose operations need a caller and can fail in the usual ways."""
+    return APIBlueprint(
+        name,
+        name,
+        url_prefix="/api",
+        abp_tags=[Tag(name=name, description=description)],
+        abp_security=[{"token": []}, {"tokenInAddress": []}, {"password": []}],
+        abp_responses=_failures(400, 401, 403, 404, 409, 413, 503),
+    )

@@ -1,0 +1,93 @@
+"""Signing in, and who one is then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from authsvc import logins
+from authsvc.api.schemas import (
+    Body,
+    GrantTypeName,
+    Moment,
+    PermissionView,
+    Text,
+    View,
+    noun,
+    render,
+    view_permission,
+)
+from authsvc.edge import actor_for, caller, services
+
+blueprint = noun("session", "Signing in")
+
+
+class LoginBody(Body):
+    """Credentials, and for how long and under what label the token is wanted."""
+
+    username: Text = Field(max_length=200)
+    password: Text = Field(max_length=4096)
+    expire_time_in_hours: float = Field(logins.DEFAULT_HOURS, gt=0, le=logins.MAX_HOURS)
+    label: Text = Field("", max_length=200)
+
+
+class LoginView(View):
+    """A fresh token; it is shown this once."""
+
+    token: str
+    id: str
+    label: str
+    expires_at: Moment
+
+
+class MeView(View):
+    """The caller, with every permission it has and the role each came through."""
+
+    username: str
+    enabled: bool
+    grant_types: list[GrantTypeName]
+    roles: list[str]
+    permissions: list[PermissionView]
+    effective_permissions: list[EffectivePermission]
+
+
+class EffectivePermission(PermissionView):
+    """A permission and the role it came through; none for the user's own."""
+
+    role: str | None
+
+
+@blueprint.post("/login", responses={200: LoginView}, security=[{}])
+def login(body: LoginBody) -> dict[str, Any]:
+    """Exchange a username and password for an API token."""
+    user = logins.check_password(services().access, body.username, body.password)
+    issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours)
+    record = issued.record
+    return render(
+        LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at)
+    )
+
+
+@blueprint.get("/me", responses={200: MeView})
+def me() -> dict[str, Any]:
+    """Show the caller: user, roles, permissions."""
+    user = caller()
+    rules = services().policy.snapshot.rules_of(user)
+    effective = [
+        EffectivePermission(**view_permission(permission).model_dump(), role=role)
+        for permission, role in rules
+    ]
+    return render(
+        MeView(
+            username=user.username,
+            enabled=user.enabled,
+            grant_types=sorted(grant.value for grant in user.grant_types),
+            roles=list(user.roles),
+            permissions=[view_permission(permission) for permission in user.permissions],
+            effective_permissions=effective,
+        )
+    )
+
+
+MeView.model_rebuild()

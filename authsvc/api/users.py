@@ -1,0 +1,170 @@
+"""Users, and what each would be allowed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from flask import Response
+from pydantic import BaseModel, Field
+
+from authsvc import users
+from authsvc.access import access_for
+from authsvc.api.schemas import (
+    Body,
+    GrantTypeName,
+    Moment,
+    PermissionBody,
+    PermissionView,
+    Query,
+    RoleName,
+    SearchQuery,
+    Text,
+    Username,
+    View,
+    noun,
+    permissions_from,
+    render,
+    render_page,
+    view_permission,
+)
+from authsvc.edge import actor, services
+from authsvc.snapshot import GrantType
+
+blueprint = noun("users", "Who may connect to the broker or call this service")
+
+Password = Annotated[Text, Field(max_length=200)]
+
+
+class UserPath(BaseModel):
+    username: Text = Field(max_length=200)
+
+
+class UserChangeBody(Body):
+    """What to change; a field that is left out stays as it is."""
+
+    password: Password | None = Field(None, description="null takes the password away")
+    enabled: bool = True
+    grant_types: list[GrantTypeName] = Field(["password"], max_length=3)
+    roles: list[RoleName] = Field([], max_length=1000)
+    permissions: list[PermissionBody] = Field([], max_length=10_000)
+
+    def changes(self) -> users.UserChanges:
+        """Return what was named in the body, and nothing of what was not."""
+        given = self.model_fields_set
+        changes = users.UserChanges()
+        if "password" in given:
+            changes["password"] = self.password
+        if "enabled" in given:
+            changes["enabled"] = self.enabled
+        if "grant_types" in given:
+            changes["grant_types"] = frozenset(map(GrantType, self.grant_types))
+        if "roles" in given:
+            changes["roles"] = tuple(self.roles)
+        if "permissions" in given:
+            changes["permissions"] = permissions_from(self.permissions)
+        return changes
+
+
+class UserBody(UserChangeBody):
+    """A new user."""
+
+    username: Username
+
+
+class UserView(View):
+    """A user; of its password, only whether there is one."""
+
+    username: str
+    enabled: bool
+    grant_types: list[GrantTypeName]
+    roles: list[str]
+    permissions: list[PermissionView]
+    has_password: bool
+    created: Moment
+    updated: Moment
+
+
+class UserPage(View):
+    items: list[UserView]
+    page: int
+    per_page: int
+    total: int
+
+
+class DecisionQuery(Query):
+    """A question to the rules. A `read` of a topic filter with wildcards asks what a SUBSCRIBE would."""
+
+    topic: Text = Field(min_length=1, max_length=65_535)
+    operation: Literal["read", "write", "readWrite", "subscribe"]
+    client_id: Text = Field("", max_length=65_535)
+
+
+class DecisionView(View):
+    """The answer, why, and the rule and role that decide."""
+
+    allowed: bool
+    reason: str
+    permission: PermissionView | None
+    role: str | None
+
+
+@blueprint.get("/users", responses={200: UserPage})
+def list_users(query: SearchQuery) -> dict[str, Any]:
+    """List users by name."""
+    found = users.search(query.search, query.page, query.per_page)
+    return render_page(found, map(_view, found.items))
+
+
+@blueprint.post("/users", responses={201: UserView})
+def create(body: UserBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Make a user; it may connect at once."""
+    record = users.create(actor(), body.username, body.changes(), services().hasher)
+    return render(_view(record)), 201, {"Location": f"/api/users/{record.username}"}
+
+
+@blueprint.get("/users/<username>", responses={200: UserView})
+def show(path: UserPath) -> dict[str, Any]:
+    """Show a user."""
+    return render(_view(users.get(path.username)))
+
+
+@blueprint.patch("/users/<username>", responses={200: UserView})
+def change(path: UserPath, body: UserChangeBody) -> dict[str, Any]:
+    """Change a user; in force at once, also for clients that are connected."""
+    return render(_view(users.change(actor(), path.username, body.changes(), services().hasher)))
+
+
+@blueprint.delete("/users/<username>", responses={204: None})
+def delete(path: UserPath) -> Response:
+    """Remove a user with its tokens."""
+    users.delete(actor(), path.username)
+    return Response(status=204)
+
+
+@blueprint.get("/users/<username>/decision", responses={200: DecisionView})
+def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
+    """Say whether the user would be allowed, and why."""
+    users.get(path.username)
+    access = access_for(query.operation, query.topic)
+    decided = services().access.may_access(path.username, query.client_id, query.topic, access)
+    return render(
+        DecisionView(
+            allowed=bool(decided),
+            reason=decided.reason,
+            permission=view_permission(decided.permission) if decided.permission else None,
+            role=decided.role,
+        )
+    )
+
+
+def _view(record: users.UserRecord) -> UserView:
+    return UserView(
+        username=record.username,
+        enabled=record.enabled,
+        grant_types=sorted(grant.value for grant in record.grant_types),
+        roles=list(record.roles),
+        permissions=[view_permission(permission) for permission in record.permissions],
+        has_password=record.has_password,
+        created=record.created_at,
+        updated=record.updated_at,
+    )

@@ -1,0 +1,59 @@
+"""The composition root: here, and nowhere else, the parts are put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_openapi3.openapi import OpenAPI
+
+from authsvc import api, broker_views, ops, problem, tracing
+from authsvc.access import AccessControl
+from authsvc.edge import EXTENSION, Services
+from authsvc.passwords import PasswordHasher, PasswordVerifier
+from authsvc.policy import Policy
+from authsvc.webhooks import Webhooks
+
+if TYPE_CHECKING:
+    from authsvc.settings import Settings
+
+_MAX_BODY = 4 * 1024 * 1024
+
+
+def create_app(settings: Settings) -> OpenAPI:
+    """Return the WSGI application; the database must have been opened (`first_start.prepare`)."""
+    app = OpenAPI(
+        "authsvc",
+        info=api.INFO,
+        security_schemes=api.SECURITY_SCHEMES,
+        validation_error_status=400,
+        validation_error_model=api.Problem,
+        validation_error_callback=problem.of_validation,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.extensions[EXTENSION] = compose(settings)
+    problem.register(app)
+    tracing.register(app)
+    app.register_blueprint(broker_views.blueprint)
+    app.register_blueprint(ops.blueprint)
+    api.register(app)
+    return app
+
+
+def compose(settings: Settings) -> Services:
+    """Make the parts of one service."""
+    policy = Policy()
+    verifier = PasswordVerifier(
+        settings.hash_workers, settings.credential_cache_entries, settings.bcrypt_cost
+    )
+    access = AccessControl(policy, verifier)
+    return Services(
+        settings=settings,
+        policy=policy,
+        verifier=verifier,
+        hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost),
+        access=access,
+        webhooks=Webhooks(access, settings.webhook_secret),
+    )

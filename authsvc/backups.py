@@ -1,0 +1,128 @@
+"""Backup and restore: every table as lines of JSON, the same for both databases, so it also moves one into the other.
+
+A backup holds password hashes and signing keys: the file is readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from typing import IO, TYPE_CHECKING, Any
+
+import peewee
+
+from authsvc import __version__
+from authsvc.errors import Conflict
+from authsvc.storage import schema
+from authsvc.storage.database import database, is_sqlite, reading, session, transaction
+from authsvc.storage.models import ALL, PolicyVersion, SigningKeyRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FORMAT = 1
+_BATCH = 200
+
+
+def backup(target: Path) -> int:
+    """Write one consistent view of the database to a new file and return the number of rows; never overwrites."""
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Conflict(f"{target} exists; a backup never overwrites", "file-exists") from None
+    with os.fdopen(descriptor, "wb") as raw, gzip.open(raw, "wt", encoding="utf-8") as lines, reading():
+        count = _write(lines)
+    return count
+
+
+def restore(source: Path) -> int:
+    """Fill an empty, migrated database from a backup, whole or not at all, and return the number of rows."""
+    with session(), gzip.open(source, "rt", encoding="utf-8") as lines:
+        _check_header(_header(lines, source))
+        with transaction():
+            if SigningKeyRow.select().exists():
+                raise Conflict("the database is not empty; restore into a new one", "database-not-empty")
+            PolicyVersion.delete().execute()
+            count = _read(lines)
+            _move_sequences()
+    return count
+
+
+def _write(lines: IO[str]) -> int:
+    header = {"authsvc": __version__, "format": _FORMAT, "migrations": schema.applied()}
+    lines.write(json.dumps(header) + "\n")
+    count = 0
+    for model in ALL:
+        fields = model._meta.sorted_fields  # noqa: SLF001 - peewee's documented way to a model's fields
+        for row in model.select().tuples().iterator():
+            values = [_plain(field.db_value(value)) for field, value in zip(fields, row, strict=True)]
+            lines.write(json.dumps([model._meta.table_name, values]) + "\n")  # noqa: SLF001
+            count += 1
+    return count
+
+
+def _header(lines: IO[str], source: Path) -> dict[str, Any]:
+    try:
+        header: Any = json.loads(lines.readline())
+    except (ValueError, OSError, EOFError):
+        header = None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise Conflict(f"{source} is not a backup that this version understands", "not-a-backup")
+    return header
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    if header["migrations"] != schema.applied():
+        raise Conflict(
+            f"the backup was made by authsvc {header['authsvc']}, whose tables differ; "
+            "restore it with that version, then upgrade",
+            "other-version",
+        )
+
+
+def _read(lines: IO[str]) -> int:
+    models = {model._meta.table_name: model for model in ALL}  # noqa: SLF001
+    count = 0
+    for table, rows in _batches(lines):
+        model = models[table]
+        fields = model._meta.sorted_fields  # noqa: SLF001
+        loaded = [
+            [field.python_value(value) for field, value in zip(fields, row, strict=True)] for row in rows
+        ]
+        model.insert_many(loaded, fields).execute()
+        count += len(rows)
+    return count
+
+
+def _batches(lines: IO[str]) -> Iterator[tuple[str, list[list[Any]]]]:
+    table = ""
+    rows: list[list[Any]] = []
+    for line in lines:
+        name, row = json.loads(line)
+        if rows and (name != table or len(rows) == _BATCH):
+            yield table, rows
+            rows = []
+        table = name
+        rows.append(row)
+    if rows:
+        yield table, rows
+
+
+def _move_sequences() -> None:
+    """Let PostgreSQL number new rows after the restored ones; SQLite looks for itself."""
+    if is_sqlite():
+        return
+    for model in ALL:
+        key = model._meta.primary_key  # noqa: SLF001
+        if isinstance(key, peewee.AutoField):
+            table = model._meta.table_name  # noqa: SLF001
+            database.execute_sql(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), "  # noqa: S608 - our own table's name
+                f"(SELECT COALESCE(MAX(id), 1) FROM {table}))"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,37 @@
+"""The webhooks as Flask views: a thin adapter round `Webhooks.answer`."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from authsvc.edge import services
+from authsvc.webhooks import MAX_BODY, WebhookRequest
+
+blueprint = Blueprint("auth", __name__, url_prefix="/auth")
+
+
+@blueprint.route("/<any(user, superuser, acl):check>", methods=["POST", "PUT", "GET"])
+def answer(check: str) -> Response:
+    """Answer the broker."""
+    asked = WebhookRequest(
+        check,
+        request.query_string.decode("ascii", "replace"),
+        request.content_type or "",
+        request.headers.get("Authorization", ""),
+        _body(),
+    )
+    status, content_type, body = services().webhooks.answer(asked)
+    return Response(body, status, content_type=content_type)
+
+
+def _body() -> bytes:
+    # Not request.get_data(): it answers 413 where the broker must get a denial.
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        return b""
+    limit = MAX_BODY + 1
+    try:
+        body: bytes = request.environ["wsgi.input"].read(limit if length is None else min(length, limit))
+    except OSError:
+        return b""
+    return body

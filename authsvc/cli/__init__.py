@@ -1,0 +1,37 @@
+"""The command line: `authsvc`, for whoever may read the data directory; a module a noun."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import peewee
+
+from authsvc import __version__
+from authsvc.cli import audit, roles, service, tokens, users
+from authsvc.errors import AuthsvcError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="authsvc")
+def commands() -> None:
+    """Access control for Mosquitto.
+
+    Settings are environment variables AUTHSVC_*. Every command but `serve` works on the database directly,
+    whether or not the service runs; a running service follows within a second.
+    """
+
+
+for module in (service, users, roles, tokens, audit):
+    for command in module.COMMANDS:
+        commands.add_command(command)
+
+
+def main() -> None:
+    """Run one command; an error is one line on standard error and exit status 1."""
+    try:
+        commands()
+    except AuthsvcError as error:
+        sys.exit(f"authsvc: {error.message}")
+    except peewee.PeeweeException as error:
+        sys.exit(f"authsvc: the database cannot be used: {type(error).__name__}")

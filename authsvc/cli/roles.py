@@ -1,0 +1,121 @@
+"""`authsvc roles`: permissions that many users share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from authsvc import roles
+from authsvc.cli.terminal import (
+    PERMISSION_FORM,
+    as_json,
+    opened,
+    operator,
+    parse_permission,
+    print_json,
+    print_table,
+    spell_permission,
+)
+
+
+@click.group("roles")
+def group() -> None:
+    """List, make, change and remove roles."""
+
+
+@group.command("list")
+@click.option("--search", default="", help="Part of the name or description.")
+@click.option("--page", default=1, type=click.IntRange(1))
+@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@as_json
+def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
+    """List roles by name."""
+    with opened():
+        found = roles.search(search, page, per_page)
+    if as_json:
+        print_json(
+            {"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
+        )
+        return
+    rows = (
+        (role.name, "; ".join(map(spell_permission, role.permissions)), role.description)
+        for role in found.items
+    )
+    print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
+
+
+@group.command()
+@click.argument("name")
+@as_json
+def show(name: str, *, as_json: bool) -> None:
+    """Show one role."""
+    with opened():
+        record = roles.get(name)
+    _print(record, as_json=as_json)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--description", default="")
+@click.option(
+    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
+)
+@as_json
+def create(name: str, description: str, permissions: tuple[str, ...], *, as_json: bool) -> None:
+    """Make a role."""
+    with opened():
+        record = roles.create(operator(), name, description, map(parse_permission, permissions))
+    _print(record, as_json=as_json)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--description", default=None)
+@click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
+@click.option("--remove-permission", multiple=True, metavar="RULE")
+@as_json
+def change(
+    name: str,
+    description: str | None,
+    add_permission: tuple[str, ...],
+    remove_permission: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Change a role; what is not named stays as it is."""
+    changes = roles.RoleChanges()
+    if description is not None:
+        changes["description"] = description
+    with opened():
+        if add_permission or remove_permission:
+            removed = set(map(parse_permission, remove_permission))
+            kept = (*roles.get(name).permissions, *map(parse_permission, add_permission))
+            changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
+        record = roles.change(operator(), name, changes)
+    _print(record, as_json=as_json)
+
+
+@group.command()
+@click.argument("name")
+def delete(name: str) -> None:
+    """Remove a role that no user has."""
+    with opened():
+        roles.delete(operator(), name)
+    click.echo(f"{name} removed")
+
+
+COMMANDS = (group,)
+
+
+def _facts(record: roles.RoleRecord) -> dict[str, Any]:
+    return {"name": record.name, "builtIn": record.built_in, **roles.facts(record)}
+
+
+def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_facts(record))
+        return
+    click.echo(f"{record.name}  {record.description}")
+    for permission in record.permissions:
+        click.echo(f"  permission   {spell_permission(permission)}")

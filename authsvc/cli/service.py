@@ -1,0 +1,132 @@
+"""Commands about the service as a whole."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from authsvc import backups, first_start, serve
+from authsvc.access import AccessControl, access_for
+from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
+from authsvc.passwords import PasswordVerifier
+from authsvc.policy import Policy, snapshot_of
+from authsvc.storage.database import database
+
+if TYPE_CHECKING:
+    from authsvc.decision import Decision
+    from authsvc.settings import Settings
+
+
+@click.command("serve")
+def serve_command() -> None:
+    """Prepare everything on first use, then serve until stopped."""
+    settings = read_settings()
+    serve.check(settings)
+    _prepare(settings)
+    _drop_connections()
+    click.echo(
+        f"API and webhooks: http://{settings.bind}   to read about them: http://{settings.bind}/api/docs"
+    )
+    serve.run(settings)
+
+
+@click.command()
+def init() -> None:
+    """Make the data directory, the database and the administrator, unless they exist."""
+    _prepare(read_settings())
+
+
+@click.command()
+def migrate() -> None:
+    """Bring the database up to this version of authsvc."""
+    settings = read_settings()
+    first_start.open_database(settings)
+    applied = first_start.migrate(settings)
+    click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+@click.command()
+@click.argument("username")
+@click.argument("operation", type=click.Choice(["read", "write", "readWrite", "subscribe"]))
+@click.argument("topic")
+@click.option("--client-id", default="", help="What %c stands for.")
+@as_json
+def explain(username: str, operation: str, topic: str, client_id: str, *, as_json: bool) -> None:
+    """Say whether USERNAME may do OPERATION on TOPIC, and which rule decides; exit status 1 if not.
+
+    To read a topic filter with wildcards is to subscribe to it.
+    """
+    with opened():
+        policy = Policy()
+        policy.snapshot = snapshot_of(username)
+    access = AccessControl(policy, PasswordVerifier(slots=1, max_entries=1, cost=4))
+    decision = access.may_access(username, client_id, topic, access_for(operation, topic))
+    if as_json:
+        print_json(_facts(decision))
+    else:
+        click.echo(_words(decision))
+    sys.exit(0 if decision else 1)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(file: Path) -> None:
+    """Write everything to a new FILE; it holds secrets and is readable by you alone."""
+    with opened():
+        rows = backups.backup(file)
+    click.echo(f"{rows} rows written to {file}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def restore(file: Path) -> None:
+    """Fill a new, empty database from a backup FILE."""
+    settings = read_settings()
+    first_start.open_database(settings)
+    first_start.migrate(settings)
+    rows = backups.restore(file)
+    click.echo(f"{rows} rows restored from {file}")
+
+
+COMMANDS = (serve_command, init, migrate, explain, backup, restore)
+
+
+def _prepare(settings: Settings) -> None:
+    generated = first_start.prepare(settings)
+    if generated:
+        click.echo(
+            "\nFirst start. Sign in as the administrator:\n"
+            f"    username  {first_start.ADMINISTRATOR}\n"
+            f"    password  {generated}\n"
+            "The password is shown this once; `authsvc users set-password admin` sets another.\n"
+        )
+
+
+def _drop_connections() -> None:
+    # A worker must never share a connection that was opened before the fork.
+    close_all = getattr(database.obj, "close_all", None)
+    if close_all:
+        close_all()
+    elif not database.is_closed():
+        database.close()
+    sys.stdout.flush()
+
+
+def _facts(decision: Decision) -> dict[str, object]:
+    return {
+        "allowed": bool(decision),
+        "reason": decision.reason.value,
+        "permission": spell_permission(decision.permission) if decision.permission else None,
+        "role": decision.role,
+    }
+
+
+def _words(decision: Decision) -> str:
+    words = f"{'allowed' if decision else 'denied'}: {decision.reason}"
+    if decision.permission:
+        words += f" `{spell_permission(decision.permission)}`"
+        words += f" of role {decision.role}" if decision.role else " of the user's own"
+    return words

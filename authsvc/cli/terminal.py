@@ -1,0 +1,113 @@
+"""What commands share: the database they work on, who they act as, and how they print."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from authsvc import first_start, settings
+from authsvc.actors import Actor, Via
+from authsvc.errors import Conflict, InvalidInput, invalid
+from authsvc.passwords import PasswordHasher
+from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.storage import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from authsvc.settings import Settings
+
+PERMISSION_FORM = "[allow|deny] [mqtt|http] read|write|readWrite RESOURCE"
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def read_settings() -> Settings:
+    """Return the settings that the environment asks for."""
+    return settings.from_environment(os.environ)
+
+
+@contextmanager
+def opened() -> Iterator[Settings]:
+    """Work on a database that `authsvc init` or `serve` has prepared."""
+    chosen = read_settings()
+    first_start.open_database(chosen)
+    if schema.pending():
+        raise Conflict(
+            "the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade"
+        )
+    yield chosen
+
+
+def operator() -> Actor:
+    """Return whoever runs the command, by the system's account, for the audit trail."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return Actor(name, Via.COMMAND)
+
+
+def hasher(chosen: Settings) -> PasswordHasher:
+    """Return what makes stored passwords under these settings."""
+    return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost)
+
+
+def ask_password(*, from_stdin: bool) -> str:
+    """Return a new password from standard input or a prompt; never from an argument, which other users could see."""
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return answer
+
+
+def parse_permission(text: str) -> Permission:
+    """Read a permission as it is written on the command line, such as `readWrite devices/%u/#`."""
+    words = text.split(None, 3)
+    effect = Effect(words.pop(0)) if words and words[0] in set(Effect) else Effect.ALLOW
+    context = Context(words.pop(0)) if words and words[0] in set(Context) else Context.MQTT
+    operation, _, resource = " ".join(words).partition(" ")
+    if operation not in set(Operation) or not resource:
+        raise invalid("permission", f"must be {PERMISSION_FORM}")
+    try:
+        return Permission(context, Operation(operation), resource, effect)
+    except InvalidInput as error:
+        raise error.within("permission") from None
+
+
+def spell_permission(permission: Permission) -> str:
+    """Write a permission as `parse_permission` reads it."""
+    words = [permission.operation.value, permission.resource]
+    if permission.context is not Context.MQTT:
+        words.insert(0, permission.context.value)
+    if permission.effect is not Effect.ALLOW:
+        words.insert(0, permission.effect.value)
+    return " ".join(words)
+
+
+def spell_moment(moment: datetime | None) -> str:
+    """Write a time as RFC 3339 in UTC; nothing for none."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
+
+
+def print_json(value: Any) -> None:
+    """Print a value for scripts."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table for people: to a terminal as wide as it is, elsewhere without cutting anything."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False)
+    console.print(table)

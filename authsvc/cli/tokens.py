@@ -1,0 +1,85 @@
+"""`authsvc tokens`: API tokens and the keys that sign them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from authsvc import logins, signing_keys
+from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
+
+
+@click.group("tokens")
+def group() -> None:
+    """List, make and revoke API tokens."""
+
+
+@group.command("list")
+@click.option("--user", "username", default="", help="Only this user's.")
+@click.option("--search", default="", help="Part of the label or username.")
+@click.option("--page", default=1, type=click.IntRange(1))
+@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@as_json
+def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json: bool) -> None:
+    """List API tokens, newest first; never the tokens themselves."""
+    with opened():
+        found = logins.list_tokens(username, search, page, per_page)
+    if as_json:
+        print_json(
+            {"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
+        )
+        return
+    rows = (tuple(_facts(record).values()) for record in found.items)
+    print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)
+
+
+@group.command()
+@click.argument("username")
+@click.option("--label", default="")
+@click.option(
+    "--hours",
+    default=logins.DEFAULT_HOURS,
+    type=click.FloatRange(0, logins.MAX_HOURS, min_open=True),
+    show_default=True,
+)
+@as_json
+def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
+    """Make a token that speaks for USERNAME; it is shown this once."""
+    with opened():
+        issued = logins.issue_token(operator(), username, label, hours)
+    if as_json:
+        print_json({"token": issued.token, **_facts(issued.record)})
+        return
+    click.echo(issued.token)
+
+
+@group.command()
+@click.argument("token_id", metavar="ID")
+def revoke(token_id: str) -> None:
+    """Make a token stop working."""
+    with opened():
+        logins.revoke_token(operator(), token_id)
+    click.echo(f"token {token_id} revoked")
+
+
+@group.command("rotate-key")
+def rotate_key() -> None:
+    """Sign new tokens with a new key; older tokens stay valid until revoked or expired."""
+    with opened():
+        kid = signing_keys.rotate(operator())
+    click.echo(f"new tokens are signed with key {kid}")
+
+
+COMMANDS = (group,)
+
+
+def _facts(record: logins.TokenRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "username": record.username,
+        "label": record.label,
+        "created": spell_moment(record.created_at),
+        "expires": spell_moment(record.expires_at),
+        "lastUsed": spell_moment(record.last_used_at),
+    }

@@ -1,0 +1,196 @@
+"""`authsvc users`: who may connect to the broker or call the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from authsvc import roles, users
+from authsvc.cli.terminal import (
+    PERMISSION_FORM,
+    as_json,
+    ask_password,
+    hasher,
+    opened,
+    operator,
+    parse_permission,
+    print_json,
+    print_table,
+    spell_moment,
+    spell_permission,
+)
+from authsvc.snapshot import GrantType
+
+_grant_types = click.option(
+    "--grant-type", "grant_types", multiple=True, type=click.Choice(list(GrantType)), help="May be repeated."
+)
+_from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@click.group("users")
+def group() -> None:
+    """List, make, change and remove users."""
+
+
+@group.command("list")
+@click.option("--search", default="", help="Part of the name.")
+@click.option("--page", default=1, type=click.IntRange(1))
+@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@as_json
+def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
+    """List users by name."""
+    with opened():
+        found = users.search(search, page, per_page)
+    if as_json:
+        print_json(
+            {"items": list(map(facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
+        )
+        return
+    print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
+    if found.total > len(found.items):
+        click.echo(f"page {page}: {len(found.items)} of {found.total} users")
+
+
+@group.command()
+@click.argument("username")
+@as_json
+def show(username: str, *, as_json: bool) -> None:
+    """Show one user."""
+    with opened():
+        record = users.get(username)
+    _print(record, as_json=as_json)
+
+
+@group.command()
+@click.argument("username")
+@_from_stdin
+@click.option("--no-password", is_flag=True, help="For a user that logs in otherwise.")
+@_grant_types
+@click.option("--role", "role_names", multiple=True, help="May be repeated.")
+@click.option(
+    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
+)
+@click.option("--disabled", is_flag=True)
+@as_json
+def create(
+    username: str,
+    *,
+    password_stdin: bool,
+    no_password: bool,
+    grant_types: tuple[str, ...],
+    role_names: tuple[str, ...],
+    permissions: tuple[str, ...],
+    disabled: bool,
+    as_json: bool,
+) -> None:
+    """Make a user; asks for the password unless told otherwise."""
+    wanted = users.UserChanges(
+        enabled=not disabled, roles=role_names, permissions=tuple(map(parse_permission, permissions))
+    )
+    if grant_types:
+        wanted["grant_types"] = frozenset(map(GrantType, grant_types))
+    with opened() as settings:
+        if not no_password:
+            wanted["password"] = ask_password(from_stdin=password_stdin)
+        record = users.create(operator(), username, wanted, hasher(settings))
+    _print(record, as_json=as_json)
+
+
+@group.command()
+@click.argument("username")
+@click.option("--enable/--disable", "enabled", default=None)
+@_grant_types
+@click.option("--add-role", multiple=True)
+@click.option("--remove-role", multiple=True)
+@click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
+@click.option("--remove-permission", multiple=True, metavar="RULE")
+@as_json
+def change(
+    username: str,
+    *,
+    enabled: bool | None,
+    grant_types: tuple[str, ...],
+    add_role: tuple[str, ...],
+    remove_role: tuple[str, ...],
+    add_permission: tuple[str, ...],
+    remove_permission: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Change a user; what is not named stays as it is."""
+    changes = users.UserChanges()
+    if enabled is not None:
+        changes["enabled"] = enabled
+    if grant_types:
+        changes["grant_types"] = frozenset(map(GrantType, grant_types))
+    with opened() as settings:
+        before = users.get(username)
+        if add_role or remove_role:
+            changes["roles"] = tuple(name for name in (*before.roles, *add_role) if name not in remove_role)
+        if add_permission or remove_permission:
+            removed = set(map(parse_permission, remove_permission))
+            kept = (*before.permissions, *map(parse_permission, add_permission))
+            changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
+        record = users.change(operator(), username, changes, hasher(settings))
+    _print(record, as_json=as_json)
+
+
+@group.command("set-password")
+@click.argument("username")
+@_from_stdin
+def set_password(username: str, *, password_stdin: bool) -> None:
+    """Set a new password; the old one stops working at once."""
+    with opened() as settings:
+        users.get(username)
+        changes = users.UserChanges(password=ask_password(from_stdin=password_stdin))
+        users.change(operator(), username, changes, hasher(settings))
+    click.echo(f"password of {username} set")
+
+
+@group.command()
+@click.argument("username")
+def delete(username: str) -> None:
+    """Remove a user with its tokens."""
+    with opened():
+        users.delete(operator(), username)
+    click.echo(f"{username} removed")
+
+
+COMMANDS = (group,)
+
+
+def facts(record: users.UserRecord) -> dict[str, Any]:
+    """Return a user in the words of the API."""
+    return {
+        "username": record.username,
+        "enabled": record.enabled,
+        "grantTypes": sorted(record.grant_types),
+        "roles": list(record.roles),
+        "permissions": roles.permission_facts(record.permissions),
+        "hasPassword": record.has_password,
+        "created": spell_moment(record.created_at),
+        "updated": spell_moment(record.updated_at),
+    }
+
+
+def _row(record: users.UserRecord) -> tuple[str, ...]:
+    return (
+        record.username,
+        "yes" if record.enabled else "no",
+        ", ".join(sorted(record.grant_types)),
+        ", ".join(record.roles),
+        "; ".join(map(spell_permission, record.permissions[:3]))
+        + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
+    )
+
+
+def _print(record: users.UserRecord, *, as_json: bool) -> None:
+    if as_json:
+        print_json(facts(record))
+        return
+    click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
+    click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
+    click.echo(f"  password     {'set' if record.has_password else 'none'}")
+    click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
+    for permission in record.permissions:
+        click.echo(f"  permission   {spell_permission(permission)}")

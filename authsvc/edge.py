@@ -1,0 +1,57 @@
+"""What views share: the parts the service is made of, and who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app, g, request
+
+from authsvc.actors import Actor, Via
+from authsvc.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from authsvc.access import AccessControl
+    from authsvc.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.policy import Policy
+    from authsvc.settings import Settings
+    from authsvc.snapshot import UserPolicy
+    from authsvc.webhooks import Webhooks
+
+EXTENSION = "authsvc"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one running service; made in `app` and nowhere else."""
+
+    settings: Settings
+    policy: Policy
+    verifier: PasswordVerifier
+    hasher: PasswordHasher
+    access: AccessControl
+    webhooks: Webhooks
+
+
+def services() -> Services:
+    """Return the parts of the app that is answering."""
+    return cast("Services", current_app.extensions[EXTENSION])
+
+
+def caller() -> UserPolicy:
+    """Return the user this request was authenticated as."""
+    user = g.get("caller")
+    if user is None:
+        raise Unauthenticated("sign in first")
+    return cast("UserPolicy", user)
+
+
+def actor_for(user: UserPolicy) -> Actor:
+    """Return the user as the author of a change, bound by its rights as they are now."""
+    rules = tuple(services().policy.snapshot.rules_of(user))
+    return Actor(user.username, Via.API, rules, request.remote_addr, g.get("request_id"))
+
+
+def actor() -> Actor:
+    """Return the caller as the author of a change."""
+    return actor_for(caller())

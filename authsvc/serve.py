@@ -1,0 +1,90 @@
+"""Runs the service under gunicorn: the arbiter prepares, each worker opens its own database and policy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from gunicorn.app.base import BaseApplication
+
+from authsvc import first_start, logs
+from authsvc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.background import Background
+    from authsvc.settings import Settings
+
+log = structlog.get_logger()
+
+# A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
+_KEEP_ALIVE_SECONDS = 7 * 24 * 3600
+
+
+def check(settings: Settings) -> None:
+    """Raise `SettingsError` if serving with these settings would be unsafe."""
+    if not settings.binds_loopback_only and not settings.webhook_secret:
+        raise SettingsError(
+            f"AUTHSVC_WEBHOOK_SECRET must be set to listen on {settings.bind}: "
+            "without it anybody who reaches that address could try passwords at the webhooks"
+        )
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop; the database must have been prepared."""
+    directory = settings.data_dir / "metrics"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    # prometheus_client reads this when it is imported, which the workers do.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    logs.configure(settings.log_level)
+    _Gunicorn(settings).run()
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._background: Background | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "bind": settings.bind,
+            "worker_class": "gthread",
+            "workers": settings.workers,
+            "threads": settings.threads,
+            "keepalive": _KEEP_ALIVE_SECONDS,
+            "proc_name": "authsvc",
+            "control_socket_disable": True,
+            "logconfig_dict": logs.logging_config(settings.log_level),
+            "worker_exit": self._stop_worker,
+            "child_exit": _forget_worker,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> OpenAPI:
+        """Make the app; gunicorn calls this in each worker, after the fork."""
+        from authsvc.app import create_app
+        from authsvc.background import Background
+        from authsvc.edge import EXTENSION
+
+        first_start.open_database(self._settings)
+        app = create_app(self._settings)
+        self._background = Background(app.extensions[EXTENSION])
+        self._background.start()
+        return app
+
+    def _stop_worker(self, _arbiter: object, _worker: object) -> None:
+        if self._background:
+            self._background.stop()
+
+
+def _forget_worker(_arbiter: object, worker: Any) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -1,0 +1,130 @@
+"""A running authsvc: the real command in a process of its own, for tests that look at it from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADMIN_PASSWORD = "correct horse"
+_PATIENCE = 20.0
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Service:
+    """`authsvc serve` on a free port with a data directory of its own; `environment` adds or overrides settings."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_file = directory / "authsvc.log"
+        self.environment = {
+            "AUTHSVC_DATA_DIR": str(directory / "data"),
+            "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "AUTHSVC_BCRYPT_COST": "4",
+            "AUTHSVC_BIND": f"127.0.0.1:{self.port}",
+            **(environment or {}),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.api = requests.Session()
+        self.api.auth = ("admin", self.environment["AUTHSVC_ADMIN_PASSWORD"])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the service and wait until it is ready."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [_command(), "serve"], env=self._full_environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _PATIENCE
+        while not self._ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"authsvc did not start:\n{self.log_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it as a service manager would and wait for the end."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(_PATIENCE)
+        self.process = None
+
+    def kill(self) -> None:
+        """End it with all its workers as a power cut would."""
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(_PATIENCE)
+        self.process = None
+
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `authsvc ...` with the service's own settings."""
+        return subprocess.run(
+            [_command(), *arguments],
+            env=self._full_environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Call the API as the administrator."""
+        return self.api.request(method, self.url + path, timeout=_PATIENCE, **options)
+
+    def create_user(self, username: str, password: str = "secret", *permissions: str, **fields: Any) -> None:
+        """Make a user; permissions are spelled `write devices/#` or `deny read secret/#`."""
+        body = {"username": username, "password": password, "permissions": list(map(permission, permissions)), **fields}
+        answer = self.call("POST", "/api/users", json=body)
+        assert answer.status_code == 201, answer.text
+
+    def log_text(self) -> str:
+        """Return everything the service has printed and logged."""
+        return self.log_file.read_text()
+
+    def _ready(self) -> bool:
+        try:
+            return requests.get(self.url + "/readyz", timeout=1).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def _full_environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
+        inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        return inherited | self.environment
+
+
+def permission(words: str) -> dict[str, str]:
+    """Return the API's form of a permission spelled `[deny] [http] operation resource`."""
+    parts = words.split(" ")
+    effect = parts.pop(0) if parts[0] in ("allow", "deny") else "allow"
+    context = parts.pop(0) if parts[0] in ("mqtt", "http") else "mqtt"
+    return {"context": context, "operation": parts[0], "resource": " ".join(parts[1:]), "effect": effect}
+
+
+def _command() -> str:
+    return str(Path(sys.executable).parent / "authsvc")
