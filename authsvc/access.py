@@ -1,4 +1,4 @@
-"""Access decisions from memory alone: may this client log in, may it reach this topic, may it call this path?"""
+"""Access decisions from memory alone: may this client log in, reach this topic, call this path."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _VERDICTS: dict[Verdict, Decision] = {
 
 
 def access_for(operation: str, topic: str) -> Access:
-    """Return what the broker would ask for read, write, readWrite or subscribe: to read a topic filter is to subscribe."""
+    """Return what the broker would ask for this operation: to read a topic filter is to subscribe to it."""
     is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
     return Access.SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
 
 
 class AccessControl:
-    """Answers from the policy's snapshot. `token_uses` collects when each API token was last used, to be stored later."""
+    """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
 
     def __init__(self, policy: Policy, verifier: PasswordVerifier) -> None:
         self.token_uses: dict[str, datetime] = {}

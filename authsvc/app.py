@@ -45,9 +45,7 @@ def create_app(settings: Settings) -> OpenAPI:
 def compose(settings: Settings) -> Services:
     """Make the parts of one service."""
     policy = Policy()
-    verifier = PasswordVerifier(
-        settings.hash_workers, settings.credential_cache_entries, settings.bcrypt_cost
-    )
+    verifier = PasswordVerifier(settings.hash_workers, settings.credential_cache_entries, settings.bcrypt_cost)
     access = AccessControl(policy, verifier)
     return Services(
         settings=settings,

@@ -34,9 +34,7 @@ class Event:
     after: Facts | None
 
 
-def record(
-    actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None
-) -> None:
+def record(actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None) -> None:
     """Write one event; to be called inside the transaction that makes the change."""
     AuditEvent.create(
         at=datetime.now(UTC),

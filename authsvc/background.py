@@ -24,7 +24,7 @@ _EXPIRED_TOKENS_EVERY = 3600.0
 
 
 class Background:
-    """Does what is due, several times a second, until it is stopped. A lost database is logged once, and once when back."""
+    """Does what is due until it is stopped; a lost database is logged once, and once when it is back."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

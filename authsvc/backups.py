@@ -33,8 +33,7 @@ def backup(target: Path) -> int:
     except FileExistsError:
         raise Conflict(f"{target} exists; a backup never overwrites", "file-exists") from None
     with os.fdopen(descriptor, "wb") as raw, gzip.open(raw, "wt", encoding="utf-8") as lines, reading():
-        count = _write(lines)
-    return count
+        return _write(lines)
 
 
 def restore(source: Path) -> int:
@@ -88,9 +87,7 @@ def _read(lines: IO[str]) -> int:
     for table, rows in _batches(lines):
         model = models[table]
         fields = model._meta.sorted_fields  # noqa: SLF001
-        loaded = [
-            [field.python_value(value) for field, value in zip(fields, row, strict=True)] for row in rows
-        ]
+        loaded = [[field.python_value(value) for field, value in zip(fields, row, strict=True)] for row in rows]
         model.insert_many(loaded, fields).execute()
         count += len(rows)
     return count

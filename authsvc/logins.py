@@ -89,9 +89,7 @@ def revoke_token(actor: Actor, token_id: str) -> None:
         if row is None:
             raise NotFound("no such token", "token-not-found")
         row.delete_instance()
-        audit.record(
-            actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label}
-        )
+        audit.record(actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label})
         announce(Kind.USER, row.user.username)
 
 

@@ -26,9 +26,7 @@ _SECONDS = Histogram(
     buckets=(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
 )
 _REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
-_POLICY_VERSION = Gauge(
-    "authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin"
-)
+_POLICY_VERSION = Gauge("authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin")
 _POLICY_AGE = Gauge(
     "authsvc_policy_snapshot_age_seconds",
     "Time since the snapshot was known to be fresh",
@@ -44,9 +42,7 @@ _CACHE = Gauge(
 _CACHE_ENTRIES = Gauge(
     "authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum"
 )
-_HASHING_WAITING = Gauge(
-    "authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum"
-)
+_HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
 _HASHING_REFUSED = Gauge(
     "authsvc_hashing_refused", "Logins refused for want of a hashing slot", multiprocess_mode="livesum"
 )

@@ -100,9 +100,7 @@ def decide(rules: Iterable[Rule], request: Request) -> Decision:
     return allowed or Denied(Reason.NO_PERMISSION)
 
 
-def first_beyond(
-    held: Sequence[Rule], given: Iterable[Permission], identity: topics.Identity
-) -> Permission | None:
+def first_beyond(held: Sequence[Rule], given: Iterable[Permission], identity: topics.Identity) -> Permission | None:
     """Return the first of the given permissions that reaches further than the rules held, or None.
 
     Nobody may hand out what they do not have: a permission is within the rules held when an allow rule

@@ -87,9 +87,7 @@ def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = 
 def of_validation(error: ValidationError) -> Response:
     """Turn pydantic's findings into field errors; no value that was sent is repeated."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
-    return _of_error(
-        InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found))
-    )
+    return _of_error(InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found)))
 
 
 def register(app: Flask) -> None:
@@ -129,9 +127,7 @@ def _of_lost_database(error: Exception) -> Response:
 def _of_anything(error: Exception) -> Response:
     # The traceback names places; the exception's words could repeat a secret and stay out.
     log.error("request failed", error=type(error).__name__, trace=_places(error))
-    return problem(
-        500, "internal-error", "something went wrong here; the log has the details under the request id"
-    )
+    return problem(500, "internal-error", "something went wrong here; the log has the details under the request id")
 
 
 def _places(error: Exception) -> list[str]:

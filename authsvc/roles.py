@@ -114,9 +114,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
         query = query.where(Role.name.contains(text) | Role.description.contains(text))
     with session():
         rows = list(query.order_by(Role.name).paginate(page, per_page))
-        permissions = stored.permissions_of(
-            PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows])
-        )
+        permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
         records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
         return Page(records, page, per_page, query.count())
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from authsvc.errors import SettingsError
 from authsvc.passwords import PasswordPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL")

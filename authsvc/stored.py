@@ -53,9 +53,7 @@ def permission(context: str, operation: str, resource: str, effect: str) -> Perm
     return Permission(Context(context), Operation(operation), resource, Effect(effect))
 
 
-def permissions_of(
-    column: peewee.Field, owner: peewee.Field, chosen: Any
-) -> dict[int, tuple[Permission, ...]]:
+def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> dict[int, tuple[Permission, ...]]:
     """Return permissions by owner id, in the order they were given."""
     row = PermissionRow
     query = row.select(column, row.context, row.operation, row.resource, row.effect).join(owner.model)
@@ -89,9 +87,7 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
             roles.get(user_id, ()),
             tokens.get(user_id, NO_TOKENS),
         )
-        for user_id, username, enabled, grant_types, password_hash in _chosen(
-            User.select(*columns), chosen
-        ).tuples()
+        for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
     }
 
 

@@ -78,10 +78,7 @@ def verify(token: str, keys: Mapping[str, SigningKey], now: datetime) -> Claims:
         raise Unauthenticated("the token is not valid", "invalid-token")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-        key = keys[kid] if isinstance(kid, str) else None
-        if key is None:
-            raise KeyError(kid)
-        claims = _decode(token, key)
+        claims = _decode(token, keys[str(kid)])
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
     except (jwt.InvalidTokenError, KeyError, ValueError, OverflowError, OSError, TypeError):
         raise Unauthenticated("the token is not valid", "invalid-token") from None

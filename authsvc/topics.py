@@ -68,9 +68,7 @@ def validate_rule(resource: str) -> Levels:
         if ("%u" in level or "%c" in level) and len(level) != len("%u"):
             raise invalid("resource", "%u and %c must be whole levels, as in devices/%u/state")
     if levels[0] == SHARE_PREFIX:
-        raise invalid(
-            "resource", "name the inner topic filter; $share/<group>/ is taken off before rules are asked"
-        )
+        raise invalid("resource", "name the inner topic filter; $share/<group>/ is taken off before rules are asked")
     return levels
 
 

@@ -59,7 +59,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Malformed(Exception):  # noqa: N818 - not an error, but one of the answers
+class Malformed(Exception):
     """The request is none that go-auth could have sent."""
 
 

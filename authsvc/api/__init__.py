@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask_openapi3.models import Info
+from flask_openapi3.models.info import Info
 
 from authsvc import __version__
 from authsvc.api import audit, authentication, docs, roles, session, tokens, users

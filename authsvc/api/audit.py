@@ -46,6 +46,4 @@ def list_events(query: AuditQuery) -> dict[str, Any]:
     wanted = {"actor": query.actor, "action": query.action, "target": query.target}
     filters = {name: value for name, value in wanted.items() if value}
     found = audit.events(query.page, query.per_page, filters)
-    return render_page(
-        found, (EventView.model_validate(event, from_attributes=True) for event in found.items)
-    )
+    return render_page(found, (EventView.model_validate(event, from_attributes=True) for event in found.items))

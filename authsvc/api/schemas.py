@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models import Tag
+from flask_openapi3.models.tag import Tag
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
@@ -92,9 +92,7 @@ class PermissionBody(Body):
 
     def permission(self) -> Permission:
         """Return the rule it spells; `InvalidInput` for `resource` when it is no topic filter."""
-        return Permission(
-            Context(self.context), Operation(self.operation), self.resource, Effect(self.effect)
-        )
+        return Permission(Context(self.context), Operation(self.operation), self.resource, Effect(self.effect))
 
 
 class PermissionView(View):

@@ -64,9 +64,7 @@ def login(body: LoginBody) -> dict[str, Any]:
     user = logins.check_password(services().access, body.username, body.password)
     issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours)
     record = issued.record
-    return render(
-        LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at)
-    )
+    return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))
 
 
 @blueprint.get("/me", responses={200: MeView})
@@ -75,8 +73,7 @@ def me() -> dict[str, Any]:
     user = caller()
     rules = services().policy.snapshot.rules_of(user)
     effective = [
-        EffectivePermission(**view_permission(permission).model_dump(), role=role)
-        for permission, role in rules
+        EffectivePermission(**view_permission(permission).model_dump(), role=role) for permission, role in rules
     ]
     return render(
         MeView(

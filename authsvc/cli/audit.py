@@ -24,9 +24,7 @@ def command(actor: str, action: str, target: str, page: int, per_page: int, *, a
     with opened():
         found = audit.events(page, per_page, {name: value for name, value in wanted.items() if value})
     if as_json:
-        print_json(
-            {"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
-        )
+        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
     print_table(("AT", "ACTOR", "VIA", "ACTION", "TARGET", "BEFORE", "AFTER"), map(_row, found.items))
 

@@ -34,14 +34,9 @@ def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     with opened():
         found = roles.search(search, page, per_page)
     if as_json:
-        print_json(
-            {"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
-        )
+        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
-    rows = (
-        (role.name, "; ".join(map(spell_permission, role.permissions)), role.description)
-        for role in found.items
-    )
+    rows = ((role.name, "; ".join(map(spell_permission, role.permissions)), role.description) for role in found.items)
     print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
 
 
@@ -58,9 +53,7 @@ def show(name: str, *, as_json: bool) -> None:
 @group.command()
 @click.argument("name")
 @click.option("--description", default="")
-@click.option(
-    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
-)
+@click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
 @as_json
 def create(name: str, description: str, permissions: tuple[str, ...], *, as_json: bool) -> None:
     """Make a role."""

@@ -27,9 +27,7 @@ def serve_command() -> None:
     serve.check(settings)
     _prepare(settings)
     _drop_connections()
-    click.echo(
-        f"API and webhooks: http://{settings.bind}   to read about them: http://{settings.bind}/api/docs"
-    )
+    click.echo(f"API and webhooks: http://{settings.bind}   to read about them: http://{settings.bind}/api/docs")
     serve.run(settings)
 
 

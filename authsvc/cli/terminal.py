@@ -42,9 +42,7 @@ def opened() -> Iterator[Settings]:
     chosen = read_settings()
     first_start.open_database(chosen)
     if schema.pending():
-        raise Conflict(
-            "the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade"
-        )
+        raise Conflict("the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade")
     yield chosen
 
 

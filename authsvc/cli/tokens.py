@@ -26,9 +26,7 @@ def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json
     with opened():
         found = logins.list_tokens(username, search, page, per_page)
     if as_json:
-        print_json(
-            {"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
-        )
+        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
     rows = (tuple(_facts(record).values()) for record in found.items)
     print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)

@@ -43,9 +43,7 @@ def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     with opened():
         found = users.search(search, page, per_page)
     if as_json:
-        print_json(
-            {"items": list(map(facts, found.items)), "page": page, "perPage": per_page, "total": found.total}
-        )
+        print_json({"items": list(map(facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
     print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
@@ -68,9 +66,7 @@ def show(username: str, *, as_json: bool) -> None:
 @click.option("--no-password", is_flag=True, help="For a user that logs in otherwise.")
 @_grant_types
 @click.option("--role", "role_names", multiple=True, help="May be repeated.")
-@click.option(
-    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
-)
+@click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
 @click.option("--disabled", is_flag=True)
 @as_json
 def create(
@@ -179,8 +175,7 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
         "yes" if record.enabled else "no",
         ", ".join(sorted(record.grant_types)),
         ", ".join(record.roles),
-        "; ".join(map(spell_permission, record.permissions[:3]))
-        + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
+        "; ".join(map(spell_permission, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
     )
 
 

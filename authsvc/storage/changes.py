@@ -1,14 +1,14 @@
 """How a change of policy is announced: a version, raised in the transaction of the change, and what it touched.
 
-Raising the version comes first and takes the row's lock until the transaction ends, so versions become visible in order and
-without gaps: whoever has seen version n has seen everything up to n.
+Raising the version comes first and takes the row's lock until the transaction ends, so versions become visible
+in order and without gaps: whoever has seen version n has seen everything up to n.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from authsvc.storage.database import transaction
 from authsvc.storage.models import PolicyChange, PolicyVersion
@@ -64,7 +64,7 @@ def current_version() -> int:
 
 def changes_since(version: int) -> set[Change] | None:
     """Return what has changed since a version; None when that is so long ago that it was forgotten."""
-    rows: list[tuple[int, str, str]] = list(
+    rows: list[Any] = list(
         PolicyChange.select(PolicyChange.version, PolicyChange.kind, PolicyChange.name)
         .where(PolicyChange.version > version)
         .order_by(PolicyChange.version)

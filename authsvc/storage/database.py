@@ -86,7 +86,7 @@ def _sqlite(url: str) -> peewee.Database:
 
 
 def _postgresql(url: str) -> peewee.Database:
-    return PooledPsycopg3Database(
+    pooled: peewee.Database = PooledPsycopg3Database(
         url.replace("postgres://", "postgresql://", 1),
         max_connections=32,
         stale_timeout=300,
@@ -96,6 +96,7 @@ def _postgresql(url: str) -> peewee.Database:
         tcp_user_timeout=_PATIENCE_SECONDS * 1000,
         application_name="authsvc",
     )
+    return pooled
 
 
 def _path(url: str) -> Path:

@@ -16,10 +16,10 @@ class UtcDateTimeField(peewee.DateTimeField):
     """An aware UTC time outside, a naive one in the database."""
 
     def db_value(self, value: datetime | None) -> Any:
-        return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))
+        return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))  # type: ignore[no-untyped-call]
 
     def python_value(self, value: Any) -> datetime | None:
-        naive: datetime | None = super().python_value(value)
+        naive: datetime | None = super().python_value(value)  # type: ignore[no-untyped-call]
         return naive and naive.replace(tzinfo=UTC)
 
 
