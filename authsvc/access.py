@@ -51,6 +51,11 @@ def access_for(operation: str, topic: str) -> Access:
     return Access.SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
 
 
+def operation_of(method: str) -> Operation:
+    """Return what an HTTP method does to a path: GET and HEAD read, every other method writes."""
+    return Operation.READ if method in ("GET", "HEAD") else Operation.WRITE
+
+
 class AccessControl:
     """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
 
@@ -102,9 +107,8 @@ class AccessControl:
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
-        """Decide one HTTP request to this service: GET and HEAD read, every other method writes."""
-        operation = Operation.READ if method in ("GET", "HEAD") else Operation.WRITE
-        request = Request(Context.HTTP, operation, tuple(path.split("/")), Identity(user.username))
+        """Decide one HTTP request to this service."""
+        request = Request(Context.HTTP, operation_of(method), tuple(path.split("/")), Identity(user.username))
         return decide(self._policy.snapshot.rules_of(user), request)
 
     def holder_of(self, token: str, now: datetime) -> UserPolicy:
@@ -119,11 +123,14 @@ class AccessControl:
     def holder_of_password(self, username: str, password: str) -> UserPolicy | Denied:
         """Return the enabled user with that password, taking as long to refuse an unknown name as a known one."""
         user = self._policy.snapshot.users.get(username)
-        if user is None or not user.enabled or user.password_hash is None:
-            self._verifier.verify_nobody(password)
-            return Denied(Reason.WRONG_PASSWORD)
-        decision = self.check_password(user, password)
-        return user if decision else Denied(decision.reason)
+        if user and user.enabled:
+            decision = self.check_password(user, password)
+            if decision:
+                return user
+            if decision.reason is not Reason.GRANT_TYPE_MISSING:
+                return Denied(decision.reason)
+        self._verifier.verify_nobody(password)
+        return Denied(Reason.WRONG_PASSWORD)
 
     def _check_token(self, user: UserPolicy, token: str, now: datetime) -> Decision:
         try:

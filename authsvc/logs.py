@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
 from typing import Any
 
 import structlog
 
+# gunicorn quotes the address of a request that broke, as it came.
+_SECRETS_IN_ADDRESSES = re.compile(r"\b(apiToken|key)=[^&\s'\"]+", re.IGNORECASE)
+
+
+def _without_secrets(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    event["event"] = _SECRETS_IN_ADDRESSES.sub(r"\1=...", str(event["event"]))
+    return event
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
+    _without_secrets,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
 ]
 

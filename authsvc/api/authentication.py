@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 
 from authsvc import logins
+from authsvc.access import operation_of
 from authsvc.edge import services
 from authsvc.errors import Forbidden, Unauthenticated
+from authsvc.permissions import Operation
 from authsvc.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 _PUBLIC = frozenset({"/api/login", "/api/openapi.json", "/api/docs"})
 _PUBLIC_PREFIX = "/api/docs/"
-_READING = ("GET", "HEAD", "OPTIONS")
 
 
 def register(app: Flask) -> None:
@@ -35,13 +36,13 @@ def _guard() -> None:
         return
     g.caller = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
-        verb = "read" if request.method in _READING else "write"
-        raise Forbidden(f"you lack http {verb} on {request.path}")
+        raise Forbidden(f"you lack http {operation_of(request.method)} on {request.path}")
 
 
 def _take_effect(response: Response) -> Response:
     """Let a change be in force in this worker when its answer leaves."""
-    if request.path.startswith("/api/") and request.method not in _READING and response.status_code < 400:  # noqa: PLR2004
+    writes = operation_of(request.method) is Operation.WRITE
+    if request.path.startswith("/api/") and writes and response.status_code < 400:  # noqa: PLR2004
         services().policy.catch_up()
     return response
 
