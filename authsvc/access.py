@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from authsvc.topics import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
@@ -96,8 +96,7 @@ class AccessControl:
             return Denied(Reason.UNKNOWN_USER)
         if not user.enabled:
             return Denied(Reason.USER_DISABLED)
-        if by_certificate:
-            # No certificate is issued yet, so nobody can hold a valid one.
+        if by_certificate and not _has_certificate(user):
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
         for request in _requests(topic, access, Identity(username, client_id)):
@@ -138,6 +137,11 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def _has_certificate(user: UserPolicy) -> bool:
+    until = user.certificate_until
+    return GrantType.CERTIFICATE in user.grant_types and until is not None and until > datetime.now(UTC)
 
 
 def _requests(topic: str, access: Access, identity: Identity) -> Iterator[Request]:

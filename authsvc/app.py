@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from flask_openapi3.openapi import OpenAPI
 
+import registry
 from authsvc import api, broker_views, ops, problem, tracing
 from authsvc.access import AccessControl
+from authsvc.background import Background, policy_jobs
 from authsvc.edge import EXTENSION, Services
 from authsvc.passwords import PasswordHasher, PasswordVerifier
 from authsvc.policy import Policy
@@ -15,6 +17,9 @@ from authsvc.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
+
+BACKGROUND = "authsvc.background"
+"""Where the app keeps the threads that belong to it; they run once somebody starts them."""
 
 _MAX_BODY = 4 * 1024 * 1024
 
@@ -33,12 +38,16 @@ def create_app(settings: Settings) -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    app.extensions[EXTENSION] = compose(settings)
+    services = app.extensions[EXTENSION] = compose(settings)
     problem.register(app)
     tracing.register(app)
     app.register_blueprint(broker_views.blueprint)
     app.register_blueprint(ops.blueprint)
     api.register(app)
+    app.extensions[BACKGROUND] = [
+        Background("policy", policy_jobs(services)),
+        Background("registry", registry.register(app, services)),
+    ]
     return app
 
 

@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable  # noqa: TC003 - a NamedTuple's field types are read when it is made
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import peewee
 import structlog
 
-from authsvc import logins, metrics
+from authsvc import logins, metrics, throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from authsvc.edge import Services
 
 log = structlog.get_logger()
 
 _METRICS_EVERY = 1.0
 _TOKEN_USES_EVERY = 5.0
-_EXPIRED_TOKENS_EVERY = 3600.0
+_TIDY_EVERY = 600.0
+
+
+class Job(NamedTuple):
+    """Work that is due every so many seconds."""
+
+    every: float
+    work: Callable[[], object]
 
 
 class Background:
-    """Does what is due until it is stopped; a lost database is logged once, and once when it is back."""
+    """A thread that does what is due until it is stopped; a lost database is logged once, and once when it is back."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, name: str, jobs: list[Job]) -> None:
+        self._jobs = jobs
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="background", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._database_lost = False
-        self._due: list[tuple[float, Callable[[], object]]] = [
-            (services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-            (_METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier)),
-            (_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses)),
-            (_EXPIRED_TOKENS_EVERY, logins.delete_expired),
-        ]
 
     def start(self) -> None:
-        """Load the policy now if the database lets us, then go on in a thread."""
-        self._attempt(self._services.policy.catch_up)
+        """Do the first job now, so that the process begins ready, and go on in the thread."""
+        self._attempt(self._jobs[0].work)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and write down what it still held."""
+        """End the thread and do every job once more, so that nothing it held is lost."""
         self._stopping.set()
         self._thread.join(timeout=5)
-        self._attempt(lambda: logins.store_uses(self._services.access.token_uses))
+        for job in self._jobs:
+            self._attempt(job.work)
 
     def _run(self) -> None:
-        last_done = [monotonic() for _ in self._due]
-        while not self._stopping.wait(self._due[0][0]):
-            for position, (every, work) in enumerate(self._due):
-                if monotonic() - last_done[position] >= every * 0.9:
-                    last_done[position] = monotonic()
-                    self._attempt(work)
+        due = {job: monotonic() + job.every for job in self._jobs}
+        while not self._stopping.wait(max(0.0, min(due.values()) - monotonic())):
+            for job in self._jobs:
+                if due[job] <= monotonic():
+                    self._attempt(job.work)
+                    due[job] = monotonic() + job.every
 
     def _attempt(self, work: Callable[[], object]) -> None:
         try:
@@ -67,6 +68,17 @@ class Background:
         except Exception as error:  # noqa: BLE001 - this thread must outlive any surprise
             log.error("background work failed", error=type(error).__name__)
         else:
-            if self._database_lost and work == self._services.policy.catch_up:
+            if self._database_lost and work == self._jobs[0].work:
                 self._database_lost = False
                 log.info("database is back")
+
+
+def policy_jobs(services: Services) -> list[Job]:
+    """Return what keeps decisions fresh; the first job is the one that matters."""
+    return [
+        Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
+        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier)),
+        Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses)),
+        Job(_TIDY_EVERY, logins.delete_expired),
+        Job(_TIDY_EVERY, throttle.forget_old),
+    ]

@@ -16,44 +16,49 @@ from authsvc import __version__
 from authsvc.errors import Conflict
 from authsvc.storage import schema
 from authsvc.storage.database import database, is_sqlite, reading, session, transaction
-from authsvc.storage.models import ALL, PolicyVersion, SigningKeyRow
+from authsvc.storage.models import SigningKeyRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from authsvc.storage.models import Model
 
 _FORMAT = 1
 _BATCH = 200
 
 
-def backup(target: Path) -> int:
+def backup(target: Path, tables: Sequence[type[Model]]) -> int:
     """Write one consistent view of the database to a new file and return the number of rows; never overwrites."""
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Conflict(f"{target} exists; a backup never overwrites", "file-exists") from None
     with os.fdopen(descriptor, "wb") as raw, gzip.open(raw, "wt", encoding="utf-8") as lines, reading():
-        return _write(lines)
+        return _write(lines, tables)
 
 
-def restore(source: Path) -> int:
+def restore(source: Path, tables: Sequence[type[Model]]) -> int:
     """Fill an empty, migrated database from a backup, whole or not at all, and return the number of rows."""
     with session(), gzip.open(source, "rt", encoding="utf-8") as lines:
         _check_header(_header(lines, source))
         with transaction():
             if SigningKeyRow.select().exists():
                 raise Conflict("the database is not empty; restore into a new one", "database-not-empty")
-            PolicyVersion.delete().execute()
-            count = _read(lines)
-            _move_sequences()
+            # What the migrations put there; the backup has its own.
+            for model in tables:
+                if model.select().exists():
+                    model.delete().execute()
+            count = _read(lines, tables)
+            _move_sequences(tables)
     return count
 
 
-def _write(lines: IO[str]) -> int:
+def _write(lines: IO[str], tables: Sequence[type[Model]]) -> int:
     header = {"authsvc": __version__, "format": _FORMAT, "migrations": schema.applied()}
     lines.write(json.dumps(header) + "\n")
     count = 0
-    for model in ALL:
+    for model in tables:
         fields = model._meta.sorted_fields  # noqa: SLF001 - peewee's documented way to a model's fields
         for row in model.select().tuples().iterator():
             values = [_plain(field.db_value(value)) for field, value in zip(fields, row, strict=True)]
@@ -81,8 +86,8 @@ def _check_header(header: dict[str, Any]) -> None:
         )
 
 
-def _read(lines: IO[str]) -> int:
-    models = {model._meta.table_name: model for model in ALL}  # noqa: SLF001
+def _read(lines: IO[str], tables: Sequence[type[Model]]) -> int:
+    models = {model._meta.table_name: model for model in tables}  # noqa: SLF001
     count = 0
     for table, rows in _batches(lines):
         model = models[table]
@@ -107,11 +112,11 @@ def _batches(lines: IO[str]) -> Iterator[tuple[str, list[list[Any]]]]:
         yield table, rows
 
 
-def _move_sequences() -> None:
+def _move_sequences(tables: Sequence[type[Model]]) -> None:
     """Let PostgreSQL number new rows after the restored ones; SQLite looks for itself."""
     if is_sqlite():
         return
-    for model in ALL:
+    for model in tables:
         key = model._meta.primary_key  # noqa: SLF001
         if isinstance(key, peewee.AutoField):
             table = model._meta.table_name  # noqa: SLF001

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import current_app, g, request
 
@@ -11,6 +11,8 @@ from authsvc.actors import Actor, Via
 from authsvc.errors import Unauthenticated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authsvc.access import AccessControl
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy import Policy
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from authsvc.webhooks import Webhooks
 
 EXTENSION = "authsvc"
+View = TypeVar("View", bound="Callable[..., Any]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,12 @@ class Services:
 def services() -> Services:
     """Return the parts of the app that is answering."""
     return cast("Services", current_app.extensions[EXTENSION])
+
+
+def public(view: View) -> View:
+    """Mark a view below `/api` as one that anybody may call."""
+    view.public = True  # type: ignore[attr-defined]
+    return view
 
 
 def caller() -> UserPolicy:

@@ -72,6 +72,22 @@ class Busy(AuthsvcError):
     code = "busy"
 
 
+class Locked(AuthsvcError):
+    """What is asked for is closed at the moment, and an administrator can open it."""
+
+    code = "locked"
+
+
+class TooMany(AuthsvcError):
+    """The caller asks more often than is allowed; `retry_after` seconds from now it may again."""
+
+    code = "too-many"
+
+    def __init__(self, message: str, code: str, retry_after: int) -> None:
+        super().__init__(message, code)
+        self.retry_after = retry_after
+
+
 class SettingsError(AuthsvcError):
     """The environment asks for something this service does not know or cannot do."""
 

@@ -11,16 +11,17 @@ import hmac
 import secrets
 import threading
 import unicodedata
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
 
-from authsvc.errors import invalid
+from authsvc.errors import Busy, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MAX_BYTES = 72
 
@@ -132,6 +133,22 @@ class PasswordVerifier:
         secret = password.encode("utf-8", "surrogatepass")[:MAX_BYTES]
         return Verdict.BUSY if self._spend_a_hash(secret, self._nobodys_hash) is None else Verdict.WRONG
 
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the places in which hashing may run; `Busy` when none comes free in time."""
+        with self._lock:
+            self.counters.waiting += 1
+        got_slot = self._slots.acquire(timeout=self._patience)
+        with self._lock:
+            self.counters.waiting -= 1
+            self.counters.busy += not got_slot
+        if not got_slot:
+            raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     def _recall(self, username: str, stored_hash: str, digest: bytes) -> Verdict | None:
         proven_hash, proven_digest = self._right.get(username, ("", b""))
         with self._lock:
@@ -146,20 +163,13 @@ class PasswordVerifier:
 
     def _spend_a_hash(self, secret: bytes, stored_hash: str) -> bool | None:
         """Return whether they match, or None when no slot came free in time. bcrypt releases the GIL meanwhile."""
-        with self._lock:
-            self.counters.waiting += 1
-        got_slot = self._slots.acquire(timeout=self._patience)
-        with self._lock:
-            self.counters.waiting -= 1
-            self.counters.busy += not got_slot
-        if not got_slot:
-            return None
         try:
-            return bcrypt.checkpw(secret, stored_hash.encode())
+            with self.slot():
+                return bcrypt.checkpw(secret, stored_hash.encode())
+        except Busy:
+            return None
         except ValueError:  # a damaged hash matches nothing
             return False
-        finally:
-            self._slots.release()
 
     def _remember(self, username: str, stored_hash: str, digest: bytes, *, matched: bool) -> None:
         with self._lock:

@@ -18,7 +18,9 @@ from authsvc.errors import (
     FieldError,
     Forbidden,
     InvalidInput,
+    Locked,
     NotFound,
+    TooMany,
     Unauthenticated,
 )
 
@@ -35,6 +37,8 @@ STATUS: dict[type[AuthsvcError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    Locked: 423,
+    TooMany: 429,
     Busy: 503,
 }
 _TITLES = {
@@ -46,6 +50,7 @@ _TITLES = {
     409: "Conflict",
     413: "Too large",
     415: "Unsupported media type",
+    423: "Locked",
     429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
@@ -90,6 +95,11 @@ def of_validation(error: ValidationError) -> Response:
     return _of_error(InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found)))
 
 
+def status_of(error: AuthsvcError) -> int:
+    """Return the HTTP status of an error, by its kind."""
+    return next(status for kind, status in STATUS.items() if isinstance(error, kind))
+
+
 def register(app: Flask) -> None:
     """Let the app answer every error in this form."""
     app.register_error_handler(AuthsvcError, _of_error)
@@ -101,8 +111,12 @@ def register(app: Flask) -> None:
 
 
 def _of_error(error: AuthsvcError) -> Response:
-    status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
-    return problem(status, error.code, error.message, getattr(error, "errors", ()))
+    response = problem(status_of(error), error.code, error.message, getattr(error, "errors", ()))
+    if isinstance(error, TooMany):
+        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Locked):
+        response.headers["Retry-After"] = "10"
+    return response
 
 
 def _of_http(error: HTTPException) -> Response:

@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._background: Background | None = None
+        self._background: list[Background] = []
         super().__init__()
 
     def load_config(self) -> None:
@@ -69,19 +69,18 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> OpenAPI:
         """Make the app; gunicorn calls this in each worker, after the fork."""
-        from authsvc.app import create_app
-        from authsvc.background import Background
-        from authsvc.edge import EXTENSION
+        from authsvc.app import BACKGROUND, create_app
 
         first_start.open_database(self._settings)
         app = create_app(self._settings)
-        self._background = Background(app.extensions[EXTENSION])
-        self._background.start()
+        self._background = app.extensions[BACKGROUND]
+        for thread in self._background:
+            thread.start()
         return app
 
     def _stop_worker(self, _arbiter: object, _worker: object) -> None:
-        if self._background:
-            self._background.stop()
+        for thread in self._background:
+            thread.stop()
 
 
 def _forget_worker(_arbiter: object, worker: Any) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "AUTHSVC_"
-SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL")
+SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})")
 
@@ -38,6 +38,13 @@ class Settings:
     credential_cache_entries: int = 100_000
     policy_poll_ms: int = 200
     log_level: str = "info"
+    ca_key_passphrase: str | None = None
+    certificate_days: int = 365
+    registry_capture_while_locked: bool = True
+    registry_pending_ttl_hours: int = 24
+    registry_max_pending: int = 1000
+    registry_attempts_per_minute: int = 30
+    registry_max_request_bytes: int = 65_536
 
     def __repr__(self) -> str:
         return "Settings(...)"  # a settings record in a traceback must not spell its secrets
@@ -71,6 +78,13 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
         policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
+        ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),
+        certificate_days=values.number("CERTIFICATE_DAYS", 365, 1, 3650),
+        registry_capture_while_locked=values.flag("REGISTRY_CAPTURE_WHILE_LOCKED", default=True),
+        registry_pending_ttl_hours=values.number("REGISTRY_PENDING_TTL_HOURS", 24, 1, 8760),
+        registry_max_pending=values.number("REGISTRY_MAX_PENDING", 1000, 1, 100_000),
+        registry_attempts_per_minute=values.number("REGISTRY_ATTEMPTS_PER_MINUTE", 30, 1, 10_000),
+        registry_max_request_bytes=values.number("REGISTRY_MAX_REQUEST_BYTES", 65_536, 1024, 4_194_304),
     )
     _check_database_url(settings.database_url)
     return settings
@@ -109,6 +123,9 @@ class _Values:
         if text not in choices:
             _refuse(name, f"must be one of {', '.join(choices)}")
         return text
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return self.choice(name, "true" if default else "false", ("true", "false")) == "true"
 
     def bind(self, name: str, default: str) -> str:
         text = self.text(name, default)

@@ -33,7 +33,10 @@ class GrantType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UserPolicy:
-    """One user as decisions see it. `tokens` maps the digest of each API token to its expiry."""
+    """One user as decisions see it. `tokens` maps the digest of each API token to its expiry.
+
+    `certificate_until` is when the last of its valid certificates expires; None without any.
+    """
 
     username: str
     enabled: bool
@@ -42,6 +45,7 @@ class UserPolicy:
     permissions: tuple[Permission, ...] = ()
     roles: tuple[str, ...] = ()
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
+    certificate_until: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, UserPolicy
-from authsvc.storage.models import PermissionRow, Role, SigningKeyRow, Token, User, UserRole
+from authsvc.storage.models import Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 from authsvc.tokens import SigningKey
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
     permissions = permissions_of(PermissionRow.user, User.id, chosen)
     roles = role_names(chosen)
     tokens = _tokens(chosen, now)
+    certificates = _certificates(chosen)
     columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash)
     return {
         username: UserPolicy(
@@ -86,6 +87,7 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
             permissions.get(user_id, ()),
             roles.get(user_id, ()),
             tokens.get(user_id, NO_TOKENS),
+            certificates.get(user_id),
         )
         for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
     }
@@ -103,6 +105,14 @@ def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:
     for user_id, digest, expires_at in _chosen(query, chosen).tuples():
         found[user_id][digest] = expires_at
     return found
+
+
+def _certificates(chosen: Any) -> dict[int, datetime]:
+    query = Certificate.select(Certificate.user, Certificate.not_after).join(User)
+    until: dict[int, datetime] = {}
+    for user_id, not_after in _chosen(query, chosen).tuples():
+        until[user_id] = max(not_after, until.get(user_id, not_after))
+    return until
 
 
 def _chosen(query: Any, chosen: Any) -> Any:

@@ -52,14 +52,18 @@ def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHas
 
     Absent keys: enabled, grant type `password`, no roles, no permissions, no password.
     """
+    return create_with_hash(actor, username, wanted, _hash(wanted, hasher))
+
+
+def create_with_hash(actor: Actor, username: str, wanted: UserChanges, password_hash: str | None) -> UserRecord:
+    """`create` for a password that was hashed earlier, such as a registration's; `wanted` holds no other."""
     validate_username(username)
-    password_hash = _hash(wanted, hasher)
     with policy_change() as announce:
-        if User.select().where(User.username == username).exists():
+        if exists(username):
             raise Conflict(f"a user named {username} exists", "user-exists")
         row = _insert(username, wanted, password_hash)
         record = _rewrite_rights(actor, row, wanted)
-        audit.record(actor, "user.create", f"user:{username}", after=_facts(record))
+        audit.record(actor, "user.create", f"user:{username}", after=facts(record))
         announce(Kind.USER, username)
     return record
 
@@ -82,7 +86,7 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         row.save()
         after = _rewrite_rights(actor, row, changes)
         _keep_an_administrator(before)
-        earlier, later = audit.difference(_facts(before), _facts(after))
+        earlier, later = audit.difference(facts(before), facts(after))
         audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
         announce(Kind.USER, username)
     return after
@@ -96,8 +100,14 @@ def delete(actor: Actor, username: str) -> None:
         before = _record(row)
         row.delete_instance()
         _keep_an_administrator(before)
-        audit.record(actor, "user.delete", f"user:{username}", before=_facts(before))
+        audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
         announce(Kind.USER, username)
+
+
+def exists(username: str) -> bool:
+    """Say whether there is a user of that name, by the database and not by a snapshot."""
+    with session():
+        return User.select().where(User.username == username).exists()
 
 
 def get(username: str) -> UserRecord:
@@ -214,7 +224,8 @@ def _records(rows: list[User]) -> list[UserRecord]:
     ]
 
 
-def _facts(record: UserRecord) -> audit.Facts:
+def facts(record: UserRecord) -> audit.Facts:
+    """Return what the audit trail keeps of a user."""
     return {
         "enabled": record.enabled,
         "grantTypes": sorted(record.grant_types),

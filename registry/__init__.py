@@ -1,6 +1,53 @@
 """The client registry: strangers ask, an administrator grants.
 
-Hears of an unknown username through `authsvc.signals.unknown_username` and
-calls use cases; nothing in `authsvc` but `app` may import it. Its parts are
-listed in `docs/architecture.md`.
+A package beside `authsvc`: it hears of unknown usernames through one signal, adds its own views to the app, and calls
+use cases. Nothing in `authsvc` imports it but the two places where parts are put together, `app` and `cli`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authsvc.background import Job
+from authsvc.certificates import Issuing
+from authsvc.signals import unknown_username
+from registry import counters, decisions, views
+from registry.explicit import Explicit
+from registry.intake import Intake
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.edge import Services
+
+__all__ = ["register"]
+
+
+def register(app: OpenAPI, services: Services) -> list[Job]:
+    """Add the registry to the app and return the work it needs done in the background."""
+    settings = services.settings
+    issuing = Issuing(settings.certificate_days, settings.ca_key_passphrase)
+    intake = Intake(
+        services.hasher,
+        services.verifier,
+        issuing,
+        settings.registry_max_pending,
+        capture_while_locked=settings.registry_capture_while_locked,
+    )
+    explicit = Explicit(
+        services.hasher,
+        services.verifier,
+        issuing,
+        settings.registry_max_pending,
+        settings.registry_attempts_per_minute,
+    )
+    app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
+    for blueprint in views.BLUEPRINTS:
+        app.register_api(blueprint)
+    # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
+    unknown_username.connect(intake.hear, weak=False)
+    return [
+        Job(0.1, intake.drain),
+        Job(1.0, lambda: counters.observe(intake)),
+        Job(60.0, lambda: decisions.expire(settings.registry_pending_ttl_hours)),
+    ]

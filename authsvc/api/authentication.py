@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 
 from authsvc import logins
 from authsvc.access import operation_of
@@ -17,8 +17,7 @@ from authsvc.tracing import TOKEN_KEY
 if TYPE_CHECKING:
     from authsvc.snapshot import UserPolicy
 
-_PUBLIC = frozenset({"/api/login", "/api/openapi.json", "/api/docs"})
-_PUBLIC_PREFIX = "/api/docs/"
+_PUBLIC_FILES = "/api/docs/"
 
 
 def register(app: Flask) -> None:
@@ -32,11 +31,16 @@ def _guard() -> None:
         return
     # Decide by what the database holds now, not by what this worker last heard of it.
     services().policy.catch_up()
-    if request.path in _PUBLIC or request.path.startswith(_PUBLIC_PREFIX):
+    if _is_public():
         return
     g.caller = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
         raise Forbidden(f"you lack http {operation_of(request.method)} on {request.path}")
+
+
+def _is_public() -> bool:
+    view = current_app.view_functions.get(request.endpoint or "")
+    return getattr(view, "public", False) or request.path.startswith(_PUBLIC_FILES)
 
 
 def _take_effect(response: Response) -> Response:

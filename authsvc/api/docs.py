@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app, jsonify, render_template
 
+from authsvc.edge import public
+
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
@@ -31,12 +33,14 @@ blueprint.register_blueprint(swagger)
 
 
 @blueprint.get("/openapi.json")
+@public
 def openapi() -> Response:
     """Describe the API as OpenAPI 3.1."""
     return jsonify(cast("OpenAPI", current_app).api_doc)
 
 
 @blueprint.get("/docs")
+@public
 def page() -> Response:
     """Show the description as a page to read and try."""
     response = Response(render_template("docs.html"))

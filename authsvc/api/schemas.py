@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from flask import request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic.alias_generators import to_camel
 
 from authsvc import usernames
@@ -63,6 +64,18 @@ class Body(BaseModel):
     """What a caller sends: exact types, known fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, allow_inf_nan=False)
+
+
+class OptionalBody(Body):
+    """What a caller may send or leave out whole; then every field has its default."""
+
+    model_config = ConfigDict(json_schema_extra={}, openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
+
+    @model_validator(mode="before")
+    @classmethod
+    def nothing_is_an_empty_object(cls, given: Any) -> Any:
+        """Take no body at all for `{}`; a body that is not JSON stays an error."""
+        return {} if given is None and not request.get_data() else given
 
 
 class Query(BaseModel):
@@ -167,7 +180,8 @@ def render_page(page: Page[Any], views: Iterable[View]) -> dict[str, Any]:
     return {"items": items, "page": page.page, "perPage": page.per_page, "total": page.total}
 
 
-def _failures(*statuses: int) -> ResponseDict:
+def failures(*statuses: int) -> ResponseDict:
+    """Describe these statuses as problems, for OpenAPI."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"content": content} for status in statuses}
 
@@ -180,5 +194,5 @@ def noun(name: str, description: str) -> APIBlueprint:
         url_prefix="/api",
         abp_tags=[Tag(name=name, description=description)],
         abp_security=[{"token": []}, {"tokenInAddress": []}, {"password": []}],
-        abp_responses=_failures(400, 401, 403, 404, 409, 413, 503),
+        abp_responses=failures(400, 401, 403, 404, 409, 413, 503),
     )

@@ -18,7 +18,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
-from authsvc.edge import actor_for, caller, services
+from authsvc.edge import actor_for, caller, public, services
 
 blueprint = noun("session", "Signing in")
 
@@ -59,6 +59,7 @@ class EffectivePermission(PermissionView):
 
 
 @blueprint.post("/login", responses={200: LoginView}, security=[{}])
+@public
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
     user = logins.check_password(services().access, body.username, body.password)

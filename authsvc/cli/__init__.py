@@ -7,6 +7,8 @@ import sys
 import click
 import peewee
 
+import registry.cli
+import registry.client_cli
 from authsvc import __version__
 from authsvc.cli import audit, roles, service, tokens, users
 from authsvc.errors import AuthsvcError
@@ -22,6 +24,8 @@ def commands() -> None:
     """
 
 
+commands.add_command(registry.cli.group)
+commands.add_command(registry.client_cli.command)
 for module in (service, users, roles, tokens, audit):
     for command in module.COMMANDS:
         commands.add_command(command)

@@ -13,7 +13,9 @@ from authsvc.access import AccessControl, access_for
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
 from authsvc.passwords import PasswordVerifier
 from authsvc.policy import Policy, snapshot_of
+from authsvc.storage import models as storage_models
 from authsvc.storage.database import database
+from registry import models as registry_models
 
 if TYPE_CHECKING:
     from authsvc.decision import Decision
@@ -74,7 +76,7 @@ def explain(username: str, operation: str, topic: str, client_id: str, *, as_jso
 def backup(file: Path) -> None:
     """Write everything to a new FILE; it holds secrets and is readable by you alone."""
     with opened():
-        rows = backups.backup(file)
+        rows = backups.backup(file, _TABLES)
     click.echo(f"{rows} rows written to {file}")
 
 
@@ -85,10 +87,11 @@ def restore(file: Path) -> None:
     settings = read_settings()
     first_start.open_database(settings)
     first_start.migrate(settings)
-    rows = backups.restore(file)
+    rows = backups.restore(file, _TABLES)
     click.echo(f"{rows} rows restored from {file}")
 
 
+_TABLES = (*storage_models.ALL, *registry_models.ALL)
 COMMANDS = (serve_command, init, migrate, explain, backup, restore)
 
 

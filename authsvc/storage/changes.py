@@ -7,10 +7,11 @@ in order and without gaps: whoever has seen version n has seen everything up to 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from authsvc.storage.database import transaction
+from authsvc.storage.database import database, transaction
 from authsvc.storage.models import PolicyChange, PolicyVersion
 
 if TYPE_CHECKING:
@@ -41,9 +42,20 @@ class Announce(Protocol):
     def __call__(self, kind: Kind, name: str) -> None: ...
 
 
+_announce_in_progress: ContextVar[Announce | None] = ContextVar("announce_in_progress", default=None)
+
+
 @contextmanager
 def policy_change() -> Iterator[Announce]:
-    """Change policy in one transaction, alone: no other change of policy runs between its reads and its writes."""
+    """Change policy in one transaction, alone: no other change of policy runs between its reads and its writes.
+
+    Inside another one it is a part of it: done or undone on its own, and announced under the same version.
+    """
+    outer = _announce_in_progress.get()
+    if outer:
+        with database.atomic():
+            yield outer
+        return
     with transaction():
         PolicyVersion.update(version=PolicyVersion.version + 1).execute()
         version = current_version()
@@ -51,7 +63,11 @@ def policy_change() -> Iterator[Announce]:
         def announce(kind: Kind, name: str) -> None:
             PolicyChange.create(version=version, kind=kind, name=name)
 
-        yield announce
+        token = _announce_in_progress.set(announce)
+        try:
+            yield announce
+        finally:
+            _announce_in_progress.reset(token)
         if version % 1000 == 0:
             PolicyChange.delete().where(PolicyChange.version <= version - KEPT_VERSIONS).execute()
 
@@ -64,12 +80,7 @@ def current_version() -> int:
 
 def changes_since(version: int) -> set[Change] | None:
     """Return what has changed since a version; None when that is so long ago that it was forgotten."""
-    rows: list[Any] = list(
-        PolicyChange.select(PolicyChange.version, PolicyChange.kind, PolicyChange.name)
-        .where(PolicyChange.version > version)
-        .order_by(PolicyChange.version)
-        .tuples()
-    )
-    if not rows or rows[0][0] > version + 1:
+    if version < current_version() - KEPT_VERSIONS:
         return None
-    return {Change(Kind(kind), name) for _, kind, name in rows}
+    rows: Any = PolicyChange.select(PolicyChange.kind, PolicyChange.name).where(PolicyChange.version > version).tuples()
+    return {Change(Kind(kind), name) for kind, name in rows}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -68,6 +69,16 @@ def reading() -> Iterator[None]:
         if not is_sqlite():
             database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         yield
+
+
+def database_time() -> datetime:
+    """Return the time by the database's clock, on which all workers and replicas agree."""
+    asked = (
+        "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')" if is_sqlite() else "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
+    )
+    (now,) = database.execute_sql(asked).fetchone()
+    naive: datetime = datetime.fromisoformat(now) if isinstance(now, str) else now
+    return naive.replace(tzinfo=UTC)
 
 
 def is_sqlite() -> bool:

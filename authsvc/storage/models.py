@@ -161,4 +161,54 @@ class AuditEvent(Numbered):
         table_name = "audit_events"
 
 
-ALL = (User, Role, UserRole, PermissionRow, Token, SigningKeyRow, PolicyVersion, PolicyChange, AuditEvent)
+class Authority(Numbered):
+    """A certificate authority, certificate and key as PEM; the key is encrypted if a passphrase is set."""
+
+    certificate = peewee.TextField()
+    key = peewee.TextField()
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "authorities"
+
+
+class Certificate(Model):
+    """A client certificate of ours; it outlives its user, since a revocation list must still name it."""
+
+    serial = peewee.CharField(40, primary_key=True)
+    user = peewee.ForeignKeyField(User, null=True, on_delete="SET NULL", backref="certificates")
+    username = peewee.CharField(64, index=True)
+    certificate = peewee.TextField()
+    not_before = UtcDateTimeField()
+    not_after = UtcDateTimeField(index=True)
+    created_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "certificates"
+
+
+class Attempt(Model):
+    """How often something was tried since a moment; for throttling that all replicas agree on."""
+
+    key = peewee.CharField(200, primary_key=True)
+    since = UtcDateTimeField(index=True)
+    count = peewee.IntegerField()
+
+    class Meta:
+        table_name = "attempts"
+
+
+ALL = (
+    User,
+    Role,
+    UserRole,
+    PermissionRow,
+    Token,
+    SigningKeyRow,
+    Authority,
+    Certificate,
+    Attempt,
+    PolicyVersion,
+    PolicyChange,
+    AuditEvent,
+)

@@ -1,0 +1,281 @@
+"""`authsvc registry`: who wants in, and letting them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic.alias_generators import to_camel
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from authsvc.certificates import Issuing
+from authsvc.cli.terminal import (
+    PERMISSION_FORM,
+    as_json,
+    opened,
+    operator,
+    parse_permission,
+    print_json,
+    print_table,
+    spell_moment,
+)
+from registry import decisions, enrolment_keys, preauthorizations, records, window
+
+_COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
+_ROLE_HELP = "May be repeated."
+_roles = click.option("--role", "role_names", multiple=True, help=_ROLE_HELP)
+_permissions = click.option(
+    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
+)
+
+
+@click.group("registry")
+def group() -> None:
+    """See who wants in; grant or deny."""
+
+
+@group.command()
+@as_json
+def status(*, as_json: bool) -> None:
+    """Show whether the registry is locked, and how much is pending."""
+    with opened():
+        _print_state(window.state(), as_json=as_json)
+
+
+@group.command()
+@click.option(
+    "--seconds", default=window.DEFAULT_SECONDS, type=click.IntRange(1, window.MAX_SECONDS), show_default=True
+)
+@click.option("--max-registrations", type=click.IntRange(1))
+@click.option("--username-pattern", help="A glob, such as 'press_*'.")
+@_roles
+@as_json
+def unlock(
+    seconds: int,
+    max_registrations: int | None,
+    username_pattern: str | None,
+    role_names: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Open the registry for a while; it locks itself again."""
+    with opened():
+        limits = window.Limits(max_registrations, username_pattern, role_names)
+        _print_state(window.unlock(operator(), seconds, limits), as_json=as_json)
+
+
+@group.command()
+def lock() -> None:
+    """Close the registry at once."""
+    with opened():
+        _print_state(window.lock(operator()), as_json=False)
+
+
+@group.command("list")
+@click.option(
+    "--status", "wanted", default="pending", type=click.Choice(["pending", "granted", "denied", "expired", "all"])
+)
+@click.option("--search", default="", help="Part of the username.")
+@click.option("--page", default=1, type=click.IntRange(1))
+@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
+@as_json
+def list_registrations(wanted: str, search: str, page: int, per_page: int, *, watch: bool, as_json: bool) -> None:
+    """List registrations, latest contact first; the pending ones unless told otherwise."""
+    chosen = ("" if wanted == "all" else wanted, search, page, per_page)
+    with opened():
+        if watch:
+            _watch(chosen)
+            return
+        found = records.search(*chosen)
+    if as_json:
+        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        return
+    print_table(_COLUMNS, map(_row, found.items))
+
+
+@group.command()
+@click.argument("registration_id", metavar="ID")
+def show(registration_id: str) -> None:
+    """Show one registration, as JSON."""
+    with opened():
+        print_json(_facts(records.get(registration_id)))
+
+
+@group.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@_roles
+@_permissions
+@click.option("--accept-requested", is_flag=True, help="Also give what the client asked for.")
+def grant(
+    ids: tuple[str, ...], role_names: tuple[str, ...], permissions: tuple[str, ...], *, accept_requested: bool
+) -> None:
+    """Make users of registrations, with what is named here and nothing else."""
+    given = decisions.Grant(role_names, tuple(map(parse_permission, permissions)), accept_requested)
+    with opened() as settings:
+        issuing = Issuing(settings.certificate_days, settings.ca_key_passphrase)
+        for registration_id in ids:
+            record = decisions.grant(operator(), registration_id, given, issuing)
+            click.echo(f"{record.username} granted")
+
+
+@group.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--reason")
+def deny(ids: tuple[str, ...], reason: str | None) -> None:
+    """Refuse registrations; remembered until they are deleted."""
+    with opened():
+        for registration_id in ids:
+            click.echo(f"{decisions.deny(operator(), registration_id, reason).username} denied")
+
+
+@group.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def delete(ids: tuple[str, ...]) -> None:
+    """Forget registrations, so that their names may ask again."""
+    with opened():
+        for registration_id in ids:
+            decisions.delete(operator(), registration_id)
+            click.echo(f"{registration_id} forgotten")
+
+
+@group.command()
+@click.argument("usernames", metavar="USERNAME...", nargs=-1)
+@_roles
+@_permissions
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="username,roles,csrFingerprint",
+)
+def preauthorize(
+    usernames: tuple[str, ...], role_names: tuple[str, ...], permissions: tuple[str, ...], csv_file: Path | None
+) -> None:
+    """Let names in at their first contact, also while the registry is locked; once each."""
+    rules = tuple(map(parse_permission, permissions))
+    advances = [preauthorizations.Advance(username, role_names, rules) for username in usernames]
+    if csv_file:
+        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"))
+    with opened():
+        created = preauthorizations.create(operator(), advances)
+    click.echo(f"{len(created)} preauthorized")
+
+
+@group.group()
+def keys() -> None:
+    """Enrolment keys: secrets that vouch for so many registrations."""
+
+
+@keys.command("create")
+@click.argument("label")
+@click.option("--uses", default=1, type=click.IntRange(1, enrolment_keys.MAX_USES), show_default=True)
+@click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]), help="A day or a time; UTC.")
+@click.option("--approval-required", is_flag=True, help="Somebody still decides on each.")
+@_roles
+@as_json
+def create_key(
+    label: str, uses: int, expires: Any, role_names: tuple[str, ...], *, approval_required: bool, as_json: bool
+) -> None:
+    """Make an enrolment key and print its secret, this once."""
+    expires_at = expires.replace(tzinfo=expires.tzinfo or UTC) if expires else None
+    with opened():
+        secret, record = enrolment_keys.create(
+            operator(), label, uses, role_names, expires_at, approval_required=approval_required
+        )
+    if as_json:
+        print_json({"secret": secret, **_key_facts(record)})
+    else:
+        click.echo(secret)
+
+
+@keys.command("list")
+@as_json
+def list_keys(*, as_json: bool) -> None:
+    """List enrolment keys, newest first."""
+    with opened():
+        found = enrolment_keys.search(1, 1000)
+    if as_json:
+        print_json(list(map(_key_facts, found.items)))
+        return
+    rows = ([str(value) for value in _key_facts(record).values()] for record in found.items)
+    print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
+
+
+@keys.command("revoke")
+@click.argument("key_id", metavar="ID")
+def revoke_key(key_id: str) -> None:
+    """End an enrolment key at once."""
+    with opened():
+        enrolment_keys.revoke(operator(), key_id)
+    click.echo(f"{key_id} revoked")
+
+
+def _watch(chosen: tuple[str, str, int, int]) -> None:
+    with Live(console=Console(), screen=False, auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(_table(chosen), refresh=True)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            return
+
+
+def _table(chosen: tuple[str, str, int, int]) -> Table:
+    now = window.state()
+    title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
+    table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
+    for record in records.search(*chosen).items:
+        table.add_row(*_row(record))
+    return table
+
+
+def _print_state(now: window.State, *, as_json: bool) -> None:
+    pending = records.count_pending()
+    if as_json:
+        until = spell_moment(now.unlocked_until) or None
+        print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
+        return
+    click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}, {pending} pending")
+
+
+def _row(record: records.Record) -> tuple[str, ...]:
+    notes = ["while locked"] if record.recorded_while_locked else []
+    notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
+    return (
+        record.id,
+        record.username,
+        record.kind,
+        record.status,
+        ", ".join(record.client_ids),
+        str(record.attempts),
+        spell_moment(record.last_seen),
+        record.pairing_code or (record.csr_fingerprint or "")[:12],
+        ", ".join(notes),
+    )
+
+
+def _facts(record: records.Record) -> dict[str, Any]:
+    facts = dataclasses.asdict(record)
+    return {
+        to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in facts.items()
+    }
+
+
+def _key_facts(record: enrolment_keys.KeyRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "label": record.label,
+        "uses": record.uses,
+        "used": record.used,
+        "roles": list(record.roles),
+        "approvalRequired": record.approval_required,
+        "expires": spell_moment(record.expires_at),
+        "revoked": spell_moment(record.revoked_at),
+    }

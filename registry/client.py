@@ -1,0 +1,169 @@
+"""A device's side of the explicit flow: make a key, ask, wait for an administrator, keep what comes back.
+
+The private key never leaves the directory, is never overwritten, and is what makes the next attempt the same client:
+the command may be ended and started again at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from authsvc.errors import AuthsvcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+KEY, CERTIFICATE, CA_CERTIFICATE = "client.key", "client.crt", "ca.crt"
+_TIMEOUT_SECONDS = 30
+_DEFAULT_RETRY_SECONDS = 10
+_MAX_RETRY_SECONDS = 300
+_WAIT_FOR = {423: "the registry is locked; waiting for an administrator to unlock it", 429: "asked too often; waiting"}
+
+
+class Refused(AuthsvcError):
+    """The service has said no for good."""
+
+    code = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Who wants to register where, and with what. `password` None: with a certificate alone."""
+
+    server: str
+    username: str
+    directory: Path
+    with_certificate: bool
+    password: str | None = None
+    enrolment_key: str | None = None
+    ca_file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Enrolment({self.server!r}, {self.username!r})"
+
+
+def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float | None = None) -> dict[str, Any]:
+    """Ask until there is an answer, write the certificate files and return the answer; `Refused` for a final no.
+
+    `say` is told each thing once; `give_up_at` is a `time.monotonic()` after which waiting ends with `Refused`.
+    """
+    body = _body(enrolment)
+    said = ""
+    for status, answer, retry_after in _answers(enrolment, body):
+        if status == 201:  # noqa: PLR2004
+            _keep(enrolment, answer)
+            return answer
+        message = _message(status, answer)
+        if message != said:
+            say(message)
+            said = message
+        if give_up_at is not None and time.monotonic() + retry_after > give_up_at:
+            raise Refused("no decision yet; run the same command again to go on waiting")
+        time.sleep(retry_after)
+    raise AssertionError("the answers never end")
+
+
+def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], float]]:
+    url = enrolment.server.rstrip("/") + "/api/client-registry/register"
+    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
+    with requests.Session() as session:
+        while True:
+            try:
+                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+            except requests.exceptions.SSLError:
+                raise Refused("the server's certificate is not trusted; name its authority with --ca-file") from None
+            except requests.ConnectionError:
+                yield 0, {}, _DEFAULT_RETRY_SECONDS
+                continue
+            yield answer.status_code, _json(answer), _retry_after(answer)
+
+
+def _message(status: int, answer: dict[str, Any]) -> str:
+    """Say what is waited for; `Refused` when nothing is."""
+    if status == 0:
+        return "the server does not answer; trying again"
+    if status == 202:  # noqa: PLR2004
+        return f"waiting for an administrator to grant access; pairing code {answer.get('pairingCode', '-')}"
+    if status in _WAIT_FOR:
+        return _WAIT_FOR[status]
+    if status >= 500:  # noqa: PLR2004
+        return "the server is in trouble; trying again"
+    raise Refused(f"{answer.get('detail', 'refused')} ({status})")
+
+
+def _body(enrolment: Enrolment) -> dict[str, Any]:
+    body: dict[str, Any] = {"username": enrolment.username}
+    if enrolment.with_certificate:
+        body["csr"] = _signing_request(enrolment.username, _key(enrolment.directory))
+    if enrolment.password is not None:
+        body["password"] = enrolment.password
+    if enrolment.enrolment_key is not None:
+        body["enrolmentKey"] = enrolment.enrolment_key
+    return body
+
+
+def _key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key in the directory, made now unless it is there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / KEY
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        _write_new(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
+    try:
+        loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):
+        raise Refused(f"{path} is not a private key without a passphrase, and it is never overwritten") from None
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise Refused(f"{path} is not an elliptic curve key, and it is never overwritten")
+    return loaded
+
+
+def _signing_request(username: str, key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, username)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _keep(enrolment: Enrolment, answer: dict[str, Any]) -> None:
+    for name, field in ((CERTIFICATE, "certificate"), (CA_CERTIFICATE, "caCertificate")):
+        if answer.get(field):
+            unfinished = enrolment.directory / f".{name}.{os.getpid()}"
+            unfinished.write_text(answer[field])
+            unfinished.replace(enrolment.directory / name)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file only its owner can read, whole under its name or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    # A link fails where a rename would overwrite.
+    os.link(unfinished, path)
+    unfinished.unlink()
+
+
+def _json(answer: requests.Response) -> dict[str, Any]:
+    try:
+        value: Any = answer.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _retry_after(answer: requests.Response) -> float:
+    given = answer.headers.get("Retry-After", "")
+    return min(int(given), _MAX_RETRY_SECONDS) if given.isdigit() else _DEFAULT_RETRY_SECONDS

@@ -1,0 +1,196 @@
+"""The explicit flow: a client asks over REST, and repeats the same request until it has its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import peewee
+
+from authsvc import throttle, users
+from authsvc.actors import SERVICE
+from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
+from authsvc.passwords import Verdict
+from authsvc.storage.changes import policy_change
+from authsvc.storage.database import session, transaction
+from registry import decisions, enrolment_keys, preauthorizations, records, window
+from registry.decisions import Grant
+from registry.states import Status
+
+if TYPE_CHECKING:
+    from authsvc.certificates import Issuing
+    from authsvc.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.pki import SigningRequest
+    from registry.enrolment_keys import KeyRecord
+    from registry.models import Registration
+    from registry.preauthorizations import AdvanceRecord
+
+_FULL_RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What a client sends: who it wants to be, the password, key or both that it holds, and what it asks for."""
+
+    username: str
+    password: str | None
+    request: SigningRequest | None
+    context: Any = None
+    requested_roles: tuple[str, ...] = ()
+    requested_permissions: tuple[dict[str, str], ...] = ()
+    enrolment_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Application({self.username!r})"
+
+
+class Waiting(NamedTuple):
+    """The request was recorded, and an administrator has yet to decide."""
+
+    id: str
+    pairing_code: str | None
+
+
+class Admitted(NamedTuple):
+    """The client is a user now; with a certificate if it sent a signing request."""
+
+    username: str
+    certificate: str | None
+    ca_certificate: str | None
+
+
+class Admission(NamedTuple):
+    """Why a stranger may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
+
+    key: KeyRecord | None
+    advance: AdvanceRecord | None
+    starting_roles: tuple[str, ...]
+
+    @property
+    def at_once(self) -> bool:
+        """Whether nobody needs to decide any more."""
+        return self.advance is not None or (self.key is not None and not self.key.approval_required)
+
+
+@dataclass(frozen=True, slots=True)
+class Explicit:
+    """Answers applications under the registry's settings."""
+
+    hasher: PasswordHasher
+    verifier: PasswordVerifier
+    issuing: Issuing
+    max_pending: int
+    attempts_per_minute: int
+
+    def register(self, application: Application) -> Waiting | Admitted:
+        """Record the application, or say where the one recorded earlier stands.
+
+        `Locked` while nobody may register; `Forbidden` once denied, or for a bad enrolment key; `Conflict`, always
+        the same, when the name is taken or belongs to a client with another password or key; `TooMany` when asked
+        too often or too much is pending.
+        """
+        throttle.count(f"register:{application.username}", self.attempts_per_minute)
+        with session():
+            row = records.current(application.username)
+            if row and row.status != Status.EXPIRED:
+                return self._poll(row, application)
+            if users.exists(application.username):
+                raise _taken()
+            admission = self._admission(application)
+        claim = self._claim(application)
+        try:
+            return self._record(claim, admission)
+        except peewee.IntegrityError:
+            # Somebody recorded the same name meanwhile; whether it was this client shows now.
+            with session():
+                row = records.current(application.username)
+                if row is None:
+                    raise
+                return self._poll(row, application)
+
+    def _poll(self, row: Registration, application: Application) -> Waiting | Admitted:
+        if row.status == Status.DENIED:
+            raise Forbidden("the registration was denied", "registration-denied")
+        if not self._same_holder(row, application):
+            records.touch(row, attempts=0, conflicts=1)
+            raise _taken()
+        if row.status == Status.GRANTED:
+            return Admitted(row.username, row.certificate, row.ca_certificate)
+        if users.exists(row.username):
+            raise _taken()
+        records.touch(row, attempts=1, conflicts=0)
+        return Waiting(row.id, row.pairing_code)
+
+    def _same_holder(self, row: Registration, application: Application) -> bool:
+        fingerprint = application.request.fingerprint if application.request else None
+        if row.csr_fingerprint != fingerprint or (row.password_hash is None) != (application.password is None):
+            return False
+        if application.password is None or row.password_hash is None:
+            return True
+        # Remembered apart from users, who may have the same name.
+        verdict = self.verifier.verify(f"registration:{row.id}", application.password, row.password_hash)
+        if verdict is Verdict.BUSY:
+            raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
+        return verdict is Verdict.RIGHT
+
+    def _admission(self, application: Application) -> Admission:
+        if application.enrolment_key is not None:
+            key = enrolment_keys.check(application.enrolment_key)
+            return Admission(key, None, key.roles)
+        fingerprint = application.request.fingerprint if application.request else None
+        advance = preauthorizations.find(application.username, fingerprint)
+        if advance:
+            return Admission(None, advance, ())
+        state = window.state()
+        if not state.admits(application.username):
+            raise _locked()
+        return Admission(None, None, state.roles)
+
+    def _claim(self, application: Application) -> records.Claim:
+        password_hash = None
+        if application.password is not None:
+            with self.verifier.slot():
+                password_hash = self.hasher.hash(application.password)
+        request = application.request
+        return records.Claim(
+            username=application.username,
+            kind=records.Kind.EXPLICIT,
+            password_hash=password_hash,
+            public_key=request.public_key_pem if request else None,
+            csr_fingerprint=request.fingerprint if request else None,
+            context=application.context,
+            requested_roles=application.requested_roles,
+            requested_permissions=application.requested_permissions,
+        )
+
+    def _record(self, claim: records.Claim, admission: Admission) -> Waiting | Admitted:
+        if not admission.at_once:
+            with transaction():
+                row = self._write(claim, admission)
+                return Waiting(row.id, row.pairing_code)
+        with policy_change():
+            row = self._write(claim, admission)
+            given = preauthorizations.use(admission.advance) if admission.advance else Grant()
+            decisions.admit(SERVICE, row, given, self.issuing)
+            return Admitted(row.username, row.certificate, row.ca_certificate)
+
+    def _write(self, claim: records.Claim, admission: Admission) -> Registration:
+        state = window.hold()
+        if admission.key:
+            enrolment_keys.use(admission.key)
+        elif not admission.advance:
+            if not state.admits(claim.username):
+                raise _locked()
+            window.count_one()
+        if not admission.at_once and records.count_pending() >= self.max_pending:
+            raise TooMany("too many registrations are pending", "registry-full", _FULL_RETRY_SECONDS)
+        return records.write(claim, while_locked=False, starting_roles=admission.starting_roles)
+
+
+def _taken() -> AuthsvcError:
+    # One answer for a user's name and for another client's registration: which it is, is nobody's business.
+    return Conflict("the username is taken", "username-taken")
+
+
+def _locked() -> AuthsvcError:
+    return Locked("the client registry is locked", "registry-locked")

@@ -1,0 +1,297 @@
+"""What goes over the wire to and from the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from flask_openapi3.models import RawModel
+from pydantic import AwareDatetime, BaseModel, Field, model_serializer, model_validator
+
+from authsvc.api.schemas import (
+    Body,
+    Moment,
+    OptionalBody,
+    PageQuery,
+    PermissionBody,
+    PermissionView,
+    RoleName,
+    SearchQuery,
+    Text,
+    Username,
+    View,
+    failures,
+    view_permission,
+)
+from authsvc.pki import MAX_CSR_BYTES
+from registry import window
+from registry.enrolment_keys import MAX_USES
+
+if TYPE_CHECKING:
+    from pydantic import SerializerFunctionWrapHandler
+
+    from registry.enrolment_keys import KeyRecord
+    from registry.preauthorizations import AdvanceRecord
+    from registry.records import Record
+
+__all__ = ["PageQuery", "SearchQuery", "failures"]
+
+Expiry = Annotated[AwareDatetime | None, Field(None, strict=False, description="RFC 3339; null for never")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]
+Roles = Annotated[list[RoleName], Field(max_length=100)]
+Permissions = Annotated[list[PermissionBody], Field(max_length=1000)]
+Ids = Annotated[list[Annotated[Text, Field(max_length=64)]], Field(min_length=1, max_length=1000)]
+
+
+class IdPath(BaseModel):
+    id: Text = Field(max_length=64)
+
+
+class UnlockBody(OptionalBody):
+    """For how long, and for whom."""
+
+    duration_seconds: int = Field(window.DEFAULT_SECONDS, ge=1, le=window.MAX_SECONDS)
+    max_registrations: int | None = Field(None, ge=1, le=1_000_000)
+    username_pattern: Text | None = Field(None, min_length=1, max_length=64, examples=["press_*"])
+    roles: Roles = Field([], description="what everything granted from this window starts with")
+
+
+class StateView(View):
+    """The lock."""
+
+    locked: bool
+    unlocked_until: Moment | None
+    seconds_left: int
+    pending: int
+    max_registrations: int | None
+    username_pattern: str | None
+    roles: list[str]
+
+
+class RegisterBody(Body):
+    """Who wants to be a user, what proves that it is the same one who asks again, and what it asks for."""
+
+    username: Username
+    password: Text | None = Field(None, max_length=200)
+    csr: Text | None = Field(None, max_length=MAX_CSR_BYTES, description="PEM, or Base64 of PEM")
+    context: dict[str, Any] | None = Field(None, description="anything that helps whoever decides")
+    roles: Roles = []
+    permissions: Permissions = []
+    enrolment_key: Text | None = Field(None, max_length=200)
+
+    @model_validator(mode="after")
+    def something_to_hold(self) -> RegisterBody:
+        """Ask for a password or a signing request, since nobody could be told apart without."""
+        if self.password is None and self.csr is None:
+            raise ValueError("must have a password, a csr or both")
+        return self
+
+
+class _WithoutNulls(View):
+    @model_serializer(mode="wrap")
+    def leave_out_what_there_is_not(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class WaitingView(_WithoutNulls):
+    """An administrator has yet to decide; `pairingCode` is what both can compare."""
+
+    status: Literal["pending"] = "pending"
+    id: str
+    pairing_code: str | None = None
+
+
+class AdmittedView(_WithoutNulls):
+    """The client is a user now."""
+
+    status: Literal["granted"] = "granted"
+    username: str
+    certificate: str | None = None
+    ca_certificate: str | None = None
+
+
+class RegistrationQuery(SearchQuery):
+    status: Literal["pending", "granted", "denied", "expired"] | None = None
+
+
+class RegistrationView(View):
+    """A registration; of a password only whether there is one, of a key only its fingerprint."""
+
+    id: str
+    username: str
+    kind: Literal["implicit", "explicit"]
+    status: Literal["pending", "granted", "denied", "expired"]
+    recorded_while_locked: bool
+    client_ids: list[str]
+    attempts: int
+    conflicts: int
+    first_seen: Moment
+    last_seen: Moment
+    pairing_code: str | None
+    csr_fingerprint: str | None
+    has_password: bool
+    context: dict[str, Any] | None
+    requested_roles: list[str]
+    requested_permissions: list[PermissionView]
+    starting_roles: list[str]
+    decided_by: str | None
+    decided_at: Moment | None
+    reason: str | None
+
+
+class RegistrationPage(View):
+    items: list[RegistrationView]
+    page: int
+    per_page: int
+    total: int
+
+
+class GrantBody(OptionalBody):
+    """What the user gets; `acceptRequested` adds what the client asked for."""
+
+    roles: Roles = []
+    permissions: Permissions = []
+    accept_requested: bool = False
+
+
+class DenyBody(OptionalBody):
+    reason: Text | None = Field(None, max_length=1000)
+
+
+class GrantManyBody(GrantBody):
+    """The same for each."""
+
+    ids: Ids
+
+
+class DenyManyBody(DenyBody):
+    """The same for each."""
+
+    ids: Ids
+
+
+class FailureView(View):
+    """One that could not be done."""
+
+    id: str
+    code: str
+    detail: str
+
+
+class BulkView(View):
+    """What was done, and what could not be."""
+
+    items: list[RegistrationView]
+    failed: list[FailureView]
+
+
+class AdvanceBody(Body):
+    """For whom, with what, for which key alone, until when."""
+
+    username: Username
+    roles: Roles = []
+    permissions: Permissions = []
+    csr_fingerprint: Fingerprint | None = None
+    expires_at: Expiry
+
+
+class AdvanceView(View):
+    """A preauthorization."""
+
+    id: str
+    username: str
+    roles: list[str]
+    permissions: list[PermissionView]
+    csr_fingerprint: str | None
+    expires_at: Moment | None
+    created_by: str
+    created: Moment
+
+
+class AdvancePage(View):
+    items: list[AdvanceView]
+    page: int
+    per_page: int
+    total: int
+
+
+class CsvUpload(RawModel):
+    mimetypes = ["text/csv"]
+
+
+class UploadView(View):
+    """How many lines became preauthorizations."""
+
+    created: int
+
+
+class KeyBody(Body):
+    """For how many, until when, with what roles, and whether somebody still decides on each."""
+
+    label: Text = Field(min_length=1, max_length=200)
+    uses: int = Field(1, ge=1, le=MAX_USES)
+    expires_at: Expiry
+    roles: Roles = []
+    approval_required: bool = False
+
+
+class KeyView(View):
+    """An enrolment key without its secret."""
+
+    id: str
+    label: str
+    uses: int
+    used: int
+    roles: list[str]
+    approval_required: bool
+    expires_at: Moment | None
+    created_by: str
+    created: Moment
+    revoked: Moment | None
+
+
+class NewKeyView(KeyView):
+    """A fresh key; `secret` is shown this once."""
+
+    secret: str
+
+
+class KeyPage(View):
+    items: list[KeyView]
+    page: int
+    per_page: int
+    total: int
+
+
+def view_registration(record: Record) -> RegistrationView:
+    """Show a registration."""
+    return RegistrationView.model_validate(record, from_attributes=True)
+
+
+def view_advance(record: AdvanceRecord) -> AdvanceView:
+    """Show a preauthorization."""
+    return AdvanceView(
+        id=record.id,
+        username=record.advance.username,
+        roles=list(record.advance.roles),
+        permissions=[view_permission(permission) for permission in record.advance.permissions],
+        csr_fingerprint=record.advance.csr_fingerprint,
+        expires_at=record.advance.expires_at,
+        created_by=record.created_by,
+        created=record.created_at,
+    )
+
+
+def view_key(record: KeyRecord) -> KeyView:
+    """Show an enrolment key."""
+    return KeyView(
+        id=record.id,
+        label=record.label,
+        uses=record.uses,
+        used=record.used,
+        roles=list(record.roles),
+        approval_required=record.approval_required,
+        expires_at=record.expires_at,
+        created_by=record.created_by,
+        created=record.created_at,
+        revoked=record.revoked_at,
+    )

@@ -1,0 +1,237 @@
+"""The registry over REST: the lock, the front door, and what administrators do with who stands there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from flask import Response, current_app, request
+
+from authsvc import pki
+from authsvc.api.schemas import noun, permissions_from, render, render_page
+from authsvc.edge import actor, public
+from authsvc.errors import AuthsvcError
+from authsvc.problem import status_of
+from authsvc.roles import permission_facts
+from registry import counters, decisions, enrolment_keys, preauthorizations, records, shapes, window
+from registry.explicit import Admitted, Application
+
+if TYPE_CHECKING:
+    from authsvc.certificates import Issuing
+    from registry.explicit import Explicit
+    from registry.intake import Intake
+
+EXTENSION = "registry"
+_RETRY_SECONDS = "5"
+
+blueprint = noun("client-registry", "Strangers ask, an administrator grants")
+advance_blueprint = noun("preauthorizations", "Grants given before their names make contact")
+key_blueprint = noun("enrolment-keys", "Secrets that vouch for so many registrations")
+BLUEPRINTS = (blueprint, advance_blueprint, key_blueprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The registry's parts, as made in `registry.register`."""
+
+    explicit: Explicit
+    intake: Intake
+    issuing: Issuing
+    max_request_bytes: int
+
+
+def registry() -> Registry:
+    """Return the registry of the app that is answering."""
+    return cast("Registry", current_app.extensions[EXTENSION])
+
+
+@blueprint.get("/client-registry", responses={200: shapes.StateView})
+def state() -> dict[str, Any]:
+    """Show the lock and how many registrations are pending."""
+    return _state(window.state())
+
+
+@blueprint.post("/client-registry/unlock", responses={200: shapes.StateView})
+def unlock(body: shapes.UnlockBody) -> dict[str, Any]:
+    """Open the registry for a while; it locks itself again."""
+    limits = window.Limits(body.max_registrations, body.username_pattern, tuple(body.roles))
+    return _state(window.unlock(actor(), body.duration_seconds, limits))
+
+
+@blueprint.post("/client-registry/lock", responses={200: shapes.StateView})
+def lock() -> dict[str, Any]:
+    """Close the registry at once."""
+    return _state(window.lock(actor()))
+
+
+@blueprint.before_request
+def _limit_request() -> None:
+    if request.endpoint == f"{blueprint.name}.register":
+        request.max_content_length = registry().max_request_bytes
+
+
+@blueprint.post(
+    "/client-registry/register",
+    responses={201: shapes.AdmittedView, 202: shapes.WaitingView, **shapes.failures(423, 429)},
+    security=[{}],
+)
+@public
+def register(body: shapes.RegisterBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Ask to become a user; repeat the same request until it is answered 201."""
+    try:
+        outcome = registry().explicit.register(_application(body))
+    except AuthsvcError as error:
+        counters.count_answer(status_of(error))
+        raise
+    if isinstance(outcome, Admitted):
+        counters.count_answer(201)
+        view = shapes.AdmittedView(
+            username=outcome.username, certificate=outcome.certificate, ca_certificate=outcome.ca_certificate
+        )
+        return render(view), 201, {}
+    counters.count_answer(202)
+    waiting = shapes.WaitingView(id=outcome.id, pairing_code=outcome.pairing_code)
+    return render(waiting), 202, {"Retry-After": _RETRY_SECONDS}
+
+
+@blueprint.get("/client-registry/registrations", responses={200: shapes.RegistrationPage})
+def list_registrations(query: shapes.RegistrationQuery) -> dict[str, Any]:
+    """List registrations, latest contact first."""
+    found = records.search(query.status or "", query.search, query.page, query.per_page)
+    return render_page(found, map(shapes.view_registration, found.items))
+
+
+@blueprint.get("/client-registry/registrations/<id>", responses={200: shapes.RegistrationView})
+def show(path: shapes.IdPath) -> dict[str, Any]:
+    """Show a registration."""
+    return render(shapes.view_registration(records.get(path.id)))
+
+
+@blueprint.post(
+    "/client-registry/registrations/<id>/grant",
+    responses={200: shapes.RegistrationView, **shapes.failures(423)},
+)
+def grant(path: shapes.IdPath, body: shapes.GrantBody) -> dict[str, Any]:
+    """Make the user, with what is named here and nothing else."""
+    record = decisions.grant(actor(), path.id, _grant(body), registry().issuing)
+    return render(shapes.view_registration(record))
+
+
+@blueprint.post("/client-registry/registrations/<id>/deny", responses={200: shapes.RegistrationView})
+def deny(path: shapes.IdPath, body: shapes.DenyBody) -> dict[str, Any]:
+    """Refuse a registration; remembered until it is deleted."""
+    return render(shapes.view_registration(decisions.deny(actor(), path.id, body.reason)))
+
+
+@blueprint.delete("/client-registry/registrations/<id>", responses={204: None})
+def delete(path: shapes.IdPath) -> Response:
+    """Forget a registration, so that the name may ask again."""
+    decisions.delete(actor(), path.id)
+    return Response(status=204)
+
+
+@blueprint.post("/client-registry/registrations/grant", responses={200: shapes.BulkView})
+def grant_many(body: shapes.GrantManyBody) -> dict[str, Any]:
+    """Grant many, each on its own: what fails for one does not undo the others."""
+    given, author, issuing = _grant(body), actor(), registry().issuing
+    return _bulk(*decisions.each(body.ids, lambda one: decisions.grant(author, one, given, issuing)))
+
+
+@blueprint.post("/client-registry/registrations/deny", responses={200: shapes.BulkView})
+def deny_many(body: shapes.DenyManyBody) -> dict[str, Any]:
+    """Deny many, each on its own."""
+    author = actor()
+    return _bulk(*decisions.each(body.ids, lambda one: decisions.deny(author, one, body.reason)))
+
+
+@advance_blueprint.get("/client-registry/preauthorizations", responses={200: shapes.AdvancePage})
+def list_advances(query: shapes.SearchQuery) -> dict[str, Any]:
+    """List the preauthorizations that were not used yet."""
+    found = preauthorizations.search(query.search, query.page, query.per_page)
+    return render_page(found, map(shapes.view_advance, found.items))
+
+
+@advance_blueprint.post("/client-registry/preauthorizations", responses={201: shapes.AdvanceView})
+def create_advance(body: shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
+    """Let a name in at its first contact, also while the registry is locked; once."""
+    advance = preauthorizations.Advance(
+        username=body.username,
+        roles=tuple(body.roles),
+        permissions=permissions_from(body.permissions),
+        csr_fingerprint=body.csr_fingerprint,
+        expires_at=body.expires_at,
+    )
+    (record,) = preauthorizations.create(actor(), [advance])
+    return render(shapes.view_advance(record)), 201
+
+
+@advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: shapes.UploadView})
+def upload_advances(raw: shapes.CsvUpload) -> tuple[dict[str, Any], int]:
+    """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
+    text = raw.get_data().decode("utf-8-sig", "replace")
+    stored = preauthorizations.create(actor(), preauthorizations.read_csv(text))
+    return render(shapes.UploadView(created=len(stored))), 201
+
+
+@advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
+def delete_advance(path: shapes.IdPath) -> Response:
+    """Take a preauthorization back before it is used."""
+    preauthorizations.delete(actor(), path.id)
+    return Response(status=204)
+
+
+@key_blueprint.get("/client-registry/enrolment-keys", responses={200: shapes.KeyPage})
+def list_keys(query: shapes.PageQuery) -> dict[str, Any]:
+    """List enrolment keys, newest first; never their secrets."""
+    found = enrolment_keys.search(query.page, query.per_page)
+    return render_page(found, map(shapes.view_key, found.items))
+
+
+@key_blueprint.post("/client-registry/enrolment-keys", responses={201: shapes.NewKeyView})
+def create_key(body: shapes.KeyBody) -> tuple[dict[str, Any], int]:
+    """Make an enrolment key; its secret is shown this once."""
+    secret, record = enrolment_keys.create(
+        actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
+    )
+    return render(shapes.NewKeyView(**shapes.view_key(record).model_dump(), secret=secret)), 201
+
+
+@key_blueprint.delete("/client-registry/enrolment-keys/<id>", responses={204: None})
+def revoke_key(path: shapes.IdPath) -> Response:
+    """Revoke an enrolment key at once."""
+    enrolment_keys.revoke(actor(), path.id)
+    return Response(status=204)
+
+
+def _application(body: shapes.RegisterBody) -> Application:
+    return Application(
+        username=body.username,
+        password=body.password,
+        request=pki.read_signing_request(body.csr, body.username) if body.csr is not None else None,
+        context=body.context,
+        requested_roles=tuple(body.roles),
+        requested_permissions=tuple(permission_facts(permissions_from(body.permissions))),
+        enrolment_key=body.enrolment_key,
+    )
+
+
+def _grant(body: shapes.GrantBody) -> decisions.Grant:
+    return decisions.Grant(tuple(body.roles), permissions_from(body.permissions), body.accept_requested)
+
+
+def _state(now: window.State) -> dict[str, Any]:
+    view = shapes.StateView(
+        locked=now.locked,
+        unlocked_until=now.unlocked_until,
+        seconds_left=now.seconds_left,
+        pending=records.count_pending(),
+        max_registrations=now.max_registrations,
+        username_pattern=now.username_pattern,
+        roles=list(now.roles),
+    )
+    return render(view)
+
+
+def _bulk(done: list[records.Record], failed: list[decisions.Failure]) -> dict[str, Any]:
+    failures = [shapes.FailureView(id=id_, code=error.code, detail=error.message) for id_, error in failed]
+    return render(shapes.BulkView(items=[shapes.view_registration(record) for record in done], failed=failures))

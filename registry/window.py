@@ -1,0 +1,124 @@
+"""The lock: closed by default, opened for a while, closing by itself by the database's clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from authsvc import audit
+from authsvc.errors import Locked, invalid
+from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.models import Role
+from registry.models import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from authsvc.actors import Actor
+
+DEFAULT_SECONDS = 300
+MAX_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether the registry is open, for how long, and within which limits; None for no limit."""
+
+    unlocked_until: datetime | None
+    seconds_left: int
+    max_registrations: int | None
+    username_pattern: str | None
+    roles: tuple[str, ...]
+    recorded: int
+
+    @property
+    def locked(self) -> bool:
+        """Whether nothing new may be granted or registered."""
+        return self.seconds_left == 0
+
+    def admits(self, username: str) -> bool:
+        """Say whether this name may be registered now."""
+        return (
+            not self.locked
+            and (self.max_registrations is None or self.recorded < self.max_registrations)
+            and (self.username_pattern is None or fnmatchcase(username, self.username_pattern))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an administrator may narrow a window to: so many, names like that, and with what roles all of them start."""
+
+    max_registrations: int | None = None
+    username_pattern: str | None = None
+    roles: tuple[str, ...] = ()
+
+
+def state() -> State:
+    """Return the state of the lock at this moment."""
+    with session():
+        row, now = Window.get(), database_time()
+        left = math.ceil((row.unlocked_until - now).total_seconds()) if row.unlocked_until else 0
+        return State(
+            unlocked_until=row.unlocked_until if left > 0 else None,
+            seconds_left=max(left, 0),
+            max_registrations=row.max_registrations,
+            username_pattern=row.username_pattern,
+            roles=tuple(row.roles),
+            recorded=row.recorded,
+        )
+
+
+def unlock(actor: Actor, seconds: int, limits: Limits) -> State:
+    """Open the registry for so many seconds from now, whatever was before."""
+    if not 1 <= seconds <= MAX_SECONDS:
+        raise invalid("durationSeconds", f"must be from 1 to {MAX_SECONDS}")
+    with transaction():
+        check_roles(limits.roles)
+        Window.update(
+            unlocked_until=database_time() + timedelta(seconds=seconds),
+            max_registrations=limits.max_registrations,
+            username_pattern=limits.username_pattern,
+            roles=list(limits.roles),
+            recorded=0,
+        ).execute()
+        facts: audit.Facts = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
+        facts |= {"usernamePattern": limits.username_pattern, "roles": list(limits.roles)}
+        audit.record(actor, "registry.unlock", "registry", after=facts)
+        return state()
+
+
+def lock(actor: Actor) -> State:
+    """Close the registry at once."""
+    with transaction():
+        Window.update(unlocked_until=None).execute()
+        audit.record(actor, "registry.lock", "registry")
+        return state()
+
+
+def hold() -> State:
+    """Return the state and let nobody else record, grant or unlock until the caller's transaction ends."""
+    Window.update(recorded=Window.recorded).execute()
+    return state()
+
+
+def count_one() -> None:
+    """Count a registration against the window's limit, inside the transaction that records it."""
+    Window.update(recorded=Window.recorded + 1).execute()
+
+
+def require_unlocked() -> None:
+    """Raise `Locked` while the registry is locked."""
+    if state().locked:
+        raise Locked("the client registry is locked", "registry-locked")
+
+
+def check_roles(names: Iterable[str]) -> None:
+    """Raise `InvalidInput` for the first role that does not exist."""
+    for position, name in enumerate(names):
+        if not Role.select().where(Role.name == name).exists():
+            raise invalid(f"roles[{position}]", "no such role")
