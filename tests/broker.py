@@ -16,6 +16,7 @@ from typing import Self
 from urllib.parse import urlencode
 
 PLUGIN_SOURCE = Path(__file__).parent / "plugin" / "webhook_plugin.c"
+BUILD_DIR = Path(__file__).parent / ".build"
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 PATIENCE = 10.0  # seconds for anything the broker does at once; longer means that it never will
 
@@ -24,7 +25,7 @@ class BrokerError(Exception):
     """Mosquitto did not do what was asked of it; the text ends with its log."""
 
 
-def build_plugin(target_dir: Path) -> Path:
+def build_plugin(target_dir: Path = BUILD_DIR) -> Path:
     """Compile the plugin into `target_dir`, or return the one that this very source already gave.
 
     Safe in several processes at once: each compiles under a name of its own and renames.
@@ -73,6 +74,7 @@ def go_auth_config(
 listener {listener_port} 127.0.0.1
 allow_anonymous false
 persistence false
+check_retain_source true
 
 auth_plugin {plugin}
 auth_opt_backends http
@@ -138,6 +140,10 @@ class Mosquitto:
         seen = self.log_text().count("Reloading config.")
         self._running().send_signal(signal.SIGHUP)
         self._wait_until(lambda: self.log_text().count("Reloading config.") > seen, "reload")
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until the broker has written this into its log."""
+        self._wait_until(lambda: text in self.log_text(), f"log {text!r}")
 
     def stop(self) -> None:
         """End the process, if it runs, and wait for it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,19 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import requests
 
+from tests.broker import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ADMIN_PASSWORD = "correct horse"
 _PATIENCE = 20.0
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Service:
@@ -68,6 +61,7 @@ class Service:
 
     def stop(self) -> None:
         """Stop it as a service manager would and wait for the end."""
+        self.api.close()  # it lingers for kept connections
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(_PATIENCE)
