@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import requests
 
 from bench.broker_connection import BrokerConnection
-from tests.service import Service, free_port
+from tests.broker import free_port
+from tests.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

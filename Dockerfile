@@ -1,0 +1,25 @@
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv --without-pip /opt/authsvc
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY authsvc authsvc
+COPY registry registry
+RUN pip --python /opt/authsvc/bin/python install --no-cache-dir .
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin authsvc \
+    && install --directory --owner=authsvc --mode=0700 /data
+COPY --from=build /opt/authsvc /opt/authsvc
+# To listen beyond loopback the service demands a webhook secret, and does not start without one.
+ENV PATH=/opt/authsvc/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    AUTHSVC_DATA_DIR=/data \
+    AUTHSVC_BIND=0.0.0.0:8080
+USER authsvc
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ['AUTHSVC_BIND'].rpartition(':')[2] + '/healthz', timeout=2)"]
+ENTRYPOINT ["authsvc"]
+CMD ["serve"]

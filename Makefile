@@ -1,0 +1,58 @@
+# PYTHON=python3.12 chooses another Python; ARGS="..." reaches pytest and the benchmark.
+
+PYTHON ?= python3
+ARGS ?=
+BIN = .venv/bin
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help install run test test-packages check fmt bench secrets clean
+.NOTPARALLEL:
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+install: .venv/.installed ## build .venv with everything, for running and for developing
+
+run: .venv/.runtime ## serve on http://127.0.0.1:8080, with SQLite in ./data
+	@exec $(BIN)/authsvc serve
+
+test: test-packages .venv/.installed ## run all tests, or some: make test ARGS="tests/rules -k wildcard"
+	$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
+
+check: .venv/.installed ## lint, formatting, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fmt: .venv/.installed ## format the code and fix what can be fixed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.installed ## measure how long a broker waits for an answer
+	$(BIN)/python -m bench.webhook $(ARGS)
+
+secrets: ## make the secrets that compose.yaml needs, in deploy/secrets/
+	@deploy/make-secrets.sh
+
+clean: ## remove everything made here but ./data and deploy/secrets/
+	rm -rf .venv build ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/.build
+	find authsvc registry tests bench -name __pycache__ -exec rm -rf {} +
+
+test-packages:
+	@deploy/apt-packages.sh test
+
+# Each stamp says that .venv matches setup.cfg: without a change nothing is installed again.
+.venv/.runtime: setup.cfg pyproject.toml
+	@deploy/apt-packages.sh run
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("authsvc needs Python 3.11 or newer, this is %d.%d; name another with make PYTHON=..." % sys.version_info[:2])'
+	@echo "Setting up .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/.installed: .venv/.runtime
+	@echo "Adding the tools for developing to .venv"
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Installs the Debian packages that are needed and not there; where it may not, it names the command that does.
+#   apt-packages.sh run    Python with venv
+#   apt-packages.sh test   also a C compiler, Mosquitto, and what the tests' Mosquitto plugin is compiled with
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+
+missing=
+
+# need PACKAGES COMMAND...: PACKAGES are missing if COMMAND fails.
+need() {
+	packages=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $packages"
+}
+
+# What counts is whether the compiler finds it, wherever it came from.
+has_header() {
+	echo "#include <$1>" | gcc -E -o /dev/null -x c -
+}
+
+need python3 command -v "${PYTHON:-python3}"
+need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
+if [ "${1:-}" = test ]; then
+	need "gcc libc6-dev" has_header stdio.h
+	need mosquitto command -v mosquitto
+	need mosquitto-clients command -v mosquitto_pub
+	need mosquitto-dev has_header mosquitto_broker.h
+	need libmosquitto-dev has_header mosquitto.h
+	need libcurl4-openssl-dev has_header curl/curl.h
+fi
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then as_root='sudo -n'; fi
+if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
+	echo "Missing packages. Install them first:  sudo apt-get install$missing" >&2
+	exit 1
+fi
+echo "Installing$missing"
+$as_root apt-get update -qq
+# shellcheck disable=SC2086 # words are meant to be split
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

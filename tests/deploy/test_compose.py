@@ -1,0 +1,97 @@
+"""`compose.yaml` and the image: what they start, what they publish, and that they keep their secrets."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import Any
+
+import pytest
+
+from tests.deploy.shipped import ROOT, compose, run
+
+SERVICES: dict[str, dict[str, Any]] = compose()["services"]
+EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
+PINNED = re.compile(r"[a-z0-9./-]+:\d+\.\d+\S*")
+
+
+def compose_command() -> list[str] | None:
+    """Return the Compose that is present: docker's plugin, or the older program of its own."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and run(*command, "version").returncode == 0:
+            return command
+    return None
+
+
+def test_compose_accepts_the_file() -> None:
+    command = compose_command()
+    if command is None:
+        pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+    checked = run(*command, "config", "--quiet")
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_it_starts_the_broker_the_service_and_the_database() -> None:
+    assert set(SERVICES) == {"mosquitto", "authsvc", "postgres"}
+
+
+@EVERY_SERVICE
+def test_every_image_is_built_here_or_pinned_by_tag(name: str) -> None:
+    service = SERVICES[name]
+    assert service.get("build") == "." or PINNED.fullmatch(service["image"])
+
+
+def test_the_dockerfile_builds_on_one_pinned_image() -> None:
+    images = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(set(images)) == 1
+    assert PINNED.fullmatch(images[0])
+
+
+def test_only_the_broker_is_published_and_the_api_to_this_machine() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"mosquitto": ["1883:1883"], "authsvc": ["127.0.0.1:8080:8080"]}
+
+
+def test_the_broker_cannot_reach_the_database() -> None:
+    assert not set(SERVICES["mosquitto"]["networks"]) & set(SERVICES["postgres"]["networks"])
+    assert SERVICES["postgres"]["networks"] == ["database"]
+    assert compose()["networks"]["database"]["internal"] is True
+
+
+def test_nobody_is_asked_before_ready_to_answer() -> None:
+    awaited = {name: service.get("depends_on") for name, service in SERVICES.items()}
+    healthy = {"condition": "service_healthy"}
+    assert awaited == {"mosquitto": {"authsvc": healthy}, "authsvc": {"postgres": healthy}, "postgres": None}
+    assert "healthcheck" in SERVICES["postgres"]
+    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
+
+
+@EVERY_SERVICE
+def test_every_service_comes_back_and_has_no_more_rights_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@EVERY_SERVICE
+def test_every_secret_comes_from_a_file_that_the_service_is_given(name: str) -> None:
+    service = SERVICES[name]
+    named = {
+        variable: value
+        for variable, value in service["environment"].items()
+        if re.search("SECRET|PASSWORD|DATABASE_URL", variable)
+    }
+    assert all(variable.endswith("_FILE") for variable in named)
+    assert sorted(named.values()) == sorted(f"/run/secrets/{secret}" for secret in service["secrets"])
+
+
+def test_secrets_are_in_a_directory_that_neither_git_nor_the_image_takes() -> None:
+    assert {secret["file"] for secret in compose()["secrets"].values()} == {
+        f"./deploy/secrets/{name}" for name in compose()["secrets"]
+    }
+    assert "/deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert not any(line.startswith("!deploy") for line in ignored)

@@ -1,0 +1,143 @@
+"""The shipped `mosquitto.conf`: the recommended settings, and a real Mosquitto that runs with them.
+
+Only what differs between a container and this machine is replaced: addresses, directories, and go-auth itself
+by the plugin of the tests, which takes the same options.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker import Mosquitto, build_plugin, free_port
+from tests.deploy.shipped import MOSQUITTO_CONF, ROOT, options, rendered_conf
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WEBHOOK_SECRET = "the.right_secret~1"
+RECOMMENDED = {
+    "allow_anonymous": "false",
+    "auth_opt_backends": "http",
+    "auth_opt_http_getuser_uri": "/auth/user",
+    "auth_opt_http_aclcheck_uri": "/auth/acl",
+    "auth_opt_http_params_mode": "json",
+    "auth_opt_http_response_mode": "json",
+    "auth_opt_http_timeout": "2",
+    "auth_opt_retry_count": "1",
+    "auth_opt_cache": "false",
+    "auth_opt_disable_superuser": "true",
+    "auth_opt_log_level": "warn",
+    "check_retain_source": "true",
+}
+
+
+@pytest.mark.parametrize(("option", "value"), RECOMMENDED.items())
+def test_it_follows_the_recommendation(option: str, value: str) -> None:
+    assert options(MOSQUITTO_CONF.read_text())[option] == value
+
+
+def test_it_asks_nobody_about_superusers() -> None:
+    assert "auth_opt_http_superuser_uri" not in options(MOSQUITTO_CONF.read_text())
+
+
+def test_it_names_no_option_twice() -> None:
+    lines = [line for line in MOSQUITTO_CONF.read_text().splitlines() if line and not line.startswith("#")]
+    assert len(options(MOSQUITTO_CONF.read_text())) == len(lines)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that knows a press, which may write its own topics, and an observer, who may read everything."""
+    environment = {"AUTHSVC_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    with Service(tmp_path_factory.mktemp("service"), environment) as service:
+        service.create_user("press-7", "secret", "write devices/%u/#")
+        service.create_user("observer", "secret", "read #")
+        yield service
+
+
+@pytest.fixture
+def broker(service: Service, tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker with the shipped configuration and the right secret."""
+    with Mosquitto(conf_for_this_machine(WEBHOOK_SECRET, service, tmp_path), tmp_path) as broker:
+        yield broker
+
+
+def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path) -> str:
+    conf = rendered_conf(webhook_secret)
+    for shipped, here in (
+        ("listener 1883\n", f"listener {free_port()} 127.0.0.1\n"),
+        ("/var/lib/mosquitto/\n", f"{directory}/\n"),
+        ("/mosquitto/go-auth.so\n", f"{build_plugin(ROOT / 'tests/.build')}\n"),
+        ("@authsvc\n", "@127.0.0.1\n"),
+        ("http_port 8080\n", f"http_port {service.port}\n"),
+    ):
+        assert conf.count(shipped) == 1, shipped
+        conf = conf.replace(shipped, here)
+    return conf
+
+
+def publish(broker: Mosquitto, username: str, topic: str, payload: str) -> str:
+    """Publish a retained message; return the broker's complaint, or nothing if it was taken."""
+    message = ("-V", "mqttv5", "-q", "1", "-r", "-t", topic, "-m", payload)
+    return client("mosquitto_pub", broker, username, *message).stderr
+
+
+def receive(broker: Mosquitto, username: str, topic_filter: str) -> str:
+    """Return the first message of a subscription, or nothing when none comes."""
+    return client("mosquitto_sub", broker, username, "-t", topic_filter, "-C", "1", "-W", "2").stdout
+
+
+def client(program: str, broker: Mosquitto, username: str, *rest: str) -> subprocess.CompletedProcess[str]:
+    command = [program, "-h", "127.0.0.1", "-p", str(broker.port), "-u", username, "-P", "secret", *rest]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_a_device_publishes_where_it_may_and_an_observer_receives_it(broker: Mosquitto) -> None:
+    assert publish(broker, "press-7", "devices/press-7/state", "running") == ""
+    assert receive(broker, "observer", "devices/#") == "running\n"
+
+
+def test_a_device_is_refused_elsewhere(broker: Mosquitto) -> None:
+    assert "Not authorized" in publish(broker, "press-7", "devices/press-8/state", "running")
+    assert receive(broker, "observer", "devices/press-8/#") == ""
+
+
+def test_a_device_may_not_read_what_it_may_write(broker: Mosquitto) -> None:
+    assert publish(broker, "press-7", "devices/press-7/state", "running") == ""
+    assert receive(broker, "press-7", "devices/press-7/state") == ""
+
+
+def test_an_unknown_user_does_not_get_in(broker: Mosquitto) -> None:
+    assert "Not authorized" in publish(broker, "nobody", "devices/nobody/state", "running")
+
+
+def test_a_retained_message_goes_no_further_when_its_publisher_has_lost_the_permission(
+    service: Service, broker: Mosquitto
+) -> None:
+    service.create_user("press-9", "secret", "write devices/%u/#")
+    assert publish(broker, "press-9", "devices/press-9/state", "running") == ""
+    assert receive(broker, "observer", "devices/press-9/#") == "running\n"
+    service.call("PATCH", "/api/users/press-9", json={"permissions": []})
+    assert receive(broker, "observer", "devices/press-9/#") == ""
+
+
+def test_retained_messages_outlive_a_restart_of_the_broker(broker: Mosquitto) -> None:
+    assert publish(broker, "press-7", "devices/press-7/state", "running") == ""
+    broker.stop()
+    broker.start()
+    assert receive(broker, "observer", "devices/press-7/#") == "running\n"
+
+
+def test_with_the_wrong_webhook_secret_nobody_gets_in(service: Service, tmp_path: Path) -> None:
+    with Mosquitto(conf_for_this_machine("another.secret", service, tmp_path), tmp_path) as broker:
+        assert "Not authorized" in publish(broker, "press-7", "devices/press-7/state", "running")
+
+
+def test_neither_log_shows_the_secret(service: Service, broker: Mosquitto) -> None:
+    assert publish(broker, "press-7", "devices/press-7/state", "running") == ""
+    assert WEBHOOK_SECRET not in broker.log_text() + service.log_text()
