@@ -1,0 +1,45 @@
+"""One service and one broker for each module, and a site on them for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
+from tests.brokers.site import Site
+from tests.service import Service
+
+pytest.register_assert_rewrite("tests.brokers.story")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def plugin() -> Path:
+    """The compiled plugin that stands for go-auth."""
+    return build_plugin()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service on SQLite, without a webhook secret."""
+    with Service(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def broker(service: Service, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A broker with the recommended settings."""
+    config = go_auth_config(plugin=plugin, service_port=service.port, listener_port=free_port())
+    with Mosquitto(config, tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def site(service: Service, broker: Mosquitto) -> Iterator[Site]:
+    """Both, and room for the devices of one test."""
+    with Site(service, broker) as site:
+        yield site

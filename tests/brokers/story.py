@@ -1,0 +1,51 @@
+"""What the product is for, from the outside and from the beginning to the end; told before more than one broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
+    from tests.brokers.site import Site
+    from tests.devices import Device
+
+ORDERS = {"context": "mqtt", "operation": "readWrite", "resource": "line/+/orders", "effect": "allow"}
+
+
+def tell(site: Site, protocol: MQTTProtocolVersion) -> None:
+    """Let a device in, keep it to its own topics, and give it more while it is connected."""
+    # Alice makes a user for Bob's device, which connects and uses its own topics.
+    bob = site.connected("bob", "readWrite devices/%u/#", protocol=protocol)
+    own, orders = f"devices/{bob.username}/state", "line/1/orders"
+    assert bob.subscribe(f"devices/{bob.username}/#") == [1]
+    bob.publish(own, "running")
+    assert bob.received() == (own, b"running")
+
+    # It reaches nothing else, and the service says why.
+    carol = site.connected("carol", "readWrite line/#", protocol=protocol)
+    carol.subscribe("line/#")
+    bob.publish(orders, "forged")
+    assert carol.received_so_far() == []
+    refused = {"allowed": False, "reason": "no-permission", "permission": None, "role": None}
+    assert _decision(site, bob, "write", orders) == refused
+
+    # Alice adds a permission; the device feels it without connecting again.
+    held = site.service.call("GET", f"/api/users/{bob.username}").json()["permissions"]
+    site.change(bob, permissions=[*held, ORDERS])
+    bob.publish(orders, "genuine")
+    assert carol.received() == (orders, b"genuine")
+    assert bob.subscribe(orders) == [1]
+    carol.publish(orders, "thanks")
+    assert bob.received() == (orders, b"thanks")
+    allowed = {"allowed": True, "reason": "permission", "permission": ORDERS, "role": None}
+    assert _decision(site, bob, "write", orders) == allowed
+    assert bob.stayed_connected()
+
+
+def _decision(site: Site, device: Device, operation: str, topic: str) -> dict[str, Any]:
+    question = {"operation": operation, "topic": topic, "clientId": device.client_id}
+    answer = site.service.call("GET", f"/api/users/{device.username}/decision", params=question)
+    assert answer.status_code == 200, answer.text
+    decision: dict[str, Any] = answer.json()
+    return decision

@@ -1,0 +1,176 @@
+"""Who gets in: passwords, API tokens, disabled users, and names of every kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED
+
+if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
+    from tests.brokers.site import Site
+    from tests.service import Api
+
+ODD_NAMES = ["+", "#", "bob/+", "a/b", "/", "bøb", "名前", "with spaces", "<b>&\"bob'", "%u", "$SYS", "x" * 300]
+
+
+def issue_token(service: Api, username: str, password: str) -> dict[str, str]:
+    answer = service.call("POST", "/api/login", json={"username": username, "password": password})
+    assert answer.status_code == 200, answer.text
+    issued: dict[str, str] = answer.json()
+    return issued
+
+
+@BOTH_PROTOCOLS
+def test_the_right_password_lets_in_and_a_wrong_one_does_not(site: Site, protocol: MQTTProtocolVersion) -> None:
+    bob = site.add_user("bob")
+
+    assert site.try_to_connect(bob, protocol=protocol) == 0
+    assert site.try_to_connect(bob, "Secret", protocol=protocol) == NOT_AUTHORIZED
+    assert site.try_to_connect(bob, protocol=protocol) == 0
+
+
+@BOTH_PROTOCOLS
+def test_a_stranger_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
+    assert site.try_to_connect("charlie", protocol=protocol) == NOT_AUTHORIZED
+
+
+def test_one_users_password_does_not_open_for_another(site: Site) -> None:
+    bob, carol = site.add_user("bob", password="bob's own"), site.add_user("carol", password="carol's own")
+
+    assert site.try_to_connect(bob, "carol's own") == NOT_AUTHORIZED
+    assert site.try_to_connect(carol, "carol's own") == 0
+    assert site.try_to_connect(bob, "carol's own") == NOT_AUTHORIZED
+
+
+def test_a_username_counts_in_its_own_spelling_only(site: Site) -> None:
+    bob = site.add_user("bob")
+
+    assert site.try_to_connect(bob.upper()) == NOT_AUTHORIZED
+    assert site.try_to_connect(f"{bob} ") == NOT_AUTHORIZED
+
+
+def test_a_disabled_user_is_refused_until_enabled(site: Site) -> None:
+    bob = site.add_user("bob", enabled=False)
+    assert site.try_to_connect(bob) == NOT_AUTHORIZED
+
+    site.change(site.device(bob), enabled=True)
+    assert site.try_to_connect(bob) == 0
+
+
+def test_a_user_without_the_grant_type_password_is_refused(site: Site) -> None:
+    bob = site.add_user("bob", grantTypes=["token", "certificate"])
+    assert site.try_to_connect(bob) == NOT_AUTHORIZED
+
+
+def test_a_changed_password_counts_at_once(site: Site) -> None:
+    bob = site.add_user("bob")
+    assert site.try_to_connect(bob) == 0
+
+    site.change(site.device(bob), password="another")
+    assert site.try_to_connect(bob) == NOT_AUTHORIZED
+    assert site.try_to_connect(bob, "another") == 0
+
+
+def test_a_deleted_user_is_refused(site: Site) -> None:
+    bob = site.add_user("bob")
+    assert site.try_to_connect(bob) == 0
+
+    assert site.service.call("DELETE", f"/api/users/{bob}").status_code == 204
+    assert site.try_to_connect(bob) == NOT_AUTHORIZED
+
+
+# ---- API tokens ----
+
+
+def test_an_api_token_is_a_password_for_who_has_the_grant_type(site: Site) -> None:
+    bob = site.add_user("bob", grantTypes=["password", "token"])
+    token = issue_token(site.service, bob, "secret")["token"]
+
+    assert site.try_to_connect(bob, token) == 0
+    assert site.try_to_connect(bob, token[:-1]) == NOT_AUTHORIZED
+    assert site.try_to_connect(bob) == 0
+
+
+def test_an_api_token_is_no_password_for_who_lacks_the_grant_type(site: Site) -> None:
+    bob = site.add_user("bob")
+    token = issue_token(site.service, bob, "secret")["token"]
+    assert site.try_to_connect(bob, token) == NOT_AUTHORIZED
+
+    site.change(site.device(bob), grantTypes=["token"])
+    assert site.try_to_connect(bob, token) == 0
+    assert site.try_to_connect(bob) == NOT_AUTHORIZED
+
+
+def test_an_api_token_opens_for_its_own_user_only(site: Site) -> None:
+    bob = site.add_user("bob", grantTypes=["password", "token"])
+    charlie = site.add_user("charlie", grantTypes=["password", "token"])
+    token = issue_token(site.service, charlie, "secret")["token"]
+
+    assert site.try_to_connect(bob, token) == NOT_AUTHORIZED
+
+
+def test_a_revoked_api_token_is_refused(site: Site) -> None:
+    bob = site.add_user("bob", grantTypes=["password", "token"])
+    issued = issue_token(site.service, bob, "secret")
+    assert site.try_to_connect(bob, issued["token"]) == 0
+
+    assert site.service.call("DELETE", f"/api/tokens/{issued['id']}").status_code == 204
+    assert site.try_to_connect(bob, issued["token"]) == NOT_AUTHORIZED
+
+
+# ---- What can be typed ----
+
+
+@pytest.mark.parametrize("username", ODD_NAMES)
+def test_an_odd_username_is_a_stranger_and_breaks_nothing(site: Site, username: str) -> None:
+    assert site.try_to_connect(username, client_id="odd") == NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("client_id", ODD_NAMES)
+def test_an_odd_client_id_does_not_keep_a_user_out(site: Site, client_id: str) -> None:
+    bob = site.add_user("bob")
+
+    assert site.try_to_connect(bob, client_id=client_id) == 0
+    assert site.try_to_connect(bob, "wrong", client_id=client_id) == NOT_AUTHORIZED
+
+
+@BOTH_PROTOCOLS
+def test_a_client_without_a_client_id_gets_in(site: Site, protocol: MQTTProtocolVersion) -> None:
+    assert site.try_to_connect(site.add_user("bob"), client_id="", protocol=protocol) == 0
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "пароль",
+        "密码密码密码",
+        "\U0001f511\U0001f511\U0001f511\U0001f511\U0001f511",
+        "<a>&\"'\\/ +%20",
+        "tab\there\n",
+        " spaces ",
+    ],
+)
+def test_a_password_of_any_characters_works(site: Site, password: str) -> None:
+    bob = site.add_user("bob", password=password)
+
+    assert site.try_to_connect(bob, password) == 0
+    assert site.try_to_connect(bob, password + "x") == NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("password", ["p" * 72, "é" * 36], ids=["ascii", "unicode"])
+def test_all_72_bytes_of_a_password_count_and_no_more_are_let_by(site: Site, password: str) -> None:
+    bob = site.add_user("bob", password=password)
+
+    assert site.try_to_connect(bob, password + "p") == NOT_AUTHORIZED
+    assert site.try_to_connect(bob, password[:-1]) == NOT_AUTHORIZED
+    assert site.try_to_connect(bob, password) == 0
+    assert site.try_to_connect(bob, password + "p") == NOT_AUTHORIZED
+
+
+def test_a_password_that_is_not_utf8_is_just_wrong(site: Site) -> None:
+    bob = site.add_user("bob")
+    assert site.try_to_connect(bob, b"secret\xff") == NOT_AUTHORIZED

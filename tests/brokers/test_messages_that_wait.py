@@ -1,0 +1,132 @@
+"""Messages that outlast the moment: retained ones, those queued for who is away, and wills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.devices import BOTH_PROTOCOLS
+
+if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
+    from tests.broker import Mosquitto
+    from tests.brokers.site import Site
+    from tests.devices import Device
+
+
+@BOTH_PROTOCOLS
+def test_a_retained_message_greets_a_subscriber_who_may_read_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+    bob = site.connected("bob", "write retained/%u/#", protocol=protocol)
+    branch = f"retained/{bob.username}"
+    bob.publish(f"{branch}/recipe", "secret", retain=True)
+    bob.publish(f"{branch}/state", "running", retain=True)
+    carol = site.connected("carol", "read retained/#", "deny read retained/+/recipe", protocol=protocol)
+
+    assert carol.subscribe(f"{branch}/#") == [1]
+    assert carol.received_so_far() == [(f"{branch}/state", b"running")]
+
+
+def test_a_retained_message_is_gone_with_its_publishers_permission(site: Site) -> None:
+    bob = site.connected("bob", "write retained/%u")
+    topic = f"retained/{bob.username}"
+    bob.publish(topic, "running", retain=True)
+    site.permit(bob)
+    carol = site.connected("carol", "read retained/#")
+
+    assert carol.subscribe(topic) == [1]
+    assert carol.received_so_far() == []
+
+
+# ---- Queued for who is away ----
+
+
+def away_after_subscribing(site: Site, name: str, protocol: MQTTProtocolVersion) -> Device:
+    """Return a device that has subscribed and left, and whose session stays."""
+    device = site.connected(name, "read line/#", protocol=protocol, persistent=True)
+    assert device.subscribe("line/#") == [1]
+    device.stop()
+    return device
+
+
+def come_back(site: Site, device: Device) -> None:
+    device.start(site.broker.port)
+    assert device.connack() == 0
+
+
+@BOTH_PROTOCOLS
+def test_a_message_waits_for_a_reader_who_is_away(site: Site, protocol: MQTTProtocolVersion) -> None:
+    carol = away_after_subscribing(site, "carol", protocol)
+    site.connected("bob", "write line/#").publish("line/1/state", "running")
+    come_back(site, carol)
+
+    assert carol.received() == ("line/1/state", b"running")
+
+
+@BOTH_PROTOCOLS
+def test_a_message_is_not_kept_for_who_may_not_read_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+    carol = away_after_subscribing(site, "carol", protocol)
+    site.permit(carol, "read line/#", "deny read line/1/recipe")
+    bob = site.connected("bob", "write line/#")
+    bob.publish("line/1/recipe", "secret")
+    bob.publish("line/1/state", "running")
+    site.permit(carol, "read line/#")
+    come_back(site, carol)
+
+    assert carol.received() == ("line/1/state", b"running")
+    assert carol.received_so_far() == []
+
+
+@BOTH_PROTOCOLS
+def test_a_permission_that_was_taken_meanwhile_keeps_a_waiting_message_back(
+    site: Site, protocol: MQTTProtocolVersion
+) -> None:
+    carol = away_after_subscribing(site, "carol", protocol)
+    bob = site.connected("bob", "write line/#")
+    bob.publish("line/1/recipe", "secret")
+    bob.publish("line/1/state", "running")
+    site.permit(carol, "read line/#", "deny read line/1/recipe")
+    come_back(site, carol)
+
+    assert carol.received() == ("line/1/state", b"running")
+    assert carol.received_so_far() == []
+
+
+# ---- Wills ----
+
+
+def lose(broker: Mosquitto, device: Device) -> None:
+    """Let the device vanish, and wait until the broker knows and has sent what it left."""
+    device.vanish()
+    broker.wait_for_log(f"Client {device.client_id} closed its connection")
+
+
+@BOTH_PROTOCOLS
+def test_a_will_is_sent_where_its_owner_may_write(site: Site, broker: Mosquitto, protocol: MQTTProtocolVersion) -> None:
+    carol = site.connected("carol", "read line/#")
+    carol.subscribe("line/#")
+    bob = site.connected("bob", "write line/1/#", protocol=protocol, will=("line/1/state", "lost"))
+    lose(broker, bob)
+
+    assert carol.received() == ("line/1/state", b"lost")
+
+
+@BOTH_PROTOCOLS
+def test_a_will_is_not_sent_where_its_owner_may_not_write(
+    site: Site, broker: Mosquitto, protocol: MQTTProtocolVersion
+) -> None:
+    carol = site.connected("carol", "read line/#")
+    carol.subscribe("line/#")
+    charlie = site.connected("charlie", "write line/1/#", protocol=protocol, will=("line/2/state", "lost"))
+    lose(broker, charlie)
+
+    assert carol.received_so_far() == []
+
+
+def test_a_will_obeys_the_permissions_of_the_moment_it_is_sent(site: Site, broker: Mosquitto) -> None:
+    carol = site.connected("carol", "read line/#")
+    carol.subscribe("line/#")
+    bob = site.connected("bob", "write line/1/#", will=("line/1/state", "lost"))
+    site.change(bob, enabled=False)
+    lose(broker, bob)
+
+    assert carol.received_so_far() == []

@@ -1,0 +1,129 @@
+"""Every way in which go-auth can be told to speak, with a service that demands a webhook secret."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.broker import Mosquitto, free_port, go_auth_config
+from tests.brokers.site import Site
+from tests.devices import NOT_AUTHORIZED, V5
+from tests.relay import Relay
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECRET = "between-broker-and-service"
+# gunicorn's own default, after which the broker would have lost its connection.
+LONGER_THAN_TWO_SECONDS = 2.3
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that wants a secret from brokers."""
+    with Service(tmp_path_factory.mktemp("service"), {"AUTHSVC_WEBHOOK_SECRET": SECRET}) as service:
+        yield service
+
+
+class Brokers:
+    """Starts brokers that all ask one service, each in its own way."""
+
+    def __init__(self, service: Service, plugin: Path, directory: Path) -> None:
+        self.service = service
+        self._plugin = plugin
+        self._directory = directory
+
+    @contextmanager
+    def site(self, extra: str = "", service_port: int | None = None, **settings: Any) -> Iterator[Site]:
+        """Run one of them for the length of a block."""
+        config = go_auth_config(
+            plugin=self._plugin,
+            service_port=service_port or self.service.port,
+            listener_port=free_port(),
+            extra=extra,
+            **settings,
+        )
+        with Mosquitto(config, self._directory) as broker, Site(self.service, broker) as site:
+            yield site
+
+
+@pytest.fixture
+def brokers(service: Service, plugin: Path, tmp_path: Path) -> Brokers:
+    return Brokers(service, plugin, tmp_path)
+
+
+def exercise(site: Site) -> None:
+    """Let devices log in, publish and subscribe, each once as they may and once as they may not."""
+    bob = site.connected("bob", "readWrite line/1 & 2/é/#", protocol=V5)
+
+    assert bob.subscribe("line/1 & 2/é/+", "line/#") == [1, NOT_AUTHORIZED]
+    assert bob.publish("line/1 & 2/é/<state>", "on") == 0
+    assert bob.publish("line/2") == NOT_AUTHORIZED
+    assert bob.received_so_far() == [("line/1 & 2/é/<state>", b"on")]
+    assert site.try_to_connect(bob.username, "wrong") == NOT_AUTHORIZED
+    assert site.try_to_connect("charlie") == NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("response_mode", ["json", "text", "status"])
+@pytest.mark.parametrize("params_mode", ["json", "form"])
+def test_every_mode_of_go_auth_is_understood(brokers: Brokers, params_mode: str, response_mode: str) -> None:
+    with brokers.site(params_mode=params_mode, response_mode=response_mode, webhook_secret=SECRET) as site:
+        exercise(site)
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+def test_every_method_of_go_auth_is_understood(brokers: Brokers, method: str) -> None:
+    with brokers.site(f"auth_opt_http_method {method}", webhook_secret=SECRET) as site:
+        exercise(site)
+
+
+def test_a_broker_that_asks_for_superusers_all_the_same_gets_none(brokers: Brokers) -> None:
+    uri = f"auth_opt_http_superuser_uri /auth/superuser?key={SECRET}"
+    with brokers.site(uri, webhook_secret=SECRET) as site:
+        exercise(site)
+        alice = site.connect(site.add_user("alice", roles=["admin"]), protocol=V5)
+        assert alice.subscribe("#", "$SYS/#") == [1, NOT_AUTHORIZED]
+
+
+# ---- The secret ----
+
+
+def test_the_secret_may_be_the_password_of_http_basic(brokers: Brokers) -> None:
+    with brokers.site(f"auth_opt_http_host broker:{SECRET}@127.0.0.1") as site:
+        exercise(site)
+
+
+@pytest.mark.parametrize("key", [None, "guessed", f"{SECRET}x", SECRET[:-1], SECRET.upper()])
+def test_a_broker_without_the_secret_lets_nobody_in(brokers: Brokers, key: str | None) -> None:
+    with brokers.site(webhook_secret=key) as site:
+        assert site.try_to_connect(site.add_user("bob")) == NOT_AUTHORIZED
+
+
+def test_a_wrong_secret_in_http_basic_lets_nobody_in(brokers: Brokers) -> None:
+    with brokers.site("auth_opt_http_host broker:guessed@127.0.0.1") as site:
+        assert site.try_to_connect(site.add_user("bob")) == NOT_AUTHORIZED
+
+
+def test_a_broker_that_knows_the_secret_for_logins_alone_gets_no_topic_allowed(brokers: Brokers) -> None:
+    with brokers.site("auth_opt_http_aclcheck_uri /auth/acl?key=guessed", webhook_secret=SECRET) as site:
+        bob = site.connected("bob", "readWrite line/#", protocol=V5)
+        assert bob.subscribe("line/#") == [NOT_AUTHORIZED]
+        assert bob.publish("line/1") == NOT_AUTHORIZED
+        assert bob.stayed_connected()
+
+
+# ---- The one connection ----
+
+
+def test_one_connection_carries_everything_and_outlasts_silence(brokers: Brokers) -> None:
+    with Relay(brokers.service.port) as relay:
+        with brokers.site(service_port=relay.port, webhook_secret=SECRET) as site:
+            for _ in range(3):
+                exercise(site)
+            assert not relay.closed.wait(LONGER_THAN_TWO_SECONDS)
+            exercise(site)
+        assert relay.connections == 1

@@ -1,0 +1,152 @@
+"""`%u` and `%c`, topics that begin with `$`, shared subscriptions, and topics that are long, deep or odd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
+
+if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
+    from tests.brokers.site import Site
+
+HARMLESS = ["bob 7", "bøb", "名前", "<b>&\"'", "%u", "$bob", "a\\b", "100%"]
+AMBIGUOUS = ["a/b", "/", "bob/#", "+", "#"]
+
+
+def test_percent_u_is_the_users_own_branch_and_no_other(site: Site) -> None:
+    bob = site.connected("bob", "readWrite devices/%u/#", protocol=V5)
+    carol = site.connected("carol", "readWrite devices/%u/#", protocol=V5)
+    own, others = f"devices/{bob.username}", f"devices/{carol.username}"
+
+    assert bob.subscribe(f"{own}/#", f"{others}/#", "devices/+/state") == [1, NOT_AUTHORIZED, NOT_AUTHORIZED]
+    assert bob.publish(f"{others}/state") == NOT_AUTHORIZED
+    assert bob.publish("devices/%u/state") == NOT_AUTHORIZED
+    assert bob.publish(f"{own}/state") == 0
+    assert bob.received() == (f"{own}/state", b"")
+
+
+def test_percent_c_tells_one_client_of_a_user_from_another(site: Site) -> None:
+    bob = site.add_user("bob", "readWrite clients/%c/#")
+    first = site.connect(bob, f"{bob}-first", protocol=V5)
+    second = site.connect(bob, f"{bob}-second", protocol=V5)
+
+    assert first.publish(f"clients/{bob}-first/state") == 0
+    assert first.publish(f"clients/{bob}-second/state") == NOT_AUTHORIZED
+    assert second.subscribe(f"clients/{bob}-first/#", f"clients/{bob}-second/#") == [NOT_AUTHORIZED, 1]
+
+
+@pytest.mark.parametrize("client_id", HARMLESS)
+def test_a_client_id_of_odd_characters_has_its_branch(site: Site, client_id: str) -> None:
+    bob = site.connect(site.add_user("bob", "readWrite clients/%c/#"), client_id, protocol=V5)
+
+    assert bob.subscribe(f"clients/{client_id}/#") == [1]
+    assert bob.publish(f"clients/{client_id}/state", "on") == 0
+    assert bob.received() == (f"clients/{client_id}/state", b"on")
+    assert bob.publish("clients/x/state") == NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("client_id", AMBIGUOUS)
+def test_a_client_id_that_reads_as_more_than_one_level_reaches_nothing_through_percent_c(
+    site: Site, client_id: str
+) -> None:
+    bob = site.connect(site.add_user("bob", "readWrite clients/%c/#", "readWrite %c"), client_id, protocol=V5)
+
+    assert bob.subscribe("clients/a/b/#", "clients/+/#", "#", "+", f"clients/{client_id}") == [NOT_AUTHORIZED] * 5
+    assert [bob.publish(topic) for topic in ("clients/a/b/state", "clients///state")] == [NOT_AUTHORIZED] * 2
+    assert bob.stayed_connected()
+
+
+# ---- Topics that begin with $ ----
+
+
+def test_a_rule_of_all_topics_does_not_reach_the_brokers_own(site: Site) -> None:
+    bob = site.connected("bob", "readWrite #", "readWrite +/#", "readWrite +/broker/#", protocol=V5)
+
+    wanted = ("$SYS/#", "$SYS/broker/version", "$share/all/$SYS/#", "$CONTROL/#", "#")
+    assert bob.subscribe(*wanted) == [NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, NOT_AUTHORIZED, 1]
+    assert bob.publish("$CONTROL/dynamic-security/v1") == NOT_AUTHORIZED
+
+
+def test_the_brokers_own_topics_are_read_by_who_has_a_rule_for_them(site: Site) -> None:
+    bob = site.connected("bob", "read $SYS/broker/version")
+
+    assert bob.subscribe("$SYS/broker/version", "$SYS/#") == [1, FIRST_FAILURE]
+    topic, version = bob.received()
+    assert topic == "$SYS/broker/version"
+    assert version.startswith(b"mosquitto version 2.")
+
+
+# ---- Shared subscriptions ----
+
+
+@BOTH_PROTOCOLS
+def test_members_of_a_share_group_take_turns(site: Site, protocol: MQTTProtocolVersion) -> None:
+    bob = site.connected("bob", "write jobs/#")
+    members = [site.connected("carol", "read jobs/#", protocol=protocol) for _ in range(2)]
+    for member in members:
+        assert member.subscribe("$share/workers/jobs/#") == [1]
+    for job in ("1", "2", "3", "4"):
+        bob.publish("jobs/press", job)
+
+    taken = [member.received_so_far() for member in members]
+    assert all(taken)
+    assert sorted(payload for jobs in taken for _, payload in jobs) == [b"1", b"2", b"3", b"4"]
+
+
+@BOTH_PROTOCOLS
+def test_a_share_of_what_one_may_not_read_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
+    charlie = site.connected("charlie", "read jobs/paint/#", "write jobs/#", protocol=protocol)
+
+    (paint, everything) = charlie.subscribe("$share/workers/jobs/paint/#", "$share/workers/jobs/#")
+    assert paint == 1
+    assert everything >= FIRST_FAILURE
+
+
+@BOTH_PROTOCOLS
+def test_a_share_is_refused_when_a_deny_rule_reaches_into_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+    charlie = site.connected("charlie", "read jobs/#", "deny read jobs/+/secret", protocol=protocol)
+
+    alone, shared, elsewhere = charlie.subscribe("jobs/#", "$share/workers/jobs/#", "$share/workers/jobs/+/open")
+    assert (alone, elsewhere) == (1, 1)
+    assert shared >= FIRST_FAILURE
+
+
+# ---- Long, deep and odd ----
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "deep/" + "/".join(["x"] * 199),
+        "deep/" + "x" * (65_535 - len("deep/")),
+        "deep//x",
+        "deep/x/",
+        "deep/é 名 <>&\"'\\ %20 \U0001f600",
+        "deep/%c/%u",
+    ],
+    ids=["200 levels", "65535 bytes", "empty level", "slash at the end", "odd characters", "percent"],
+)
+@BOTH_PROTOCOLS
+def test_a_topic_of_any_form_is_allowed_and_refused_like_any_other(
+    site: Site, topic: str, protocol: MQTTProtocolVersion
+) -> None:
+    bob = site.connected("bob", "write deep/#", protocol=protocol)
+    carol = site.connected("carol", "read deep/#", protocol=protocol)
+    charlie = site.connected("charlie", "write shallow/#", protocol=protocol)
+
+    assert carol.subscribe(topic) == [1]
+    charlie.publish(topic, "forged")
+    bob.publish(topic, "genuine")
+    assert carol.received_so_far() == [(topic, b"genuine")]
+    assert charlie.stayed_connected()
+
+
+def test_a_topic_with_a_slash_in_front_is_another_one(site: Site) -> None:
+    bob = site.connected("bob", "readWrite line/#", protocol=V5)
+
+    assert bob.publish("/line/1") == NOT_AUTHORIZED
+    assert bob.subscribe("/line/1", "line/1") == [NOT_AUTHORIZED, 1]

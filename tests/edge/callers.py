@@ -1,0 +1,104 @@
+"""Whoever calls the service in these tests, and how what is stored can be compared."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from authsvc.storage.database import session
+from authsvc.storage.models import ALL
+from registry.models import ALL as REGISTRY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from subprocess import CompletedProcess
+
+    from flask.testing import FlaskClient
+    from werkzeug.test import TestResponse
+
+
+class Caller:
+    """Somebody who calls the API with the same Authorization header every time, or without any."""
+
+    def __init__(self, client: FlaskClient, authorization: str | None = None) -> None:
+        self.client = client
+        self.headers = {"Authorization": authorization} if authorization else {}
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.call("GET", path, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> TestResponse:
+        return self.call("POST", path, json=body, **options)
+
+    def patch(self, path: str, body: Any = None, **options: Any) -> TestResponse:
+        return self.call("PATCH", path, json=body, **options)
+
+    def delete(self, path: str, **options: Any) -> TestResponse:
+        return self.call("DELETE", path, **options)
+
+    def call(self, method: str, path: str, **options: Any) -> TestResponse:
+        headers: Mapping[str, str] = {**self.headers, **options.pop("headers", {})}
+        return self.client.open(path, method=method, headers=headers, buffered=True, **options)
+
+    def creates_user(self, username: str, password: str | None = None, **fields: Any) -> None:
+        """Make a user, which must succeed."""
+        answer = self.post("/api/users", {"username": username, "password": password, **fields})
+        assert answer.status_code == 201, answer.text
+
+    def signs_in(self, username: str, password: str, **fields: Any) -> Caller:
+        """Return whoever has these credentials, calling with a token of their own from now on."""
+        answer = self.client.post("/api/login", json={"username": username, "password": password, **fields})
+        assert answer.status_code == 200, answer.text
+        return Caller(self.client, f"Bearer {answer.get_json()['token']}")
+
+    @property
+    def token(self) -> str:
+        """The token this caller signs with."""
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
+
+def basic(username: str, password: str) -> str:
+    """Return the Authorization header of HTTP Basic."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def everything_stored() -> dict[str, list[tuple[Any, ...]]]:
+    """Return all rows of all tables, the policy version and the audit trail among them."""
+    with session():
+        return {model._meta.table_name: _rows(model) for model in (*ALL, *REGISTRY)}
+
+
+def _rows(model: Any) -> list[tuple[Any, ...]]:
+    return list(model.select().tuples())
+
+
+def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
+    """Hold an error answer to its one form and return it."""
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/problem+json"
+    problem: dict[str, Any] = answer.get_json()
+    assert problem["status"] == status
+    assert problem["code"] == code, problem
+    assert problem["type"] == f"urn:authsvc:problem:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+def refused_fields(answer: TestResponse, code: str = "invalid-input") -> list[str]:
+    """Return the names of the fields that a 400 complains of."""
+    return [error["field"] for error in problem_of(answer, 400, code)["errors"]]
+
+
+def said(done: CompletedProcess[str]) -> str:
+    """Return what a command printed that must have worked and had nothing to complain of."""
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def complaint(done: CompletedProcess[str], status: int = 1) -> str:
+    """Return the one line in which a command must have refused to work."""
+    assert (done.returncode, done.stdout) == (status, ""), done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("authsvc: ")
+    return line.removeprefix("authsvc: ")

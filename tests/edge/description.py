@@ -1,0 +1,29 @@
+"""The API's description as the tests read it, made without a database."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from authsvc.app import create_app
+from authsvc.settings import Settings
+
+
+def _describe() -> dict[str, Any]:
+    nowhere = Settings(data_dir=Path("nowhere"), database_url="sqlite:///nowhere", bcrypt_cost=4)
+    description: dict[str, Any] = create_app(nowhere).api_doc
+    return description
+
+
+DESCRIPTION = _describe()
+OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
+    (method.upper(), path): operation
+    for path, methods in DESCRIPTION["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def with_names(path: str) -> str:
+    """Return an address that fits the path; what it names need not exist."""
+    return re.sub(r"\{\w+\}", "somebody", path)

@@ -1,0 +1,85 @@
+"""What goes over the wire to a running service, byte by byte or as a broker would send it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.service import Service
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Say whether the condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def asks(service: Service, check: str, **fields: Any) -> str:
+    """Ask a webhook over a connection of its own and return `ok` or the reason for no."""
+    answer = requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)
+    assert answer.status_code in (200, 400, 401, 403), answer.text
+    told: dict[str, Any] = answer.json()
+    assert told["ok"] is (answer.status_code == 200)
+    return told["error"] or "ok"
+
+
+def logs_in(service: Service, username: str, password: str) -> str:
+    return asks(service, "user", username=username, password=password, clientid="c1")
+
+
+def publishes(service: Service, username: str, topic: str) -> str:
+    return asks(service, "acl", username=username, topic=topic, acc=2, clientid="c1")
+
+
+class Connection:
+    """One connection to the service, kept open."""
+
+    def __init__(self, service: Service) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+
+    def __enter__(self) -> socket.socket:
+        return self._socket
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def webhook_request(**fields: Any) -> bytes:
+    """Return the bytes of one ACL question as go-auth sends it."""
+    body = json.dumps(fields).encode()
+    head = f"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def answer_on(connection: socket.socket) -> tuple[int, bytes]:
+    """Read exactly one answer off a connection."""
+    with connection.makefile("rb") as stream:
+        status = int(stream.readline().split()[1])
+        length = 0
+        while (line := stream.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        return status, stream.read(length)
+
+
+def everything_said_to(service: Service, sent: bytes) -> bytes:
+    """Send bytes, say that there will be no more, and return all that comes back."""
+    with Connection(service) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := connection.recv(65_536):
+            received += piece
+        return received

@@ -1,0 +1,174 @@
+"""What ought to be: the registry's rules told a second time, as plainly as can be, to hold the service to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_PENDING = 2
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a client proves to hold: a password, a key by its number, or both."""
+
+    password: str | None = None
+    key: int | None = None
+
+
+@dataclass
+class Member:
+    """A user, and what somebody has given it."""
+
+    held: Held
+    roles: frozenset[str] = frozenset()
+
+
+@dataclass
+class Request:
+    """A registration."""
+
+    held: Held
+    status: str = "pending"
+    while_locked: bool = False
+    starting_roles: frozenset[str] = frozenset()
+    wishes: frozenset[str] = frozenset()
+
+
+@dataclass
+class Advance:
+    """A grant given in advance, to a key alone if one is named."""
+
+    roles: frozenset[str]
+    key: int | None
+
+
+@dataclass
+class EnrolmentKey:
+    """A key to the front door."""
+
+    uses: int
+    roles: frozenset[str]
+    approval_required: bool
+
+
+@dataclass
+class Ledger:
+    """Everything that matters of a registry; each method is an event and returns the status it is answered with."""
+
+    open: bool = False
+    window_roles: frozenset[str] = frozenset()
+    users: dict[str, Member] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+    advances: dict[str, Advance] = field(default_factory=dict)
+    certificates: dict[str, int] = field(default_factory=dict)
+
+    def known(self, name: str) -> Request | None:
+        """Return the registration that counts: not one that ran out, or whose user is gone."""
+        request = self.requests.get(name)
+        if request is None or request.status == "expired" or (request.status == "granted" and name not in self.users):
+            return None
+        return request
+
+    def pending(self) -> int:
+        return sum(request.status == "pending" for request in self.requests.values())
+
+    def register(self, name: str, held: Held, wishes: frozenset[str], key: EnrolmentKey | None) -> int:
+        if self.known(name):
+            return self._poll(name, held)
+        if name in self.users:
+            return 409
+        if key:
+            return self._enrol(name, Request(held, starting_roles=key.roles, wishes=wishes), key)
+        if self._use_advance(name, held):
+            return 201
+        if not self.open:
+            return 423
+        return self._take_down(name, Request(held, starting_roles=self.window_roles, wishes=wishes))
+
+    def connect(self, name: str, password: str) -> bool:
+        """Return whether the device is let in."""
+        member, held = self.users.get(name), Held(password)
+        if member:
+            return member.held.password == password
+        if not self.known(name) and not self._use_advance(name, held):
+            roles = self.window_roles if self.open else frozenset()
+            self._take_down(name, Request(held, while_locked=not self.open, starting_roles=roles))
+        return False
+
+    def grant(self, name: str, roles: frozenset[str], accept: bool, may_give: frozenset[str]) -> int:
+        request = self.requests[name]
+        if request.status != "pending":
+            return 409
+        if request.while_locked and not self.open:
+            return 423
+        if name in self.users:
+            return 409
+        given = request.starting_roles | roles | (request.wishes if accept else frozenset())
+        if not given <= may_give:
+            return 403
+        self._admit(name, request, given)
+        return 200
+
+    def deny(self, name: str) -> int:
+        request = self.requests[name]
+        if request.status != "pending":
+            return 409
+        request.status = "denied"
+        return 200
+
+    def preauthorize(self, name: str, advance: Advance) -> int:
+        if name in self.users or name in self.requests or name in self.advances:
+            return 409
+        self.advances[name] = advance
+        return 201
+
+    def create_user(self, name: str, password: str) -> int:
+        if name in self.users:
+            return 409
+        self.users[name] = Member(Held(password))
+        return 201
+
+    def a_day_passes(self) -> None:
+        self.open = False
+        for request in self.requests.values():
+            if request.status == "pending":
+                request.status = "expired"
+
+    def _poll(self, name: str, held: Held) -> int:
+        request = self.requests[name]
+        if request.status == "denied":
+            return 403
+        if request.held != held or (request.status == "pending" and name in self.users):
+            return 409
+        return 201 if request.status == "granted" else 202
+
+    def _enrol(self, name: str, request: Request, key: EnrolmentKey) -> int:
+        if key.uses == 0:
+            return 403
+        if key.approval_required:
+            answer = self._take_down(name, request)
+        else:
+            self._admit(name, request, request.starting_roles)
+            answer = 201
+        key.uses -= answer != 429
+        return answer
+
+    def _use_advance(self, name: str, held: Held) -> bool:
+        advance = self.advances.get(name)
+        if advance is None or (advance.key is not None and advance.key != held.key):
+            return False
+        del self.advances[name]
+        self._admit(name, Request(held), advance.roles)
+        return True
+
+    def _take_down(self, name: str, request: Request) -> int:
+        if self.pending() >= MAX_PENDING:
+            return 429
+        self.requests[name] = request
+        return 202
+
+    def _admit(self, name: str, request: Request, roles: frozenset[str]) -> None:
+        request.status = "granted"
+        self.requests[name] = request
+        self.users[name] = Member(request.held, roles)
+        self.certificates[name] = self.certificates.get(name, 0) + (request.held.key is not None)

@@ -1,0 +1,72 @@
+"""Names: none of them can be mistaken for a topic, a path or a wildcard."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authsvc.errors import InvalidInput
+from authsvc.topics import validate_rule, validate_topic
+from authsvc.usernames import is_username, validate_role_name, validate_username
+
+
+@pytest.mark.parametrize(
+    "name", ["bob", "Bob", "0ne", "a.b", "a-b", "a_b", "a..", "x--", "a" * 64, "192.0.2.1", "C3PO"]
+)
+def test_a_user_may_be_called(name: str) -> None:
+    assert is_username(name)
+    assert validate_username(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "ab",
+        "a" * 65,
+        ".bob",
+        "-bob",
+        "_bob",
+        "bob ",
+        " bob",
+        "bob\n",
+        "b ob",
+        "bob\0",
+        "bob/x",
+        "bob+",
+        "bob#",
+        "bob%u",
+        "$bob",
+        "böb",
+        "\u0430bob",  # a Cyrillic a
+        "bob\u0661",
+        "bob@example.com",
+        "bob\ud800",
+    ],
+)
+def test_no_user_may_be_called(name: str) -> None:
+    assert not is_username(name)
+    with pytest.raises(InvalidInput) as error:
+        validate_username(name)
+    assert error.value.errors[0].field == "username"
+
+
+@pytest.mark.parametrize("name", ["a", "admin", "minimum-access", "a" * 64, "0", "a.b_c-d"])
+def test_a_role_may_be_called(name: str) -> None:
+    assert validate_role_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "a" * 65, ".a", "-a", "_a", "a b", "a\n", "a/b", "a+", "#", "ä", "a\0"])
+def test_no_role_may_be_called(name: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        validate_role_name(name)
+    assert error.value.errors[0].field == "name"
+
+
+@given(st.text(alphabet="aB0_.-+#/%$ \0é\n", max_size=6) | st.text() | st.from_regex(r"[A-Za-z0-9][\w.-]{2,63}"))
+def test_a_username_is_always_one_plain_level_of_a_topic(name: str) -> None:
+    if is_username(name):
+        assert validate_topic(name) == validate_rule(name) == (name,)
+        assert not name.startswith("$")
+        assert name.isascii()

@@ -1,0 +1,235 @@
+"""The audit trail: whatever changes something leaves one event, and nobody changes the trail."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import peewee
+import pytest
+import time_machine
+
+from authsvc import audit, logins, roles, signing_keys, users
+from authsvc.errors import AuthsvcError
+from authsvc.policy import Policy
+from authsvc.storage.database import is_sqlite, session
+from authsvc.storage.models import Token
+from tests.people import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, http, mqtt
+from tests.storage.scene import (
+    change_user,
+    events,
+    everything,
+    execute,
+    make_bob,
+    make_role,
+    make_user,
+    version,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+STATE = mqtt("write", "devices/%u/state")
+STATE_FACTS = {"context": "mqtt", "operation": "write", "resource": "devices/%u/state", "effect": "allow"}
+
+
+class UseCase(NamedTuple):
+    """Something that Alice does, and what the trail says of it; `target` is how the target begins."""
+
+    action: str
+    target: str
+    act: Callable[[], object]
+
+
+def token_id() -> str:
+    with session():
+        name: str = Token.get().id
+    return name
+
+
+USE_CASES = [
+    UseCase("user.create", "user:bertha", lambda: users.create(ALICE, "bertha", {"permissions": (STATE,)}, HASHER)),
+    UseCase("user.change", "user:bob", lambda: change_user("bob", password="next secret", roles=("minimum-access",))),
+    UseCase("user.change", "user:bob", lambda: change_user("bob")),
+    UseCase("user.delete", "user:bob", lambda: users.delete(ALICE, "bob")),
+    UseCase("role.create", "role:screens", lambda: make_role("screens", STATE)),
+    UseCase("role.change", "role:devices", lambda: roles.change(ALICE, "devices", {"permissions": ()})),
+    UseCase("role.change", "role:devices", lambda: roles.change(ALICE, "devices", {})),
+    UseCase("role.delete", "role:devices", lambda: roles.delete(ALICE, "devices")),
+    UseCase("token.create", "token:", lambda: logins.issue_token(ALICE, "bob", "wall", 12)),
+    UseCase("token.revoke", "token:", lambda: logins.revoke_token(ALICE, token_id())),
+    UseCase("signing-key.create", "signing-key:", lambda: signing_keys.rotate(ALICE)),
+]
+each_use_case = pytest.mark.parametrize(
+    "use_case", USE_CASES, ids=[f"{n}-{case.action}" for n, case in enumerate(USE_CASES)]
+)
+
+
+@pytest.fixture
+def _scene(prepared: object) -> None:
+    make_bob(permissions=(STATE,))
+    make_role("devices", STATE)
+    logins.issue_token(ALICE, "bob", "", 12)
+
+
+@contextmanager
+def nowhere_to_write_events() -> Iterator[None]:
+    """Take the trail's table away for a while, so that every attempt to write an event fails."""
+    execute("ALTER TABLE audit_events RENAME TO audit_events_away")
+    yield
+    execute("ALTER TABLE audit_events_away RENAME TO audit_events")
+
+
+@pytest.mark.usefixtures("_scene")
+@each_use_case
+def test_whatever_changes_something_leaves_one_event_and_announces_itself(use_case: UseCase) -> None:
+    before, version_before = events(), version()
+    use_case.act()
+    *earlier, event = events()
+    assert earlier == before
+    assert event.action == use_case.action
+    assert event.target.startswith(use_case.target)
+    assert (event.actor, event.via) == ("alice", "api")
+    assert version() == version_before + 1
+
+
+@pytest.mark.usefixtures("_scene")
+@each_use_case
+def test_what_cannot_be_written_into_the_trail_does_not_happen(use_case: UseCase) -> None:
+    before = everything()
+    with nowhere_to_write_events(), pytest.raises(peewee.DatabaseError):
+        use_case.act()
+    assert everything() == before
+
+
+@pytest.mark.usefixtures("_scene")
+def test_no_event_tells_a_secret() -> None:
+    issued = logins.issue_token(ALICE, "bob", "wall", 12)
+    change_user("bob", password="bob's next secret")
+    change_user("bob", password=None)
+    signing_keys.rotate(ALICE)
+    policy = Policy()
+    policy.catch_up()
+    told = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
+    for secret in (ADMIN_PASSWORD, BOBS_PASSWORD, "bob's next secret", issued.token, "$2b$", *issued.token.split(".")):
+        assert json.dumps(secret)[1:-1] not in told
+    for key in policy.snapshot.signing_keys.values():
+        assert key.secret.hex() not in told
+    for user in policy.snapshot.users.values():
+        assert not any(digest in told for digest in user.tokens)
+
+
+def test_an_event_says_who_when_how_and_from_where() -> None:
+    now = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+    with time_machine.travel(now, tick=False):
+        make_bob()
+    event = events()[-1]
+    assert (event.at, event.actor, event.via) == (now, "alice", "api")
+    assert (event.address, event.request_id) == ("192.0.2.1", "request-1")
+
+
+def test_a_creation_says_everything_and_a_deletion_what_there_was() -> None:
+    make_bob(permissions=(STATE,), roles=("minimum-access",))
+    users.delete(ALICE, "bob")
+    created, deleted = events()[-2:]
+    facts = {
+        "enabled": True,
+        "grantTypes": ["password"],
+        "roles": ["minimum-access"],
+        "permissions": [STATE_FACTS],
+        "hasPassword": True,
+    }
+    assert (created.before, created.after) == (None, facts)
+    assert (deleted.before, deleted.after) == (facts, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "after"),
+    [
+        ({"enabled": False}, {"enabled": True}, {"enabled": False}),
+        ({"permissions": (STATE,)}, {"permissions": []}, {"permissions": [STATE_FACTS]}),
+        ({"password": "bob's next secret"}, {}, {"password": "changed"}),
+        ({"password": None}, {"hasPassword": True}, {"hasPassword": False}),
+        ({"enabled": True}, {}, {}),
+    ],
+)
+def test_a_change_says_what_became_of_what(
+    changes: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    make_bob()
+    change_user("bob", **changes)
+    event = events()[-1]
+    assert (event.before, event.after) == (before, after)
+
+
+def test_a_changed_role_says_what_became_of_what() -> None:
+    make_role("devices", description="old")
+    roles.change(ALICE, "devices", {"description": "new", "permissions": (STATE,)})
+    event = events()[-1]
+    assert event.before == {"description": "old", "permissions": []}
+    assert event.after == {"description": "new", "permissions": [STATE_FACTS]}
+
+
+@pytest.mark.usefixtures("_scene")
+def test_what_is_refused_leaves_no_event() -> None:
+    before = everything()
+    for attempt in (
+        make_bob,
+        lambda: make_user("x"),
+        lambda: change_user("charlie", enabled=False),
+        lambda: make_role("devices"),
+        lambda: logins.revoke_token(ALICE, "none"),
+        lambda: users.create(CHARLIE, "bertha", {"permissions": (http("read", "/#"),)}, HASHER),
+    ):
+        with pytest.raises(AuthsvcError):
+            attempt()
+    assert everything() == before
+
+
+@pytest.mark.usefixtures("_scene")
+def test_the_database_itself_refuses_to_alter_the_trail() -> None:
+    before = everything()
+    statements = [
+        "UPDATE audit_events SET actor = 'nobody'",
+        "DELETE FROM audit_events",
+        "DELETE FROM audit_events WHERE id = 1",
+    ]
+    if not is_sqlite():
+        statements += [
+            "TRUNCATE audit_events",
+            "INSERT INTO audit_events SELECT * FROM audit_events ON CONFLICT (id) DO UPDATE SET actor = 'nobody'",
+        ]
+    for statement in statements:
+        with pytest.raises(peewee.DatabaseError, match="append-only"):
+            execute(statement)
+    assert everything() == before
+
+
+def test_events_are_listed_newest_first_and_by_actor_action_and_target() -> None:
+    make_bob()
+    users.create(CHARLIE, "bertha", {}, HASHER)
+    change_user("bob", enabled=False)
+
+    def listed(**filters: str) -> list[tuple[str, str, str]]:
+        return [(event.actor, event.action, event.target) for event in audit.events(1, 3, filters).items]
+
+    bob_changed = ("alice", "user.change", "user:bob")
+    bertha_made = ("charlie", "user.create", "user:bertha")
+    bob_made = ("alice", "user.create", "user:bob")
+    assert listed() == [bob_changed, bertha_made, bob_made]
+    assert listed(actor="charlie") == [bertha_made]
+    assert listed(actor="alice", action="user.create") == [bob_made]
+    assert listed(target="user:bob") == [bob_changed, bob_made]
+    assert listed(target="user:%") == []
+    second = audit.events(2, 2, {"actor": "alice"})
+    assert (second.total, second.items) == (2, [])
+
+
+def test_the_first_start_is_in_the_trail_too() -> None:
+    first = events()
+    assert {(event.actor, event.via) for event in first} == {("authsvc", "service")}
+    assert {"signing-key.create", "user.create"} <= {event.action for event in first}

@@ -1,0 +1,121 @@
+"""Many administrators at once: every change happens whole, one after the other, and none is lost."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc import roles, users
+from authsvc.errors import AuthsvcError, Conflict
+from authsvc.policy import Policy
+from authsvc.storage.database import session
+from authsvc.storage.models import PolicyChange, User
+from tests.people import ALICE, mqtt
+from tests.storage.scene import change_user, events, loaded_policy, make_bob, make_role, make_user, version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+STATE = mqtt("write", "devices/%u/state")
+PATIENCE = 30.0
+
+
+def all_at_once(*acts: Callable[[], object]) -> list[object]:
+    """Do all of these at the same moment, each in a thread of its own; return what came of them, errors included."""
+    start = threading.Barrier(len(acts))
+
+    def run(act: Callable[[], object]) -> object:
+        start.wait(PATIENCE)
+        try:
+            return act()
+        except AuthsvcError as error:
+            return error
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(run, acts, timeout=PATIENCE))
+
+
+def kinds(outcomes: Sequence[object]) -> set[str]:
+    return {type(outcome).__name__ for outcome in outcomes}
+
+
+def test_of_two_who_make_the_same_user_one_is_told_that_it_exists() -> None:
+    outcomes = all_at_once(make_bob, make_bob)
+    assert kinds(outcomes) == {"UserRecord", "Conflict"}
+    (refused,) = [outcome for outcome in outcomes if isinstance(outcome, Conflict)]
+    assert refused.code == "user-exists"
+    with session():
+        assert User.select().where(User.username == "bob").count() == 1
+    assert [event.action for event in events() if event.target == "user:bob"] == ["user.create"]
+
+
+def test_of_two_who_make_the_same_role_one_is_told_that_it_exists() -> None:
+    outcomes = all_at_once(lambda: make_role("devices", STATE), lambda: make_role("devices", STATE))
+    assert kinds(outcomes) == {"RoleRecord", "Conflict"}
+    assert roles.get("devices").permissions == (STATE,)
+
+
+def test_two_who_change_different_things_of_one_user_both_have_their_way() -> None:
+    for _ in range(5):
+        make_bob()
+        all_at_once(
+            lambda: change_user("bob", enabled=False),
+            lambda: change_user("bob", permissions=(STATE,)),
+            lambda: change_user("bob", password=None),
+        )
+        bob = users.get("bob")
+        assert (bob.enabled, bob.permissions, bob.has_password) == (False, (STATE,), False)
+        users.delete(ALICE, "bob")
+
+
+def test_of_two_administrators_who_delete_each_other_one_stays() -> None:
+    make_user("alice", roles=("admin",))
+    outcomes = all_at_once(lambda: users.delete(ALICE, "admin"), lambda: users.delete(ALICE, "alice"))
+    assert kinds(outcomes) == {"NoneType", "Conflict"}
+
+
+def test_a_role_is_not_deleted_while_it_is_being_given() -> None:
+    make_role("devices", STATE)
+    make_bob()
+    all_at_once(lambda: roles.delete(ALICE, "devices"), lambda: change_user("bob", roles=("devices",)))
+    assert [role.name for role in roles.search("devices", 1, 5).items] == list(users.get("bob").roles)
+
+
+def test_versions_become_visible_in_order_and_each_is_told_once() -> None:
+    known = loaded_policy()
+    before = version()
+    seen: list[int] = []
+
+    def watch() -> None:
+        while len(known.snapshot.users) < 21:
+            known.catch_up()
+            seen.append(known.snapshot.version)
+
+    makers = [lambda n=n: [make_user(f"device-{n}-{m}", password=None) for m in range(5)] for n in range(4)]
+    outcomes = all_at_once(watch, *makers)
+    assert kinds(outcomes) == {"NoneType", "list"}
+    assert seen == sorted(seen)
+    assert version() == before + 20
+    with session():
+        told = [change.version for change in PolicyChange.select().where(PolicyChange.version > before)]
+    assert sorted(told) == list(range(before + 1, before + 21))
+
+
+def test_several_threads_may_catch_up_at_once() -> None:
+    known = Policy()
+    for n in range(5):
+        make_user(f"device-{n}", password=None)
+        all_at_once(*[known.catch_up] * 4)
+        assert known.snapshot.version == version()
+        assert len(known.snapshot.users) == n + 2
+
+
+def test_many_who_make_different_users_all_have_their_way() -> None:
+    outcomes = all_at_once(*(lambda n=n: make_user(f"device-{n}") for n in range(8)))
+    assert kinds(outcomes) == {"UserRecord"}
+    assert users.search("device-", 1, 10).total == 8

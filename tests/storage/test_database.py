@@ -1,0 +1,75 @@
+"""Sessions and transactions: all or nothing, and one moment at a time."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import peewee
+import pytest
+
+from authsvc import users
+from authsvc.errors import NotFound
+from authsvc.storage.changes import current_version
+from authsvc.storage.database import database, reading, session, transaction
+from tests.storage.scene import change_user, execute, make_bob, make_user, version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+
+def in_another_thread(work: Callable[[], object]) -> None:
+    """Do something on a connection of its own, and wait for it."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def make_bob_and_fail() -> None:
+    with transaction():
+        make_bob()
+        raise ZeroDivisionError
+
+
+def test_a_session_holds_a_connection_for_one_piece_of_work_and_an_inner_one_joins_it() -> None:
+    assert database.is_closed()
+    with session():
+        with session():
+            assert not database.is_closed()
+        assert not database.is_closed()
+    assert database.is_closed()
+
+
+def test_a_connection_is_given_back_also_when_the_work_fails() -> None:
+    with pytest.raises(peewee.DatabaseError):
+        execute("no such statement")
+    with pytest.raises(ZeroDivisionError):
+        make_bob_and_fail()
+    assert database.is_closed()
+
+
+def test_a_transaction_that_fails_leaves_nothing_behind() -> None:
+    with pytest.raises(ZeroDivisionError):
+        make_bob_and_fail()
+    with pytest.raises(NotFound):
+        users.get("bob")
+
+
+def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
+    make_bob()
+    with reading():
+        before = current_version()
+        in_another_thread(lambda: change_user("bob", enabled=False))
+        assert current_version() == before
+        assert users.get("bob").enabled
+    assert version() == before + 1
+    assert not users.get("bob").enabled
+
+
+def test_deleting_heeds_foreign_keys() -> None:
+    make_user("alice", roles=("admin",))
+    with pytest.raises(peewee.IntegrityError):
+        execute("DELETE FROM roles WHERE name = 'admin'")
+    execute("DELETE FROM users WHERE username = 'alice'")

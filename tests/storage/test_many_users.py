@@ -1,0 +1,47 @@
+"""A hundred thousand users: lists stay lists, and everybody gets in."""
+
+from __future__ import annotations
+
+import pytest
+
+from authsvc import users
+from tests.people import mqtt
+from tests.storage.scene import change_user, execute, loaded_policy
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+MANY = 100_000
+INSERT = f"""
+INSERT INTO users (username, enabled, grant_types, created_at, updated_at)
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MANY})
+SELECT 'device-' || (1000000 + n), TRUE, 'password', '2026-11-20 08:00:00', '2026-11-20 08:00:00' FROM numbers
+"""
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"device-{1_000_000 + number}" for number in numbers]
+
+
+def test_among_a_hundred_thousand_users_a_search_and_a_page_find_the_right_ones() -> None:
+    execute(INSERT)
+    found = users.search("100099", 1, 50)
+    assert found.total == 10
+    assert [user.username for user in found.items] == names(*range(990, 1000))
+
+    in_the_middle = users.search("DEVICE", 1001, 50)
+    assert in_the_middle.total == MANY
+    assert [user.username for user in in_the_middle.items] == names(*range(50_001, 50_051))
+
+    last = users.search("", 2001, 50)
+    assert (last.total, [user.username for user in last.items]) == (MANY + 1, names(MANY))
+    assert users.search("", 2002, 50).items == []
+
+
+def test_a_hundred_thousand_users_are_loaded_and_one_of_them_changed() -> None:
+    execute(INSERT)
+    known = loaded_policy()
+    assert len(known.snapshot.users) == MANY + 1
+    (somebody,) = names(77_777)
+    change_user(somebody, permissions=(mqtt("read", "#"),))
+    known.catch_up()
+    assert known.snapshot.users[somebody].permissions == (mqtt("read", "#"),)

@@ -1,0 +1,378 @@
+"""The policy's snapshot: what is in it, what keeping it fresh costs, and what happens when the database is gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import peewee
+import pytest
+
+from authsvc import first_start, logins, policy, roles, signing_keys, stored, users
+from authsvc.access import Access, AccessControl
+from authsvc.decision import Reason
+from authsvc.passwords import PasswordVerifier
+from authsvc.policy import Policy
+from authsvc.snapshot import GrantType, Snapshot, UserPolicy
+from authsvc.storage.changes import KEPT_VERSIONS
+from authsvc.storage.database import session
+from authsvc.storage.models import PolicyChange
+from tests.people import ALICE, BOBS_PASSWORD, OPERATOR, http, mqtt
+from tests.storage.scene import (
+    change_user,
+    database_gone,
+    execute,
+    loaded_policy,
+    make_bob,
+    make_role,
+    make_user,
+    version,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from authsvc.settings import Settings
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+STATE = mqtt("write", "devices/%u/state")
+COMMANDS = mqtt("read", "devices/%u/commands")
+
+
+@pytest.fixture
+def statements(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], object]], list[str]]:
+    """Return a function that tells which SQL a piece of work takes."""
+    caplog.set_level(logging.DEBUG, logger="peewee")
+
+    def taken_by(work: Callable[[], object]) -> list[str]:
+        caplog.clear()
+        work()
+        return [str(record.msg[0]) for record in caplog.records if record.name == "peewee"]
+
+    return taken_by
+
+
+def access_by(known: Policy) -> AccessControl:
+    return AccessControl(known, PasswordVerifier(1, 10, cost=4))
+
+
+def crowd(numbers: Iterable[int]) -> None:
+    for n in numbers:
+        make_user(f"device-{n}", password=None, roles=("devices",), permissions=(mqtt("read", f"own/{n}"),))
+
+
+def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None:
+    fresh = Policy()
+    assert fresh.snapshot == Snapshot({}, {}, {}, 0)
+    assert fresh.age == float("inf")
+    access = access_by(fresh)
+    assert access.may_log_in("bob", BOBS_PASSWORD, datetime.now(UTC)).reason is Reason.POLICY_NOT_LOADED
+    assert access.may_access("bob", "", "a", Access.READ).reason is Reason.POLICY_NOT_LOADED
+
+
+def test_the_first_time_everything_is_loaded() -> None:
+    make_role("devices", COMMANDS)
+    made = make_bob(enabled=False, roles=("devices", "minimum-access"), permissions=(STATE, http("read", "/api/me")))
+    logins.issue_token(ALICE, "bob", "", 12)
+    snapshot = loaded_policy().snapshot
+    assert snapshot.version == version()
+    assert set(snapshot.users) == {"admin", "bob"}
+    assert set(snapshot.roles) == {"admin", "minimum-access", "devices"}
+    assert len(snapshot.signing_keys) == 1
+    bob = snapshot.users["bob"]
+    assert (bob.username, bob.enabled, bob.grant_types) == ("bob", False, made.grant_types)
+    assert (bob.permissions, bob.roles) == (made.permissions, made.roles)
+    assert len(bob.tokens) == 1
+    assert [rule.role for rule in snapshot.rules_of(bob)] == [None, None, "devices", "minimum-access"]
+
+
+def test_a_snapshot_in_a_traceback_spells_no_secret() -> None:
+    make_bob()
+    logins.issue_token(ALICE, "bob", "", 12)
+    snapshot = loaded_policy().snapshot
+    shown = repr(snapshot)
+    assert "$2b$" not in shown
+    assert not any(digest in shown for digest in snapshot.users["bob"].tokens)
+    assert not any(repr(key.secret) in shown for key in snapshot.signing_keys.values())
+
+
+def test_a_change_made_anywhere_is_in_force_as_soon_as_it_is_caught_up_with() -> None:
+    make_bob(permissions=(STATE,))
+    known = loaded_policy()
+    access = access_by(known)
+
+    def may_publish() -> bool:
+        known.catch_up()
+        return bool(access.may_access("bob", "sensor-1", "devices/bob/state", Access.WRITE))
+
+    assert may_publish()
+    change_user("bob", enabled=False)
+    assert not may_publish()
+    change_user("bob", enabled=True)
+    assert may_publish()
+    change_user("bob", permissions=())
+    assert not may_publish()
+    make_role("devices", STATE)
+    change_user("bob", roles=("devices",))
+    assert may_publish()
+    roles.change(ALICE, "devices", {"permissions": (STATE, mqtt("write", "#", "deny"))})
+    assert not may_publish()
+
+
+def test_the_start_of_another_worker_costs_this_one_nothing(prepared: Settings) -> None:
+    known = loaded_policy()
+    before, entries = known.snapshot, dict(known.snapshot.users)
+    first_start.prepare(prepared)
+    known.catch_up()
+    assert known.snapshot is before
+    assert all(known.snapshot.users[name] is user for name, user in entries.items())
+
+
+def test_two_workers_see_each_others_changes() -> None:
+    one, other = loaded_policy(), loaded_policy()
+    make_bob()
+    one.catch_up()
+    assert "bob" in one.snapshot.users
+    assert "bob" not in other.snapshot.users
+    other.catch_up()
+    users.delete(ALICE, "bob")
+    for known in (one, other):
+        assert "bob" in known.snapshot.users
+        known.catch_up()
+        assert "bob" not in known.snapshot.users
+        assert known.snapshot.version == version()
+
+
+def test_where_nothing_has_changed_one_question_is_asked(
+    statements: Callable[[Callable[[], object]], list[str]],
+) -> None:
+    known = loaded_policy()
+    before = known.snapshot
+    assert len(statements(known.catch_up)) == 1
+    assert known.snapshot is before
+
+
+@pytest.mark.parametrize("change", [lambda: change_user("bob", enabled=False), lambda: users.delete(ALICE, "bob")])
+def test_a_change_costs_the_same_however_many_users_there_are(
+    statements: Callable[[Callable[[], object]], list[str]], change: Callable[[], object]
+) -> None:
+    costs = []
+    make_role("devices", STATE)
+    known = loaded_policy()
+    for n in range(2):
+        make_bob()
+        crowd(range(10 * n, 10 * n + 10))
+        known.catch_up()
+        snapshot, others = known.snapshot, dict(known.snapshot.users)
+        change()
+        costs.append(statements(known.catch_up))
+        assert known.snapshot is snapshot
+        assert all(known.snapshot.users[name] is others[name] for name in set(others) - {"bob"})
+        execute("DELETE FROM users WHERE username = 'bob'")
+    assert costs[0] == costs[1]
+    assert all("policy_version" in statement or "WHERE" in statement for statement in costs[0])
+
+
+def test_a_changed_role_costs_one_entry_however_many_users_have_it() -> None:
+    make_role("devices", STATE)
+    crowd(range(5))
+    known = loaded_policy()
+    users_before = dict(known.snapshot.users)
+    roles.change(ALICE, "devices", {"permissions": (COMMANDS,)})
+    known.catch_up()
+    assert known.snapshot.roles["devices"] == (COMMANDS,)
+    assert all(known.snapshot.users[name] is user for name, user in users_before.items())
+
+
+def test_many_changes_since_are_read_together() -> None:
+    make_role("devices", STATE)
+    known = loaded_policy()
+    crowd(range(4))
+    change_user("device-1", enabled=False)
+    users.delete(ALICE, "device-2")
+    make_role("screens", COMMANDS)
+    roles.delete(ALICE, "screens")
+    signing_keys.rotate(OPERATOR)
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert set(known.snapshot.users) == {"admin", "device-0", "device-1", "device-3"}
+    assert len(known.snapshot.signing_keys) == 2
+
+
+def test_what_was_deleted_is_gone_and_what_was_made_again_is_new() -> None:
+    make_role("devices", STATE)
+    make_bob(permissions=(STATE,))
+    known = loaded_policy()
+    users.delete(ALICE, "bob")
+    roles.delete(ALICE, "devices")
+    known.catch_up()
+    assert "bob" not in known.snapshot.users
+    assert "devices" not in known.snapshot.roles
+    make_bob()
+    make_role("devices")
+    known.catch_up()
+    assert known.snapshot.users["bob"].permissions == ()
+    assert known.snapshot.roles["devices"] == ()
+
+
+def test_a_token_works_with_the_next_look_and_a_revoked_one_no_longer() -> None:
+    make_bob(grant_types=frozenset({GrantType.TOKEN}))
+    known = loaded_policy()
+    access = access_by(known)
+    issued = logins.issue_token(ALICE, "bob", "", 12)
+    known.catch_up()
+    now = datetime.now(UTC)
+    assert access.may_log_in("bob", issued.token, now)
+    logins.revoke_token(ALICE, issued.record.id)
+    known.catch_up()
+    assert access.may_log_in("bob", issued.token, now).reason is Reason.INVALID_TOKEN
+
+
+def test_what_a_reader_holds_does_not_change_under_its_hands() -> None:
+    make_bob(permissions=(STATE,))
+    known = loaded_policy()
+    held = known.snapshot.users["bob"]
+    change_user("bob", permissions=(), enabled=False)
+    known.catch_up()
+    assert (held.enabled, held.permissions) == (True, (STATE,))
+    with pytest.raises(AttributeError):
+        held.enabled = False  # type: ignore[misc]
+
+
+def test_a_restored_database_is_loaded_afresh() -> None:
+    then = version()
+    make_bob()
+    make_user("bertha")
+    known = loaded_policy()
+    execute("DELETE FROM users WHERE username = 'bob'")
+    execute(f"DELETE FROM policy_changes WHERE version > {then + 1}")
+    execute(f"UPDATE policy_version SET version = {then + 1}")
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert "bob" not in known.snapshot.users
+
+
+def test_who_is_further_behind_than_changes_are_kept_loads_everything() -> None:
+    known = loaded_policy()
+    make_bob()
+    execute(f"UPDATE policy_version SET version = {KEPT_VERSIONS + 999}")
+    make_user("bertha")
+    with session():
+        oldest = PolicyChange.select(peewee.fn.MIN(PolicyChange.version)).scalar()
+    assert oldest == version() == KEPT_VERSIONS + 1000
+    known.catch_up()
+    assert {"bob", "bertha"} <= set(known.snapshot.users)
+    assert known.snapshot == loaded_policy().snapshot
+
+
+def test_changes_are_kept_as_long_as_promised() -> None:
+    execute("UPDATE policy_version SET version = 999")
+    make_bob()
+    known = loaded_policy()
+    make_user("bertha")
+    execute(f"UPDATE policy_version SET version = {KEPT_VERSIONS + 999}")
+    make_user("bruno")
+    with session():
+        kept = {change.name for change in PolicyChange.select()}
+    assert kept == {"bertha", "bruno"}
+    known.catch_up()
+    assert {"bertha", "bruno"} <= set(known.snapshot.users)
+
+
+def test_while_the_database_is_gone_the_last_good_snapshot_answers(prepared: Settings) -> None:
+    make_bob(permissions=(STATE,))
+    known = loaded_policy()
+    access = access_by(known)
+    before = known.snapshot
+    with database_gone(prepared):
+        for _ in range(2):
+            with pytest.raises(peewee.OperationalError):
+                known.catch_up()
+        assert known.snapshot is before
+        assert access.may_log_in("bob", BOBS_PASSWORD, datetime.now(UTC))
+        assert access.may_access("bob", "", "devices/bob/state", Access.WRITE)
+        with pytest.raises(peewee.OperationalError):
+            change_user("bob", enabled=False)
+    change_user("bob", enabled=False)
+    known.catch_up()
+    assert not known.snapshot.users["bob"].enabled
+
+
+def test_uses_of_tokens_outlast_a_database_that_is_gone(prepared: Settings) -> None:
+    uses = {"digest": datetime(2026, 11, 20, 8, 0, tzinfo=UTC)}
+    with database_gone(prepared), pytest.raises(peewee.OperationalError):
+        logins.store_uses(uses)
+    assert uses
+    logins.store_uses(uses)
+    assert not uses
+
+
+def test_the_age_counts_from_the_last_look_that_succeeded(prepared: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    known = loaded_policy()
+    clock[0] += 3
+    assert known.age == 3
+    known.catch_up()
+    assert known.age == 0
+    clock[0] += 5
+    with database_gone(prepared), pytest.raises(peewee.OperationalError):
+        known.catch_up()
+    assert known.age == 5
+
+
+class WatchedUsers(dict[str, UserPolicy]):
+    """The users of a snapshot, each asked on arrival whether all of its roles are there."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot.users)
+        self._snapshot = snapshot
+        self.arrived: list[str] = []
+
+    def __setitem__(self, username: str, user: UserPolicy) -> None:
+        assert set(user.roles) <= set(self._snapshot.roles)
+        self.arrived.append(username)
+        super().__setitem__(username, user)
+
+
+def test_a_user_is_never_seen_with_a_new_role_still_missing() -> None:
+    known = loaded_policy()
+    watched = WatchedUsers(known.snapshot)
+    known.snapshot.users = watched
+    make_role("devices", mqtt("read", "#"), mqtt("read", "secret/#", "deny"))
+    make_bob(roles=("devices",))
+    known.catch_up()
+    assert watched.arrived == ["bob"]
+
+
+@pytest.mark.xfail(strict=True, reason="a user is read by several statements that need not see the same moment")
+def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_bob(roles=("admin",), enabled=False)
+    known = Policy()
+    read_tokens = stored._tokens
+
+    def change_meanwhile(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        meanwhile = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
+        meanwhile.start()
+        meanwhile.join()
+        return read_tokens(*arguments)
+
+    monkeypatch.setattr(stored, "_tokens", change_meanwhile)
+    known.catch_up()
+    bob = known.snapshot.users["bob"]
+    assert (bob.roles, bob.enabled) in [(("admin",), False), ((), True)]
+
+
+def test_one_user_can_be_looked_at_without_loading_all() -> None:
+    make_role("devices", STATE)
+    bob = make_bob(roles=("devices",), permissions=(COMMANDS,))
+    snapshot = policy.snapshot_of("bob")
+    assert set(snapshot.users) == {"bob"}
+    rules = list(snapshot.rules_of(snapshot.users["bob"]))
+    assert [rule.permission for rule in rules] == [*bob.permissions, STATE]
+    assert policy.snapshot_of("nobody").users == {}
