@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
+    from authsvc.sightings import Sightings
 
 
 class Access(IntFlag):
@@ -59,7 +60,8 @@ def operation_of(method: str) -> Operation:
 class AccessControl:
     """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
 
-    def __init__(self, policy: Policy, verifier: PasswordVerifier) -> None:
+    def __init__(self, policy: Policy, verifier: PasswordVerifier, sightings: Sightings) -> None:
+        self._sightings = sightings
         self.token_uses: dict[str, datetime] = {}
         self._policy = policy
         self._verifier = verifier
@@ -102,7 +104,8 @@ class AccessControl:
         for request in _requests(topic, access, Identity(username, client_id)):
             decision = decide(snapshot.rules_of(user), request)
             if not decision:
-                break
+                return decision
+        self._sightings.note(username, client_id)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:

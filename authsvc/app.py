@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from flask_openapi3.openapi import OpenAPI
 
 import registry
-from authsvc import api, broker_views, ops, problem, tracing
+from authsvc import api, broker_views, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, policy_jobs
+from authsvc.background import Background, certificate_jobs, policy_jobs
 from authsvc.edge import EXTENSION, Services
 from authsvc.passwords import PasswordHasher, PasswordVerifier
 from authsvc.policy import Policy
+from authsvc.sightings import Sightings
+from authsvc.takeover import broker_under
 from authsvc.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ def create_app(settings: Settings) -> OpenAPI:
     tracing.register(app)
     app.register_blueprint(broker_views.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(pki_views.blueprint)
     api.register(app)
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
+        Background("certificates", certificate_jobs(services)),
         Background("registry", registry.register(app, services)),
     ]
     return app
@@ -55,7 +59,8 @@ def compose(settings: Settings) -> Services:
     """Make the parts of one service."""
     policy = Policy()
     verifier = PasswordVerifier(settings.hash_workers, settings.credential_cache_entries, settings.bcrypt_cost)
-    access = AccessControl(policy, verifier)
+    sightings = Sightings()
+    access = AccessControl(policy, verifier, sightings)
     return Services(
         settings=settings,
         policy=policy,
@@ -63,4 +68,6 @@ def compose(settings: Settings) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost),
         access=access,
         webhooks=Webhooks(access, settings.webhook_secret),
+        sightings=sightings,
+        broker=broker_under(settings),
     )

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.settings import Settings
+    from authsvc.sightings import Sightings
     from authsvc.snapshot import UserPolicy
+    from authsvc.takeover import Broker
     from authsvc.webhooks import Webhooks
 
 EXTENSION = "authsvc"
@@ -34,6 +36,8 @@ class Services:
     hasher: PasswordHasher
     access: AccessControl
     webhooks: Webhooks
+    sightings: Sightings
+    broker: Broker | None
 
 
 def services() -> Services:

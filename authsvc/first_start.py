@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from authsvc import certificates, roles, signing_keys, users
+from authsvc import authorities, roles, signing_keys, users
 from authsvc.actors import SERVICE
 from authsvc.passwords import PasswordHasher
 from authsvc.snapshot import GrantType
@@ -41,7 +41,7 @@ def prepare(settings: Settings) -> str | None:
     generated = None if settings.admin_password else secrets.token_urlsafe(12)
     hasher = PasswordHasher(settings.password_policy, settings.bcrypt_cost)
     with policy_change():
-        certificates.ensure_authority(SERVICE, settings.ca_key_passphrase)
+        authorities.ensure(SERVICE, settings.ca_key_passphrase)
         if signing_keys.exist():
             return None
         signing_keys.rotate(SERVICE)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "AUTHSVC_"
-SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE")
+SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})")
 
@@ -40,6 +40,11 @@ class Settings:
     log_level: str = "info"
     ca_key_passphrase: str | None = None
     certificate_days: int = 365
+    crl_days: int = 7
+    renewal_overlap_hours: int = 24
+    broker_url: str | None = None
+    broker_ca_file: str | None = None
+    mutual_tls: bool = False
     registry_capture_while_locked: bool = True
     registry_pending_ttl_hours: int = 24
     registry_max_pending: int = 1000
@@ -80,6 +85,11 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
         ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),
         certificate_days=values.number("CERTIFICATE_DAYS", 365, 1, 3650),
+        crl_days=values.number("CRL_DAYS", 7, 1, 365),
+        renewal_overlap_hours=values.number("RENEWAL_OVERLAP_HOURS", 24, 0, 8760),
+        broker_url=values.optional("BROKER_URL"),
+        broker_ca_file=values.optional("BROKER_CA_FILE"),
+        mutual_tls=values.choice("MUTUAL_TLS", "no", ("yes", "no")) == "yes",
         registry_capture_while_locked=values.flag("REGISTRY_CAPTURE_WHILE_LOCKED", default=True),
         registry_pending_ttl_hours=values.number("REGISTRY_PENDING_TTL_HOURS", 24, 1, 8760),
         registry_max_pending=values.number("REGISTRY_MAX_PENDING", 1000, 1, 100_000),
@@ -87,6 +97,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         registry_max_request_bytes=values.number("REGISTRY_MAX_REQUEST_BYTES", 65_536, 1024, 4_194_304),
     )
     _check_database_url(settings.database_url)
+    _check_broker_url(settings.broker_url)
     return settings
 
 
@@ -179,6 +190,11 @@ def _secret_from_file(variable: str, path: Path) -> str:
 def _check_database_url(url: str) -> None:
     if not re.match(r"sqlite:///.|postgres(ql)?://.", url):
         _refuse("DATABASE_URL", "must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _check_broker_url(url: str | None) -> None:
+    if url is not None and not re.fullmatch(r"mqtts?://[^:@/\s]+:[^@/\s]+@[^@/\s]+", url):
+        _refuse("BROKER_URL", "must be mqtt://USER:PASSWORD@HOST[:PORT] or mqtts://...")
 
 
 def _refuse(name: str, what: str) -> NoReturn:

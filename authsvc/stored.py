@@ -108,10 +108,11 @@ def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:
 
 
 def _certificates(chosen: Any) -> dict[int, datetime]:
-    query = Certificate.select(Certificate.user, Certificate.not_after).join(User)
+    query = Certificate.select(Certificate.user, Certificate.not_after, Certificate.revoked_at).join(User)
     until: dict[int, datetime] = {}
-    for user_id, not_after in _chosen(query, chosen).tuples():
-        until[user_id] = max(not_after, until.get(user_id, not_after))
+    for user_id, not_after, revoked_at in _chosen(query, chosen).tuples():
+        end = min(not_after, revoked_at or not_after)
+        until[user_id] = max(end, until.get(user_id, end))
     return until
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc import audit, roles, stored
+from authsvc import audit, certificates, roles, sessions, stored
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
+from authsvc.pki import Revocation
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from authsvc.actors import Actor
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
     from authsvc.permissions import Permission
+    from authsvc.signing_requests import ClientKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,9 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         row.save()
         after = _rewrite_rights(actor, row, changes)
         _keep_an_administrator(before)
+        cause = _ends_sessions(before, after, changes)
+        if cause:
+            sessions.order(username, cause)
         earlier, later = audit.difference(facts(before), facts(after))
         audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
         announce(Kind.USER, username)
@@ -98,10 +104,19 @@ def delete(actor: Actor, username: str) -> None:
         row = _row(username)
         actor.must_hold(_rights(row))
         before = _record(row)
+        certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
+        sessions.order(username, "user removed")
         row.delete_instance()
         _keep_an_administrator(before)
         audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
         announce(Kind.USER, username)
+
+
+def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
+    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    with session():
+        actor.must_hold(_rights(_row(username)))
+    return certificates.issue(actor, username, key, issuing)
 
 
 def exists(username: str) -> bool:
@@ -186,6 +201,17 @@ def _keep_an_administrator(before: UserRecord) -> None:
     candidates = list(User.select().join(UserRole).join(Role).where(Role.name == roles.ADMIN))
     if not any(map(_administers, _records(candidates))):
         raise Conflict("nobody would be left to administer this service", "last-administrator")
+
+
+def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
+    """Say why sessions that began before this change must end; None when they may go on."""
+    if before.enabled and not after.enabled:
+        return "user disabled"
+    if "password" in changes:
+        return "password changed"
+    if before.grant_types - after.grant_types:
+        return "grant type removed"
+    return None
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import audit, certificates, pki, users
+from authsvc import audit, certificates, signing_requests, users
 from authsvc.actors import SERVICE
 from authsvc.errors import AuthsvcError, Conflict
 from authsvc.snapshot import GrantType
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from authsvc.actors import Actor
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.permissions import Permission
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
@@ -99,8 +99,8 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
     )
     record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
     if row.public_key:
-        issued = certificates.issue(actor, row.username, pki.read_public_key(row.public_key), issuing)
-        row.certificate, row.ca_certificate = issued.certificate, issued.ca_certificate
+        issued = certificates.issue(actor, row.username, signing_requests.read_public_key(row.public_key), issuing)
+        row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
     _move(row, Event.GRANT, actor)
     facts = {"roles": list(record.roles), "permissions": users.facts(record)["permissions"]}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)

@@ -18,9 +18,9 @@ from registry.decisions import Grant
 from registry.states import Status
 
 if TYPE_CHECKING:
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
-    from authsvc.pki import SigningRequest
+    from authsvc.signing_requests import SigningRequest
     from registry.enrolment_keys import KeyRecord
     from registry.models import Registration
     from registry.preauthorizations import AdvanceRecord

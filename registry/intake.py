@@ -24,7 +24,7 @@ from registry import decisions, preauthorizations, records, window
 from registry.states import Status
 
 if TYPE_CHECKING:
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from registry.models import Registration
 

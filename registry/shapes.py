@@ -22,7 +22,7 @@ from authsvc.api.schemas import (
     failures,
     view_permission,
 )
-from authsvc.pki import MAX_CSR_BYTES
+from authsvc.signing_requests import MAX_CHARACTERS
 from registry import window
 from registry.enrolment_keys import MAX_USES
 
@@ -72,7 +72,7 @@ class RegisterBody(Body):
 
     username: Username
     password: Text | None = Field(None, max_length=200)
-    csr: Text | None = Field(None, max_length=MAX_CSR_BYTES, description="PEM, or Base64 of PEM")
+    csr: Text | None = Field(None, max_length=MAX_CHARACTERS, description="PEM, or Base64 of PEM")
     context: dict[str, Any] | None = Field(None, description="anything that helps whoever decides")
     roles: Roles = []
     permissions: Permissions = []
