@@ -80,11 +80,14 @@ def policy_jobs(services: Services) -> list[Job]:
     """Return what keeps decisions fresh; the first job is the one that matters."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier)),
+        Job(
+            _METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier, services.broker_hashing)
+        ),
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses)),
         Job(_TIDY_EVERY, logins.delete_expired),
         Job(_SIGHTINGS_EVERY, services.sightings.store),
         Job(_TIDY_EVERY, services.sightings.forget_stored),
+        Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
     ]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.access import AccessControl
+    from authsvc.hashing import HashingPool
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.settings import Settings
@@ -34,6 +35,7 @@ class Services:
     policy: Policy
     verifier: PasswordVerifier
     hasher: PasswordHasher
+    broker_hashing: HashingPool
     access: AccessControl
     webhooks: Webhooks
     sightings: Sightings

@@ -149,8 +149,7 @@ class Explicit:
     def _claim(self, application: Application) -> records.Claim:
         password_hash = None
         if application.password is not None:
-            with self.verifier.slot():
-                password_hash = self.hasher.hash(application.password)
+            password_hash = self.hasher.hash(application.password)
         request = application.request
         return records.Claim(
             username=application.username,

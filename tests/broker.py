@@ -97,6 +97,8 @@ class Mosquitto:
     `config` names its own ports in `listener` lines; the configuration and the log are kept in `directory`.
     """
 
+    host = "127.0.0.1"
+
     def __init__(self, config: str, directory: Path) -> None:
         self.ports = [int(port) for port in re.findall(r"^listener (\d+)", config, re.MULTILINE)]
         self._config_file = directory / "mosquitto.conf"

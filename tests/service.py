@@ -21,12 +21,30 @@ ADMIN_PASSWORD = "correct horse"
 _PATIENCE = 20.0
 
 
-class Service:
+class Api:
+    """The REST API of a service that runs somewhere, called as the administrator."""
+
+    def __init__(self, url: str, admin_password: str) -> None:
+        self.url = url
+        self.api = requests.Session()
+        self.api.auth = ("admin", admin_password)
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Call any path."""
+        return self.api.request(method, self.url + path, timeout=_PATIENCE, **options)
+
+    def create_user(self, username: str, password: str = "secret", *permissions: str, **fields: Any) -> None:
+        """Make a user; permissions are spelled `write devices/#` or `deny read secret/#`."""
+        body = {"username": username, "password": password, "permissions": list(map(permission, permissions)), **fields}
+        answer = self.call("POST", "/api/users", json=body)
+        assert answer.status_code == 201, answer.text
+
+
+class Service(Api):
     """`authsvc serve` on a free port with a data directory of its own; `environment` adds or overrides settings."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = directory / "authsvc.log"
         self.environment = {
             "AUTHSVC_DATA_DIR": str(directory / "data"),
@@ -36,8 +54,7 @@ class Service:
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
-        self.api = requests.Session()
-        self.api.auth = ("admin", self.environment["AUTHSVC_ADMIN_PASSWORD"])
+        super().__init__(f"http://127.0.0.1:{self.port}", self.environment["AUTHSVC_ADMIN_PASSWORD"])
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,16 +102,6 @@ class Service:
             timeout=_PATIENCE,
             check=False,
         )
-
-    def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Call the API as the administrator."""
-        return self.api.request(method, self.url + path, timeout=_PATIENCE, **options)
-
-    def create_user(self, username: str, password: str = "secret", *permissions: str, **fields: Any) -> None:
-        """Make a user; permissions are spelled `write devices/#` or `deny read secret/#`."""
-        body = {"username": username, "password": password, "permissions": list(map(permission, permissions)), **fields}
-        answer = self.call("POST", "/api/users", json=body)
-        assert answer.status_code == 201, answer.text
 
     def log_text(self) -> str:
         """Return everything the service has printed and logged."""

@@ -67,7 +67,7 @@ def show(serial: str) -> None:
 )
 @click.option("--p12", is_flag=True, help="Also write USERNAME.p12; its password is asked for.")
 def issue(username: str, csr: Path | None, days: int | None, directory: Path, *, p12: bool) -> None:
-    """Issue a certificate for USERNAME: USERNAME.crt, ca.crt and, without --csr, USERNAME.key (readable by you alone)."""
+    """Issue a certificate for USERNAME: USERNAME.crt, ca.crt and, without --csr, USERNAME.key for your eyes alone."""
     directory.mkdir(parents=True, exist_ok=True)
     made = ec.generate_private_key(ec.SECP256R1())
     key = None if csr else made
