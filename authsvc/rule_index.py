@@ -1,4 +1,4 @@
-"""Finding the few rules that can matter among many, in a time that depends on the topic's depth and not on their number.
+"""Finding the few rules that can matter among many, in a time that depends on the topic and not on their number.
 
 A tree with a node a level: a topic's walk through it follows the literal level, `+`, `%u` and `%c`, and picks up
 every `#` on its way. It only narrows the choice. `permissions.decide` still asks each rule itself, so a rule that is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import peewee
@@ -30,7 +31,12 @@ class GrantTypesField(peewee.TextField):
         return ",".join(sorted(value))
 
     def python_value(self, value: str) -> frozenset[GrantType]:
-        return frozenset(map(GrantType, value.split(","))) if value else frozenset()
+        return _grant_types(value)
+
+
+@lru_cache  # the same few sets for everybody
+def _grant_types(names: str) -> frozenset[GrantType]:
+    return frozenset(map(GrantType, names.split(","))) if names else frozenset()
 
 
 class JsonField(peewee.TextField):
