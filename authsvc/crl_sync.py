@@ -122,8 +122,7 @@ def _replace(out: Path, content: str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if unfinished.read_text() != content:
-            raise OSError("what was written reads differently")
+        _lists(unfinished.read_text())
         unfinished.replace(out)
         _sync_directory(out.parent)
     except OSError as error:
@@ -157,7 +156,6 @@ def _signal(target: Target) -> None:
         if target.pid_file:
             os.kill(int(target.pid_file.read_text()), signal.SIGHUP)
         if target.command:
-            subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's own
-            command
+            subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise SyncError(f"the broker could not be told to reload: {type(error).__name__}") from None

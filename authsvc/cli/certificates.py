@@ -27,7 +27,7 @@ def group() -> None:
 @group.command("list")
 @click.option("--user", "username", default="", help="Only this user's.")
 @click.option("--search", default="", help="Part of the username or serial.")
-@click.option("--status", "status", default="", type=click.Choice(["valid", "revoked", "expired"]))
+@click.option("--status", type=click.Choice(["valid", "revoked", "expired"]))
 @click.option(
     "--expiring", "days", type=click.IntRange(0), metavar="DAYS", help="Valid ones that expire within so long."
 )
@@ -35,11 +35,11 @@ def group() -> None:
 @click.option("--per-page", default=50, type=click.IntRange(1, 1000))
 @as_json
 def list_certificates(
-    username: str, search: str, status: str, days: int | None, page: int, per_page: int, *, as_json: bool
+    username: str, search: str, status: str | None, days: int | None, page: int, per_page: int, *, as_json: bool
 ) -> None:
     """List certificates, the next to expire first."""
     with opened():
-        found = certificates.search(certificates.Wanted(username, search, status, days), page, per_page)
+        found = certificates.search(certificates.Wanted(username, search, status or "", days), page, per_page)
     if as_json:
         print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
@@ -88,7 +88,12 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
 
 @group.command()
 @click.argument("serial")
-@click.option("--reason", default=Revocation.UNSPECIFIED.value, type=click.Choice(list(Revocation)), show_default=True)
+@click.option(
+    "--reason",
+    default=Revocation.UNSPECIFIED.value,
+    type=click.Choice([reason.value for reason in Revocation]),
+    show_default=True,
+)
 def revoke(serial: str, reason: str) -> None:
     """Revoke a certificate; it is on the next revocation list."""
     with opened():
