@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import string
 import threading
 import unicodedata
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from authsvc.hashing import HashingPool
 
 MAX_BYTES = 72
+_RANDOM_CHARACTERS = 17
 
 _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "lower": ("lower-case letter", lambda char: unicodedata.category(char) == "Ll"),
@@ -51,12 +53,34 @@ class PasswordPolicy:
             raise invalid("password", f"must have at least {self.min} characters")
         if "\0" in password:
             raise invalid("password", "must not contain a NUL character")
-        if len(password.encode()) > MAX_BYTES:
+        if len(_encoded(password)) > MAX_BYTES:
             raise invalid("password", f"must be at most {MAX_BYTES} bytes in UTF-8")
         for name, (words, belongs) in _CLASSES.items():
             needed: int = getattr(self, name)
             if sum(map(belongs, password)) < needed:
                 raise invalid("password", f"must have at least {needed} {words}{'s' * (needed > 1)}")
+
+
+def generate(policy: PasswordPolicy) -> str:
+    """Return a random password that satisfies the policy, of 96 bits or more."""
+    needed = {
+        string.ascii_lowercase: policy.lower,
+        string.ascii_uppercase: policy.upper,
+        string.digits: policy.numeric,
+        "-_.+": policy.symbol,
+    }
+    characters = [secrets.choice(alphabet) for alphabet, count in needed.items() for _ in range(count)]
+    alphabet = string.ascii_letters + string.digits
+    characters += [secrets.choice(alphabet) for _ in range(max(_RANDOM_CHARACTERS, policy.min) - len(characters))]
+    secrets.SystemRandom().shuffle(characters)
+    return "".join(characters)
+
+
+def _encoded(password: str) -> bytes:
+    try:
+        return password.encode()
+    except UnicodeEncodeError:
+        raise invalid("password", "must be valid Unicode") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,9 @@ def first_beyond(held: Sequence[Rule], given: Iterable[Permission], identity: to
         if permission.effect is Effect.DENY:
             continue
         for operation in permission.operation.parts:
-            request = Request(permission.context, operation, permission.levels, identity, shared=True)
+            # To whom %u and %c will refer is not known yet: it could be anybody.
+            levels = tuple("+" if level in ("%u", "%c") else level for level in permission.levels)
+            request = Request(permission.context, operation, levels, identity, shared=True)
             if not decide(held, request):
                 return permission
     return None

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})")
+_BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,12 @@ class Settings:
     @property
     def binds_loopback_only(self) -> bool:
         """Whether nobody but this machine can connect."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -158,7 +164,7 @@ class _Values:
         known = [field.name for field in fields(PasswordPolicy)]
         try:
             given: Any = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             _refuse(name, "must be a JSON object")
         if not isinstance(given, dict) or not set(given) <= set(known):
             _refuse(name, f"must be a JSON object with {', '.join(known)}")

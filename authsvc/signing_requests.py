@@ -65,7 +65,7 @@ def read_public_key(pem: str) -> ClientKey:
 def _load(content: bytes, *, pem: bool) -> x509.CertificateSigningRequest:
     try:
         return x509.load_pem_x509_csr(content) if pem else x509.load_der_x509_csr(content)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise invalid("csr", "must be a certificate signing request as PEM, or Base64 of PEM") from None
 
 

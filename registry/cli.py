@@ -161,11 +161,11 @@ def preauthorize(
     """Let names in at their first contact, also while the registry is locked; once each."""
     rules = tuple(map(parse_permission, permissions))
     advances = [preauthorizations.Advance(username, role_names, rules) for username in usernames]
-    if csv_file:
-        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"))
     with opened():
-        created = preauthorizations.create(operator(), advances)
-    click.echo(f"{len(created)} preauthorized")
+        count = len(preauthorizations.create(operator(), advances))
+        if csv_file:
+            count += preauthorizations.create_from_csv(operator(), csv_file.read_text(encoding="utf-8-sig"))
+    click.echo(f"{count} preauthorized")
 
 
 @group.group()

@@ -92,7 +92,7 @@ class Explicit:
         throttle.count(f"register:{application.username}", self.attempts_per_minute)
         with session():
             row = records.current(application.username)
-            if row and row.status != Status.EXPIRED:
+            if row:
                 return self._poll(row, application)
             if users.exists(application.username):
                 raise _taken()

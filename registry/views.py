@@ -169,8 +169,7 @@ def create_advance(body: shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
 def upload_advances(raw: shapes.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    stored = preauthorizations.create(actor(), preauthorizations.read_csv(text))
-    return render(shapes.UploadView(created=len(stored))), 201
+    return render(shapes.UploadView(created=preauthorizations.create_from_csv(actor(), text))), 201
 
 
 @advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})

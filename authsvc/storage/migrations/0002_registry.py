@@ -11,6 +11,7 @@ def up(migrator, db):
     class Registration(db.Model):
         id = pw.CharField(32, primary_key=True)
         username = pw.CharField(64, unique=True)
+        user = pw.ForeignKeyField(User, null=True, on_delete="CASCADE")
         kind = pw.CharField(16)
         status = pw.CharField(16, index=True)
         recorded_while_locked = pw.BooleanField()
