@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from authsvc import tokens, topics
@@ -15,27 +14,22 @@ from authsvc.snapshot import GrantType, UserPolicy
 from authsvc.topics import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
+    from authsvc.sightings import Sightings
 
 
-class Access(IntFlag):
-    """The broker's own numbers for what a client wants of a topic; 3 asks for read and write at once."""
-
-    READ = 1
-    WRITE = 2
-    SUBSCRIBE = 4
-
-
-ACCESSES = frozenset({Access.READ, Access.WRITE, Access.READ | Access.WRITE, Access.SUBSCRIBE})
+# The broker's own numbers for what a client wants of a topic; read and write at once is 3.
+READ, WRITE, SUBSCRIBE = 1, 2, 4
+ACCESSES = frozenset({READ, WRITE, READ | WRITE, SUBSCRIBE})
 
 _OPERATIONS = {
-    "read": Access.READ,
-    "write": Access.WRITE,
-    "readWrite": Access.READ | Access.WRITE,
-    "subscribe": Access.SUBSCRIBE,
+    "read": READ,
+    "write": WRITE,
+    "readWrite": READ | WRITE,
+    "subscribe": SUBSCRIBE,
 }
 
 _VERDICTS: dict[Verdict, Decision] = {
@@ -45,10 +39,15 @@ _VERDICTS: dict[Verdict, Decision] = {
 }
 
 
-def access_for(operation: str, topic: str) -> Access:
+def access_for(operation: str, topic: str) -> int:
     """Return what the broker would ask for this operation: to read a topic filter is to subscribe to it."""
     is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
-    return Access.SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
+    return SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
+
+
+def decided(verdict: Verdict) -> Decision:
+    """Return what a verdict on a password means for a login."""
+    return _VERDICTS[verdict]
 
 
 def operation_of(method: str) -> Operation:
@@ -59,13 +58,22 @@ def operation_of(method: str) -> Operation:
 class AccessControl:
     """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
 
-    def __init__(self, policy: Policy, verifier: PasswordVerifier) -> None:
+    def __init__(self, policy: Policy, verifier: PasswordVerifier, sightings: Sightings) -> None:
+        self._sightings = sightings
         self.token_uses: dict[str, datetime] = {}
         self._policy = policy
         self._verifier = verifier
 
-    def may_log_in(self, username: str, password: str, now: datetime) -> Decision:
-        """Decide whether these credentials, a password or one of the user's API tokens, let a client connect."""
+    @property
+    def policy_version(self) -> int:
+        """The policy version that decisions are made at; read it before deciding."""
+        return self._policy.snapshot.version
+
+    def may_log_in(self, username: str, password: str, now: datetime) -> Decision | Future[Verdict]:
+        """Decide whether these credentials, a password or one of the user's API tokens, let a client connect.
+
+        When it takes a hash to know, that has begun and its verdict is to be turned into a decision by `decided`.
+        """
         snapshot = self._policy.snapshot
         if not snapshot.version:
             return Denied(Reason.POLICY_NOT_LOADED)
@@ -76,16 +84,19 @@ class AccessControl:
             return Denied(Reason.USER_DISABLED)
         if GrantType.TOKEN in user.grant_types and tokens.looks_like_token(password):
             return self._check_token(user, password, now)
-        return self.check_password(user, password)
-
-    def check_password(self, user: UserPolicy, password: str) -> Decision:
-        """Decide whether the password is that user's, who must have the grant type for it."""
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
-        return _VERDICTS[self._verifier.verify(user.username, password, user.password_hash)]
+        verdict = self._verifier.begin(username, password, user.password_hash)
+        return decided(verdict) if isinstance(verdict, Verdict) else verdict
+
+    def check_password(self, user: UserPolicy, password: str) -> Decision:
+        """Decide whether the password is that user's, who must have the grant type for it, however long it takes."""
+        if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
+            return Denied(Reason.GRANT_TYPE_MISSING)
+        return decided(self._verifier.verify(user.username, password, user.password_hash))
 
     def may_access(
-        self, username: str, client_id: str, topic: str, access: Access, *, by_certificate: bool = False
+        self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
         """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name."""
         snapshot = self._policy.snapshot
@@ -100,9 +111,10 @@ class AccessControl:
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
         for request in _requests(topic, access, Identity(username, client_id)):
-            decision = decide(snapshot.rules_of(user), request)
+            decision = decide(snapshot.rules_for(user, request), request)
             if not decision:
-                break
+                return decision
+        self._sightings.note(username, client_id)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
@@ -144,14 +156,11 @@ def _has_certificate(user: UserPolicy) -> bool:
     return GrantType.CERTIFICATE in user.grant_types and until is not None and until > datetime.now(UTC)
 
 
-def _requests(topic: str, access: Access, identity: Identity) -> Iterator[Request]:
-    if access & Access.SUBSCRIBE:
+def _requests(topic: str, access: int, identity: Identity) -> list[Request]:
+    if access == SUBSCRIBE:
         group, topic_filter = topics.parse_subscription(topic)
         levels = topics.validate_topic_filter(topic_filter)
-        yield Request(Context.MQTT, Operation.READ, levels, identity, shared=group is not None)
-        return
+        return [Request(Context.MQTT, Operation.READ, levels, identity, group is not None)]
     levels = topics.validate_topic(topic)
-    if access & Access.WRITE:
-        yield Request(Context.MQTT, Operation.WRITE, levels, identity)
-    if access & Access.READ:
-        yield Request(Context.MQTT, Operation.READ, levels, identity)
+    wanted = ((WRITE, Operation.WRITE), (READ, Operation.READ))
+    return [Request(Context.MQTT, operation, levels, identity) for bit, operation in wanted if access & bit]

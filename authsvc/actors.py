@@ -21,6 +21,7 @@ class Via(StrEnum):
 
     API = "api"
     COMMAND = "command"
+    CERTIFICATE = "certificate"
     SERVICE = "service"
 
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from flask_openapi3.openapi import OpenAPI
 
 import registry
-from authsvc import api, broker_views, ops, problem, tracing
+from authsvc import api, broker_views, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, policy_jobs
+from authsvc.background import Background, certificate_jobs, policy_jobs
 from authsvc.edge import EXTENSION, Services
+from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordHasher, PasswordVerifier
 from authsvc.policy import Policy
+from authsvc.sightings import Sightings
+from authsvc.takeover import broker_under
 from authsvc.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 BACKGROUND = "authsvc.background"
 """Where the app keeps the threads that belong to it; they run once somebody starts them."""
 
+# One hash at a time for the API and the registry: brokers' logins have the cores.
+_API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
@@ -43,9 +48,11 @@ def create_app(settings: Settings) -> OpenAPI:
     tracing.register(app)
     app.register_blueprint(broker_views.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(pki_views.blueprint)
     api.register(app)
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
+        Background("certificates", certificate_jobs(services)),
         Background("registry", registry.register(app, services)),
     ]
     return app
@@ -54,13 +61,24 @@ def create_app(settings: Settings) -> OpenAPI:
 def compose(settings: Settings) -> Services:
     """Make the parts of one service."""
     policy = Policy()
-    verifier = PasswordVerifier(settings.hash_workers, settings.credential_cache_entries, settings.bcrypt_cost)
-    access = AccessControl(policy, verifier)
+    api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
+    broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
+    verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
+    sightings = Sightings()
+    access = AccessControl(policy, verifier, sightings)
     return Services(
         settings=settings,
         policy=policy,
         verifier=verifier,
-        hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost),
+        hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
+        broker_hashing=broker_hashing,
         access=access,
-        webhooks=Webhooks(access, settings.webhook_secret),
+        webhooks=_webhooks(settings, access),
+        sightings=sightings,
+        broker=broker_under(settings),
     )
+
+
+def _webhooks(settings: Settings, access: AccessControl) -> Webhooks:
+    budget = settings.connect_budget_ms / 1000
+    return Webhooks(access, settings.webhook_secret, budget, settings.answer_cache_entries)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 import structlog
 
-from authsvc import logins, metrics, throttle
+from authsvc import authorities, logins, metrics, sessions, throttle
+from authsvc.authorities import issuing_under
 
 if TYPE_CHECKING:
     from authsvc.edge import Services
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 _METRICS_EVERY = 1.0
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
+_SIGHTINGS_EVERY = 2.0
+_SESSIONS_EVERY = 0.2
 
 
 class Job(NamedTuple):
@@ -77,8 +80,23 @@ def policy_jobs(services: Services) -> list[Job]:
     """Return what keeps decisions fresh; the first job is the one that matters."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier)),
+        Job(
+            _METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier, services.broker_hashing)
+        ),
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses)),
         Job(_TIDY_EVERY, logins.delete_expired),
+        Job(_SIGHTINGS_EVERY, services.sightings.store),
+        Job(_TIDY_EVERY, services.sightings.forget_stored),
+        Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
     ]
+
+
+def certificate_jobs(services: Services) -> list[Job]:
+    """Return what revocation needs: lists that never run out, and an end to sessions that should not go on."""
+    issuing = issuing_under(services.settings)
+    jobs = [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, sessions.forget_old)]
+    broker = services.broker
+    if broker is not None:
+        jobs.append(Job(_SESSIONS_EVERY, lambda: sessions.carry_out(broker)))
+    return jobs

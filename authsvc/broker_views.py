@@ -15,13 +15,13 @@ def answer(check: str) -> Response:
     """Answer the broker."""
     asked = WebhookRequest(
         check,
-        request.query_string.decode("ascii", "replace"),
-        request.content_type or "",
-        request.headers.get("Authorization", ""),
+        request.query_string,
+        (request.content_type or "").encode("latin-1", "replace"),
+        request.headers.get("Authorization", "").encode("latin-1", "replace"),
         _body(),
     )
-    status, content_type, body = services().webhooks.answer(asked)
-    return Response(body, status, content_type=content_type)
+    status, headers, body = services().webhooks.answer(asked)
+    return Response(body, status, [(name.decode(), value.decode()) for name, value in headers])
 
 
 def _body() -> bytes:

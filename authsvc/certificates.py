@@ -2,59 +2,93 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
-from authsvc import audit, pki
+from authsvc import audit, authorities, sessions
+from authsvc.actors import Actor, Via
+from authsvc.errors import Conflict, Forbidden, NotFound, invalid
+from authsvc.paging import Page
+from authsvc.pki import Revocation
+from authsvc.signing_requests import fingerprint_of
+from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change
-from authsvc.storage.models import Authority, Certificate, User
+from authsvc.storage.database import session
+from authsvc.storage.models import Certificate, User
 
 if TYPE_CHECKING:
-    from authsvc.actors import Actor
+    from authsvc.authorities import Issuing
+    from authsvc.renewals import Proven
+    from authsvc.signing_requests import ClientKey
 
-_AUTHORITY_NAME = "authsvc certificate authority"
-_AUTHORITY_DAYS = 3650
-
-
-class Issuing(NamedTuple):
-    """What signing takes: how long certificates live, and the passphrase of the authority's key if it has one."""
-
-    days: int
-    passphrase: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Issuing({self.days})"
+MAX_DAYS = 3650
 
 
-class Issued(NamedTuple):
-    """A new certificate and the one that signed it, as PEM."""
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A certificate as administrators see it. `revoked_at` may lie ahead, at the end of a renewal's overlap."""
 
     serial: str
+    username: str
     certificate: str
-    ca_certificate: str
+    fingerprint: str
+    not_before: datetime
     not_after: datetime
+    created_at: datetime
+    revoked_at: datetime | None
+    reason: str | None
+
+    def status_at(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
+        """Say what it is worth at a time, leaving aside whether its user may use it."""
+        if self.revoked_at is not None and self.revoked_at <= now:
+            return "revoked"
+        return "valid" if now < self.not_after else "expired"
 
 
-def ensure_authority(actor: Actor, passphrase: str | None) -> None:
-    """Make the certificate authority unless there is one."""
-    if Authority.select().exists():
-        return
-    now = datetime.now(UTC)
-    certificate, key = pki.new_authority(_AUTHORITY_NAME, now, _AUTHORITY_DAYS, passphrase)
-    Authority.create(certificate=certificate, key=key, created_at=now)
-    audit.record(actor, "authority.create", "authority")
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new certificate, and the authority's that signed it with its chain, as PEM."""
+
+    record: CertificateRecord
+    ca_certificate: str
 
 
-def issue(actor: Actor, username: str, key: pki.ClientKey, issuing: Issuing) -> Issued:
-    """Sign a certificate for an existing user's key, in the caller's transaction if there is one."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to look for in a list; empty fields look for nothing. `status`: valid, revoked or expired."""
+
+    username: str = ""
+    text: str = ""
+    status: str = ""
+    expiring_within_days: int | None = None
+
+
+def issue(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> Issued:
+    """Sign a certificate for an existing user's key; `Conflict` unless it has the grant type.
+
+    A key is certified once: asked again for the same user it gives the same certificate, to anybody else `Conflict`.
+    """
     with policy_change() as announce:
-        authority = _authority(issuing.passphrase)
+        user: User | None = User.get_or_none(User.username == username)
+        if user is None:
+            raise NotFound("no such user", "user-not-found")
+        if GrantType.CERTIFICATE not in user.grant_types:
+            raise Conflict(f"{username} does not have the grant type certificate", "grant-type-missing")
         now = datetime.now(UTC)
+        existing: Certificate | None = Certificate.get_or_none(Certificate.fingerprint == fingerprint_of(key))
+        if existing:
+            if existing.username != username or not _is_valid(existing, now):
+                raise Conflict("this key was certified before; make a new one", "key-used")
+            return _issued(existing)
+        row, authority = authorities.signer(issuing.passphrase)
         made = authority.sign(username, key, now, issuing.days)
-        Certificate.create(
+        stored: Certificate = Certificate.create(
             serial=made.serial,
-            user=User.get(User.username == username),
+            authority=row,
+            user=user,
             username=username,
+            fingerprint=made.fingerprint,
             certificate=made.certificate,
             not_before=made.not_before,
             not_after=made.not_after,
@@ -63,9 +97,133 @@ def issue(actor: Actor, username: str, key: pki.ClientKey, issuing: Issuing) -> 
         facts = {"username": username, "notAfter": made.not_after.isoformat()}
         audit.record(actor, "certificate.issue", f"certificate:{made.serial}", after=facts)
         announce(Kind.USER, username)
-    return Issued(made.serial, made.certificate, authority.certificate_pem, made.not_after)
+        return _issued(stored)
 
 
-def _authority(passphrase: str | None) -> pki.CertificateAuthority:
-    newest = Authority.select().order_by(Authority.id.desc()).get()
-    return pki.CertificateAuthority(newest.certificate, newest.key, passphrase)
+def revoke(actor: Actor, serial: str, reason: Revocation, at: datetime | None = None) -> CertificateRecord:
+    """End a certificate, at once or at a time ahead; `Conflict` when it was ended. In force with the next CRL."""
+    now = datetime.now(UTC)
+    with policy_change() as announce:
+        row = _row(serial)
+        if row.revoked_at is not None and row.revoked_at <= now:
+            raise Conflict("the certificate is revoked already", "certificate-revoked")
+        row.revoked_at, row.reason = (at or now).replace(microsecond=0), reason
+        row.save()
+        facts = {"username": row.username, "reason": reason.value, "at": row.revoked_at.isoformat()}
+        audit.record(actor, "certificate.revoke", f"certificate:{serial}", after=facts)
+        if row.revoked_at <= now:
+            sessions.order(row.username, "certificate revoked")
+        announce(Kind.USER, row.username)
+        return _record(row)
+
+
+def revoke_all(actor: Actor, username: str, reason: Revocation) -> None:
+    """End every certificate of a user that has not ended; for one that is removed, inside that transaction."""
+    now = datetime.now(UTC)
+    rows = Certificate.select().where(Certificate.username == username, Certificate.not_after > now)
+    for row in rows:
+        if row.revoked_at is None or row.revoked_at > now:
+            revoke(actor, row.serial, reason)
+
+
+def renew(proven: Proven, issuing: Issuing, overlap: timedelta) -> Issued:
+    """Sign a new certificate for the proven holder of a current one, which ends after the overlap.
+
+    `Forbidden` before two thirds of its life, when it has ended, or while its user may not use it. Asked again for a
+    key that this already certified, it gives the same certificate: a lost answer, or a replay that gains nothing.
+    """
+    now = datetime.now(UTC)
+    actor = Actor(proven.username, Via.CERTIFICATE)
+    with policy_change():
+        current = _current(proven, now)
+        known = Certificate.select().where(Certificate.fingerprint == proven.request.fingerprint).exists()
+        due = current.not_before + (current.not_after - current.not_before) * 2 / 3
+        if now < due and not known:
+            raise Forbidden(f"the certificate can be renewed from {due:%Y-%m-%dT%H:%M:%SZ} on", "renewal-too-early")
+        issued = issue(actor, proven.username, proven.request.public_key, issuing)
+        if current.not_after > now + overlap and not known:
+            revoke(actor, current.serial, Revocation.SUPERSEDED, now + overlap)
+        return issued
+
+
+def get(serial: str) -> CertificateRecord:
+    """Return one certificate; `NotFound` otherwise."""
+    with session():
+        return _record(_row(serial))
+
+
+def search(wanted: Wanted, page: int, per_page: int) -> Page[CertificateRecord]:
+    """Return one page of certificates, the next to expire first."""
+    query = Certificate.select()
+    for condition in _conditions(wanted):
+        query = query.where(condition)
+    with session():
+        rows = query.order_by(Certificate.not_after, Certificate.serial).paginate(page, per_page)
+        return Page([_record(row) for row in rows], page, per_page, query.count())
+
+
+def read_reason(text: str) -> Revocation:
+    """Return the reason so named; `InvalidInput` for `reason` otherwise."""
+    try:
+        return Revocation(text)
+    except ValueError:
+        raise invalid("reason", f"must be one of {', '.join(Revocation)}") from None
+
+
+def _conditions(wanted: Wanted) -> list[Any]:
+    now = datetime.now(UTC)
+    ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
+    by_status = {
+        "valid": ~ended & (Certificate.not_after > now),
+        "revoked": ended,
+        "expired": ~ended & (Certificate.not_after <= now),
+    }
+    conditions = []
+    if wanted.username:
+        conditions.append(Certificate.username == wanted.username)
+    if wanted.text:
+        conditions.append(Certificate.username.contains(wanted.text) | Certificate.serial.contains(wanted.text))
+    if wanted.status:
+        conditions.append(by_status[wanted.status])
+    if wanted.expiring_within_days is not None:
+        conditions += [by_status["valid"], Certificate.not_after <= now + timedelta(days=wanted.expiring_within_days)]
+    return conditions
+
+
+def _current(proven: Proven, now: datetime) -> Certificate:
+    """Return the certificate whose key was proven: by serial and key, since anybody can make one of any serial."""
+    row: Certificate | None = Certificate.get_or_none(
+        Certificate.serial == proven.serial, Certificate.fingerprint == proven.fingerprint
+    )
+    if row is None or not _is_valid(row, now) or row.user is None or not row.user.enabled:
+        raise Forbidden("the certificate is not valid any more, or not one of ours", "certificate-not-valid")
+    return row
+
+
+def _is_valid(row: Certificate, now: datetime) -> bool:
+    return row.not_after > now and (row.revoked_at is None or row.revoked_at > now)
+
+
+def _issued(row: Certificate) -> Issued:
+    return Issued(_record(row), row.authority.certificate + row.authority.chain)
+
+
+def _row(serial: str) -> Certificate:
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == serial)
+    if row is None:
+        raise NotFound("no such certificate", "certificate-not-found")
+    return row
+
+
+def _record(row: Certificate) -> CertificateRecord:
+    return CertificateRecord(
+        row.serial,
+        row.username,
+        row.certificate,
+        row.fingerprint,
+        row.not_before,
+        row.not_after,
+        row.created_at,
+        row.revoked_at,
+        row.reason,
+    )

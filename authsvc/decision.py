@@ -22,6 +22,7 @@ class Reason(StrEnum):
     WRONG_PASSWORD = "wrong-password"  # noqa: S105
     INVALID_TOKEN = "invalid-token"  # noqa: S105
     HASHING_BUSY = "hashing-busy"
+    VERIFYING = "verifying"
     NO_VALID_CERTIFICATE = "no-valid-certificate"
     NO_PERMISSION = "no-permission"
     DENIED_BY_PERMISSION = "denied-by-permission"
@@ -31,6 +32,10 @@ class Reason(StrEnum):
     WRONG_WEBHOOK_SECRET = "wrong-webhook-secret"  # noqa: S105
     POLICY_NOT_LOADED = "policy-not-loaded"
     INTERNAL_ERROR = "internal-error"
+
+
+ALLOWING = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION})
+"""The reasons to say yes; every other says no."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.access import AccessControl
+    from authsvc.hashing import HashingPool
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.settings import Settings
+    from authsvc.sightings import Sightings
     from authsvc.snapshot import UserPolicy
+    from authsvc.takeover import Broker
     from authsvc.webhooks import Webhooks
 
 EXTENSION = "authsvc"
@@ -32,8 +35,11 @@ class Services:
     policy: Policy
     verifier: PasswordVerifier
     hasher: PasswordHasher
+    broker_hashing: HashingPool
     access: AccessControl
     webhooks: Webhooks
+    sightings: Sightings
+    broker: Broker | None
 
 
 def services() -> Services:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
-from authsvc import certificates, roles, signing_keys, users
+from authsvc import authorities, roles, signing_keys, users
 from authsvc.actors import SERVICE
-from authsvc.passwords import PasswordHasher
+from authsvc.hashing import HashingPool
+from authsvc.passwords import PasswordHasher, generate
 from authsvc.snapshot import GrantType
 from authsvc.storage import schema
 from authsvc.storage.changes import policy_change
@@ -38,10 +38,10 @@ def prepare(settings: Settings) -> str | None:
     """
     open_database(settings)
     migrate(settings)
-    generated = None if settings.admin_password else secrets.token_urlsafe(12)
-    hasher = PasswordHasher(settings.password_policy, settings.bcrypt_cost)
+    generated = None if settings.admin_password else generate(settings.password_policy)
+    hasher = PasswordHasher(settings.password_policy, settings.bcrypt_cost, HashingPool(1, 1))
     with policy_change():
-        certificates.ensure_authority(SERVICE, settings.ca_key_passphrase)
+        authorities.ensure(SERVICE, settings.ca_key_passphrase)
         if signing_keys.exist():
             return None
         signing_keys.rotate(SERVICE)

@@ -62,7 +62,7 @@ def check_password(access: AccessControl, username: str, password: str) -> UserP
 def issue_token(actor: Actor, username: str, label: str, hours: float) -> IssuedToken:
     """Make a token that speaks for the user, with the rights it has at each request, for so many hours."""
     issued_at = datetime.now(UTC).replace(microsecond=0)
-    expires_at = issued_at + timedelta(hours=hours)
+    expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
     with policy_change() as announce:
         user = _user(username)
         *_, newest = stored.signing_keys().values()

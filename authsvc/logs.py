@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import logging.config
 import re
 from typing import Any
 
 import structlog
+from gunicorn.glogging import Logger
 
 # gunicorn quotes the address of a request that broke, as it came.
 _SECRETS_IN_ADDRESSES = re.compile(r"\b(apiToken|key)=[^&\s'\"]+", re.IGNORECASE)
@@ -26,35 +26,19 @@ _SHARED: list[Any] = [
 ]
 
 
-def logging_config(level: str) -> dict[str, Any]:
-    """Return the standard library's logging configuration, which gunicorn takes as well."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "json": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": _SHARED,
-                "processors": [
-                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    structlog.processors.format_exc_info,
-                    structlog.processors.JSONRenderer(),
-                ],
-            }
-        },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {
-            "gunicorn.error": {"level": level.upper(), "handlers": ["stderr"], "propagate": False},
-            # gunicorn's access log would write addresses as they came, tokens included; ours does not.
-            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
-        },
-    }
-
-
 def configure(level: str) -> None:
     """Send everything that is logged to standard error as JSON."""
-    logging.config.dictConfig(logging_config(level))
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -65,3 +49,14 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """gunicorn's own messages, in our form; and no access log, which would cost a broker time and quote tokens."""
+
+    def setup(self, cfg: Any) -> None:
+        """Let everything go where the root logger sends it."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.NOTSET)

@@ -8,13 +8,18 @@ names; it must be set before this module is imported.
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from authsvc.decision import ALLOWING
+
 if TYPE_CHECKING:
-    from authsvc.decision import Decision
+    from authsvc.decision import Decision, Reason
+    from authsvc.hashing import HashingPool
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
 
@@ -47,11 +52,33 @@ _HASHING_REFUSED = Gauge(
     "authsvc_hashing_refused", "Logins refused for want of a hashing slot", multiprocess_mode="livesum"
 )
 
+_MAX_TIMES = 10_000
+_counted: dict[tuple[str, Reason], int] = {}
+_times: dict[str, deque[float]] = {"user": deque(), "superuser": deque(), "acl": deque()}
+_flushing = threading.Lock()
+
 
 def observe_decision(check: str, decision: Decision, seconds: float) -> None:
-    """Count one webhook decision and the time it took."""
-    _DECISIONS.labels(check, "allowed" if decision else "denied", decision.reason).inc()
-    _SECONDS.labels(check).observe(seconds)
+    """Count one webhook decision and the time it took; cheap, for the library is told of it later."""
+    key = (check, decision.reason)
+    _counted[key] = _counted.get(key, 0) + 1
+    times = _times[check]
+    times.append(seconds)
+    if len(times) > _MAX_TIMES:
+        flush_decisions()
+
+
+def flush_decisions() -> None:
+    """Hand what was counted to the library; once a second, at each scrape, and when much has come together."""
+    with _flushing:
+        for (check, reason), count in list(_counted.items()):
+            outcome = "allowed" if reason in ALLOWING else "denied"
+            _DECISIONS.labels(check, outcome, reason).inc(count)
+            _counted[check, reason] -= count
+        for check, times in _times.items():
+            histogram = _SECONDS.labels(check)
+            for _ in range(len(times)):
+                histogram.observe(times.popleft())
 
 
 def observe_request(method: str, status: int) -> None:
@@ -60,15 +87,16 @@ def observe_request(method: str, status: int) -> None:
     _REQUESTS.labels(method if known else "other", str(status)).inc()
 
 
-def observe_worker(policy: Policy, verifier: PasswordVerifier) -> None:
+def observe_worker(policy: Policy, verifier: PasswordVerifier, hashing: HashingPool) -> None:
     """Publish this worker's state, for a scrape that may arrive at another worker."""
+    flush_decisions()
     _POLICY_VERSION.set(policy.snapshot.version)
     _POLICY_AGE.set(policy.age)
     _USERS.set(len(policy.snapshot.users))
     _CACHE.labels("hit").set(verifier.counters.hits)
     _CACHE.labels("miss").set(verifier.counters.misses)
     _CACHE_ENTRIES.set(verifier.entries)
-    _HASHING_WAITING.set(verifier.counters.waiting)
+    _HASHING_WAITING.set(hashing.waiting)
     _HASHING_REFUSED.set(verifier.counters.busy)
 
 

@@ -38,7 +38,7 @@ def readyz() -> tuple[Response, int]:
 @blueprint.get("/metrics")
 def exposition() -> Response:
     """Show the numbers of all workers to Prometheus."""
-    metrics.observe_worker(services().policy, services().verifier)
+    metrics.observe_worker(services().policy, services().verifier, services().broker_hashing)
     return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import string
 import threading
 import unicodedata
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,13 @@ import bcrypt
 from authsvc.errors import Busy, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from authsvc.hashing import HashingPool
 
 MAX_BYTES = 72
+_RANDOM_CHARACTERS = 17
 
 _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "lower": ("lower-case letter", lambda char: unicodedata.category(char) == "Ll"),
@@ -49,12 +53,34 @@ class PasswordPolicy:
             raise invalid("password", f"must have at least {self.min} characters")
         if "\0" in password:
             raise invalid("password", "must not contain a NUL character")
-        if len(password.encode()) > MAX_BYTES:
+        if len(_encoded(password)) > MAX_BYTES:
             raise invalid("password", f"must be at most {MAX_BYTES} bytes in UTF-8")
         for name, (words, belongs) in _CLASSES.items():
             needed: int = getattr(self, name)
             if sum(map(belongs, password)) < needed:
                 raise invalid("password", f"must have at least {needed} {words}{'s' * (needed > 1)}")
+
+
+def generate(policy: PasswordPolicy) -> str:
+    """Return a random password that satisfies the policy, of 96 bits or more."""
+    needed = {
+        string.ascii_lowercase: policy.lower,
+        string.ascii_uppercase: policy.upper,
+        string.digits: policy.numeric,
+        "-_.+": policy.symbol,
+    }
+    characters = [secrets.choice(alphabet) for alphabet, count in needed.items() for _ in range(count)]
+    alphabet = string.ascii_letters + string.digits
+    characters += [secrets.choice(alphabet) for _ in range(max(_RANDOM_CHARACTERS, policy.min) - len(characters))]
+    secrets.SystemRandom().shuffle(characters)
+    return "".join(characters)
+
+
+def _encoded(password: str) -> bytes:
+    try:
+        return password.encode()
+    except UnicodeEncodeError:
+        raise invalid("password", "must be valid Unicode") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +89,16 @@ class PasswordHasher:
 
     policy: PasswordPolicy
     cost: int
+    pool: HashingPool
 
     def hash(self, password: str) -> str:
-        """Return the bcrypt hash of a password that the policy accepts; `InvalidInput` otherwise."""
+        """Return the bcrypt hash of a password that the policy accepts; `InvalidInput` otherwise, or `Busy`."""
         self.policy.check(password)
-        return bcrypt.hashpw(password.encode(), bcrypt.gensalt(self.cost)).decode()
+        return self.pool.run(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self.cost)).decode())
 
 
 class Verdict(Enum):
-    """What is known of an offered password. `BUSY`: nothing, since every hashing slot stayed taken."""
+    """What is known of an offered password. `BUSY`: nothing, since too much hashing was under way."""
 
     RIGHT = auto()
     WRONG = auto()
@@ -80,31 +107,33 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class VerifierCounters:
-    """What the verifier did since the process started; `waiting` is the queue for a hashing slot now."""
+    """What was answered from memory, by a hash, and not at all, since the process started."""
 
     hits: int = 0
     misses: int = 0
     busy: int = 0
-    waiting: int = 0
 
 
 class PasswordVerifier:
     """Checks offered passwords against stored hashes, remembering what a hash was already spent on.
 
-    Of a password that proved right, a keyed digest stays in memory (the key lives and dies with the process):
-    the same one is accepted and any other refused in microseconds. Of wrong ones the latest few are remembered,
-    so that a misconfigured device in its retry loop costs one hash, not one an attempt. An entry counts
-    only together with the stored hash it was proved against, so a changed password is in force at once.
+    Of a password that proved right, a keyed digest stays in memory (the key lives and dies with the process): the
+    same one is accepted and any other refused in microseconds. Of wrong ones the latest few are remembered, so that
+    a misconfigured device in its retry loop costs one hash, not one an attempt. An entry counts only together with
+    the stored hash it was proved against, so a changed password is in force at once.
+
+    Brokers and the API hash in pools of their own, so that neither waits for the other's queue.
     """
 
-    def __init__(self, slots: int, max_entries: int, cost: int, patience: float = 2.0) -> None:
+    def __init__(self, brokers: HashingPool, api: HashingPool, max_entries: int, cost: int) -> None:
         self.counters = VerifierCounters()
         self._key = secrets.token_bytes(32)
-        self._slots = threading.BoundedSemaphore(slots)
-        self._patience = patience
+        self._brokers = brokers
+        self._api = api
         self._max_entries = max_entries
         self._right: dict[str, tuple[str, bytes]] = {}
         self._wrong: dict[tuple[str, bytes], None] = {}
+        self._running: dict[str, tuple[str, bytes, Future[Verdict]]] = {}
         self._lock = threading.Lock()
         self._nobodys_hash = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)).decode()
 
@@ -113,8 +142,21 @@ class PasswordVerifier:
         """How many verified credentials are remembered."""
         return len(self._right)
 
+    def begin(self, username: str, password: str, stored_hash: str) -> Verdict | Future[Verdict]:
+        """Say at once whether the password is right, or begin to find out, for a broker that must not be kept waiting.
+
+        The hash runs on behind whoever gives up waiting for it, and is remembered. One at a time for each username: an
+        attacker who knows a name can fill no queue with guesses, and is told `BUSY`.
+        """
+        secret = password.encode("utf-8", "surrogatepass")
+        if len(secret) > MAX_BYTES:
+            return Verdict.WRONG
+        digest = hmac.digest(self._key, secret, hashlib.sha256)
+        remembered = self._recall(username, stored_hash, digest)
+        return remembered or self._begin_hash(username, secret, stored_hash, digest)
+
     def verify(self, username: str, password: str, stored_hash: str) -> Verdict:
-        """Say whether the password belongs to the stored hash of that user."""
+        """Say whether the password belongs to the stored hash, waiting for as long as it takes; for the API."""
         secret = password.encode("utf-8", "surrogatepass")
         if len(secret) > MAX_BYTES:
             return Verdict.WRONG
@@ -122,57 +164,57 @@ class PasswordVerifier:
         remembered = self._recall(username, stored_hash, digest)
         if remembered is not None:
             return remembered
-        matched = self._spend_a_hash(secret, stored_hash)
-        if matched is None:
+        try:
+            return self._api.run(lambda: self._spend_a_hash(username, secret, stored_hash, digest))
+        except Busy:
+            self.counters.busy += 1
             return Verdict.BUSY
-        self._remember(username, stored_hash, digest, matched=matched)
-        return Verdict.RIGHT if matched else Verdict.WRONG
 
     def verify_nobody(self, password: str) -> Verdict:
         """Take as long as a wrong password takes, for a caller who must not learn that the name is unknown."""
         secret = password.encode("utf-8", "surrogatepass")[:MAX_BYTES]
-        return Verdict.BUSY if self._spend_a_hash(secret, self._nobodys_hash) is None else Verdict.WRONG
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the places in which hashing may run; `Busy` when none comes free in time."""
-        with self._lock:
-            self.counters.waiting += 1
-        got_slot = self._slots.acquire(timeout=self._patience)
-        with self._lock:
-            self.counters.waiting -= 1
-            self.counters.busy += not got_slot
-        if not got_slot:
-            raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
         try:
-            yield
-        finally:
-            self._slots.release()
+            self._api.run(lambda: bcrypt.checkpw(secret, self._nobodys_hash.encode()))
+        except Busy:
+            return Verdict.BUSY
+        return Verdict.WRONG
 
     def _recall(self, username: str, stored_hash: str, digest: bytes) -> Verdict | None:
         proven_hash, proven_digest = self._right.get(username, ("", b""))
-        with self._lock:
-            if proven_hash == stored_hash:
-                self.counters.hits += 1
-                return Verdict.RIGHT if hmac.compare_digest(proven_digest, digest) else Verdict.WRONG
-            if (stored_hash, digest) in self._wrong:
-                self.counters.hits += 1
-                return Verdict.WRONG
-            self.counters.misses += 1
-            return None
+        if proven_hash == stored_hash:
+            self.counters.hits += 1
+            return Verdict.RIGHT if hmac.compare_digest(proven_digest, digest) else Verdict.WRONG
+        if (stored_hash, digest) in self._wrong:
+            self.counters.hits += 1
+            return Verdict.WRONG
+        return None
 
-    def _spend_a_hash(self, secret: bytes, stored_hash: str) -> bool | None:
-        """Return whether they match, or None when no slot came free in time. bcrypt releases the GIL meanwhile."""
+    def _begin_hash(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Verdict | Future[Verdict]:
+        with self._lock:
+            running = self._running.get(username)
+            if running and running[:2] == (stored_hash, digest):
+                return running[2]
+            future = None if running else self._submit(username, secret, stored_hash, digest)
+            if future is None:
+                self.counters.busy += 1
+                return Verdict.BUSY
+            self._running[username] = (stored_hash, digest, future)
+        future.add_done_callback(lambda _: self._running.pop(username, None))
+        return future
+
+    def _submit(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Future[Verdict] | None:
         try:
-            with self.slot():
-                return bcrypt.checkpw(secret, stored_hash.encode())
+            return self._brokers.submit(lambda: self._spend_a_hash(username, secret, stored_hash, digest))
         except Busy:
             return None
-        except ValueError:  # a damaged hash matches nothing
-            return False
 
-    def _remember(self, username: str, stored_hash: str, digest: bytes, *, matched: bool) -> None:
+    def _spend_a_hash(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Verdict:
+        try:
+            matched = bcrypt.checkpw(secret, stored_hash.encode())  # without the GIL
+        except ValueError:  # a damaged hash matches nothing
+            matched = False
         with self._lock:
+            self.counters.misses += 1
             if matched:
                 self._right.pop(username, None)
                 self._right[username] = (stored_hash, digest)
@@ -180,6 +222,7 @@ class PasswordVerifier:
             else:
                 self._wrong[(stored_hash, digest)] = None
                 _drop_oldest(self._wrong, min(self._max_entries, 1000))
+        return Verdict.RIGHT if matched else Verdict.WRONG
 
 
 def _drop_oldest(entries: dict[Any, Any], keep: int) -> None:

@@ -5,7 +5,7 @@ MQTT topics and HTTP paths go through the same code: a path is a topic whose lev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,12 +52,16 @@ class Permission:
     operation: Operation
     resource: str
     effect: Effect = Effect.ALLOW
-    levels: topics.Levels = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.context is Context.HTTP and not self.resource.startswith("/"):
             raise invalid("resource", "an http permission names a path, as in /api/users/#")
-        object.__setattr__(self, "levels", topics.validate_rule(self.resource))
+        topics.validate_rule(self.resource)
+
+    @property
+    def levels(self) -> topics.Levels:
+        """The resource, split; made anew each time, since a large snapshot would hold millions of them."""
+        return topics.split(self.resource)
 
     def speaks_of(self, context: Context, operation: Operation) -> bool:
         """Say whether the rule is about this kind of access at all."""
@@ -91,11 +95,12 @@ def decide(rules: Iterable[Rule], request: Request) -> Decision:
     for permission, role in rules:
         if not permission.speaks_of(request.context, request.operation):
             continue
-        if topics.levels_cover(permission.levels, request.levels, request.identity):
+        levels = permission.levels
+        if topics.levels_cover(levels, request.levels, request.identity):
             if permission.effect is Effect.DENY:
                 return Denied(Reason.DENIED_BY_PERMISSION, permission, role)
             allowed = allowed or Allowed(Reason.PERMISSION, permission, role)
-        elif request.shared and _denies_part(permission, request):
+        elif request.shared and permission.effect is Effect.DENY and _overlaps(levels, request):
             return Denied(Reason.SHARE_REACHES_DENIED, permission, role)
     return allowed or Denied(Reason.NO_PERMISSION)
 
@@ -110,13 +115,13 @@ def first_beyond(held: Sequence[Rule], given: Iterable[Permission], identity: to
         if permission.effect is Effect.DENY:
             continue
         for operation in permission.operation.parts:
-            request = Request(permission.context, operation, permission.levels, identity, shared=True)
+            # To whom %u and %c will refer is not known yet: it could be anybody.
+            levels = tuple("+" if level in ("%u", "%c") else level for level in permission.levels)
+            request = Request(permission.context, operation, levels, identity, shared=True)
             if not decide(held, request):
                 return permission
     return None
 
 
-def _denies_part(permission: Permission, request: Request) -> bool:
-    return permission.effect is Effect.DENY and topics.levels_overlap(
-        permission.levels, request.levels, request.identity
-    )
+def _overlaps(levels: topics.Levels, request: Request) -> bool:
+    return topics.levels_overlap(levels, request.levels, request.identity)

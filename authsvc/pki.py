@@ -1,4 +1,4 @@
-"""The certificate authority: what a certificate of ours says is decided here and nowhere else.
+"""The certificate authority: what a certificate and a revocation list of ours say is decided here and nowhere else.
 
 Bytes in, bytes out: PEM goes in and comes out, keys and clocks are handed over by the caller. From a certificate
 signing request (RFC 2986) only the public key is used, after its self-signature was checked; subject, validity, usages
@@ -7,46 +7,51 @@ and extensions are ours (RFC 5280).
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authsvc.errors import InvalidInput, invalid
+from authsvc.errors import invalid
+from authsvc.signing_requests import fingerprint_of
 
-MAX_CSR_BYTES = 16 * 1024
-_BACKDATED = timedelta(minutes=5)
-_CURVES = ("secp256r1", "secp384r1")
-_RSA_BITS = range(2048, 4097)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-ClientKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+    from authsvc.signing_requests import ClientKey
+
+BACKDATED = timedelta(minutes=5)
+"""Devices' clocks are late now and then."""
+
+_KEY_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class SigningRequest:
-    """A certificate signing request that was checked: who it names, and the key its sender holds."""
+class Revocation(StrEnum):
+    """Why a certificate is no longer good: those reasons of RFC 5280 section 5.3.1 that such an authority can give."""
 
-    common_name: str
-    public_key: ClientKey
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the public key (SubjectPublicKeyInfo, DER), in hexadecimal: what identifies the key's holder."""
-        return hashlib.sha256(_spki(self.public_key)).hexdigest()
-
-    @property
-    def public_key_pem(self) -> str:
-        """The public key as PEM, which is all that needs to be kept of a request."""
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return self.public_key.public_bytes(serialization.Encoding.PEM, form).decode()
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "keyCompromise"
+    AFFILIATION_CHANGED = "affiliationChanged"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessationOfOperation"
+    CERTIFICATE_HOLD = "certificateHold"
+    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,47 +60,74 @@ class IssuedCertificate:
 
     serial: str
     certificate: str
+    fingerprint: str
     not_before: datetime
     not_after: datetime
+
+
+class Entry(NamedTuple):
+    """A line of a revocation list."""
+
+    serial: str
+    revoked_at: datetime
+    reason: Revocation
 
 
 class CertificateAuthority:
     """A key and the certificate that goes with it."""
 
     def __init__(self, certificate_pem: str, key_pem: str, passphrase: str | None = None) -> None:
-        self._certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-        key = serialization.load_pem_private_key(key_pem.encode(), passphrase.encode() if passphrase else None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise TypeError("the authority's key must be an elliptic curve key")
-        self._key = key
         self.certificate_pem = certificate_pem
+        self.certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        self._key = _load_key(key_pem, passphrase)
 
     def __repr__(self) -> str:
-        return f"CertificateAuthority({self._certificate.subject.rfc4514_string()})"
+        return f"CertificateAuthority({self.certificate.subject.rfc4514_string()!r})"
 
     def sign(self, username: str, key: ClientKey, now: datetime, days: int) -> IssuedCertificate:
         """Return a client certificate for the key: Common Name = username, client authentication and nothing else."""
         now = now.replace(microsecond=0)
-        not_before = now - _BACKDATED  # devices' clocks are late now and then
-        not_after = min(now + timedelta(days=days), self._certificate.not_valid_after_utc)
+        not_before = now - BACKDATED
+        not_after = min(now + timedelta(days=days), self.certificate.not_valid_after_utc)
         serial = secrets.randbits(128) or 1
-        issuer_key = self._key.public_key()
         certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(username))
-            .issuer_name(self._certificate.subject)
+            .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(serial)
             .not_valid_before(not_before)
             .not_valid_after(not_after)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(_key_usage("digital_signature"), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return IssuedCertificate(f"{serial:x}", _pem(certificate), not_before, not_after)
+        return IssuedCertificate(f"{serial:x}", pem_of(certificate), fingerprint_of(key), not_before, not_after)
+
+    def revocation_list(self, entries: Iterable[Entry], number: int, now: datetime, next_update: datetime) -> str:
+        """Return a signed revocation list of these entries as PEM (RFC 5280 section 5)."""
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - BACKDATED)
+            .next_update(next_update)
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .add_extension(self._key_identifier(), critical=False)
+        )
+        for entry in entries:
+            builder = builder.add_revoked_certificate(_revoked(entry))
+        signed = builder.sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+    def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        try:
+            own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except x509.ExtensionNotFound:
+            return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def new_authority(common_name: str, now: datetime, days: int, passphrase: str | None) -> tuple[str, str]:
@@ -107,85 +139,113 @@ def new_authority(common_name: str, now: datetime, days: int, passphrase: str | 
         .subject_name(_name(common_name))
         .issuer_name(_name(common_name))
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATED)
+        .serial_number(secrets.randbits(128) or 1)
+        .not_valid_before(now - BACKDATED)
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+    return pem_of(certificate), encrypt_key(key, passphrase)
+
+
+def check_imported(
+    certificate_pem: str, chain_pem: str, key_pem: str, given_passphrase: str | None, now: datetime
+) -> None:
+    """Raise `InvalidInput` unless the certificate may sign for clients, the key is its own, and the chain leads on."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        chain = x509.load_pem_x509_certificates(chain_pem.encode()) if chain_pem.strip() else []
+    except ValueError:
+        raise invalid("certificate", "must be PEM, and so must its chain") from None
+    key = _load_key(key_pem, given_passphrase)
+    if certificate.public_key() != key.public_key():
+        raise invalid("key", "does not belong to the certificate")
+    if not _may_sign(certificate):
+        raise invalid("certificate", "must be that of a certificate authority (CA:TRUE, keyCertSign and cRLSign)")
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        raise invalid("certificate", "is not valid at this time")
+    for issued, issuer in zip([certificate, *chain], chain, strict=False):
+        try:
+            issued.verify_directly_issued_by(issuer)
+        except Exception:  # noqa: BLE001 - whatever the reason, it does not lead on
+            raise invalid("chain", "must lead from the certificate to its root, each signed by the next") from None
+
+
+def encrypt_key(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: str | None) -> str:
+    """Return an authority's key as PEM, encrypted if there is a passphrase."""
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase.encode())
-    key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    return _pem(certificate), key_pem.decode()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
 
 
-def read_signing_request(text: str, username: str) -> SigningRequest:
-    """Check a signing request (PEM, or Base64 of PEM) for that username; raise `InvalidInput` for `csr` otherwise."""
+def reencrypt_key(key_pem: str, given_passphrase: str | None, own_passphrase: str | None) -> str:
+    """Return an imported key under our own passphrase instead of the one it came with."""
+    return encrypt_key(_load_key(key_pem, given_passphrase), own_passphrase)
+
+
+def read_certificate(pem: str) -> x509.Certificate:
+    """Return a certificate of ours from its PEM."""
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def pem_of(certificate: x509.Certificate) -> str:
+    """Return a certificate as PEM."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def common_name_of(certificate: x509.Certificate) -> str:
+    """Return the one Common Name; `ValueError` if there is not exactly one."""
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(name.value)
+
+
+def _load_key(key_pem: str, passphrase: str | None) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
     try:
-        request = x509.load_pem_x509_csr(_pem_bytes(text))
-        sound = request.is_signature_valid
-        names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        key = request.public_key()
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        raise invalid("csr", "must be a certificate signing request as PEM, or Base64 of PEM") from None
-    if not sound:
-        raise invalid("csr", "is not signed by the key it names")
-    if len(names) != 1 or not names[0].value or names[0].value != username:
-        raise invalid("csr", "must have exactly one Common Name, equal to username")
-    return SigningRequest(username, _strong(key))
+        key = serialization.load_pem_private_key(key_pem.encode(), passphrase.encode() if passphrase else None)
+    except (ValueError, TypeError):
+        raise invalid("key", "cannot be read; is the passphrase (AUTHSVC_CA_KEY_PASSPHRASE) right?") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise invalid("key", "must be an elliptic curve or RSA key")
+    return key
 
 
-def read_public_key(pem: str) -> ClientKey:
-    """Return a key that `SigningRequest.public_key_pem` wrote."""
-    return _strong(serialization.load_pem_public_key(pem.encode()))
-
-
-def _strong(key: object) -> ClientKey:
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
-        return key
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
-        return key
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return key
-    raise invalid("csr", "must hold a P-256, P-384, Ed25519 or RSA key of 2048 to 4096 bits")
-
-
-def _pem_bytes(text: str) -> bytes:
-    if len(text) > MAX_CSR_BYTES:
-        raise invalid("csr", f"must be at most {MAX_CSR_BYTES} characters")
-    if text.lstrip().startswith("-----BEGIN"):
-        return text.encode()
+def _may_sign(certificate: x509.Certificate) -> bool:
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput(*invalid("csr", "must be PEM, or Base64 of PEM").errors) from None
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return False
+    return constraints.ca and usage.key_cert_sign and usage.crl_sign
+
+
+def _revoked(entry: Entry) -> x509.RevokedCertificate:
+    builder = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(int(entry.serial, 16))
+        .revocation_date(entry.revoked_at.replace(microsecond=0))
+    )
+    if entry.reason is not Revocation.UNSPECIFIED:  # which RFC 5280 wants left out
+        reason = x509.CRLReason(_FLAGS[entry.reason])
+        builder = builder.add_extension(reason, critical=False)
+    return builder.build()
+
+
+_FLAGS = {
+    Revocation.KEY_COMPROMISE: x509.ReasonFlags.key_compromise,
+    Revocation.AFFILIATION_CHANGED: x509.ReasonFlags.affiliation_changed,
+    Revocation.SUPERSEDED: x509.ReasonFlags.superseded,
+    Revocation.CESSATION_OF_OPERATION: x509.ReasonFlags.cessation_of_operation,
+    Revocation.CERTIFICATE_HOLD: x509.ReasonFlags.certificate_hold,
+    Revocation.PRIVILEGE_WITHDRAWN: x509.ReasonFlags.privilege_withdrawn,
+}
 
 
 def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _key_usage(**granted: bool) -> x509.KeyUsage:
-    every = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{usage: granted.get(usage, False) for usage in every})
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _spki(key: ClientKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+def _key_usage(*granted: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in granted for usage in _KEY_USAGES})

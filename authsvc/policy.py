@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from authsvc import stored
 from authsvc.snapshot import Snapshot
 from authsvc.storage.changes import Change, Kind, changes_since, current_version
-from authsvc.storage.database import session
+from authsvc.storage.database import reading, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,8 @@ class Policy:
             asked_at = time.monotonic()
             version = current_version()
             if version != self.snapshot.version:
-                self._move_to(version)
+                with reading():
+                    self._move_to(current_version())
             self._refreshed_at = asked_at
 
     def _move_to(self, version: int) -> None:
@@ -67,7 +68,7 @@ class Policy:
 
 def snapshot_of(username: str) -> Snapshot:
     """Return a snapshot of one user and its roles, for a question asked outside the service; it may be empty."""
-    with session():
+    with reading():
         version = current_version()
         users = stored.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
@@ -75,7 +76,6 @@ def snapshot_of(username: str) -> Snapshot:
 
 
 def _load(version: int) -> Snapshot:
-    # The version was read before the rest: what changes meanwhile is announced again by a later one.
     return Snapshot(
         users=stored.user_policies(None, datetime.now(UTC)),
         roles=stored.role_permissions(None),

@@ -13,9 +13,8 @@ from authsvc import first_start, logs
 from authsvc.errors import SettingsError
 
 if TYPE_CHECKING:
-    from flask_openapi3.openapi import OpenAPI
-
     from authsvc.background import Background
+    from authsvc.front import Front
     from authsvc.settings import Settings
 
 log = structlog.get_logger()
@@ -54,29 +53,30 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         options: dict[str, Any] = {
             "bind": settings.bind,
-            "worker_class": "gthread",
+            "worker_class": "asgi",
             "workers": settings.workers,
-            "threads": settings.threads,
             "keepalive": _KEEP_ALIVE_SECONDS,
             "proc_name": "authsvc",
             "control_socket_disable": True,
-            "logconfig_dict": logs.logging_config(settings.log_level),
+            "logger_class": logs.GunicornLogger,
             "worker_exit": self._stop_worker,
             "child_exit": _forget_worker,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> OpenAPI:
+    def load(self) -> Front:
         """Make the app; gunicorn calls this in each worker, after the fork."""
         from authsvc.app import BACKGROUND, create_app
+        from authsvc.edge import EXTENSION
+        from authsvc.front import Front
 
         first_start.open_database(self._settings)
         app = create_app(self._settings)
         self._background = app.extensions[BACKGROUND]
         for thread in self._background:
             thread.start()
-        return app
+        return Front(app.extensions[EXTENSION].webhooks, app, self._settings.threads)
 
     def _stop_worker(self, _arbiter: object, _worker: object) -> None:
         for thread in self._background:

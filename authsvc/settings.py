@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "AUTHSVC_"
-SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE")
+SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-_BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>\d{1,5})")
+_BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,19 @@ class Settings:
     workers: int = 1
     threads: int = 16
     hash_workers: int = 2
+    hash_queue: int = 10_000
+    connect_budget_ms: int = 200
     credential_cache_entries: int = 100_000
+    answer_cache_entries: int = 50_000
     policy_poll_ms: int = 200
     log_level: str = "info"
     ca_key_passphrase: str | None = None
     certificate_days: int = 365
+    crl_days: int = 7
+    renewal_overlap_hours: int = 24
+    broker_url: str | None = None
+    broker_ca_file: str | None = None
+    mutual_tls: bool = False
     registry_capture_while_locked: bool = True
     registry_pending_ttl_hours: int = 24
     registry_max_pending: int = 1000
@@ -57,7 +66,12 @@ class Settings:
     @property
     def binds_loopback_only(self) -> bool:
         """Whether nobody but this machine can connect."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -75,11 +89,19 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         workers=values.number("WORKERS", 1, 1, 64),
         threads=values.number("THREADS", 16, 2, 256),
         hash_workers=values.number("HASH_WORKERS", os.cpu_count() or 1, 1, 64),
+        hash_queue=values.number("HASH_QUEUE", 10_000, 1, 1_000_000),
+        connect_budget_ms=values.number("CONNECT_BUDGET_MS", 200, 0, 4000),
         credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
+        answer_cache_entries=values.number("ANSWER_CACHE_ENTRIES", 50_000, 1, 10_000_000),
         policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
         ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),
         certificate_days=values.number("CERTIFICATE_DAYS", 365, 1, 3650),
+        crl_days=values.number("CRL_DAYS", 7, 1, 365),
+        renewal_overlap_hours=values.number("RENEWAL_OVERLAP_HOURS", 24, 0, 8760),
+        broker_url=values.optional("BROKER_URL"),
+        broker_ca_file=values.optional("BROKER_CA_FILE"),
+        mutual_tls=values.choice("MUTUAL_TLS", "no", ("yes", "no")) == "yes",
         registry_capture_while_locked=values.flag("REGISTRY_CAPTURE_WHILE_LOCKED", default=True),
         registry_pending_ttl_hours=values.number("REGISTRY_PENDING_TTL_HOURS", 24, 1, 8760),
         registry_max_pending=values.number("REGISTRY_MAX_PENDING", 1000, 1, 100_000),
@@ -87,6 +109,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         registry_max_request_bytes=values.number("REGISTRY_MAX_REQUEST_BYTES", 65_536, 1024, 4_194_304),
     )
     _check_database_url(settings.database_url)
+    _check_broker_url(settings.broker_url)
     return settings
 
 
@@ -141,7 +164,7 @@ class _Values:
         known = [field.name for field in fields(PasswordPolicy)]
         try:
             given: Any = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             _refuse(name, "must be a JSON object")
         if not isinstance(given, dict) or not set(given) <= set(known):
             _refuse(name, f"must be a JSON object with {', '.join(known)}")
@@ -179,6 +202,11 @@ def _secret_from_file(variable: str, path: Path) -> str:
 def _check_database_url(url: str) -> None:
     if not re.match(r"sqlite:///.|postgres(ql)?://.", url):
         _refuse("DATABASE_URL", "must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _check_broker_url(url: str | None) -> None:
+    if url is not None and not re.fullmatch(r"mqtts?://[^:@/\s]+:[^@/\s]+@[^@/\s]+", url):
+        _refuse("BROKER_URL", "must be mqtt://USER:PASSWORD@HOST[:PORT] or mqtts://...")
 
 
 def _refuse(name: str, what: str) -> NoReturn:

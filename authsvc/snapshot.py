@@ -12,10 +12,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from authsvc.permissions import Permission, Rule
+from authsvc.permissions import Permission, Request, Rule
+from authsvc.rule_index import FEW, RuleIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from authsvc.tokens import SigningKey
@@ -56,11 +57,34 @@ class Snapshot:
     roles: dict[str, tuple[Permission, ...]] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     version: int = 0
+    _indexes: dict[tuple[str, str], tuple[tuple[Permission, ...], RuleIndex]] = field(default_factory=dict)
 
-    def rules_of(self, user: UserPolicy) -> Iterator[Rule]:
-        """Yield the user's own permissions, then those of its roles, each with the role it came through."""
-        for permission in user.permissions:
-            yield Rule(permission, None)
+    def rules_of(self, user: UserPolicy) -> list[Rule]:
+        """Return the user's own permissions, then those of its roles, each with the role it came through."""
+        rules = [Rule(permission, None) for permission in user.permissions]
         for role in user.roles:
-            for permission in self.roles.get(role, ()):
-                yield Rule(permission, role)
+            rules += [Rule(permission, role) for permission in self.roles.get(role, ())]
+        return rules
+
+    def rules_for(self, user: UserPolicy, request: Request) -> list[Rule]:
+        """Return those of the user's rules that can matter to a request, and maybe some that cannot."""
+        if request.shared:
+            return self.rules_of(user)  # where a rule that merely overlaps matters too
+        rules = [
+            Rule(permission, None) for permission in self._narrowed("user", user.username, user.permissions, request)
+        ]
+        for role in user.roles:
+            narrowed = self._narrowed("role", role, self.roles.get(role, ()), request)
+            rules += [Rule(permission, role) for permission in narrowed]
+        return rules
+
+    def _narrowed(
+        self, kind: str, name: str, permissions: tuple[Permission, ...], request: Request
+    ) -> Iterable[Permission]:
+        if len(permissions) <= FEW:
+            return permissions
+        indexed, index = self._indexes.get((kind, name), ((), None))
+        if index is None or indexed is not permissions:
+            index = RuleIndex(permissions)
+            self._indexes[kind, name] = (permissions, index)
+        return index.candidates(request.levels)

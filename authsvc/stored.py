@@ -47,7 +47,7 @@ def signing_keys() -> dict[str, SigningKey]:
 
 
 # One device is much like the next: equal permissions share one object, which is most of a large snapshot.
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4096)
 def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
     """Return the permission that these stored words spell."""
     return Permission(Context(context), Operation(operation), resource, Effect(effect))
@@ -58,7 +58,7 @@ def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> di
     row = PermissionRow
     query = row.select(column, row.context, row.operation, row.resource, row.effect).join(owner.model)
     found: dict[int, list[Permission]] = defaultdict(list)
-    for owner_id, *words in _chosen(query, chosen).order_by(row.id).tuples():
+    for owner_id, *words in _chosen(query, chosen).order_by(row.id).tuples().iterator():
         found[owner_id].append(permission(*words))
     return {owner_id: tuple(permissions) for owner_id, permissions in found.items()}
 
@@ -67,7 +67,7 @@ def role_names(chosen: Any) -> dict[int, tuple[str, ...]]:
     """Return the names of users' roles by user id, sorted."""
     query = UserRole.select(UserRole.user, Role.name).join(Role).switch(UserRole).join(User)
     found: dict[int, list[str]] = defaultdict(list)
-    for user_id, name in _chosen(query, chosen).order_by(Role.name).tuples():
+    for user_id, name in _chosen(query, chosen).order_by(Role.name).tuples().iterator():
         found[user_id].append(name)
     return {user_id: tuple(names) for user_id, names in found.items()}
 
@@ -102,16 +102,17 @@ def _role_permissions(chosen: Any) -> dict[str, tuple[Permission, ...]]:
 def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:
     query = Token.select(Token.user, Token.digest, Token.expires_at).join(User).where(Token.expires_at > now)
     found: dict[int, dict[str, datetime]] = defaultdict(dict)
-    for user_id, digest, expires_at in _chosen(query, chosen).tuples():
+    for user_id, digest, expires_at in _chosen(query, chosen).tuples().iterator():
         found[user_id][digest] = expires_at
     return found
 
 
 def _certificates(chosen: Any) -> dict[int, datetime]:
-    query = Certificate.select(Certificate.user, Certificate.not_after).join(User)
+    query = Certificate.select(Certificate.user, Certificate.not_after, Certificate.revoked_at).join(User)
     until: dict[int, datetime] = {}
-    for user_id, not_after in _chosen(query, chosen).tuples():
-        until[user_id] = max(not_after, until.get(user_id, not_after))
+    for user_id, not_after, revoked_at in _chosen(query, chosen).tuples().iterator():
+        end = min(not_after, revoked_at or not_after)
+        until[user_id] = max(end, until.get(user_id, end))
     return until
 
 

@@ -13,7 +13,6 @@ compared after splitting and never substituted into text, so no name can add a l
 
 from __future__ import annotations
 
-from sys import intern
 from typing import NamedTuple
 
 from authsvc.errors import InvalidInput, invalid
@@ -100,6 +99,11 @@ def covers(rule_filter: str, requested_filter: str, identity: Identity = Identit
     return levels_cover(rule, requested, identity)
 
 
+def split(text: str) -> Levels:
+    """Return the levels of a topic, topic filter or rule that was validated before."""
+    return tuple(text.split("/"))
+
+
 def levels_cover(rule: Levels, requested: Levels, identity: Identity) -> bool:
     """`covers` for levels that were validated before; a topic's levels make it `matches`."""
     # Wildcards, %u and %c never reach a topic that begins with $: only a rule that spells the $ does.
@@ -156,10 +160,10 @@ def _split(text: str, field: str) -> Levels:
         raise invalid(field, "must be valid Unicode") from None
     if size > MAX_BYTES:
         raise invalid(field, f"must be at most {MAX_BYTES} bytes")
-    levels = text.split("/")
+    levels = split(text)
     if len(levels) > MAX_LEVELS:
         raise invalid(field, f"must have at most {MAX_LEVELS} levels")
-    return tuple(map(intern, levels))
+    return levels
 
 
 def _check_wildcards(levels: Levels, field: str) -> None:

@@ -6,21 +6,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc import audit, roles, stored
+from authsvc import audit, certificates, roles, sessions, stored
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
-from authsvc.snapshot import GrantType
+from authsvc.permissions import Context, Operation, Request, decide
+from authsvc.pki import Revocation
+from authsvc.snapshot import GrantType, Snapshot
 from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
+from authsvc.topics import Identity, split
 from authsvc.usernames import validate_username
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from authsvc.actors import Actor
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
     from authsvc.permissions import Permission
+    from authsvc.signing_requests import ClientKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
     password_hash = _hash(changes, hasher)
     with policy_change() as announce:
         row = _row(username)
-        before = _record(row)
+        before, was_administrator = _record(row), _administers(username)
         actor.must_hold(_rights(row))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
@@ -85,7 +90,10 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         row.updated_at = datetime.now(UTC)
         row.save()
         after = _rewrite_rights(actor, row, changes)
-        _keep_an_administrator(before)
+        _keep_an_administrator(was_one=was_administrator)
+        cause = _ends_sessions(before, after, changes)
+        if cause:
+            sessions.order(username, cause)
         earlier, later = audit.difference(facts(before), facts(after))
         audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
         announce(Kind.USER, username)
@@ -97,11 +105,20 @@ def delete(actor: Actor, username: str) -> None:
     with policy_change() as announce:
         row = _row(username)
         actor.must_hold(_rights(row))
-        before = _record(row)
+        before, was_administrator = _record(row), _administers(username)
+        certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
+        sessions.order(username, "user removed")
         row.delete_instance()
-        _keep_an_administrator(before)
+        _keep_an_administrator(was_one=was_administrator)
         audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
         announce(Kind.USER, username)
+
+
+def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
+    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    with session():
+        actor.must_hold(_rights(_row(username)))
+    return certificates.issue(actor, username, key, issuing)
 
 
 def exists(username: str) -> bool:
@@ -169,23 +186,35 @@ def _rights(row: User) -> tuple[Permission, ...]:
     return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
 
 
-def _administers(record: UserRecord) -> bool:
-    """Whether this user could sign in with a password and mend anything."""
-    return (
-        record.enabled
-        and record.has_password
-        and roles.ADMIN in record.roles
-        and GrantType.PASSWORD in record.grant_types
-    )
+def _administers(username: str) -> bool:
+    """Whether this user could sign in with a password and mend itself, and so anything."""
+    for user in stored.user_policies([username], datetime.now(UTC)).values():
+        snapshot = Snapshot(roles=stored.role_permissions(user.roles))
+        path = split(f"/api/users/{username}")
+        request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
+        may_sign_in = user.enabled and user.password_hash is not None and GrantType.PASSWORD in user.grant_types
+        return may_sign_in and roles.ADMIN in user.roles and bool(decide(snapshot.rules_of(user), request))
+    return False
 
 
-def _keep_an_administrator(before: UserRecord) -> None:
+def _keep_an_administrator(*, was_one: bool) -> None:
     """Refuse a change that would leave nobody able to administer the service, when this user was the last who could."""
-    if not _administers(before):
+    if not was_one:
         return
-    candidates = list(User.select().join(UserRole).join(Role).where(Role.name == roles.ADMIN))
-    if not any(map(_administers, _records(candidates))):
+    candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == roles.ADMIN)
+    if not any(_administers(row.username) for row in candidates):
         raise Conflict("nobody would be left to administer this service", "last-administrator")
+
+
+def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
+    """Say why sessions that began before this change must end; None when they may go on."""
+    if before.enabled and not after.enabled:
+        return "user disabled"
+    if "password" in changes:
+        return "password changed"
+    if before.grant_types - after.grant_types:
+        return "grant type removed"
+    return None
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:

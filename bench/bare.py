@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _BODY = b'{"ok":true,"error":""}'
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Read the request and answer yes."""
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    await receive()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"22")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": _BODY})
 
 
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

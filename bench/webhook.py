@@ -93,9 +93,9 @@ def _print_table(results: dict[str, tuple[Figures, Figures]]) -> None:
 @contextmanager
 def _bare_callable() -> Iterator[int]:
     port = free_port()
-    command = [_GUNICORN, "-k", "gthread", "--threads", "16", "--keep-alive", "3600", "--no-control-socket"]
+    command = [_GUNICORN, "-k", "asgi", "--keep-alive", "3600", "--no-control-socket"]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "-b", f"127.0.0.1:{port}", "bench.bare:wsgi"], stdout=log, stderr=log)
+        process = subprocess.Popen([*command, "-b", f"127.0.0.1:{port}", "bench.bare:asgi"], stdout=log, stderr=log)
         try:
             _wait_for(f"http://127.0.0.1:{port}/")
             yield port

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from authsvc.authorities import issuing_under
 from authsvc.background import Job
-from authsvc.certificates import Issuing
 from authsvc.signals import unknown_username
-from registry import counters, decisions, views
+from registry import counters, decisions, est, views
 from registry.explicit import Explicit
 from registry.intake import Intake
 
@@ -26,7 +26,7 @@ __all__ = ["register"]
 def register(app: OpenAPI, services: Services) -> list[Job]:
     """Add the registry to the app and return the work it needs done in the background."""
     settings = services.settings
-    issuing = Issuing(settings.certificate_days, settings.ca_key_passphrase)
+    issuing = issuing_under(settings)
     intake = Intake(
         services.hasher,
         services.verifier,
@@ -44,6 +44,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
     for blueprint in views.BLUEPRINTS:
         app.register_api(blueprint)
+    app.register_blueprint(est.blueprint)
     # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
     unknown_username.connect(intake.hear, weak=False)
     return [

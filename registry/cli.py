@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from authsvc.certificates import Issuing
+from authsvc.authorities import issuing_under
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     as_json,
@@ -119,7 +119,7 @@ def grant(
     """Make users of registrations, with what is named here and nothing else."""
     given = decisions.Grant(role_names, tuple(map(parse_permission, permissions)), accept_requested)
     with opened() as settings:
-        issuing = Issuing(settings.certificate_days, settings.ca_key_passphrase)
+        issuing = issuing_under(settings)
         for registration_id in ids:
             record = decisions.grant(operator(), registration_id, given, issuing)
             click.echo(f"{record.username} granted")
@@ -161,11 +161,11 @@ def preauthorize(
     """Let names in at their first contact, also while the registry is locked; once each."""
     rules = tuple(map(parse_permission, permissions))
     advances = [preauthorizations.Advance(username, role_names, rules) for username in usernames]
-    if csv_file:
-        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"))
     with opened():
-        created = preauthorizations.create(operator(), advances)
-    click.echo(f"{len(created)} preauthorized")
+        count = len(preauthorizations.create(operator(), advances))
+        if csv_file:
+            count += preauthorizations.create_from_csv(operator(), csv_file.read_text(encoding="utf-8-sig"))
+    click.echo(f"{count} preauthorized")
 
 
 @group.group()

@@ -6,6 +6,7 @@ the command may be ended and started again at any time.
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from authsvc.errors import AuthsvcError
+from authsvc.pki import common_name_of
+from authsvc.renewals import message
+from authsvc.signing_requests import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
     from pathlib import Path
 
-KEY, CERTIFICATE, CA_CERTIFICATE = "client.key", "client.crt", "ca.crt"
+KEY, CERTIFICATE, CA_CERTIFICATE, NEXT_KEY = "client.key", "client.crt", "ca.crt", "client.next.key"
 _TIMEOUT_SECONDS = 30
 _DEFAULT_RETRY_SECONDS = 10
 _MAX_RETRY_SECONDS = 300
@@ -73,6 +78,58 @@ def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float
     raise AssertionError("the answers never end")
 
 
+def renew(enrolment: Enrolment, now: datetime) -> bool:
+    """Replace key and certificate in the directory by new ones, if it is time; say whether it was. `Refused` for a no.
+
+    The new key waits beside the current one until its certificate is there, so that nothing is lost on the way: started
+    again it goes on with the same new key.
+    """
+    directory = enrolment.directory
+    certificate = (directory / CERTIFICATE).read_text()
+    parsed = x509.load_pem_x509_certificate(certificate.encode())
+    if _finish_renewal(directory, parsed):
+        return True
+    if now < parsed.not_valid_before_utc + (parsed.not_valid_after_utc - parsed.not_valid_before_utc) * 2 / 3:
+        return False
+    body = _renewal(certificate, _key(directory), _key(directory, NEXT_KEY), now)
+    url = enrolment.server.rstrip("/") + "/api/certificates/renew"
+    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
+    try:
+        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+    except requests.RequestException as error:
+        raise Refused(f"the server does not answer: {type(error).__name__}") from None
+    answer = _json(reply)
+    if reply.status_code != 201:  # noqa: PLR2004
+        raise Refused(f"{answer.get('detail', 'refused')} ({reply.status_code})")
+    _keep(enrolment, answer)
+    return _finish_renewal(directory, x509.load_pem_x509_certificate(answer["certificate"].encode()))
+
+
+def _finish_renewal(directory: Path, certificate: x509.Certificate) -> bool:
+    """Let the new key take the place of the old once the certificate is the new one's, also after an interruption."""
+    following = directory / NEXT_KEY
+    if not following.exists() or _key(directory, NEXT_KEY).public_key() != certificate.public_key():
+        return False
+    following.replace(directory / KEY)
+    return True
+
+
+def _renewal(
+    certificate: str, current: ec.EllipticCurvePrivateKey, following: ec.EllipticCurvePrivateKey, now: datetime
+) -> dict[str, Any]:
+    parsed = x509.load_pem_x509_certificate(certificate.encode())
+    username = common_name_of(parsed)
+    time_ = now.isoformat(timespec="seconds")
+    fingerprint = fingerprint_of(following.public_key())
+    signed = current.sign(message(f"{parsed.serial_number:x}", fingerprint, time_), ec.ECDSA(hashes.SHA256()))
+    return {
+        "certificate": certificate,
+        "csr": _signing_request(username, following),
+        "time": time_,
+        "signature": base64.b64encode(signed).decode(),
+    }
+
+
 def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], float]]:
     url = enrolment.server.rstrip("/") + "/api/client-registry/register"
     verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
@@ -112,10 +169,10 @@ def _body(enrolment: Enrolment) -> dict[str, Any]:
     return body
 
 
-def _key(directory: Path) -> ec.EllipticCurvePrivateKey:
+def _key(directory: Path, name: str = KEY) -> ec.EllipticCurvePrivateKey:
     """Return the key in the directory, made now unless it is there."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / KEY
+    path = directory / name
     if not path.exists():
         key = ec.generate_private_key(ec.SECP256R1())
         form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from registry import client
 
 @click.command("register")
 @click.option("--server", required=True, metavar="URL", help="Where authsvc answers, such as https://auth.example.")
-@click.option("--username", required=True)
+@click.option("--username", help="Who the device wants to be; not needed with --renew.")
 @click.option(
     "--csr", "with_certificate", is_flag=True, help="Register for a certificate (the default without --password)."
 )
@@ -35,9 +36,10 @@ from registry import client
 @click.option(
     "--wait", type=click.FloatRange(0), metavar="SECONDS", help="Give up after so long; the default is to wait."
 )
+@click.option("--renew", is_flag=True, help="Renew the certificate in --out if it is time; for cron.")
 def command(
     server: str,
-    username: str,
+    username: str | None,
     directory: Path,
     enrolment_key_file: Path | None,
     ca_file: Path | None,
@@ -46,21 +48,28 @@ def command(
     with_certificate: bool,
     with_password: bool,
     password_stdin: bool,
+    renew: bool,
 ) -> None:
     """Ask to become a user and wait for an administrator.
 
     Writes client.key, client.crt and ca.crt, ready for `mosquitto_pub --key --cert --cafile`. May be ended and started
     again at any time; a key that is there is used and never overwritten.
     """
+    if not renew and not username:
+        raise click.UsageError("--username is needed")
     enrolment = client.Enrolment(
         server=server,
-        username=username,
+        username=username or "",
         directory=directory,
         with_certificate=with_certificate or not (with_password or password_stdin),
         password=_password(from_stdin=password_stdin) if with_password or password_stdin else None,
         enrolment_key=enrolment_key_file.read_text().strip() if enrolment_key_file else None,
         ca_file=ca_file,
     )
+    if renew:
+        renewed = client.renew(enrolment, datetime.now(UTC))
+        click.echo("renewed; restart what uses the certificate" if renewed else "not due before two thirds of its life")
+        return
     give_up_at = None if wait is None else time.monotonic() + wait
     answer = client.register(enrolment, lambda words: click.echo(words, err=True), give_up_at)
     click.echo(f"{username} may connect now")

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import audit, certificates, pki, users
+from authsvc import audit, certificates, signing_requests, users
 from authsvc.actors import SERVICE
 from authsvc.errors import AuthsvcError, Conflict
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import database_time, transaction
+from authsvc.storage.models import Role, User
 from authsvc.stored import permission
 from registry import records, states, window
 from registry.models import Registration
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from authsvc.actors import Actor
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.permissions import Permission
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
@@ -99,8 +100,9 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
     )
     record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
     if row.public_key:
-        issued = certificates.issue(actor, row.username, pki.read_public_key(row.public_key), issuing)
-        row.certificate, row.ca_certificate = issued.certificate, issued.ca_certificate
+        issued = certificates.issue(actor, row.username, signing_requests.read_public_key(row.public_key), issuing)
+        row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
+    row.user = User.get(User.username == row.username)
     _move(row, Event.GRANT, actor)
     facts = {"roles": list(record.roles), "permissions": users.facts(record)["permissions"]}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)
@@ -139,7 +141,12 @@ def _grant_types(row: Registration) -> frozenset[GrantType]:
 
 def _roles(row: Registration, given: Grant) -> tuple[str, ...]:
     requested = row.requested_roles if given.accept_requested else ()
-    return tuple(dict.fromkeys((*row.starting_roles, *given.roles, *requested)))
+    return tuple(dict.fromkeys((*existing_roles(row.starting_roles), *given.roles, *requested)))
+
+
+def existing_roles(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those roles, promised some time ago, that there still are; a role that was removed gives nothing."""
+    return tuple(name for name in names if Role.select().where(Role.name == name).exists())
 
 
 def _permissions(row: Registration, given: Grant) -> tuple[Permission, ...]:

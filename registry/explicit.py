@@ -18,9 +18,9 @@ from registry.decisions import Grant
 from registry.states import Status
 
 if TYPE_CHECKING:
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
-    from authsvc.pki import SigningRequest
+    from authsvc.signing_requests import SigningRequest
     from registry.enrolment_keys import KeyRecord
     from registry.models import Registration
     from registry.preauthorizations import AdvanceRecord
@@ -92,7 +92,7 @@ class Explicit:
         throttle.count(f"register:{application.username}", self.attempts_per_minute)
         with session():
             row = records.current(application.username)
-            if row and row.status != Status.EXPIRED:
+            if row:
                 return self._poll(row, application)
             if users.exists(application.username):
                 raise _taken()
@@ -149,8 +149,7 @@ class Explicit:
     def _claim(self, application: Application) -> records.Claim:
         password_hash = None
         if application.password is not None:
-            with self.verifier.slot():
-                password_hash = self.hasher.hash(application.password)
+            password_hash = self.hasher.hash(application.password)
         request = application.request
         return records.Claim(
             username=application.username,

@@ -16,19 +16,20 @@ import peewee
 
 from authsvc import users
 from authsvc.actors import SERVICE
-from authsvc.errors import Busy, Conflict, InvalidInput
-from authsvc.passwords import Verdict
+from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.passwords import MAX_BYTES, Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
 from registry import decisions, preauthorizations, records, window
 from registry.states import Status
 
 if TYPE_CHECKING:
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from registry.models import Registration
 
 QUEUE_SIZE = 1000
+_MAX_PASSWORDS = 3
 
 
 class Outcome(StrEnum):
@@ -46,20 +47,26 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Contact:
-    """What was heard of one username since the last drain; the password only until it is hashed."""
+    """What was heard of one username since the last drain; passwords only until they are hashed."""
 
     username: str
-    password: str = field(repr=False)
+    passwords: Counter[str] = field(default_factory=Counter, repr=False)
     client_ids: list[str] = field(default_factory=list)
     attempts: int = 0
-    conflicts: int = 0
+
+    @property
+    def password(self) -> str:
+        """The password offered first, which is the one that counts."""
+        return next(iter(self.passwords))
 
     def add(self, password: str, client_id: str) -> None:
-        """Count one more attempt; another password than the first is a conflict and is not kept."""
+        """Count one more attempt, keeping a few of what differs."""
         self.attempts += 1
-        self.conflicts += password != self.password
-        if client_id not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
-            self.client_ids.append(client_id)
+        if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
+            self.passwords[password] += 1
+        shortened = client_id[: records.MAX_CLIENT_ID_LENGTH]
+        if shortened not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
+            self.client_ids.append(shortened)
 
 
 class Intake:
@@ -91,12 +98,15 @@ class Intake:
     def hear(self, _sender: object, username: str, password: str, client_id: str) -> None:
         """Note one refused CONNECT of an unknown username, or drop it; never waits, never raises."""
         with self._lock:
+            if len(password) > MAX_BYTES:
+                self.counters[Outcome.UNUSABLE_PASSWORD] += 1
+                return
             contact = self._waiting.get(username)
             if contact is None:
                 if len(self._waiting) >= QUEUE_SIZE:
                     self.counters[Outcome.QUEUE_FULL] += 1
                     return
-                contact = self._waiting[username] = Contact(username, password)
+                contact = self._waiting[username] = Contact(username)
             contact.add(password, client_id)
 
     def drain(self) -> None:
@@ -110,12 +120,12 @@ class Intake:
         try:
             with session():
                 return self._take(contact)
-        except (peewee.PeeweeException, Busy, Conflict):
+        except (peewee.PeeweeException, AuthsvcError):
             return Outcome.FAILED
 
     def _take(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
-        if row and row.status != Status.EXPIRED:
+        if row:
             self._repeat(row, contact)
             return Outcome.REPEATED
         if users.exists(contact.username):
@@ -127,8 +137,7 @@ class Intake:
         if not advance and records.count_pending() >= self._max_pending:
             return Outcome.REGISTRY_FULL
         try:
-            with self._verifier.slot():
-                password_hash = self._hasher.hash(contact.password)
+            password_hash = self._hasher.hash(contact.password)
         except InvalidInput:
             return Outcome.UNUSABLE_PASSWORD
         return self._record(contact, password_hash, advance)
@@ -140,7 +149,7 @@ class Intake:
             password_hash=password_hash,
             client_ids=tuple(contact.client_ids),
             attempts=contact.attempts,
-            conflicts=contact.conflicts,
+            conflicts=contact.attempts - contact.passwords[contact.password],
         )
         if advance:
             with policy_change():
@@ -158,9 +167,15 @@ class Intake:
                 window.count_one()
         return Outcome.RECORDED
 
+    def _count_right(self, row: Registration, contact: Contact) -> int:
+        """Return how many attempts offered the password of the registration."""
+        for password, count in contact.passwords.items():
+            if self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "") is Verdict.RIGHT:
+                return count
+        return 0
+
     def _repeat(self, row: Registration, contact: Contact) -> None:
-        conflicts = contact.conflicts
+        conflicts = 0
         if row.password_hash and row.status == Status.PENDING:
-            verdict = self._verifier.verify(f"registration:{row.id}", contact.password, row.password_hash)
-            conflicts += verdict is Verdict.WRONG
+            conflicts = contact.attempts - self._count_right(row, contact)
         records.touch(row, contact.attempts, conflicts, tuple(contact.client_ids))

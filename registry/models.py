@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import peewee
 
-from authsvc.storage.models import JsonField, Model, Numbered, UtcDateTimeField
+from authsvc.storage.models import JsonField, Model, Numbered, User, UtcDateTimeField
 
 
 class Registration(Model):
-    """One stranger by name. `password_hash` and `public_key` are what it proved to hold; both go when it is refused."""
+    """One stranger by name. `password_hash` and `public_key` are what it proved to hold; both go when it is refused.
+
+    A granted one goes with the user that came of it.
+    """
 
     id = peewee.CharField(32, primary_key=True)
     username = peewee.CharField(64, unique=True)
+    user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE")
     kind = peewee.CharField(16)
     status = peewee.CharField(16, index=True)
     recorded_while_locked = peewee.BooleanField()

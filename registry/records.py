@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from authsvc import users
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 # Without letters and digits that are taken for one another when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 MAX_CLIENT_IDS = 10
-_MAX_CLIENT_ID_LENGTH = 200
+MAX_CLIENT_ID_LENGTH = 200
 
 
 class Kind(StrEnum):
@@ -108,11 +107,10 @@ def row_of(registration_id: str) -> Registration:
 
 
 def current(username: str) -> Registration | None:
-    """Return the registration under a name, if any; one whose user was removed since is forgotten."""
-    row: Registration | None = Registration.get_or_none(Registration.username == username)
-    if row and row.status == Status.GRANTED and not users.exists(username):
-        row.delete_instance()
-        return None
+    """Return the registration under a name that counts, if any: one that ran out is as good as none."""
+    row: Registration | None = Registration.get_or_none(
+        Registration.username == username, Registration.status != Status.EXPIRED
+    )
     return row
 
 
@@ -157,7 +155,7 @@ def touch(row: Registration, attempts: int, conflicts: int, client_ids: tuple[st
 
 def bounded_client_ids(client_ids: tuple[str, ...]) -> list[str]:
     """Return the first few different client ids, none longer than anybody would read."""
-    shortened = (client_id[:_MAX_CLIENT_ID_LENGTH] for client_id in client_ids if client_id)
+    shortened = (client_id[:MAX_CLIENT_ID_LENGTH] for client_id in client_ids if client_id)
     return list(dict.fromkeys(shortened))[:MAX_CLIENT_IDS]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flask_openapi3.models import RawModel
-from pydantic import AwareDatetime, BaseModel, Field, model_serializer, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_serializer, model_validator
 
 from authsvc.api.schemas import (
     Body,
@@ -22,7 +23,7 @@ from authsvc.api.schemas import (
     failures,
     view_permission,
 )
-from authsvc.pki import MAX_CSR_BYTES
+from authsvc.signing_requests import MAX_CHARACTERS
 from registry import window
 from registry.enrolment_keys import MAX_USES
 
@@ -33,9 +34,31 @@ if TYPE_CHECKING:
     from registry.preauthorizations import AdvanceRecord
     from registry.records import Record
 
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
 __all__ = ["PageQuery", "SearchQuery", "failures"]
 
-Expiry = Annotated[AwareDatetime | None, Field(None, strict=False, description="RFC 3339; null for never")]
+
+def _this_side_of_the_calendar(moment: datetime | None) -> datetime | None:
+    if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment
+
+
+def _not_too_deep(value: Any, levels: int = 16) -> Any:
+    """Refuse what is nested beyond reading, and beyond what can be shown again."""
+    if levels == 0:
+        raise ValueError("is nested too deeply")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _not_too_deep(each, levels - 1)
+    return value
+
+
+Expiry = Annotated[
+    AwareDatetime | None,
+    Field(None, strict=False, description="RFC 3339; null for never"),
+    AfterValidator(_this_side_of_the_calendar),
+]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]
 Roles = Annotated[list[RoleName], Field(max_length=100)]
 Permissions = Annotated[list[PermissionBody], Field(max_length=1000)]
@@ -72,8 +95,10 @@ class RegisterBody(Body):
 
     username: Username
     password: Text | None = Field(None, max_length=200)
-    csr: Text | None = Field(None, max_length=MAX_CSR_BYTES, description="PEM, or Base64 of PEM")
-    context: dict[str, Any] | None = Field(None, description="anything that helps whoever decides")
+    csr: Text | None = Field(None, max_length=MAX_CHARACTERS, description="PEM, or Base64 of PEM")
+    context: Annotated[dict[str, Any] | None, AfterValidator(_not_too_deep)] = Field(
+        None, description="anything that helps whoever decides"
+    )
     roles: Roles = []
     permissions: Permissions = []
     enrolment_key: Text | None = Field(None, max_length=200)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, current_app, request
 
-from authsvc import pki
+from authsvc import signing_requests
 from authsvc.api.schemas import noun, permissions_from, render, render_page
 from authsvc.edge import actor, public
 from authsvc.errors import AuthsvcError
@@ -17,12 +17,12 @@ from registry import counters, decisions, enrolment_keys, preauthorizations, rec
 from registry.explicit import Admitted, Application
 
 if TYPE_CHECKING:
-    from authsvc.certificates import Issuing
+    from authsvc.authorities import Issuing
     from registry.explicit import Explicit
     from registry.intake import Intake
 
 EXTENSION = "registry"
-_RETRY_SECONDS = "5"
+RETRY_SECONDS = "5"
 
 blueprint = noun("client-registry", "Strangers ask, an administrator grants")
 advance_blueprint = noun("preauthorizations", "Grants given before their names make contact")
@@ -91,7 +91,7 @@ def register(body: shapes.RegisterBody) -> tuple[dict[str, Any], int, dict[str, 
         return render(view), 201, {}
     counters.count_answer(202)
     waiting = shapes.WaitingView(id=outcome.id, pairing_code=outcome.pairing_code)
-    return render(waiting), 202, {"Retry-After": _RETRY_SECONDS}
+    return render(waiting), 202, {"Retry-After": RETRY_SECONDS}
 
 
 @blueprint.get("/client-registry/registrations", responses={200: shapes.RegistrationPage})
@@ -169,8 +169,7 @@ def create_advance(body: shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
 def upload_advances(raw: shapes.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    stored = preauthorizations.create(actor(), preauthorizations.read_csv(text))
-    return render(shapes.UploadView(created=len(stored))), 201
+    return render(shapes.UploadView(created=preauthorizations.create_from_csv(actor(), text))), 201
 
 
 @advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
@@ -207,7 +206,7 @@ def _application(body: shapes.RegisterBody) -> Application:
     return Application(
         username=body.username,
         password=body.password,
-        request=pki.read_signing_request(body.csr, body.username) if body.csr is not None else None,
+        request=signing_requests.read(body.csr, body.username) if body.csr is not None else None,
         context=body.context,
         requested_roles=tuple(body.roles),
         requested_permissions=tuple(permission_facts(permissions_from(body.permissions))),

@@ -8,7 +8,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from authsvc import audit
+from authsvc import audit, stored
 from authsvc.errors import Locked, invalid
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role
@@ -79,6 +79,7 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> State:
         raise invalid("durationSeconds", f"must be from 1 to {MAX_SECONDS}")
     with transaction():
         check_roles(limits.roles)
+        actor.must_hold([each for given in stored.role_permissions(limits.roles).values() for each in given])
         Window.update(
             unlocked_until=database_time() + timedelta(seconds=seconds),
             max_registrations=limits.max_registrations,

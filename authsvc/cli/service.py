@@ -11,8 +11,10 @@ import click
 from authsvc import backups, first_start, serve
 from authsvc.access import AccessControl, access_for
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
+from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordVerifier
 from authsvc.policy import Policy, snapshot_of
+from authsvc.sightings import Sightings
 from authsvc.storage import models as storage_models
 from authsvc.storage.database import database
 from registry import models as registry_models
@@ -62,7 +64,9 @@ def explain(username: str, operation: str, topic: str, client_id: str, *, as_jso
     with opened():
         policy = Policy()
         policy.snapshot = snapshot_of(username)
-    access = AccessControl(policy, PasswordVerifier(slots=1, max_entries=1, cost=4))
+    access = AccessControl(
+        policy, PasswordVerifier(HashingPool(1, 1), HashingPool(1, 1), max_entries=1, cost=4), Sightings()
+    )
     decision = access.may_access(username, client_id, topic, access_for(operation, topic))
     if as_json:
         print_json(_facts(decision))

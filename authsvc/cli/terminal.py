@@ -17,6 +17,7 @@ from rich.table import Table
 from authsvc import first_start, settings
 from authsvc.actors import Actor, Via
 from authsvc.errors import Conflict, InvalidInput, invalid
+from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordHasher
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.storage import schema
@@ -57,7 +58,7 @@ def operator() -> Actor:
 
 def hasher(chosen: Settings) -> PasswordHasher:
     """Return what makes stored passwords under these settings."""
-    return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost)
+    return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost, HashingPool(1, 1))
 
 
 def ask_password(*, from_stdin: bool) -> str:

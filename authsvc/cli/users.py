@@ -23,7 +23,11 @@ from authsvc.cli.terminal import (
 from authsvc.snapshot import GrantType
 
 _grant_types = click.option(
-    "--grant-type", "grant_types", multiple=True, type=click.Choice(list(GrantType)), help="May be repeated."
+    "--grant-type",
+    "grant_types",
+    multiple=True,
+    type=click.Choice([grant_type.value for grant_type in GrantType]),
+    help="May be repeated.",
 )
 _from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 

@@ -22,11 +22,12 @@ KEPT_VERSIONS = 10_000
 
 
 class Kind(StrEnum):
-    """What has an entry of its own in the policy snapshot."""
+    """What a change of policy can touch."""
 
     USER = "user"
     ROLE = "role"
     SIGNING_KEYS = "signing-keys"
+    AUTHORITY = "authority"
 
 
 class Change(NamedTuple):

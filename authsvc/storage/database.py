@@ -8,7 +8,7 @@ from a pool.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +37,9 @@ def create_file(url: str) -> None:
     """Make the SQLite file, readable by its owner alone, unless it exists; other databases make their own."""
     if url.startswith("sqlite:"):
         # The connections below open the file with mode=rw, so that a lost file is an error and not a new, empty one.
-        descriptor = os.open(_path(url), os.O_CREAT | os.O_RDWR, 0o600)
-        os.close(descriptor)
+        # One that exists is not opened here: closing it would drop the locks that this process holds on it.
+        with suppress(FileExistsError):
+            os.close(os.open(_path(url), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager
@@ -92,7 +93,14 @@ def _sqlite(url: str) -> peewee.Database:
         uri=True,
         timeout=_PATIENCE_SECONDS,
         # synchronous=FULL: an acknowledged change survives a power cut, not only a crash of this process.
-        pragmas={"journal_mode": "wal", "foreign_keys": 1, "synchronous": "FULL", "cache_size": -16_000},
+        # recursive_triggers: without it, REPLACE would get past the triggers that keep the audit trail.
+        pragmas={
+            "journal_mode": "wal",
+            "foreign_keys": 1,
+            "synchronous": "FULL",
+            "cache_size": -16_000,
+            "recursive_triggers": 1,
+        },
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import peewee
@@ -30,7 +31,12 @@ class GrantTypesField(peewee.TextField):
         return ",".join(sorted(value))
 
     def python_value(self, value: str) -> frozenset[GrantType]:
-        return frozenset(map(GrantType, value.split(","))) if value else frozenset()
+        return _grant_types(value)
+
+
+@lru_cache  # the same few sets for everybody
+def _grant_types(names: str) -> frozenset[GrantType]:
+    return frozenset(map(GrantType, names.split(","))) if names else frozenset()
 
 
 class JsonField(peewee.TextField):
@@ -162,26 +168,45 @@ class AuditEvent(Numbered):
 
 
 class Authority(Numbered):
-    """A certificate authority, certificate and key as PEM; the key is encrypted if a passphrase is set."""
+    """A certificate authority as PEM, with its latest revocation list; the key is encrypted if a passphrase is set.
+
+    `chain` leads from its certificate to a root that clients know; empty for a root of our own. `retires_at` is when
+    nobody needs to trust it any more. `crl_entries` is a digest of the list's entries, to see whether they changed.
+    """
 
     certificate = peewee.TextField()
+    chain = peewee.TextField()
     key = peewee.TextField()
     created_at = UtcDateTimeField()
+    retires_at = UtcDateTimeField(null=True)
+    crl = peewee.TextField(null=True)
+    crl_number = peewee.IntegerField(default=0)
+    crl_entries = peewee.CharField(64, default="")
+    crl_this_update = UtcDateTimeField(null=True)
+    crl_next_update = UtcDateTimeField(null=True)
+    crl_policy_version = peewee.BigIntegerField(default=0)
 
     class Meta:
         table_name = "authorities"
 
 
 class Certificate(Model):
-    """A client certificate of ours; it outlives its user, since a revocation list must still name it."""
+    """A client certificate of ours; it outlives its user, since a revocation list must still name it.
+
+    `revoked_at` may lie ahead: the old certificate of a renewed pair ends when their overlap does.
+    """
 
     serial = peewee.CharField(40, primary_key=True)
+    authority = peewee.ForeignKeyField(Authority, on_delete="RESTRICT", backref="certificates")
     user = peewee.ForeignKeyField(User, null=True, on_delete="SET NULL", backref="certificates")
     username = peewee.CharField(64, index=True)
+    fingerprint = peewee.CharField(64, index=True)
     certificate = peewee.TextField()
     not_before = UtcDateTimeField()
     not_after = UtcDateTimeField(index=True)
     created_at = UtcDateTimeField()
+    revoked_at = UtcDateTimeField(null=True, index=True)
+    reason = peewee.CharField(32, null=True)
 
     class Meta:
         table_name = "certificates"
@@ -198,6 +223,33 @@ class Attempt(Model):
         table_name = "attempts"
 
 
+class Sighting(Model):
+    """A client id under which a user was lately seen on a broker."""
+
+    username = peewee.CharField(64)
+    client_id = peewee.CharField(200)
+    seen_at = UtcDateTimeField(index=True)
+
+    class Meta:
+        table_name = "sightings"
+        primary_key = peewee.CompositeKey("username", "client_id")
+
+
+class SessionEnding(Numbered):
+    """An order to end a user's live sessions: written with the change that calls for it, carried out by one worker."""
+
+    username = peewee.CharField(64)
+    cause = peewee.CharField(64)
+    requested_at = UtcDateTimeField()
+    claimed_at = UtcDateTimeField(null=True, index=True)
+    finished_at = UtcDateTimeField(null=True)
+    ended = JsonField(null=True)
+    failed = JsonField(null=True)
+
+    class Meta:
+        table_name = "session_endings"
+
+
 ALL = (
     User,
     Role,
@@ -208,6 +260,8 @@ ALL = (
     Authority,
     Certificate,
     Attempt,
+    Sighting,
+    SessionEnding,
     PolicyVersion,
     PolicyChange,
     AuditEvent,

@@ -1,4 +1,4 @@
-"""The client registry, the certificate authority and its certificates, and attempts to be throttled."""
+"""The client registry, the certificate authority, and what is known of clients' attempts and sessions."""
 
 import peewee as pw
 
@@ -11,6 +11,7 @@ def up(migrator, db):
     class Registration(db.Model):
         id = pw.CharField(32, primary_key=True)
         username = pw.CharField(64, unique=True)
+        user = pw.ForeignKeyField(User, null=True, on_delete="CASCADE")
         kind = pw.CharField(16)
         status = pw.CharField(16, index=True)
         recorded_while_locked = pw.BooleanField()
@@ -77,20 +78,32 @@ def up(migrator, db):
 
     class Authority(db.Model):
         certificate = pw.TextField()
+        chain = pw.TextField()
         key = pw.TextField()
         created_at = pw.DateTimeField()
+        retires_at = pw.DateTimeField(null=True)
+        crl = pw.TextField(null=True)
+        crl_number = pw.IntegerField()
+        crl_entries = pw.CharField(64)
+        crl_this_update = pw.DateTimeField(null=True)
+        crl_next_update = pw.DateTimeField(null=True)
+        crl_policy_version = pw.BigIntegerField()
 
         class Meta:
             table_name = "authorities"
 
     class Certificate(db.Model):
         serial = pw.CharField(40, primary_key=True)
+        authority = pw.ForeignKeyField(Authority, on_delete="RESTRICT")
         user = pw.ForeignKeyField(User, null=True, on_delete="SET NULL")
         username = pw.CharField(64, index=True)
+        fingerprint = pw.CharField(64, index=True)
         certificate = pw.TextField()
         not_before = pw.DateTimeField()
         not_after = pw.DateTimeField(index=True)
         created_at = pw.DateTimeField()
+        revoked_at = pw.DateTimeField(null=True, index=True)
+        reason = pw.CharField(32, null=True)
 
         class Meta:
             table_name = "certificates"
@@ -103,7 +116,27 @@ def up(migrator, db):
         class Meta:
             table_name = "attempts"
 
-    db.create_tables(
-        [Registration, Window, Preauthorization, EnrolmentKey, Authority, Certificate, Attempt], safe=False
-    )
+    class Sighting(db.Model):
+        username = pw.CharField(64)
+        client_id = pw.CharField(200)
+        seen_at = pw.DateTimeField(index=True)
+
+        class Meta:
+            table_name = "sightings"
+            primary_key = pw.CompositeKey("username", "client_id")
+
+    class SessionEnding(db.Model):
+        username = pw.CharField(64)
+        cause = pw.CharField(64)
+        requested_at = pw.DateTimeField()
+        claimed_at = pw.DateTimeField(null=True, index=True)
+        finished_at = pw.DateTimeField(null=True)
+        ended = pw.TextField(null=True)
+        failed = pw.TextField(null=True)
+
+        class Meta:
+            table_name = "session_endings"
+
+    tables = [Registration, Window, Preauthorization, EnrolmentKey, Authority, Certificate, Attempt]
+    db.create_tables([*tables, Sighting, SessionEnding], safe=False)
     Window.create(unlocked_until=None, max_registrations=None, username_pattern=None, roles="[]", recorded=0)

@@ -1,0 +1,189 @@
+"""Certificates: issued for a user's key, renewed by their holders, revoked by administrators."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from authsvc import certificates, renewals, sessions, signing_requests, users
+from authsvc.api.schemas import (
+    Body,
+    Moment,
+    OptionalBody,
+    SearchQuery,
+    Text,
+    View,
+    noun,
+    render,
+    render_page,
+)
+from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
+from authsvc.authorities import issuing_under
+from authsvc.edge import actor, public, services
+from authsvc.errors import Conflict
+from authsvc.signing_requests import MAX_CHARACTERS
+
+blueprint = noun("certificates", "Certificates that log clients in")
+
+ReasonName = Literal[
+    "unspecified",
+    "keyCompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "certificateHold",
+    "privilegeWithdrawn",
+]
+
+
+class SerialPath(BaseModel):
+    serial: Text = Field(max_length=64)
+
+
+class IssueBody(Body):
+    """A request for a certificate; of it only the public key is used."""
+
+    csr: Text = Field(max_length=MAX_CHARACTERS, description="PEM, or Base64 of PEM; Common Name = username")
+    days: int | None = Field(None, ge=1, le=certificates.MAX_DAYS)
+
+
+class RenewBody(Body):
+    """Proof that the sender holds the key of its current certificate; `docs/certificates.md` says what is signed."""
+
+    certificate: Text = Field(max_length=MAX_CHARACTERS, description="the current certificate as PEM")
+    csr: Text = Field(max_length=MAX_CHARACTERS, description="a request for the new key")
+    time: Text = Field(max_length=40, description="now, as RFC 3339; good for five minutes")
+    signature: Text = Field(max_length=2048, description="Base64, by the current key")
+
+
+class RevokeBody(OptionalBody):
+    reason: ReasonName = "unspecified"
+
+
+class CertificateQuery(SearchQuery):
+    username: Text = Field("", max_length=200)
+    status: Literal["valid", "revoked", "expired"] | None = None
+    expiring_within_days: int | None = Field(None, ge=0, le=36_500)
+
+
+class IssuedView(View):
+    """A new certificate, with the authority's."""
+
+    serial: str
+    certificate: str
+    ca_certificate: str
+    not_after: Moment
+
+
+class CertificateView(View):
+    """A certificate; `revoked` may lie ahead, at the end of a renewal's overlap."""
+
+    serial: str
+    username: str
+    status: Literal["valid", "revoked", "expired"]
+    certificate: str
+    fingerprint: str
+    not_before: Moment
+    not_after: Moment
+    revoked: Moment | None
+    reason: str | None
+
+
+class CertificatePage(View):
+    items: list[CertificateView]
+    page: int
+    per_page: int
+    total: int
+
+
+class DisconnectView(View):
+    """Under which client ids a session was ended, and under which the broker did not let us."""
+
+    ended: list[str]
+    failed: list[str]
+
+
+@blueprint.get("/certificates", responses={200: CertificatePage})
+def list_certificates(query: CertificateQuery) -> dict[str, Any]:
+    """List certificates, the next to expire first."""
+    wanted = certificates.Wanted(query.username, query.search, query.status or "", query.expiring_within_days)
+    found = certificates.search(wanted, query.page, query.per_page)
+    return render_page(found, map(_view, found.items))
+
+
+@blueprint.get("/users/<username>/certificates", responses={200: CertificatePage})
+def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
+    """List a user's certificates, the next to expire first."""
+    users.get(path.username)
+    found = certificates.search(certificates.Wanted(path.username, query.search), query.page, query.per_page)
+    return render_page(found, map(_view, found.items))
+
+
+@blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
+def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
+    """Sign a certificate for a user's key."""
+    request = signing_requests.read(body.csr, path.username)
+    issuing = issuing_under(services().settings)
+    issuing = issuing._replace(days=body.days or issuing.days)
+    return _issued(users.issue_certificate(actor(), path.username, request.public_key, issuing)), 201
+
+
+@blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])
+@public
+def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
+    """Certify a new key for whoever proves to hold the current one; from two thirds of its life on."""
+    proven = renewals.prove(renewals.Renewal(**body.model_dump()), datetime.now(UTC))
+    settings = services().settings
+    overlap = timedelta(hours=settings.renewal_overlap_hours)
+    return _issued(certificates.renew(proven, issuing_under(settings), overlap)), 201
+
+
+@blueprint.get("/certificates/<serial>", responses={200: CertificateView})
+def show(path: SerialPath) -> dict[str, Any]:
+    """Show a certificate."""
+    return render(_view(certificates.get(path.serial)))
+
+
+@blueprint.post("/certificates/<serial>/revoke", responses={200: CertificateView})
+def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
+    """Revoke a certificate; it is on the next revocation list, which is signed at once."""
+    return render(_view(certificates.revoke(actor(), path.serial, certificates.read_reason(body.reason))))
+
+
+@blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
+def disconnect(path: UserPath) -> dict[str, Any]:
+    """End the user's live sessions on the broker."""
+    users.get(path.username)
+    broker = services().broker
+    if broker is None:
+        raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
+    report = sessions.end_for(actor(), broker, path.username)
+    return render(DisconnectView(ended=report.ended, failed=report.failed))
+
+
+def _issued(issued: certificates.Issued) -> dict[str, Any]:
+    record = issued.record
+    return render(
+        IssuedView(
+            serial=record.serial,
+            certificate=record.certificate,
+            ca_certificate=issued.ca_certificate,
+            not_after=record.not_after,
+        )
+    )
+
+
+def _view(record: certificates.CertificateRecord) -> CertificateView:
+    return CertificateView(
+        serial=record.serial,
+        username=record.username,
+        status=record.status_at(datetime.now(UTC)),
+        certificate=record.certificate,
+        fingerprint=record.fingerprint,
+        not_before=record.not_before,
+        not_after=record.not_after,
+        revoked=record.revoked_at,
+        reason=record.reason,
+    )

@@ -1,0 +1,104 @@
+"""Certificate signing requests (RFC 2986): what we accept of them, which is a name to check and a key to certify."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+from authsvc.errors import invalid
+
+MAX_CHARACTERS = 16 * 1024
+_CURVES = ("secp256r1", "secp384r1")
+_RSA_BITS = range(2048, 4097)
+
+ClientKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRequest:
+    """A request that was checked: who it names, and the key its sender holds."""
+
+    common_name: str
+    public_key: ClientKey
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the key's holder."""
+        return fingerprint_of(self.public_key)
+
+    @property
+    def public_key_pem(self) -> str:
+        """The public key as PEM, which is all that needs to be kept of a request."""
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return self.public_key.public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+def fingerprint_of(key: ClientKey) -> str:
+    """Return the SHA-256 of a public key (SubjectPublicKeyInfo, DER) in hexadecimal."""
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def read(text: str, username: str) -> SigningRequest:
+    """Check a request (PEM, or Base64 of PEM) for that username; raise `InvalidInput` for `csr` otherwise."""
+    return _checked(_load(_pem(text), pem=True), username)
+
+
+def read_der(der: bytes, username: str) -> SigningRequest:
+    """Check a request in DER, as EST carries it; raise `InvalidInput` for `csr` otherwise."""
+    return _checked(_load(der, pem=False), username)
+
+
+def read_public_key(pem: str) -> ClientKey:
+    """Return a key that `SigningRequest.public_key_pem` wrote."""
+    return _strong(serialization.load_pem_public_key(pem.encode()))
+
+
+def _load(content: bytes, *, pem: bool) -> x509.CertificateSigningRequest:
+    try:
+        return x509.load_pem_x509_csr(content) if pem else x509.load_der_x509_csr(content)
+    except (ValueError, x509.InvalidVersion):
+        raise invalid("csr", "must be a certificate signing request as PEM, or Base64 of PEM") from None
+
+
+def _checked(request: x509.CertificateSigningRequest, username: str) -> SigningRequest:
+    try:
+        sound = request.is_signature_valid
+        names = [name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        key = _strong(request.public_key())
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise invalid("csr", "holds a key, a name or a signature that cannot be read") from None
+    if not sound:
+        raise invalid("csr", "is not signed by the key it names")
+    if not username or names != [username]:
+        raise invalid("csr", "must have exactly one Common Name, equal to username")
+    return SigningRequest(username, key)
+
+
+def _strong(key: object) -> ClientKey:
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return key
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
+        return key
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    raise invalid("csr", "must hold a P-256, P-384, Ed25519 or RSA key of 2048 to 4096 bits")
+
+
+def _pem(text: str) -> bytes:
+    if len(text) > MAX_CHARACTERS:
+        raise invalid("csr", f"must be at most {MAX_CHARACTERS} characters")
+    if text.lstrip().startswith("-----BEGIN"):
+        return text.encode("utf-8", "replace")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("csr", "must be PEM, or Base64 of PEM") from None
