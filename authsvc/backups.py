@@ -15,8 +15,9 @@ import peewee
 from authsvc import __version__
 from authsvc.errors import Conflict
 from authsvc.storage import schema
+from authsvc.storage.changes import KEPT_VERSIONS
 from authsvc.storage.database import database, is_sqlite, reading, session, transaction
-from authsvc.storage.models import SigningKeyRow
+from authsvc.storage.models import PolicyVersion, SigningKeyRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +52,8 @@ def restore(source: Path, tables: Sequence[type[Model]]) -> int:
                     model.delete().execute()
             count = _read(lines, tables)
             _move_sequences(tables)
+            # Far enough for a worker that knows what came after the backup to read everything anew.
+            PolicyVersion.update(version=PolicyVersion.version + 2 * KEPT_VERSIONS).execute()
     return count
 
 

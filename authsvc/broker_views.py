@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from authsvc.edge import services
-from authsvc.webhooks import MAX_BODY, WebhookRequest
+from authsvc.webhook_wire import MAX_BODY, WebhookRequest
 
 blueprint = Blueprint("auth", __name__, url_prefix="/auth")
 

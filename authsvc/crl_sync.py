@@ -1,8 +1,8 @@
-"""Keeps a broker's `crlfile` fresh, run beside the broker.
+"""Keeps a broker's `crlfile` fresh, and its `cafile` if wanted; run beside the broker.
 
-Mosquitto reads the file at its start and on SIGHUP. A malformed one makes it accept revoked certificates or exit, one
+Mosquitto reads the lists at its start and on SIGHUP. A malformed one makes it accept revoked certificates or exit, one
 that ran out makes it refuse everybody. So whatever is fetched is read back and checked before it takes the old one's
-place, by a rename; a server that is away leaves the old file alone.
+place, by a rename; a server that is away, and one that talks nonsense, leaves the old file alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import hashlib
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import requests
@@ -21,13 +25,15 @@ from cryptography import x509
 from authsvc.errors import AuthsvcError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
-    from pathlib import Path
 
 log = structlog.get_logger()
 
 _TIMEOUT_SECONDS = 15
+_PATIENCE_SECONDS = 60
+_MAX_BYTES = 64 * 1024 * 1024
+"""A list of a million certificates."""
 _END = "-----END X509 CRL-----"
 
 
@@ -37,9 +43,20 @@ class SyncError(AuthsvcError):
     code = "crl-sync"
 
 
+@dataclass(slots=True)
+class Memory:
+    """What one round leaves to the next: the digest of the list the broker was told of; answers with their ETags."""
+
+    told: str = ""
+    answers: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the list comes from, where it goes, and how the broker is told: by its process id or by a command."""
+    """Where the list comes from, where it goes, and how the broker is told: by its process id or by a command.
+
+    `ca_file` is only read, `ca_out` is written.
+    """
 
     server: str
     out: Path
@@ -47,25 +64,29 @@ class Target:
     server_ca_file: Path | None = None
     pid_file: Path | None = None
     command: Sequence[str] = ()
+    ca_out: Path | None = None
+    memory: Memory = field(default_factory=Memory, compare=False)
 
 
 def sync(target: Target, now: datetime) -> bool:
-    """Bring the file up to date and tell the broker if that changed it; say whether it did. `SyncError` otherwise."""
-    fetched = _fetch(target, "/pki/crl.pem")
-    authorities = target.ca_file.read_text() if target.ca_file else _fetch(target, "/pki/ca.pem")
-    _check(fetched, authorities, now)
-    changed = not target.out.exists() or target.out.read_text() != fetched
-    if changed:
-        _replace(target.out, fetched)
-    told = _tell(target, fetched)
-    return changed or told
+    """Bring the files up to date and tell the broker of a new list; say whether anything was new. Or `SyncError`.
+
+    Of new authorities the broker is not told, for it reads them at its start alone; a warning is logged instead.
+    """
+    lists = _fetch(target, "/pki/crl.pem")
+    authorities = _read(target.ca_file) if target.ca_file else _fetch(target, "/pki/ca.pem")
+    _check(lists, authorities, now)
+    # The authorities first: a list whose authority is not known yet harms nobody.
+    changed = target.ca_out is not None and _bring_authorities(target.ca_out, authorities)
+    changed |= _put(target.out, lists, _lists)
+    return _tell(target, lists) or changed
 
 
 def warn_before_expiry(out: Path, now: datetime) -> None:
     """Log a warning once the file has less than a quarter of its life left: a server that is away cannot renew it."""
     try:
-        lists = _lists(out.read_text())
-    except (OSError, SyncError):
+        lists = _lists(_read(out))
+    except SyncError:
         log.warning("no revocation list yet; a broker with crlfile does not start without it", file=str(out))
         return
     for each in lists:
@@ -78,20 +99,37 @@ def warn_before_expiry(out: Path, now: datetime) -> None:
 
 def _fetch(target: Target, path: str) -> str:
     verify: bool | str = str(target.server_ca_file) if target.server_ca_file else True
+    url = target.server.rstrip("/") + path
+    etag, known = target.memory.answers.get(path, ("", ""))
+    asked = {"If-None-Match": etag} if etag else {}
     try:
-        answer = requests.get(target.server.rstrip("/") + path, timeout=_TIMEOUT_SECONDS, verify=verify)
+        with requests.get(url, headers=asked, timeout=_TIMEOUT_SECONDS, verify=verify, stream=True) as answer:
+            if answer.status_code == 304 and etag:  # noqa: PLR2004
+                return known
+            if answer.status_code != 200:  # noqa: PLR2004
+                raise SyncError(f"{path} was answered {answer.status_code}")
+            text = _body(answer).decode("ascii")
+            target.memory.answers[path] = answer.headers.get("ETag", ""), text
+            return text
     except requests.RequestException as error:
         raise SyncError(f"the server does not answer: {type(error).__name__}") from None
-    if answer.status_code != 200:  # noqa: PLR2004
-        raise SyncError(f"{path} was answered {answer.status_code}")
-    return answer.text
+    except UnicodeDecodeError:
+        raise SyncError(f"{path} was answered with something else than PEM") from None
+
+
+def _body(answer: requests.Response) -> bytes:
+    """Return what was sent, unless that takes too much memory or time."""
+    body = bytearray()
+    deadline = monotonic() + _PATIENCE_SECONDS
+    for part in answer.iter_content(65_536):
+        body += part
+        if len(body) > _MAX_BYTES or monotonic() > deadline:
+            raise SyncError("the server's answer does not end")
+    return bytes(body)
 
 
 def _check(lists: str, authorities: str, now: datetime) -> None:
-    try:
-        issuers = x509.load_pem_x509_certificates(authorities.encode())
-    except ValueError:
-        raise SyncError("the authorities' certificates cannot be read") from None
+    issuers = _certificates(authorities)
     for each in _lists(lists):
         signed = any(
             issuer.subject == each.issuer and each.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
@@ -101,6 +139,13 @@ def _check(lists: str, authorities: str, now: datetime) -> None:
             raise SyncError("a revocation list is not signed by an authority that is trusted")
         if each.next_update_utc is None or each.next_update_utc <= now or each.last_update_utc > now:
             raise SyncError("a revocation list is not valid at this time")
+
+
+def _certificates(text: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        raise SyncError("the authorities' certificates cannot be read") from None
 
 
 def _lists(text: str) -> list[x509.CertificateRevocationList]:
@@ -114,20 +159,56 @@ def _lists(text: str) -> list[x509.CertificateRevocationList]:
     return lists
 
 
-def _replace(out: Path, content: str) -> None:
-    """Put the content in place of the file, whole and durable or not at all."""
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+def _bring_authorities(path: Path, content: str) -> bool:
+    is_first = not path.exists()
+    changed = _put(path, content, _certificates)
+    if changed and not is_first:
+        log.warning("other authorities are trusted now; restart the broker, a reload does not do", file=str(path))
+    return changed
+
+
+def _read(path: Path) -> str:
     try:
-        with unfinished.open("w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _lists(unfinished.read_text())
-        unfinished.replace(out)
-        _sync_directory(out.parent)
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SyncError(f"{path} cannot be read: {type(error).__name__}") from None
+
+
+def _holds(path: Path, content: str) -> bool:
+    try:
+        return _read(path) == content
+    except SyncError:
+        return False
+
+
+def _put(path: Path, content: str, parse: Callable[[str], object]) -> bool:
+    """Put the content in place of the file, whole and durable or not at all; say whether the file held another."""
+    if _holds(path, content):
+        return False
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise SyncError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise _not_written(path, error) from None
+    unfinished = Path(name)
+    try:
+        _write(descriptor, content)
+        parse(_read(unfinished))
+        unfinished.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return True
+
+
+def _write(descriptor: int, content: str) -> None:
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o644)  # the broker may run as somebody else, and nothing in it is secret
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -138,24 +219,36 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _not_written(path: Path, error: OSError) -> SyncError:
+    return SyncError(f"{path} cannot be written: {error.strerror or error}")
+
+
 def _tell(target: Target, content: str) -> bool:
     """Tell the broker of a list that it was not told of, also after this process died in between."""
     if not target.pid_file and not target.command:
         return False
-    told = target.out.with_name(f".{target.out.name}.told")
+    note = target.out.with_name(f".{target.out.name}.told")
     digest = hashlib.sha256(content.encode()).hexdigest()
-    if told.exists() and told.read_text() == digest:
+    if digest == target.memory.told or _holds(note, digest):
         return False
     _signal(target)
-    told.write_text(digest)
+    target.memory.told = digest  # should it not be possible to write it down
+    _put(note, digest, str)
     return True
 
 
 def _signal(target: Target) -> None:
     try:
         if target.pid_file:
-            os.kill(int(target.pid_file.read_text()), signal.SIGHUP)
+            os.kill(_process_id(target.pid_file), signal.SIGHUP)
         if target.command:
             subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise SyncError(f"the broker could not be told to reload: {type(error).__name__}") from None
+
+
+def _process_id(file: Path) -> int:
+    number = int(_read(file))
+    if number <= 0:
+        raise ValueError("0 and below stand for whole groups of processes")
+    return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc import authorities, roles, signing_keys, users
+from authsvc import administrators, authorities, roles, signing_keys, users
 from authsvc.actors import SERVICE
 from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordHasher, generate
@@ -49,7 +49,7 @@ def prepare(settings: Settings) -> str | None:
         wanted = users.UserChanges(
             password=settings.admin_password or generated,
             grant_types=frozenset({GrantType.PASSWORD, GrantType.TOKEN}),
-            roles=(roles.ADMIN,),
+            roles=(administrators.ROLE,),
         )
         users.create(SERVICE, ADMINISTRATOR, wanted, hasher)
     return generated

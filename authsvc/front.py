@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from a2wsgi import WSGIMiddleware
 
-from authsvc.webhooks import MAX_BODY, Answer, Unfinished, WebhookRequest
+from authsvc.webhook_wire import MAX_BODY, Answer, WebhookRequest
+from authsvc.webhooks import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc import audit, stored
+from authsvc import administrators, audit, stored
 from authsvc.errors import Conflict, NotFound
 from authsvc.paging import Page
 from authsvc.permissions import Context, Operation, Permission
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from authsvc.actors import Actor
 
-ADMIN = "admin"
 _BUILT_IN = {
-    ADMIN: (
+    administrators.ROLE: (
         "Everything on the broker and in this service",
         (
             Permission(Context.MQTT, Operation.READ_WRITE, "#"),
@@ -71,7 +70,7 @@ def create(actor: Actor, name: str, description: str, permissions: Iterable[Perm
 
 def change(actor: Actor, name: str, changes: RoleChanges) -> RoleRecord:
     """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`)."""
-    with policy_change() as announce:
+    with policy_change() as announce, administrators.kept():
         row = _row_for_change(actor, name)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
@@ -180,6 +179,8 @@ def _row_for_change(actor: Actor, name: str) -> Role:
     if row.built_in:
         raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
     actor.must_hold(_record(row).permissions)
+    # To change a role is to change everybody who has it, by what it denies as well.
+    actor.must_hold(stored.rights_of_holders(row.id))
     return row
 
 

@@ -31,7 +31,7 @@ class Sightings:
 
     def store(self) -> None:
         """Write down what was noted; what a database error keeps from it stays noted."""
-        noted = list(self._noted)
+        noted = [key for key in list(self._noted) if self._can_be_stored(key)]
         now = datetime.now(UTC)
         for start in range(0, len(noted), _BATCH):
             batch = noted[start : start + _BATCH]
@@ -43,6 +43,14 @@ class Sightings:
             for key in batch:
                 self._noted.pop(key, None)
                 self._stored.add(key)
+
+    def _can_be_stored(self, key: tuple[str, str]) -> bool:
+        try:
+            key[1].encode()
+        except UnicodeEncodeError:
+            del self._noted[key]
+            return False
+        return True
 
     def forget_stored(self) -> None:
         """Let everything be noted anew, so that the time of the last sighting moves on; and drop what is long past."""

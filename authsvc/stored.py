@@ -63,6 +63,16 @@ def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> di
     return {owner_id: tuple(permissions) for owner_id, permissions in found.items()}
 
 
+def rights_of_holders(role_id: int) -> list[Permission]:
+    """Return every different right over this service that somebody who has the role has, by itself or by any role."""
+    row, of_holder = PermissionRow, UserRole.alias()
+    holders = UserRole.select(UserRole.user).where(UserRole.role == role_id)
+    their_roles = of_holder.select(of_holder.role).where(of_holder.user.in_(holders))
+    query = row.select(row.context, row.operation, row.resource, row.effect).distinct()
+    found: Any = query.where(row.context == Context.HTTP, row.user.in_(holders) | row.role.in_(their_roles)).tuples()
+    return [permission(*words) for words in found]
+
+
 def role_names(chosen: Any) -> dict[int, tuple[str, ...]]:
     """Return the names of users' roles by user id, sorted."""
     query = UserRole.select(UserRole.user, Role.name).join(Role).switch(UserRole).join(User)

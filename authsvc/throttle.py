@@ -36,9 +36,9 @@ def forget_old() -> None:
 
 def _add_one(key: str, now: datetime) -> tuple[datetime, int]:
     """Return since when and how often, this attempt included; one statement, so that none is lost."""
-    over = Attempt.since <= now - _PERIOD
+    over, naive = Attempt.since <= now - _PERIOD, Attempt.since.db_value(now)
     changes = {
-        Attempt.since: Case(None, [(over, now)], Attempt.since),
+        Attempt.since: Case(None, [(over, naive)], Attempt.since),
         Attempt.count: Case(None, [(over, 1)], Attempt.count + 1),
     }
     query = Attempt.insert(key=key, since=now, count=1).on_conflict(conflict_target=[Attempt.key], update=changes)

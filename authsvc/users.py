@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc import audit, certificates, roles, sessions, stored
+from authsvc import administrators, audit, certificates, roles, sessions, stored
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
-from authsvc.permissions import Context, Operation, Request, decide
 from authsvc.pki import Revocation
-from authsvc.snapshot import GrantType, Snapshot
+from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.topics import Identity, split
 from authsvc.usernames import validate_username
 
 if TYPE_CHECKING:
@@ -80,9 +78,9 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
     to administer the service.
     """
     password_hash = _hash(changes, hasher)
-    with policy_change() as announce:
+    with policy_change() as announce, administrators.kept():
         row = _row(username)
-        before, was_administrator = _record(row), _administers(username)
+        before = _record(row)
         actor.must_hold(_rights(row))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
@@ -90,7 +88,6 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         row.updated_at = datetime.now(UTC)
         row.save()
         after = _rewrite_rights(actor, row, changes)
-        _keep_an_administrator(was_one=was_administrator)
         cause = _ends_sessions(before, after, changes)
         if cause:
             sessions.order(username, cause)
@@ -102,14 +99,13 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
 
 def delete(actor: Actor, username: str) -> None:
     """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service."""
-    with policy_change() as announce:
+    with policy_change() as announce, administrators.kept():
         row = _row(username)
         actor.must_hold(_rights(row))
-        before, was_administrator = _record(row), _administers(username)
+        before = _record(row)
         certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
         sessions.order(username, "user removed")
         row.delete_instance()
-        _keep_an_administrator(was_one=was_administrator)
         audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
         announce(Kind.USER, username)
 
@@ -184,26 +180,6 @@ def _rights(row: User) -> tuple[Permission, ...]:
     (policy,) = stored.user_policies([row.username], datetime.now(UTC)).values()
     from_roles = stored.role_permissions(policy.roles)
     return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
-
-
-def _administers(username: str) -> bool:
-    """Whether this user could sign in with a password and mend itself, and so anything."""
-    for user in stored.user_policies([username], datetime.now(UTC)).values():
-        snapshot = Snapshot(roles=stored.role_permissions(user.roles))
-        path = split(f"/api/users/{username}")
-        request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
-        may_sign_in = user.enabled and user.password_hash is not None and GrantType.PASSWORD in user.grant_types
-        return may_sign_in and roles.ADMIN in user.roles and bool(decide(snapshot.rules_of(user), request))
-    return False
-
-
-def _keep_an_administrator(*, was_one: bool) -> None:
-    """Refuse a change that would leave nobody able to administer the service, when this user was the last who could."""
-    if not was_one:
-        return
-    candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == roles.ADMIN)
-    if not any(_administers(row.username) for row in candidates):
-        raise Conflict("nobody would be left to administer this service", "last-administrator")
 
 
 def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:

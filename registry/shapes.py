@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from flask_openapi3.models import RawModel
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_serializer, model_validator
 
 from authsvc.api.schemas import (
@@ -21,17 +20,13 @@ from authsvc.api.schemas import (
     Username,
     View,
     failures,
-    view_permission,
 )
 from authsvc.signing_requests import MAX_CHARACTERS
 from registry import window
-from registry.enrolment_keys import MAX_USES
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
 
-    from registry.enrolment_keys import KeyRecord
-    from registry.preauthorizations import AdvanceRecord
     from registry.records import Record
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
@@ -209,114 +204,6 @@ class BulkView(View):
     failed: list[FailureView]
 
 
-class AdvanceBody(Body):
-    """For whom, with what, for which key alone, until when."""
-
-    username: Username
-    roles: Roles = []
-    permissions: Permissions = []
-    csr_fingerprint: Fingerprint | None = None
-    expires_at: Expiry
-
-
-class AdvanceView(View):
-    """A preauthorization."""
-
-    id: str
-    username: str
-    roles: list[str]
-    permissions: list[PermissionView]
-    csr_fingerprint: str | None
-    expires_at: Moment | None
-    created_by: str
-    created: Moment
-
-
-class AdvancePage(View):
-    items: list[AdvanceView]
-    page: int
-    per_page: int
-    total: int
-
-
-class CsvUpload(RawModel):
-    mimetypes = ["text/csv"]
-
-
-class UploadView(View):
-    """How many lines became preauthorizations."""
-
-    created: int
-
-
-class KeyBody(Body):
-    """For how many, until when, with what roles, and whether somebody still decides on each."""
-
-    label: Text = Field(min_length=1, max_length=200)
-    uses: int = Field(1, ge=1, le=MAX_USES)
-    expires_at: Expiry
-    roles: Roles = []
-    approval_required: bool = False
-
-
-class KeyView(View):
-    """An enrolment key without its secret."""
-
-    id: str
-    label: str
-    uses: int
-    used: int
-    roles: list[str]
-    approval_required: bool
-    expires_at: Moment | None
-    created_by: str
-    created: Moment
-    revoked: Moment | None
-
-
-class NewKeyView(KeyView):
-    """A fresh key; `secret` is shown this once."""
-
-    secret: str
-
-
-class KeyPage(View):
-    items: list[KeyView]
-    page: int
-    per_page: int
-    total: int
-
-
 def view_registration(record: Record) -> RegistrationView:
     """Show a registration."""
     return RegistrationView.model_validate(record, from_attributes=True)
-
-
-def view_advance(record: AdvanceRecord) -> AdvanceView:
-    """Show a preauthorization."""
-    return AdvanceView(
-        id=record.id,
-        username=record.advance.username,
-        roles=list(record.advance.roles),
-        permissions=[view_permission(permission) for permission in record.advance.permissions],
-        csr_fingerprint=record.advance.csr_fingerprint,
-        expires_at=record.advance.expires_at,
-        created_by=record.created_by,
-        created=record.created_at,
-    )
-
-
-def view_key(record: KeyRecord) -> KeyView:
-    """Show an enrolment key."""
-    return KeyView(
-        id=record.id,
-        label=record.label,
-        uses=record.uses,
-        used=record.used,
-        roles=list(record.roles),
-        approval_required=record.approval_required,
-        expires_at=record.expires_at,
-        created_by=record.created_by,
-        created=record.created_at,
-        revoked=record.revoked_at,
-    )

@@ -13,7 +13,7 @@ from authsvc.edge import actor, public
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from authsvc.roles import permission_facts
-from registry import counters, decisions, enrolment_keys, preauthorizations, records, shapes, window
+from registry import advance_shapes, counters, decisions, enrolment_keys, preauthorizations, records, shapes, window
 from registry.explicit import Admitted, Application
 
 if TYPE_CHECKING:
@@ -144,15 +144,15 @@ def deny_many(body: shapes.DenyManyBody) -> dict[str, Any]:
     return _bulk(*decisions.each(body.ids, lambda one: decisions.deny(author, one, body.reason)))
 
 
-@advance_blueprint.get("/client-registry/preauthorizations", responses={200: shapes.AdvancePage})
+@advance_blueprint.get("/client-registry/preauthorizations", responses={200: advance_shapes.AdvancePage})
 def list_advances(query: shapes.SearchQuery) -> dict[str, Any]:
     """List the preauthorizations that were not used yet."""
     found = preauthorizations.search(query.search, query.page, query.per_page)
-    return render_page(found, map(shapes.view_advance, found.items))
+    return render_page(found, map(advance_shapes.view_advance, found.items))
 
 
-@advance_blueprint.post("/client-registry/preauthorizations", responses={201: shapes.AdvanceView})
-def create_advance(body: shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
+@advance_blueprint.post("/client-registry/preauthorizations", responses={201: advance_shapes.AdvanceView})
+def create_advance(body: advance_shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
     """Let a name in at its first contact, also while the registry is locked; once."""
     advance = preauthorizations.Advance(
         username=body.username,
@@ -162,14 +162,14 @@ def create_advance(body: shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
         expires_at=body.expires_at,
     )
     (record,) = preauthorizations.create(actor(), [advance])
-    return render(shapes.view_advance(record)), 201
+    return render(advance_shapes.view_advance(record)), 201
 
 
-@advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: shapes.UploadView})
-def upload_advances(raw: shapes.CsvUpload) -> tuple[dict[str, Any], int]:
+@advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: advance_shapes.UploadView})
+def upload_advances(raw: advance_shapes.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    return render(shapes.UploadView(created=preauthorizations.create_from_csv(actor(), text))), 201
+    return render(advance_shapes.UploadView(created=preauthorizations.create_from_csv(actor(), text))), 201
 
 
 @advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
@@ -179,20 +179,20 @@ def delete_advance(path: shapes.IdPath) -> Response:
     return Response(status=204)
 
 
-@key_blueprint.get("/client-registry/enrolment-keys", responses={200: shapes.KeyPage})
+@key_blueprint.get("/client-registry/enrolment-keys", responses={200: advance_shapes.KeyPage})
 def list_keys(query: shapes.PageQuery) -> dict[str, Any]:
     """List enrolment keys, newest first; never their secrets."""
     found = enrolment_keys.search(query.page, query.per_page)
-    return render_page(found, map(shapes.view_key, found.items))
+    return render_page(found, map(advance_shapes.view_key, found.items))
 
 
-@key_blueprint.post("/client-registry/enrolment-keys", responses={201: shapes.NewKeyView})
-def create_key(body: shapes.KeyBody) -> tuple[dict[str, Any], int]:
+@key_blueprint.post("/client-registry/enrolment-keys", responses={201: advance_shapes.NewKeyView})
+def create_key(body: advance_shapes.KeyBody) -> tuple[dict[str, Any], int]:
     """Make an enrolment key; its secret is shown this once."""
     secret, record = enrolment_keys.create(
         actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
     )
-    return render(shapes.NewKeyView(**shapes.view_key(record).model_dump(), secret=secret)), 201
+    return render(advance_shapes.NewKeyView(**advance_shapes.view_key(record).model_dump(), secret=secret)), 201
 
 
 @key_blueprint.delete("/client-registry/enrolment-keys/<id>", responses={204: None})

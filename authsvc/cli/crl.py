@@ -30,6 +30,11 @@ def group() -> None:
 @click.option(
     "--ca", "ca_file", type=_existing, help="The broker's cafile, to check lists by; without it /pki/ca.pem is asked."
 )
+@click.option(
+    "--ca-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The broker's cafile, to be written from /pki/ca.pem; trust the way to the server, or bring it by hand.",
+)
 @click.option("--server-ca", "server_ca_file", type=_existing, help="The authority of the server's own certificate.")
 @click.option(
     "--pid", "pid_file", type=click.Path(dir_okay=False, path_type=Path), help="Holds the broker's process id."
@@ -40,15 +45,18 @@ def sync(
     server: str,
     out: Path,
     ca_file: Path | None,
+    ca_out: Path | None,
     server_ca_file: Path | None,
     pid_file: Path | None,
     command: str | None,
     interval: float | None,
 ) -> None:
     """Fetch the revocation lists, check them, put them in place, and tell the broker if they changed."""
+    if ca_file and ca_out:
+        raise click.UsageError("--ca is for a file that is brought by hand, --ca-out writes one")
     logs.configure(os.environ.get("AUTHSVC_LOG_LEVEL", "info"))
     words = tuple(shlex.split(command)) if command else ()
-    target = crl_sync.Target(server, out, ca_file, server_ca_file, pid_file, words)
+    target = crl_sync.Target(server, out, ca_file, server_ca_file, pid_file, words, ca_out)
     if interval is None:
         changed = crl_sync.sync(target, datetime.now(UTC))
         click.echo(f"{out} {'renewed' if changed else 'is up to date'}")

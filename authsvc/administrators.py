@@ -1,0 +1,43 @@
+"""Who could administer this service: there must always be somebody, or nobody could mend anything from outside."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from authsvc import stored
+from authsvc.errors import Conflict
+from authsvc.permissions import Context, Operation, Request, decide
+from authsvc.snapshot import GrantType, Snapshot
+from authsvc.storage.models import Role, User, UserRole
+from authsvc.topics import Identity, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLE = "admin"
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Make a change inside its transaction; `Conflict` when it would leave nobody where there was somebody."""
+    before = _is_one_left()
+    yield
+    if before and not _is_one_left():
+        raise Conflict("nobody would be left to administer this service", "last-administrator")
+
+
+def _is_one_left() -> bool:
+    candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == ROLE, User.enabled)
+    return any(_administers(row.username) for row in candidates)
+
+
+def _administers(username: str) -> bool:
+    """Whether this user can sign in with a password and mend itself, and so anything."""
+    (user,) = stored.user_policies([username], datetime.now(UTC)).values()
+    snapshot = Snapshot(roles=stored.role_permissions(user.roles))
+    path = split(f"/api/users/{username}")
+    request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
+    may_sign_in = user.password_hash is not None and GrantType.PASSWORD in user.grant_types
+    return may_sign_in and bool(decide(snapshot.rules_of(user), request))
