@@ -22,11 +22,14 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions passwords tokens pki snapshot signals settings actors paging",
+    "errors topics usernames decision permissions rule_index passwords hashing tokens "
+    "pki signing_requests renewals snapshot signals settings actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
-    "authsvc", "stored policy access users roles logins signing_keys certificates throttle audit first_start backups"
+    "authsvc",
+    "stored policy access users roles logins signing_keys authorities certificates crl_sync sessions sightings "
+    "takeover throttle audit administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.
 LAYERS = (
@@ -36,8 +39,11 @@ LAYERS = (
 )
 EDGE = len(LAYERS)
 WEBHOOKS_MAY_IMPORT = modules(
-    "authsvc", "access policy permissions passwords tokens decision errors signals metrics usernames"
+    "authsvc",
+    "access policy permissions passwords hashing tokens decision errors signals metrics usernames webhook_wire",
 )
+# An allowance is spent and regained by the clock, which is all that it knows.
+MAY_READ_THE_CLOCK = {"authsvc.hashing"}
 # Here, and nowhere else in authsvc, the registry is put together with the rest.
 MAY_IMPORT_REGISTRY = ("authsvc.app", "authsvc.cli")
 NOT_IN_RULES = {
@@ -116,7 +122,8 @@ def test_a_module_imports_from_its_own_layer_and_those_before_it(module: str) ->
 
 @pytest.mark.parametrize("module", [module for module in MODULES if layer_of(module) == 0])
 def test_rules_know_neither_libraries_of_the_outside_nor_clock_nor_environment(module: str) -> None:
-    assert not {imported.split(".")[0] for imported in imports(module)} & NOT_IN_RULES
+    known = {imported.split(".")[0] for imported in imports(module)}
+    assert not (known - ({"time"} if module in MAY_READ_THE_CLOCK else set())) & NOT_IN_RULES
     read = {ast.unparse(node) for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
     assert not read & CLOCK_AND_ENVIRONMENT
     assert not {f"os.{name}" for name in names_imported_from(module, "os")} & CLOCK_AND_ENVIRONMENT
@@ -169,7 +176,8 @@ def arguments(given: ast.arguments) -> list[ast.arg]:
 
 @each_module
 def test_a_module_can_be_read_at_one_sitting(module: str) -> None:
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    lines = MODULES[module].read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_LINES
 
 
 @each_module
