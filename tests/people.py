@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from authsvc.actors import Actor, Via
+from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordHasher, PasswordPolicy
 from authsvc.permissions import Context, Effect, Operation, Permission, Rule
 
 ADMIN_PASSWORD = "the first administrator's own secret"
 BOBS_PASSWORD = "bob's very own secret"
-HASHER = PasswordHasher(PasswordPolicy(), cost=4)
+HASHER = PasswordHasher(PasswordPolicy(), 4, HashingPool(workers=2, max_waiting=1000, patience=60))
 
 
 def mqtt(operation: str, resource: str, effect: str = "allow") -> Permission:

@@ -198,7 +198,6 @@ def test_charlie_may_not_give_what_he_does_not_hold(held: tuple[Permission, ...]
     assert first_beyond(own(*held), [given], CHARLIE) is given
 
 
-@pytest.mark.xfail(strict=True, reason="first_beyond compares %u literally with the levels of deny rules")
 def test_a_permission_to_whoever_bears_a_name_reaches_the_names_that_charlie_is_denied() -> None:
     held = own(http("readWrite", "/#"), http("write", "/api/users/admin", "deny"))
     to_a_user_named_admin = http("write", "/api/users/%u")
@@ -234,13 +233,14 @@ def test_the_order_of_rules_changes_no_answer(
     assert bool(decide(rules, request)) is bool(decide(reordered, request))
 
 
-@given(_rules, _permissions.filter(lambda given: "%u" not in given.resource))
+@given(_rules, _permissions, st.sampled_from(["a", "b", "c"]))
 def test_whoever_is_given_a_right_that_is_not_beyond_can_call_nothing_that_its_giver_could_not(
-    held: tuple[Rule, ...], given: Permission
+    held: tuple[Rule, ...], given: Permission, receiver: str
 ) -> None:
     giver = Identity("a")
     may_be_given = first_beyond(held, [given], giver) is None
     event(f"may be given: {may_be_given}, {given.effect}")
     for path, operation in itertools.product(_paths, given.operation.parts):
         request = Request(Context.HTTP, operation, tuple(path.split("/")), giver)
-        assert not may_be_given or not decide(own(given), request) or decide(held, request)
+        gets_through = decide(own(given), request._replace(identity=Identity(receiver)))
+        assert not may_be_given or not gets_through or decide(held, request)

@@ -333,6 +333,7 @@ def test_the_strategies_give_both_answers_often() -> None:
         assert min(answers[question, True], answers[question, False]) >= 30, (question, answers)
 
 
+@settings(max_examples=300)
 @given(rules_and_topics())
 def test_matches_agrees_with_a_regular_expression(pair: tuple[str, str]) -> None:
     rule, topic = pair
@@ -340,6 +341,7 @@ def test_matches_agrees_with_a_regular_expression(pair: tuple[str, str]) -> None
     assert matches(rule, topic) is oracle(rule, topic)
 
 
+@settings(max_examples=300)
 @given(rules_and_filters())
 def test_covers_says_exactly_whether_every_topic_of_the_filter_gets_through_the_rule(pair: tuple[str, str]) -> None:
     rule, requested = pair
@@ -417,6 +419,7 @@ def test_what_covers_a_cover_covers(chain: tuple[str, str, str, str]) -> None:
         assert covers(wide, narrow)
 
 
+@settings(max_examples=300)
 @given(rules_and_filters())
 def test_overlap_is_the_same_from_both_sides_and_true_exactly_for_a_common_topic(pair: tuple[str, str]) -> None:
     first, second = pair
@@ -440,7 +443,8 @@ def overlap(first: str, second: str, identity: Identity = Identity()) -> bool:  
 
 def oracle(topic_filter: str, topic: str) -> bool:
     """Match as MQTT 5.0 section 4.7 tells it, with one regular expression instead of a walk."""
-    return (topic_filter[0] == "$") is (topic[0] == "$") and pattern(topic_filter).fullmatch(topic) is not None
+    same_realm = topic_filter.startswith("$") is topic.startswith("$")
+    return same_realm and pattern(topic_filter).fullmatch(topic) is not None
 
 
 @lru_cache(maxsize=64)
@@ -460,7 +464,8 @@ def all_topics() -> tuple[str, ...]:
     # A level that no filter spells stands for all the others in the world.
     levels = (*LITERALS, "elsewhere")
     lists = itertools.chain.from_iterable(itertools.product(levels, repeat=depth) for depth in range(1, 7))
-    return tuple(topic for topic in map("/".join, lists) if topic)
+    # Nobody can publish to the empty topic, but filters are told apart as if one could: it is the parent in `/#`.
+    return tuple(map("/".join, lists))
 
 
 def test_validated_levels_answer_without_being_split_again() -> None:

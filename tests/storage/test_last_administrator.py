@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc import users
-from authsvc.errors import Conflict
+from authsvc import roles, users
+from authsvc.errors import Conflict, Forbidden
 from authsvc.snapshot import GrantType
-from tests.people import ALICE, OPERATOR, http
-from tests.storage.scene import change_user, everything, execute, make_bob, make_user
+from tests.people import ALICE, CHARLIE, OPERATOR, http
+from tests.storage.scene import change_user, everything, execute, make_bob, make_role, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +92,25 @@ def test_where_nobody_administers_any_more_the_rest_can_still_be_changed() -> No
     change_user("alice", enabled=True)
 
 
-@pytest.mark.xfail(strict=True, reason="denials are not looked at")
 def test_an_administrator_who_is_denied_everything_is_none() -> None:
     assert_refused(lambda: change_user("admin", permissions=(http("readWrite", "/#", "deny"),)))
+
+
+def test_an_administrator_who_is_denied_the_way_to_its_own_mending_is_none() -> None:
+    itself = http("write", "/api/users/%u", "deny")
+    assert_refused(lambda: change_user("admin", permissions=(itself,)))
+    change_user("admin", permissions=(http("write", "/api/audit", "deny"),))
+
+
+def test_a_role_does_not_bind_the_hands_of_the_last_administrator() -> None:
+    make_role("staff")
+    change_user("admin", roles=("admin", "staff"))
+    denial = http("readWrite", "/#", "deny")
+    assert_refused(lambda: roles.change(ALICE, "staff", {"permissions": (denial,)}))
+
+
+def test_a_role_that_denies_does_not_bind_the_hands_of_who_holds_more() -> None:
+    make_role("staff")
+    change_user("admin", roles=("admin", "staff"))
+    with pytest.raises(Forbidden):
+        roles.change(CHARLIE, "staff", {"permissions": (http("readWrite", "/api/audit/#", "deny"),)})

@@ -46,7 +46,6 @@ def test_a_token_may_last_very_long(hours: int) -> None:
     assert digest_of(issued.token, almost)
 
 
-@pytest.mark.xfail(strict=True, reason="a fraction of a second goes into the record but not into the token")
 def test_a_record_says_the_same_expiry_as_its_token() -> None:
     make_bob()
     issued = logins.issue_token(ALICE, "bob", "", 0.0005)

@@ -100,7 +100,6 @@ def test_who_reads_first_and_then_writes_is_never_told_that_the_file_is_locked()
     assert version() == before + 50
 
 
-@pytest.mark.xfail(strict=True, reason="closing any descriptor of the file drops all locks that SQLite holds on it")
 def test_what_is_written_after_the_file_was_found_to_exist_is_seen_by_everybody(prepared: Settings, file: Path) -> None:
     with session():
         assert User.select().exists()
@@ -110,7 +109,6 @@ def test_what_is_written_after_the_file_was_found_to_exist_is_seen_by_everybody(
         assert "bob" in look(file)
 
 
-@pytest.mark.xfail(strict=True, reason="SQLite fires no delete trigger for REPLACE")
 def test_an_event_of_the_audit_trail_is_not_replaced() -> None:
     make_bob()
     before = everything()

@@ -152,7 +152,7 @@ class WatchfulHasher(PasswordHasher):
 
 
 def test_nobody_waits_for_a_hash_to_write_something_else() -> None:
-    watchful = WatchfulHasher(PasswordPolicy(), 4)
+    watchful = WatchfulHasher(PasswordPolicy(), 4, HASHER.pool)
     users.create(ALICE, "bob", {"password": BOBS_PASSWORD}, watchful)
     users.change(ALICE, "bob", {"password": "bob's next secret"}, watchful)
     assert password_is("bob", "bob's next secret")

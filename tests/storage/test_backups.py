@@ -1,0 +1,150 @@
+"""Backup and restore: what comes back is what was there, in the same kind of database or in the other."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc import backups, first_start, logins, roles, users
+from authsvc.errors import Conflict
+from authsvc.storage import models
+from authsvc.storage.database import is_sqlite
+from registry import models as registry_models
+from tests.people import ALICE, http, mqtt
+from tests.storage.scene import (
+    change_user,
+    events,
+    everything,
+    execute,
+    loaded_policy,
+    make_bob,
+    make_role,
+    make_user,
+    version,
+)
+
+if TYPE_CHECKING:
+    from authsvc.settings import Settings
+
+TABLES = (*models.ALL, *registry_models.ALL)
+
+
+@pytest.fixture
+def inhabited(prepared: Settings) -> Settings:
+    """A service with a little of everything in it."""
+    make_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
+    make_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
+    issued = logins.issue_token(ALICE, "bob", "wall", 12)
+    logins.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
+    change_user("bob", password=None)
+    return prepared
+
+
+def empty_again(settings: Settings) -> None:
+    """Begin with a new database in the place of the old one, migrated and with nothing in it."""
+    if is_sqlite():
+        Path(settings.database_url.removeprefix("sqlite:///")).unlink()
+    else:
+        execute("DROP SCHEMA public CASCADE")
+        execute("CREATE SCHEMA public")
+    first_start.open_database(settings)
+    first_start.migrate(settings)
+
+
+def test_everything_comes_back_as_it_was(inhabited: Settings, tmp_path: Path) -> None:
+    before, known = everything(), loaded_policy()
+    written = backups.backup(tmp_path / "backup.gz", TABLES)
+    empty_again(inhabited)
+    assert backups.restore(tmp_path / "backup.gz", TABLES) == written == sum(map(len, before.values()))
+    assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
+    restored = loaded_policy().snapshot
+    assert (restored.users, restored.roles) == (known.snapshot.users, known.snapshot.roles)
+    assert restored.signing_keys == known.snapshot.signing_keys
+
+
+def test_life_goes_on_after_a_restore(inhabited: Settings, tmp_path: Path) -> None:
+    backups.backup(tmp_path / "backup.gz", TABLES)
+    empty_again(inhabited)
+    backups.restore(tmp_path / "backup.gz", TABLES)
+    make_user("bertha", roles=("devices",), permissions=(mqtt("read", "a"),))
+    make_role("screens", mqtt("read", "b"))
+    logins.issue_token(ALICE, "bertha", "", 12)
+    users.delete(ALICE, "bob")
+    assert events()[-1].action == "user.delete"
+    assert roles.get("screens").permissions == (mqtt("read", "b"),)
+
+
+def test_a_backup_moves_into_the_other_kind_of_database(inhabited: Settings, tmp_path: Path) -> None:
+    before = everything()
+    backups.backup(tmp_path / "backup.gz", TABLES)
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = replace(inhabited, database_url=f"sqlite:///{tmp_path}/elsewhere/authsvc.db")
+    first_start.open_database(elsewhere)
+    first_start.migrate(elsewhere)
+    assert is_sqlite()
+    backups.restore(tmp_path / "backup.gz", TABLES)
+    assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
+
+
+def test_nothing_is_restored_into_a_database_that_is_in_use(inhabited: Settings, tmp_path: Path) -> None:
+    backups.backup(tmp_path / "backup.gz", TABLES)
+    before = everything()
+    with pytest.raises(Conflict) as error:
+        backups.restore(tmp_path / "backup.gz", TABLES)
+    assert error.value.code == "database-not-empty"
+    assert everything() == before
+
+
+def test_a_backup_that_breaks_off_restores_nothing(inhabited: Settings, tmp_path: Path) -> None:
+    backups.backup(tmp_path / "backup.gz", TABLES)
+    lines = gzip.decompress((tmp_path / "backup.gz").read_bytes()).splitlines(keepends=True)
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(b"".join(lines[:8]) + lines[8][:5]))
+    empty_again(inhabited)
+    before = everything()
+    with pytest.raises(ValueError):
+        backups.restore(tmp_path / "broken.gz", TABLES)
+    assert everything() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not gzip",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"[]\n", mtime=0),
+        gzip.compress(b'{"format": 99}\n', mtime=0),
+    ],
+)
+def test_what_is_no_backup_is_refused(inhabited: Settings, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "something").write_bytes(content)
+    empty_again(inhabited)
+    with pytest.raises(Conflict) as error:
+        backups.restore(tmp_path / "something", TABLES)
+    assert error.value.code == "not-a-backup"
+
+
+def test_a_backup_is_for_its_owner_alone_and_never_overwrites(inhabited: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "backup.gz"
+    backups.backup(file, TABLES)
+    content = file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Conflict):
+        backups.backup(file, TABLES)
+    assert file.read_bytes() == content
+
+
+def test_a_worker_that_saw_what_a_restore_undid_forgets_it(inhabited: Settings, tmp_path: Path) -> None:
+    backups.backup(tmp_path / "backup.gz", TABLES)
+    make_user("bertha")
+    known = loaded_policy()
+    empty_again(inhabited)
+    backups.restore(tmp_path / "backup.gz", TABLES)
+    make_user("bruno")
+    assert version() >= known.snapshot.version
+    known.catch_up()
+    assert set(known.snapshot.users) == {"admin", "bob", "bruno"}
