@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from peewee import JOIN
 
 from authsvc import audit, pki, sessions
-from authsvc.errors import NotFound
+from authsvc.errors import InvalidInput, NotFound, SettingsError
 from authsvc.pki import Entry, Revocation
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, current_version, policy_change
@@ -69,10 +69,15 @@ class AuthorityRecord:
 
 
 def ensure(actor: Actor, passphrase: str | None) -> None:
-    """Make an authority unless there is one, inside the caller's transaction."""
+    """Make an authority unless there is one, inside the caller's transaction; `SettingsError` if it cannot be used."""
     if not Authority.select().exists():
         certificate, key = pki.new_authority(_NAME, datetime.now(UTC), _DAYS, passphrase)
         _insert(actor, "authority.create", certificate, "", key)
+    try:
+        for row in trusted():
+            pki.CertificateAuthority(row.certificate, row.key, passphrase)
+    except InvalidInput:
+        raise SettingsError("AUTHSVC_CA_KEY_PASSPHRASE does not open the certificate authority's key") from None
 
 
 def rotate(actor: Actor, passphrase: str | None, overlap: timedelta) -> None:

@@ -105,7 +105,8 @@ def revoke(actor: Actor, serial: str, reason: Revocation, at: datetime | None = 
     now = datetime.now(UTC)
     with policy_change() as announce:
         row = _row(serial)
-        if row.revoked_at is not None and row.revoked_at <= now:
+        on_hold = row.reason == Revocation.CERTIFICATE_HOLD
+        if row.revoked_at is not None and row.revoked_at <= now and not on_hold:
             raise Conflict("the certificate is revoked already", "certificate-revoked")
         row.revoked_at, row.reason = (at or now).replace(microsecond=0), reason
         row.save()
@@ -135,15 +136,22 @@ def renew(proven: Proven, issuing: Issuing, overlap: timedelta) -> Issued:
     now = datetime.now(UTC)
     actor = Actor(proven.username, Via.CERTIFICATE)
     with policy_change():
+        again = _certified_for(proven)
+        if again:
+            return _issued(again)
         current = _current(proven, now)
-        known = Certificate.select().where(Certificate.fingerprint == proven.request.fingerprint).exists()
         due = current.not_before + (current.not_after - current.not_before) * 2 / 3
-        if now < due and not known:
+        if now < due:
             raise Forbidden(f"the certificate can be renewed from {due:%Y-%m-%dT%H:%M:%SZ} on", "renewal-too-early")
         issued = issue(actor, proven.username, proven.request.public_key, issuing)
-        if current.not_after > now + overlap and not known:
+        if current.revoked_at is None and current.not_after > now + overlap:
             revoke(actor, current.serial, Revocation.SUPERSEDED, now + overlap)
         return issued
+
+
+def is_used(fingerprint: str) -> bool:
+    """Say whether a certificate was ever issued for this key."""
+    return Certificate.select().where(Certificate.fingerprint == fingerprint).exists()
 
 
 def get(serial: str) -> CertificateRecord:
@@ -190,6 +198,17 @@ def _conditions(wanted: Wanted) -> list[Any]:
     return conditions
 
 
+def _certified_for(proven: Proven) -> Certificate | None:
+    """Return the certificate that the holder of a key of ours was given for its next key, if it was."""
+    holder = (Certificate.serial == proven.serial) & (Certificate.fingerprint == proven.fingerprint)
+    if not Certificate.select().where(holder).exists():
+        return None
+    row: Certificate | None = Certificate.get_or_none(
+        Certificate.fingerprint == proven.request.fingerprint, Certificate.username == proven.username
+    )
+    return row if row and _is_valid(row, datetime.now(UTC)) else None
+
+
 def _current(proven: Proven, now: datetime) -> Certificate:
     """Return the certificate whose key was proven: by serial and key, since anybody can make one of any serial."""
     row: Certificate | None = Certificate.get_or_none(
@@ -209,7 +228,9 @@ def _issued(row: Certificate) -> Issued:
 
 
 def _row(serial: str) -> Certificate:
-    row: Certificate | None = Certificate.get_or_none(Certificate.serial == serial)
+    # However it is spelled: openssl prints capitals, of even length, some tools with colons.
+    plain = serial.replace(":", "").lower().lstrip("0")
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == plain)
     if row is None:
         raise NotFound("no such certificate", "certificate-not-found")
     return row

@@ -240,14 +240,14 @@ def _tell(target: Target, content: str) -> bool:
 def _signal(target: Target) -> None:
     try:
         if target.pid_file:
-            os.kill(_process_id(target.pid_file), signal.SIGHUP)
+            os.kill(_pid_in(target.pid_file), signal.SIGHUP)
         if target.command:
             subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise SyncError(f"the broker could not be told to reload: {type(error).__name__}") from None
 
 
-def _process_id(file: Path) -> int:
+def _pid_in(file: Path) -> int:
     number = int(_read(file))
     if number <= 0:
         raise ValueError("0 and below stand for whole groups of processes")

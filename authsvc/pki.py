@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authsvc.errors import invalid
+from authsvc.errors import Conflict, invalid
 from authsvc.signing_requests import fingerprint_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class CertificateAuthority:
     def sign(self, username: str, key: ClientKey, now: datetime, days: int) -> IssuedCertificate:
         """Return a client certificate for the key: Common Name = username, client authentication and nothing else."""
         now = now.replace(microsecond=0)
+        if now >= self.certificate.not_valid_after_utc:
+            raise Conflict("the certificate authority has expired; rotate it or import another", "authority-expired")
         not_before = now - BACKDATED
         not_after = min(now + timedelta(days=days), self.certificate.not_valid_after_utc)
         serial = secrets.randbits(128) or 1
@@ -166,7 +168,8 @@ def check_imported(
         raise invalid("certificate", "must be that of a certificate authority (CA:TRUE, keyCertSign and cRLSign)")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise invalid("certificate", "is not valid at this time")
-    for issued, issuer in zip([certificate, *chain], chain, strict=False):
+    path = [certificate, *chain]
+    for issued, issuer in zip(path, [*chain, path[-1]], strict=True):  # the last one, a root, signs itself
         try:
             issued.verify_directly_issued_by(issuer)
         except Exception:  # noqa: BLE001 - whatever the reason, it does not lead on

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
@@ -60,14 +60,14 @@ def prove(renewal: Renewal, now: datetime) -> Proven:
     try:
         certificate = x509.load_pem_x509_certificate(renewal.certificate.encode())
         username = pki.common_name_of(certificate)
-    except ValueError:
+        key = signing_requests.fingerprint_of(certificate.public_key())  # type: ignore[arg-type]  # any key has one
+    except (ValueError, TypeError, AttributeError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise invalid("certificate", "must be the current certificate as PEM") from None
     request = signing_requests.read(renewal.csr, username)
     if abs(_moment(renewal.time) - now) > _CLOCKS_APART:
         raise Unauthenticated("the time is more than five minutes off; is the clock right?", "stale-proof")
     serial = f"{certificate.serial_number:x}"
     _verify(certificate, renewal.signature, message(serial, request.fingerprint, renewal.time))
-    key = signing_requests.fingerprint_of(certificate.public_key())  # type: ignore[arg-type]  # any key has one
     return Proven(serial, key, username, request)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, UserPolicy
-from authsvc.storage.models import Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
+from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 from authsvc.tokens import SigningKey
 
 if TYPE_CHECKING:
@@ -118,10 +118,11 @@ def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:
 
 
 def _certificates(chosen: Any) -> dict[int, datetime]:
-    query = Certificate.select(Certificate.user, Certificate.not_after, Certificate.revoked_at).join(User)
+    columns = (Certificate.user, Certificate.not_after, Certificate.revoked_at, Authority.retires_at)
+    query = Certificate.select(*columns).join(Authority).switch(Certificate).join(User)
     until: dict[int, datetime] = {}
-    for user_id, not_after, revoked_at in _chosen(query, chosen).tuples().iterator():
-        end = min(not_after, revoked_at or not_after)
+    for user_id, *ends in _chosen(query, chosen).tuples().iterator():
+        end = min(moment for moment in ends if moment is not None)
         until[user_id] = max(end, until.get(user_id, end))
     return until
 

@@ -23,6 +23,7 @@ from authsvc.cli.terminal import (
     parse_permission,
     print_json,
     print_table,
+    printable,
     spell_moment,
 )
 from registry import decisions, enrolment_keys, preauthorizations, records, window
@@ -161,11 +162,11 @@ def preauthorize(
     """Let names in at their first contact, also while the registry is locked; once each."""
     rules = tuple(map(parse_permission, permissions))
     advances = [preauthorizations.Advance(username, role_names, rules) for username in usernames]
+    if csv_file:
+        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"))
     with opened():
-        count = len(preauthorizations.create(operator(), advances))
-        if csv_file:
-            count += preauthorizations.create_from_csv(operator(), csv_file.read_text(encoding="utf-8-sig"))
-    click.echo(f"{count} preauthorized")
+        created = preauthorizations.create(operator(), advances)
+    click.echo(f"{len(created)} preauthorized")
 
 
 @group.group()
@@ -218,7 +219,7 @@ def revoke_key(key_id: str) -> None:
 
 
 def _watch(chosen: tuple[str, str, int, int]) -> None:
-    with Live(console=Console(), screen=False, auto_refresh=False) as live:
+    with Live(console=Console(markup=False, highlight=False), screen=False, auto_refresh=False) as live:
         try:
             while True:
                 live.update(_table(chosen), refresh=True)
@@ -232,7 +233,7 @@ def _table(chosen: tuple[str, str, int, int]) -> Table:
     title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
     table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
     for record in records.search(*chosen).items:
-        table.add_row(*_row(record))
+        table.add_row(*map(printable, _row(record)))
     return table
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,8 +86,7 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
     again it goes on with the same new key.
     """
     directory = enrolment.directory
-    certificate = (directory / CERTIFICATE).read_text()
-    parsed = x509.load_pem_x509_certificate(certificate.encode())
+    certificate, parsed = _current(directory / CERTIFICATE)
     if _finish_renewal(directory, parsed):
         return True
     if now < parsed.not_valid_before_utc + (parsed.not_valid_after_utc - parsed.not_valid_before_utc) * 2 / 3:
@@ -96,13 +96,21 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
     verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     try:
         reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:
         raise Refused(f"the server does not answer: {type(error).__name__}") from None
     answer = _json(reply)
     if reply.status_code != 201:  # noqa: PLR2004
         raise Refused(f"{answer.get('detail', 'refused')} ({reply.status_code})")
     _keep(enrolment, answer)
     return _finish_renewal(directory, x509.load_pem_x509_certificate(answer["certificate"].encode()))
+
+
+def _current(path: Path) -> tuple[str, x509.Certificate]:
+    try:
+        pem = path.read_text()
+        return pem, x509.load_pem_x509_certificate(pem.encode())
+    except (OSError, ValueError):
+        raise Refused(f"{path} is not a certificate; register first") from None
 
 
 def _finish_renewal(directory: Path, certificate: x509.Certificate) -> bool:
@@ -139,9 +147,11 @@ def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, 
                 answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
             except requests.exceptions.SSLError:
                 raise Refused("the server's certificate is not trusted; name its authority with --ca-file") from None
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 yield 0, {}, _DEFAULT_RETRY_SECONDS
                 continue
+            except (requests.RequestException, ValueError):
+                raise Refused(f"{enrolment.server} is not an address of a server") from None
             yield answer.status_code, _json(answer), _retry_after(answer)
 
 
@@ -193,16 +203,22 @@ def _signing_request(username: str, key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def _keep(enrolment: Enrolment, answer: dict[str, Any]) -> None:
-    for name, field in ((CERTIFICATE, "certificate"), (CA_CERTIFICATE, "caCertificate")):
+    # The certificate comes last: by it the next run sees that all is there.
+    for name, field in ((CA_CERTIFICATE, "caCertificate"), (CERTIFICATE, "certificate")):
         if answer.get(field):
-            unfinished = enrolment.directory / f".{name}.{os.getpid()}"
+            unfinished = _unfinished(enrolment.directory / name)
             unfinished.write_text(answer[field])
             unfinished.replace(enrolment.directory / name)
 
 
+def _unfinished(path: Path) -> Path:
+    """Return a name beside the file that nobody has, not even an earlier run that was interrupted."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 def _write_new(path: Path, content: bytes) -> None:
     """Write a file only its owner can read, whole under its name or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = _unfinished(path)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

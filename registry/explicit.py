@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peewee
 
-from authsvc import throttle, users
+from authsvc import certificates, throttle, users
 from authsvc.actors import SERVICE
 from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
 from authsvc.passwords import Verdict
@@ -92,10 +92,13 @@ class Explicit:
         throttle.count(f"register:{application.username}", self.attempts_per_minute)
         with session():
             row = records.current(application.username)
+            if row is None and users.exists(application.username):
+                # It may have been granted between the two looks.
+                row = records.current(application.username)
+                if row is None:
+                    raise _taken()
             if row:
                 return self._poll(row, application)
-            if users.exists(application.username):
-                raise _taken()
             admission = self._admission(application)
         claim = self._claim(application)
         try:
@@ -117,7 +120,10 @@ class Explicit:
         if row.status == Status.GRANTED:
             return Admitted(row.username, row.certificate, row.ca_certificate)
         if users.exists(row.username):
-            raise _taken()
+            granted = records.current(row.username)
+            if granted is None or granted.status != Status.GRANTED:
+                raise _taken()
+            return Admitted(granted.username, granted.certificate, granted.ca_certificate)
         records.touch(row, attempts=1, conflicts=0)
         return Waiting(row.id, row.pairing_code)
 
@@ -134,10 +140,12 @@ class Explicit:
         return verdict is Verdict.RIGHT
 
     def _admission(self, application: Application) -> Admission:
+        fingerprint = application.request.fingerprint if application.request else None
+        if fingerprint and certificates.is_used(fingerprint):
+            raise Conflict("this key was certified before; make a new one", "key-used")
         if application.enrolment_key is not None:
             key = enrolment_keys.check(application.enrolment_key)
             return Admission(key, None, key.roles)
-        fingerprint = application.request.fingerprint if application.request else None
         advance = preauthorizations.find(application.username, fingerprint)
         if advance:
             return Admission(None, advance, ())

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from authsvc import audit, roles, stored, users
+from peewee import chunked
+
+from authsvc import audit, roles, stored
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.models import User
 from authsvc.stored import permission
 from authsvc.usernames import validate_username
-from registry import records, window
+from registry import window
 from registry.decisions import Grant, existing_roles
-from registry.models import Preauthorization
+from registry.models import Preauthorization, Registration
+from registry.states import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,17 +33,19 @@ if TYPE_CHECKING:
     from authsvc.permissions import Permission
 
 MAX_CSV_ROWS = 10_000
+_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """One grant in advance: for whom, what it gives, for which key alone if one is named, and until when."""
+    """One grant in advance: for whom, with what, for which key alone, until when; and the line of a file it is from."""
 
     username: str
     roles: tuple[str, ...] = ()
     permissions: tuple[Permission, ...] = ()
     csr_fingerprint: str | None = None
     expires_at: datetime | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +60,20 @@ class AdvanceRecord:
 
 def create(actor: Actor, advances: Iterable[Advance]) -> list[AdvanceRecord]:
     """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user."""
+    wanted = list(advances)
+    for advance in wanted:
+        with _naming(advance):
+            validate_username(advance.username)
     with transaction():
         window.hold()
-        return [_create(actor, advance) for advance in advances]
+        _check_roles(actor, wanted)
+        _check_names(wanted)
+        now = database_time()
+        rows = [_row(actor, advance, now) for advance in wanted]
+        for batch in chunked(rows, _BATCH):
+            Preauthorization.insert_many(batch).execute()
+        audit.record_many(actor, "preauthorization.create", map(_event, wanted))
+        return [AdvanceRecord(row["id"], each, actor.username, now) for row, each in zip(rows, wanted, strict=True)]
 
 
 def search(text: str, page: int, per_page: int) -> Page[AdvanceRecord]:
@@ -94,35 +113,19 @@ def use(found: AdvanceRecord) -> Grant:
     return Grant(existing_roles(found.advance.roles), found.advance.permissions)
 
 
-def create_from_csv(actor: Actor, text: str) -> int:
-    """Store one grant in advance for each line, all or none, and return how many; errors name the line."""
-    with transaction():
-        window.hold()
-        count = 0
-        for line, advance in _read_csv(text):
-            try:
-                _create(actor, advance)
-            except InvalidInput as error:
-                raise invalid(f"csv[{line}]", error.errors[0].message) from None
-            except Conflict as error:
-                raise Conflict(f"line {line}: {error.message}", error.code) from None
-            count += 1
-    return count
-
-
-def _read_csv(text: str) -> Iterator[tuple[int, Advance]]:
-    """Yield `username,roles,csrFingerprint` lines with their numbers; roles are parted by spaces."""
+def read_csv(text: str) -> list[Advance]:
+    """Read `username,roles,csrFingerprint` lines; roles are parted by spaces. Errors name the line."""
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         columns = reader.fieldnames or []
         if "username" not in columns or not set(columns) <= {"username", "roles", "csrFingerprint"}:
             raise invalid("csv", "must begin with the line username,roles,csrFingerprint (the last two are optional)")
-        for count, fields in enumerate(reader, start=1):
-            if count > MAX_CSV_ROWS:
-                raise invalid("csv", f"must have at most {MAX_CSV_ROWS} lines")
-            yield reader.line_num, _advance(fields, reader.line_num)
+        advances = [_advance(fields, reader.line_num) for fields in itertools.islice(reader, MAX_CSV_ROWS + 1)]
     except csv.Error:
         raise invalid("csv", "is not a list of comma-separated values") from None
+    if len(advances) > MAX_CSV_ROWS:
+        raise invalid("csv", f"must have at most {MAX_CSV_ROWS} lines")
+    return advances
 
 
 def _advance(fields: dict[str, str | None], line: int) -> Advance:
@@ -132,44 +135,73 @@ def _advance(fields: dict[str, str | None], line: int) -> Advance:
     if fingerprint and not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
         raise invalid(f"csv[{line}]", "csrFingerprint must be 64 hexadecimal digits in lower case")
     given = tuple((fields.get("roles") or "").split())
-    return Advance((fields["username"] or "").strip(), given, (), fingerprint)
+    return Advance((fields["username"] or "").strip(), given, (), fingerprint, None, line)
 
 
-def _create(actor: Actor, advance: Advance) -> AdvanceRecord:
-    name = validate_username(advance.username)
+@contextmanager
+def _naming(advance: Advance) -> Iterator[None]:
+    """Let an error say which line of a file it is about."""
     try:
-        window.check_roles(advance.roles)
+        yield
     except InvalidInput as error:
-        raise error.within(name) from None
+        raise (invalid(f"csv[{advance.line}]", error.errors[0].message) if advance.line else error) from None
+    except Conflict as error:
+        raise (Conflict(f"line {advance.line}: {error.message}", error.code) if advance.line else error) from None
+
+
+def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
+    given = stored.role_permissions({role for advance in wanted for role in advance.roles})
+    for advance in wanted:
+        with _naming(advance):
+            for position, role in enumerate(advance.roles):
+                if role not in given:
+                    raise invalid(f"roles[{position}]", "no such role")
     # What is given in advance is given by whoever writes it down.
-    from_roles = stored.role_permissions(advance.roles).values()
-    actor.must_hold([*advance.permissions, *(each for given in from_roles for each in given)])
-    _forget_outdated(name)
-    if users.exists(name) or records.current(name) or _by_name(name):
-        raise Conflict(f"{name} is a user, has registered, or is preauthorized already", "username-taken")
-    row = Preauthorization.create(
-        id=uuid.uuid4().hex,
-        username=name,
-        roles=list(advance.roles),
-        permissions=roles.permission_facts(advance.permissions),
-        csr_fingerprint=advance.csr_fingerprint,
-        expires_at=advance.expires_at,
-        created_by=actor.username,
-        created_at=database_time(),
-    )
-    facts = {"roles": row.roles, "permissions": row.permissions, "csrFingerprint": row.csr_fingerprint}
-    audit.record(actor, "preauthorization.create", f"preauthorization:{name}", after=facts)
-    return _record(row)
+    actor.must_hold([each for permissions in given.values() for each in permissions])
+    actor.must_hold([each for advance in wanted for each in advance.permissions])
+
+
+def _check_names(wanted: list[Advance]) -> None:
+    names = [advance.username for advance in wanted]
+    taken: set[str] = set()
+    for batch in chunked(names, _BATCH):
+        outdated = Preauthorization.expires_at <= database_time()
+        Preauthorization.delete().where(Preauthorization.username.in_(batch), outdated).execute()
+        taken |= _named(User, batch) | _named(Preauthorization, batch)
+        taken |= _named(Registration, batch, Registration.status != Status.EXPIRED)
+    for advance in wanted:
+        if advance.username in taken:
+            with _naming(advance):
+                message = f"{advance.username} is a user, has registered, or is preauthorized already"
+                raise Conflict(message, "username-taken")
+        taken.add(advance.username)
+
+
+def _named(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
+    return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
+
+
+def _row(actor: Actor, advance: Advance, now: datetime) -> dict[str, Any]:
+    return {
+        "id": uuid.uuid4().hex,
+        "username": advance.username,
+        "roles": list(advance.roles),
+        "permissions": roles.permission_facts(advance.permissions),
+        "csr_fingerprint": advance.csr_fingerprint,
+        "expires_at": advance.expires_at,
+        "created_by": actor.username,
+        "created_at": now,
+    }
+
+
+def _event(advance: Advance) -> tuple[str, audit.Facts]:
+    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_facts(advance.permissions)}
+    return f"preauthorization:{advance.username}", facts | {"csrFingerprint": advance.csr_fingerprint}
 
 
 def _by_name(username: str) -> Preauthorization | None:
     row: Preauthorization | None = Preauthorization.get_or_none(Preauthorization.username == username)
     return row
-
-
-def _forget_outdated(username: str) -> None:
-    outdated = Preauthorization.expires_at <= database_time()
-    Preauthorization.delete().where(Preauthorization.username == username, outdated).execute()
 
 
 def _record(row: Preauthorization) -> AdvanceRecord:

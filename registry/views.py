@@ -169,7 +169,8 @@ def create_advance(body: advance_shapes.AdvanceBody) -> tuple[dict[str, Any], in
 def upload_advances(raw: advance_shapes.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    return render(advance_shapes.UploadView(created=preauthorizations.create_from_csv(actor(), text))), 201
+    stored = preauthorizations.create(actor(), preauthorizations.read_csv(text))
+    return render(advance_shapes.UploadView(created=len(stored))), 201
 
 
 @advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
