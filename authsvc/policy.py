@@ -48,7 +48,7 @@ class Policy:
 
     def _move_to(self, version: int) -> None:
         changes = changes_since(self.snapshot.version) if 0 < self.snapshot.version < version else None
-        if changes is None:
+        if changes is None or any(change.kind is Kind.AUTHORITY for change in changes):
             self.snapshot = _load(version)
             return
         self._apply(changes)
