@@ -32,6 +32,7 @@ _OPERATIONS = {
     "subscribe": SUBSCRIBE,
 }
 
+_CERTIFICATE_ALONE = frozenset({GrantType.CERTIFICATE})
 _VERDICTS: dict[Verdict, Decision] = {
     Verdict.RIGHT: Allowed(Reason.PASSWORD),
     Verdict.WRONG: Denied(Reason.WRONG_PASSWORD),
@@ -43,11 +44,6 @@ def access_for(operation: str, topic: str) -> int:
     """Return what the broker would ask for this operation: to read a topic filter is to subscribe to it."""
     is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
     return SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
-
-
-def decided(verdict: Verdict) -> Decision:
-    """Return what a verdict on a password means for a login."""
-    return _VERDICTS[verdict]
 
 
 def operation_of(method: str) -> Operation:
@@ -69,11 +65,17 @@ class AccessControl:
         """The policy version that decisions are made at; read it before deciding."""
         return self._policy.snapshot.version
 
-    def may_log_in(self, username: str, password: str, now: datetime) -> Decision | Future[Verdict]:
+    def may_log_in(self, username: str, client_id: str, password: str, now: datetime) -> Decision | Future[Verdict]:
         """Decide whether these credentials, a password or one of the user's API tokens, let a client connect.
 
-        When it takes a hash to know, that has begun and its verdict is to be turned into a decision by `decided`.
+        When it takes a hash to know, that has begun; ask again once it is done.
         """
+        decision = self._check_login(username, password, now)
+        if isinstance(decision, Allowed):
+            self._sightings.note(username, client_id)
+        return decision
+
+    def _check_login(self, username: str, password: str, now: datetime) -> Decision | Future[Verdict]:
         snapshot = self._policy.snapshot
         if not snapshot.version:
             return Denied(Reason.POLICY_NOT_LOADED)
@@ -87,13 +89,13 @@ class AccessControl:
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
         verdict = self._verifier.begin(username, password, user.password_hash)
-        return decided(verdict) if isinstance(verdict, Verdict) else verdict
+        return _VERDICTS[verdict] if isinstance(verdict, Verdict) else verdict
 
     def check_password(self, user: UserPolicy, password: str) -> Decision:
         """Decide whether the password is that user's, who must have the grant type for it, however long it takes."""
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
-        return decided(self._verifier.verify(user.username, password, user.password_hash))
+        return _VERDICTS[self._verifier.verify(user.username, password, user.password_hash)]
 
     def may_access(
         self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
@@ -107,7 +109,7 @@ class AccessControl:
             return Denied(Reason.UNKNOWN_USER)
         if not user.enabled:
             return Denied(Reason.USER_DISABLED)
-        if by_certificate and not _has_certificate(user):
+        if _needs_certificate(user, by_certificate=by_certificate) and not _has_certificate(user):
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
         for request in _requests(topic, access, Identity(username, client_id)):
@@ -116,6 +118,11 @@ class AccessControl:
                 return decision
         self._sightings.note(username, client_id)
         return decision
+
+    def needs_certificate(self, username: str, *, by_certificate: bool) -> bool:
+        """Say whether the user's access depends on a valid certificate, which may expire at any time."""
+        user = self._policy.snapshot.users.get(username)
+        return user is not None and _needs_certificate(user, by_certificate=by_certificate)
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
         """Decide one HTTP request to this service."""
@@ -149,6 +156,11 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def _needs_certificate(user: UserPolicy, *, by_certificate: bool) -> bool:
+    """Whether the broker says so, or the user cannot have logged in by anything else."""
+    return by_certificate or user.grant_types <= _CERTIFICATE_ALONE
 
 
 def _has_certificate(user: UserPolicy) -> bool:

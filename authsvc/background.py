@@ -21,7 +21,7 @@ log = structlog.get_logger()
 _METRICS_EVERY = 1.0
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
-_SIGHTINGS_EVERY = 2.0
+_SIGHTINGS_EVERY = 0.5
 _SESSIONS_EVERY = 0.2
 
 
@@ -30,6 +30,7 @@ class Job(NamedTuple):
 
     every: float
     work: Callable[[], object]
+    also_at_the_end: bool = False
 
 
 class Background:
@@ -47,11 +48,12 @@ class Background:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and do every job once more, so that nothing it held is lost."""
+        """End the thread, and do once more what would otherwise lose something."""
         self._stopping.set()
         self._thread.join(timeout=5)
         for job in self._jobs:
-            self._attempt(job.work)
+            if job.also_at_the_end:
+                self._attempt(job.work)
 
     def _run(self) -> None:
         due = {job: monotonic() + job.every for job in self._jobs}
@@ -83,9 +85,9 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(
             _METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier, services.broker_hashing)
         ),
-        Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses)),
+        Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
-        Job(_SIGHTINGS_EVERY, services.sightings.store),
+        Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
         Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),

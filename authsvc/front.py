@@ -44,7 +44,11 @@ class Front:
             await self._flask(scope, receive, send)  # type: ignore[arg-type]  # a stricter spelling of the same
             return
         message = await receive()
-        body = await _rest(message, receive) if message.get("more_body") else message.get("body", b"")
+        body = message.get("body", b"")
+        if message.get("more_body"):
+            body = await _whole(message, receive)
+            if body is None:
+                return  # broken off: nobody's attempt, and nobody to answer
         headers = dict(scope["headers"])
         request = WebhookRequest(
             check, scope["query_string"], headers.get(b"content-type", b""), headers.get(b"authorization", b""), body
@@ -61,11 +65,13 @@ class Front:
         return self._webhooks.finish(begun)
 
 
-async def _rest(message: Message, receive: Receive) -> bytes:
-    """Return a body that comes in parts, or one byte more than is ever read of it."""
+async def _whole(message: Message, receive: Receive) -> bytes | None:
+    """Return a body that comes in parts, or one byte more than is ever read of it; None when it breaks off."""
     body: bytes = message.get("body", b"")
     while message.get("more_body"):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         if len(body) <= MAX_BODY:
             body += message.get("body", b"")
     return body[: MAX_BODY + 1]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from authsvc.takeover import Broker
 
 _KEPT = timedelta(days=7)
+_RIPENING = timedelta(seconds=0.8)
 # A worker that died with an order in hand is given up after this long.
 _ABANDONED = timedelta(minutes=2)
 
@@ -79,8 +80,12 @@ def forget_old() -> None:
 def _take() -> SessionEnding | None:
     with session():
         now = database_time()
+        # By then every worker has written down whom it has just seen.
+        ripe = SessionEnding.requested_at <= now - _RIPENING
         free = SessionEnding.claimed_at.is_null() | (SessionEnding.claimed_at < now - _ABANDONED)
-        waiting = SessionEnding.select().where(SessionEnding.finished_at.is_null(), free).order_by(SessionEnding.id)
+        waiting = (
+            SessionEnding.select().where(SessionEnding.finished_at.is_null(), ripe, free).order_by(SessionEnding.id)
+        )
         for row in waiting.limit(10):
             claim = SessionEnding.update(claimed_at=now).where(SessionEnding.id == row.id, free)
             if claim.execute():

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from authsvc import metrics
-from authsvc.access import decided
 from authsvc.decision import Decision, Denied, Reason
 from authsvc.errors import InvalidInput
 from authsvc.hashing import Allowance
@@ -35,19 +34,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# Of logins only those by a right password last: tokens expire, and of strangers each attempt is to be heard.
-_LASTING = frozenset(
-    {
-        Reason.PASSWORD,
-        Reason.PERMISSION,
-        Reason.NO_PERMISSION,
-        Reason.DENIED_BY_PERMISSION,
-        Reason.SHARE_REACHES_DENIED,
-    }
-)
-_MALFORMED = Denied(Reason.MALFORMED)
-_STILL_VERIFYING: Decision = Denied(Reason.VERIFYING)
-
 
 class Remembered(NamedTuple):
     """An answer that holds as long as policy stays at this version."""
@@ -57,14 +43,24 @@ class Remembered(NamedTuple):
     answer: Answer
 
 
+class Decided(NamedTuple):
+    """A decision, and whether it holds until policy changes: a decision that depends on the time does not."""
+
+    decision: Decision
+    lasting: bool = False
+
+
+_MALFORMED = Decided(Denied(Reason.MALFORMED))
+_STILL_VERIFYING = Decided(Denied(Reason.VERIFYING))
+
+
 class Unfinished(NamedTuple):
     """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`."""
 
-    check: str
+    request: WebhookRequest
     future: Future[Verdict]
     patience: float
     started: float
-    text: bool
 
 
 class Webhooks:
@@ -83,7 +79,7 @@ class Webhooks:
         self._remembered: dict[bytes, Remembered] = {}
         self._max_remembered = max_remembered
         self._memory_key = secrets.token_bytes(32)
-        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decision | Future[Verdict]]] = {
+        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Future[Verdict]]] = {
             "user": self._user,
             "superuser": self._superuser,
             "acl": self._acl,
@@ -106,16 +102,23 @@ class Webhooks:
         if known is not None and known.version == version:
             metrics.observe_decision(request.check, known.decision, perf_counter() - started)
             return known.answer
-        query = last_values(request.query)
-        decision = self._decide(request, query)
-        text = query.get("response") == "text"
-        if isinstance(decision, Future):
-            return Unfinished(request.check, decision, self._allowance.left(), started, text)
-        answer = render(bool(decision), decision.reason, text=text)
-        if decision.reason in _LASTING and query.get("grant") != "certificate":
-            self._remember(key, Remembered(version, decision, answer))
-        metrics.observe_decision(request.check, decision, perf_counter() - started)
+        decided = self._decide(request)
+        if isinstance(decided, Future):
+            return Unfinished(request, decided, self._allowance.left(), started)
+        answer = _rendered(request, decided.decision)
+        if decided.lasting:
+            self._remember(key, Remembered(version, decided.decision, answer))
+        metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
         return answer
+
+    def finish(self, begun: Unfinished) -> Answer:
+        """Decide again if the hash is there by now, for policy may have changed meanwhile; otherwise refuse for now."""
+        spent = perf_counter() - begun.started
+        self._allowance.spend(spent)
+        decided = self._decide(begun.request) if begun.future.done() else _STILL_VERIFYING
+        decision = _STILL_VERIFYING.decision if isinstance(decided, Future) else decided.decision
+        metrics.observe_decision(begun.request.check, decision, spent)
+        return _rendered(begun.request, decision)
 
     def forget(self) -> None:
         """Decide everything anew, so that what is noted behind a decision is noted again."""
@@ -132,19 +135,10 @@ class Webhooks:
             self._remembered.clear()
         self._remembered[key] = answer
 
-    def finish(self, begun: Unfinished) -> Answer:
-        """Answer by the hash's verdict if it is there by now; otherwise refuse for the moment, while it goes on."""
-        spent = perf_counter() - begun.started
-        self._allowance.spend(spent)
-        decision = _STILL_VERIFYING
-        if begun.future.done():
-            decision = Denied(Reason.INTERNAL_ERROR) if begun.future.exception() else decided(begun.future.result())
-        metrics.observe_decision(begun.check, decision, spent)
-        return render(bool(decision), decision.reason, text=begun.text)
-
-    def _decide(self, request: WebhookRequest, query: Mapping[str, str]) -> Decision | Future[Verdict]:
+    def _decide(self, request: WebhookRequest) -> Decided | Future[Verdict]:
+        query = last_values(request.query)
         if not self._is_our_broker(request, query):
-            return Denied(Reason.WRONG_WEBHOOK_SECRET)
+            return Decided(Denied(Reason.WRONG_WEBHOOK_SECRET))
         try:
             return self._checks[request.check](read_fields(request), query)
         except (Malformed, InvalidInput):
@@ -152,33 +146,37 @@ class Webhooks:
         except Exception as error:  # noqa: BLE001 - a denial is the only answer left that harms nobody
             # Its words may repeat a password, so its name has to do.
             log.error("webhook failed", check=request.check, error=type(error).__name__)
-            return Denied(Reason.INTERNAL_ERROR)
+            return Decided(Denied(Reason.INTERNAL_ERROR))
 
-    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decision | Future[Verdict]:
+    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Future[Verdict]:
         username, password, client_id = fields.username(), fields.text("password"), fields.client_id()
-        decision = self._access.may_log_in(username, password, datetime.now(UTC))
+        decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC))
         if isinstance(decision, Future):
             return decision
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
-        return decision
+        # Tokens expire, and of a stranger each attempt is to be heard.
+        return Decided(decision, lasting=decision.reason is Reason.PASSWORD)
 
-    def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decision:
+    def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decided:
         fields.username()
-        return Denied(Reason.NO_SUPERUSERS)
+        return Decided(Denied(Reason.NO_SUPERUSERS))
 
-    def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decision:
+    def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decided:
         by_certificate = query.get("grant") == "certificate"
-        username, client_id, topic, access = (
-            fields.username(),
-            fields.client_id(),
-            fields.text("topic"),
-            fields.access(),
-        )
-        return self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
+        username, client_id = fields.username(), fields.client_id()
+        topic, access = fields.text("topic"), fields.access()
+        decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
+        # Certificates expire.
+        return Decided(decision, lasting=not self._access.needs_certificate(username, by_certificate=by_certificate))
 
     def _is_our_broker(self, request: WebhookRequest, query: Mapping[str, str]) -> bool:
         if self._secret is None:
             return True
         offered = query["key"] if "key" in query else basic_password(request.authorization)
         return hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), self._secret)
+
+
+def _rendered(request: WebhookRequest, decision: Decision) -> Answer:
+    text = last_values(request.query).get("response") == "text"
+    return render(bool(decision), decision.reason, text=text)

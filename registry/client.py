@@ -212,7 +212,9 @@ def _keep(enrolment: Enrolment, answer: dict[str, Any]) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    """Return a name beside the file that nobody has, not even an earlier run that was interrupted."""
+    """Return a name beside the file that nobody has; what an earlier run left behind when it broke off goes."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 

@@ -159,6 +159,7 @@ def disconnect(path: UserPath) -> dict[str, Any]:
     broker = services().broker
     if broker is None:
         raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
+    services().sightings.store()
     report = sessions.end_for(actor(), broker, path.username)
     return render(DisconnectView(ended=report.ended, failed=report.failed))
 

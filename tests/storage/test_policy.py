@@ -64,7 +64,7 @@ def access_by(known: Policy) -> AccessControl:
 
 def log_in(access: AccessControl, password: str) -> Decision:
     """Return what Bob is told when he connects, however long it takes."""
-    outcome = access.may_log_in("bob", password, datetime.now(UTC))
+    outcome = access.may_log_in("bob", "", password, datetime.now(UTC))
     return decided(outcome.result()) if isinstance(outcome, Future) else outcome
 
 
