@@ -32,7 +32,6 @@ _OPERATIONS = {
     "subscribe": SUBSCRIBE,
 }
 
-_CERTIFICATE_ALONE = frozenset({GrantType.CERTIFICATE})
 _VERDICTS: dict[Verdict, Decision] = {
     Verdict.RIGHT: Allowed(Reason.PASSWORD),
     Verdict.WRONG: Denied(Reason.WRONG_PASSWORD),
@@ -109,7 +108,7 @@ class AccessControl:
             return Denied(Reason.UNKNOWN_USER)
         if not user.enabled:
             return Denied(Reason.USER_DISABLED)
-        if _needs_certificate(user, by_certificate=by_certificate) and not _has_certificate(user):
+        if by_certificate and not _has_certificate(user):
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
         for request in _requests(topic, access, Identity(username, client_id)):
@@ -118,11 +117,6 @@ class AccessControl:
                 return decision
         self._sightings.note(username, client_id)
         return decision
-
-    def needs_certificate(self, username: str, *, by_certificate: bool) -> bool:
-        """Say whether the user's access depends on a valid certificate, which may expire at any time."""
-        user = self._policy.snapshot.users.get(username)
-        return user is not None and _needs_certificate(user, by_certificate=by_certificate)
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
         """Decide one HTTP request to this service."""
@@ -156,11 +150,6 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
-
-
-def _needs_certificate(user: UserPolicy, *, by_certificate: bool) -> bool:
-    """Whether the broker says so, or the user cannot have logged in by anything else."""
-    return by_certificate or user.grant_types <= _CERTIFICATE_ALONE
 
 
 def _has_certificate(user: UserPolicy) -> bool:

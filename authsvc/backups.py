@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from typing import IO, TYPE_CHECKING, Any
 
 import peewee
@@ -41,19 +42,26 @@ def backup(target: Path, tables: Sequence[type[Model]]) -> int:
 
 def restore(source: Path, tables: Sequence[type[Model]]) -> int:
     """Fill an empty, migrated database from a backup, whole or not at all, and return the number of rows."""
-    with session(), gzip.open(source, "rt", encoding="utf-8") as lines:
-        _check_header(_header(lines, source))
-        with transaction():
-            if SigningKeyRow.select().exists():
-                raise Conflict("the database is not empty; restore into a new one", "database-not-empty")
-            # What the migrations put there; the backup has its own.
-            for model in tables:
-                if model.select().exists():
-                    model.delete().execute()
-            count = _read(lines, tables)
-            _move_sequences(tables)
-            # Far enough for a worker that knows what came after the backup to read everything anew.
-            PolicyVersion.update(version=PolicyVersion.version + 2 * KEPT_VERSIONS).execute()
+    try:
+        with session(), gzip.open(source, "rt", encoding="utf-8") as lines:
+            _check_header(_header(lines, source))
+            with transaction():
+                if SigningKeyRow.select().exists():
+                    raise Conflict("the database is not empty; restore into a new one", "database-not-empty")
+                return _fill(lines, tables)
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError, peewee.IntegrityError):
+        raise Conflict(f"{source} is damaged; nothing was restored", "not-a-backup") from None
+
+
+def _fill(lines: IO[str], tables: Sequence[type[Model]]) -> int:
+    # What the migrations put there; the backup has its own.
+    for model in tables:
+        if model.select().exists():
+            model.delete().execute()
+    count = _read(lines, tables)
+    _move_sequences(tables)
+    # Far enough for a worker that knows what came after the backup to read everything anew.
+    PolicyVersion.update(version=PolicyVersion.version + 2 * KEPT_VERSIONS).execute()
     return count
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import requests
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc.errors import AuthsvcError
 
@@ -45,9 +46,13 @@ class SyncError(AuthsvcError):
 
 @dataclass(slots=True)
 class Memory:
-    """What one round leaves to the next: the digest of the list the broker was told of; answers with their ETags."""
+    """What one round leaves to the next.
+
+    The digest of the lists that the broker was told of, whose lists were left out, and answers with their ETags.
+    """
 
     told: str = ""
+    left_out: set[str] = field(default_factory=set)
     answers: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -71,12 +76,11 @@ class Target:
 def sync(target: Target, now: datetime) -> bool:
     """Bring the files up to date and tell the broker of a new list; say whether anything was new. Or `SyncError`.
 
-    Of new authorities the broker is not told, for it reads them at its start alone; a warning is logged instead.
+    Most versions of Mosquitto read new authorities at their start alone, so of these a warning is logged.
     """
-    lists = _fetch(target, "/pki/crl.pem")
+    fetched = _fetch(target, "/pki/crl.pem")
     authorities = _read(target.ca_file) if target.ca_file else _fetch(target, "/pki/ca.pem")
-    _check(lists, authorities, now)
-    # The authorities first: a list whose authority is not known yet harms nobody.
+    lists = _checked(fetched, _certificates(authorities), target.memory, now)
     changed = target.ca_out is not None and _bring_authorities(target.ca_out, authorities)
     changed |= _put(target.out, lists, _lists)
     return _tell(target, lists) or changed
@@ -108,7 +112,7 @@ def _fetch(target: Target, path: str) -> str:
                 return known
             if answer.status_code != 200:  # noqa: PLR2004
                 raise SyncError(f"{path} was answered {answer.status_code}")
-            text = _body(answer).decode("ascii")
+            text = _body(answer).decode()
             target.memory.answers[path] = answer.headers.get("ETag", ""), text
             return text
     except requests.RequestException as error:
@@ -128,17 +132,32 @@ def _body(answer: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _check(lists: str, authorities: str, now: datetime) -> None:
-    issuers = _certificates(authorities)
-    for each in _lists(lists):
-        signed = any(
-            issuer.subject == each.issuer and each.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-            for issuer in issuers
-        )
-        if not signed:
-            raise SyncError("a revocation list is not signed by an authority that is trusted")
-        if each.next_update_utc is None or each.next_update_utc <= now or each.last_update_utc > now:
-            raise SyncError("a revocation list is not valid at this time")
+def _checked(fetched: str, issuers: list[x509.Certificate], memory: Memory, now: datetime) -> str:
+    """Return the lists of these authorities, every one of them good; those of others a broker has no use for."""
+    checked = ""
+    for each in _lists(fetched):
+        named = [issuer for issuer in issuers if issuer.subject == each.issuer]
+        if named:
+            _check(each, named, now)
+            checked += each.public_bytes(Encoding.PEM).decode()
+        else:
+            _warn_once(memory, each.issuer.rfc4514_string())
+    if not checked:
+        raise SyncError("there is no revocation list of an authority that is trusted")
+    return checked
+
+
+def _check(each: x509.CertificateRevocationList, issuers: list[x509.Certificate], now: datetime) -> None:
+    if not any(each.is_signature_valid(issuer.public_key()) for issuer in issuers):  # type: ignore[arg-type]
+        raise SyncError("a revocation list is not signed by the authority that it names")
+    if each.next_update_utc is None or each.next_update_utc <= now or each.last_update_utc > now:
+        raise SyncError("a revocation list is not valid at this time")
+
+
+def _warn_once(memory: Memory, issuer: str) -> None:
+    if issuer not in memory.left_out:
+        log.warning("an authority is not trusted here; bring its certificate and restart the broker", issuer=issuer)
+        memory.left_out.add(issuer)
 
 
 def _certificates(text: str) -> list[x509.Certificate]:
@@ -163,13 +182,13 @@ def _bring_authorities(path: Path, content: str) -> bool:
     is_first = not path.exists()
     changed = _put(path, content, _certificates)
     if changed and not is_first:
-        log.warning("other authorities are trusted now; restart the broker, a reload does not do", file=str(path))
+        log.warning("other authorities are trusted now; restart the broker, a reload may not do", file=str(path))
     return changed
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("ascii")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SyncError(f"{path} cannot be read: {type(error).__name__}") from None
 

@@ -8,7 +8,6 @@ names; it must be set before this module is imported.
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -52,33 +51,26 @@ _HASHING_REFUSED = Gauge(
     "authsvc_hashing_refused", "Logins refused for want of a hashing slot", multiprocess_mode="livesum"
 )
 
-_MAX_TIMES = 10_000
-_counted: dict[tuple[str, Reason], int] = {}
-_times: dict[str, deque[float]] = {"user": deque(), "superuser": deque(), "acl": deque()}
-_flushing = threading.Lock()
+_MAX_UNCOUNTED = 10_000
+_uncounted: deque[tuple[str, Reason, float]] = deque()
 
 
 def observe_decision(check: str, decision: Decision, seconds: float) -> None:
-    """Count one webhook decision and the time it took; cheap, for the library is told of it later."""
-    key = (check, decision.reason)
-    _counted[key] = _counted.get(key, 0) + 1
-    times = _times[check]
-    times.append(seconds)
-    if len(times) > _MAX_TIMES:
+    """Note one webhook decision and the time it took; cheap, for the library is told of it later."""
+    _uncounted.append((check, decision.reason, seconds))
+    if len(_uncounted) > _MAX_UNCOUNTED:
         flush_decisions()
 
 
 def flush_decisions() -> None:
-    """Hand what was counted to the library; once a second, at each scrape, and when much has come together."""
-    with _flushing:
-        for (check, reason), count in list(_counted.items()):
-            outcome = "allowed" if reason in ALLOWING else "denied"
-            _DECISIONS.labels(check, outcome, reason).inc(count)
-            _counted[check, reason] -= count
-        for check, times in _times.items():
-            histogram = _SECONDS.labels(check)
-            for _ in range(len(times)):
-                histogram.observe(times.popleft())
+    """Hand what was noted to the library: once a second, at each scrape, and when much has come together."""
+    while _uncounted:
+        try:
+            check, reason, seconds = _uncounted.popleft()
+        except IndexError:  # another thread is at it too
+            return
+        _DECISIONS.labels(check, "allowed" if reason in ALLOWING else "denied", reason).inc()
+        _SECONDS.labels(check).observe(seconds)
 
 
 def observe_request(method: str, status: int) -> None:

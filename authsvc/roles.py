@@ -82,8 +82,10 @@ def change(actor: Actor, name: str, changes: RoleChanges) -> RoleRecord:
             PermissionRow.delete().where(PermissionRow.role == row).execute()
             insert_permissions(wanted, role_id=row.id)
         after = _record(row)
-        audit.record(actor, "role.change", f"role:{name}", *audit.difference(facts(before), facts(after)))
-        announce(Kind.ROLE, name)
+        earlier, later = audit.difference(facts(before), facts(after))
+        if later:
+            audit.record(actor, "role.change", f"role:{name}", earlier, later)
+            announce(Kind.ROLE, name)
     return after
 
 

@@ -56,6 +56,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "worker_class": "asgi",
             "workers": settings.workers,
             "keepalive": _KEEP_ALIVE_SECONDS,
+            # Requests are short; what else is open at the end are brokers' idle connections.
+            "graceful_timeout": 2,
             "proc_name": "authsvc",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,

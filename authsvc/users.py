@@ -92,8 +92,10 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         if cause:
             sessions.order(username, cause)
         earlier, later = audit.difference(facts(before), facts(after))
-        audit.record(actor, "user.change", f"user:{username}", earlier, later | _password_fact(changes))
-        announce(Kind.USER, username)
+        later |= _password_fact(changes)
+        if later:
+            audit.record(actor, "user.change", f"user:{username}", earlier, later)
+            announce(Kind.USER, username)
     return after
 
 

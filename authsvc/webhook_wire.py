@@ -78,8 +78,6 @@ class Fields:
 
     def access(self) -> int:
         acc = self._given.get("acc")
-        if isinstance(acc, str) and len(acc) == 1 and acc in "1234":
-            acc = int(acc)
         if type(acc) is not int or acc not in ACCESSES:
             raise Malformed("acc")
         return acc
@@ -100,12 +98,16 @@ def read_fields(request: WebhookRequest) -> Fields:
     return Fields(given)
 
 
-def _form(body: bytes) -> dict[str, str]:
+def _form(body: bytes) -> dict[str, str | int]:
     try:
         values = parse_qs(body.decode(), keep_blank_values=True, errors="replace", max_num_fields=20)
     except ValueError:
         raise Malformed("body") from None
-    return {name: given[-1] for name, given in values.items()}
+    fields: dict[str, str | int] = {name: given[-1] for name, given in values.items()}
+    acc = fields.get("acc")
+    if acc in ("1", "2", "3", "4"):  # a form knows no numbers
+        fields["acc"] = int(acc)
+    return fields
 
 
 @lru_cache(maxsize=64)  # a broker's configuration has a handful

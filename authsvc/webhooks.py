@@ -167,8 +167,7 @@ class Webhooks:
         username, client_id = fields.username(), fields.client_id()
         topic, access = fields.text("topic"), fields.access()
         decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
-        # Certificates expire.
-        return Decided(decision, lasting=not self._access.needs_certificate(username, by_certificate=by_certificate))
+        return Decided(decision, lasting=not by_certificate)  # certificates expire
 
     def _is_our_broker(self, request: WebhookRequest, query: Mapping[str, str]) -> bool:
         if self._secret is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_serializer, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, model_serializer, model_validator
 
 from authsvc.api.schemas import (
     Body,
@@ -34,6 +34,12 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 __all__ = ["PageQuery", "SearchQuery", "failures"]
 
 
+def _text(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be a time as RFC 3339 has it")
+    return value
+
+
 def _this_side_of_the_calendar(moment: datetime | None) -> datetime | None:
     if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
@@ -52,6 +58,7 @@ def _not_too_deep(value: Any, levels: int = 16) -> Any:
 Expiry = Annotated[
     AwareDatetime | None,
     Field(None, strict=False, description="RFC 3339; null for never"),
+    BeforeValidator(_text),
     AfterValidator(_this_side_of_the_calendar),
 ]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import peewee
+import structlog
 from flask import Flask, Response, current_app, g, request
+from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc import logins
 from authsvc.access import operation_of
@@ -16,6 +19,8 @@ from authsvc.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
     from authsvc.snapshot import UserPolicy
+
+log = structlog.get_logger()
 
 _PUBLIC_FILES = "/api/docs/"
 
@@ -47,7 +52,11 @@ def _take_effect(response: Response) -> Response:
     """Let a change be in force in this worker when its answer leaves."""
     writes = operation_of(request.method) is Operation.WRITE
     if request.path.startswith("/api/") and writes and response.status_code < 400:  # noqa: PLR2004
-        services().policy.catch_up()
+        try:
+            services().policy.catch_up()
+        except (peewee.PeeweeException, MaxConnectionsExceeded):
+            # The change is made all the same; this worker follows as soon as it can.
+            log.warning("database lost right after a change")
     return response
 
 

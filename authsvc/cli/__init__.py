@@ -39,3 +39,7 @@ def main() -> None:
         sys.exit(f"authsvc: {error.message}")
     except peewee.PeeweeException as error:
         sys.exit(f"authsvc: the database cannot be used: {type(error).__name__}")
+    except OSError as error:
+        sys.exit(f"authsvc: {error.filename or 'the system'}: {error.strerror or type(error).__name__}")
+    except UnicodeEncodeError:
+        sys.exit("authsvc: an argument is not valid Unicode")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -50,10 +50,10 @@ def opened() -> Iterator[Settings]:
 def operator() -> Actor:
     """Return whoever runs the command, by the system's account, for the audit trail."""
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
+        name = pwd.getpwuid(os.getuid()).pw_name  # the environment would say whatever it was told to
+    except KeyError:
         name = str(os.getuid())
-    return Actor(name, Via.COMMAND)
+    return Actor(name[:64], Via.COMMAND)
 
 
 def hasher(chosen: Settings) -> PasswordHasher:

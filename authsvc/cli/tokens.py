@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -32,11 +33,18 @@ def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json
     print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)
 
 
+def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> float:
+    if not math.isfinite(hours):
+        raise click.BadParameter("must be a number of hours")
+    return hours
+
+
 @group.command()
 @click.argument("username")
 @click.option("--label", default="")
 @click.option(
     "--hours",
+    callback=_finite,
     default=logins.DEFAULT_HOURS,
     type=click.FloatRange(0, logins.MAX_HOURS, min_open=True),
     show_default=True,
