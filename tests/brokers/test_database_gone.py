@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.brokers.site import Site
 
+MORE_THAN_THREADS = 24
 MOVED, STOPPED, FROZEN = "SQLite, file moved away", "PostgreSQL, stopped", "PostgreSQL, frozen"
 
 
@@ -148,13 +149,13 @@ def test_an_administrator_is_told_that_nothing_can_be_changed(
 
 
 @pytest.mark.parametrize("misfortune", [FROZEN], indirect=True, scope="module")
-def test_an_administrator_who_waits_for_the_database_keeps_no_device_waiting(
+def test_administrators_who_wait_for_the_database_keep_no_device_waiting(
     site: Site, database_gone: Callable[[], AbstractContextManager[None]]
 ) -> None:
     bob = site.connected("bob", "write line/1", protocol=V5)
-    with ThreadPoolExecutor() as administrators:
+    with ThreadPoolExecutor(MORE_THAN_THREADS) as administrators:
         with database_gone():
-            waiting = [administrators.submit(site.service.call, "GET", "/api/me") for _ in range(4)]
+            waiting = [administrators.submit(site.service.call, "GET", "/api/me") for _ in range(MORE_THAN_THREADS)]
             assert not wait(waiting, timeout=0.3).done
             assert bob.publish("line/1") == 0
             assert bob.publish("line/2") == NOT_AUTHORIZED

@@ -108,6 +108,29 @@ def test_a_wrong_secret_in_http_basic_lets_nobody_in(brokers: Brokers) -> None:
         assert site.try_to_connect(site.add_user("bob")) == NOT_AUTHORIZED
 
 
+def test_what_a_broker_with_the_secret_was_told_is_not_told_without_it(brokers: Brokers) -> None:
+    with brokers.site(webhook_secret=SECRET) as site:
+        bob = site.connected("bob", "readWrite line/#", protocol=V5)
+        assert bob.publish("line/1") == 0
+    with brokers.site(webhook_secret="guessed") as site:
+        assert site.try_to_connect(bob.username) == NOT_AUTHORIZED
+    guessed = "auth_opt_http_aclcheck_uri /auth/acl?key=guessed"
+    with brokers.site(guessed, webhook_secret=SECRET) as site:
+        assert site.connect(bob.username, protocol=V5).publish("line/1") == NOT_AUTHORIZED
+
+
+def test_each_broker_is_answered_in_its_own_mode(brokers: Brokers) -> None:
+    bob = None
+    for response_mode in ("json", "text", "status", "json"):
+        with brokers.site(response_mode=response_mode, webhook_secret=SECRET) as site:
+            bob = bob or site.add_user("bob", "readWrite line/#")
+            device = site.connect(bob, protocol=V5)
+            assert device.subscribe("line/#") == [1]
+            assert device.publish("line/1") == 0
+            assert device.publish("cellar/1") == NOT_AUTHORIZED
+            assert device.stayed_connected()
+
+
 def test_a_broker_that_knows_the_secret_for_logins_alone_gets_no_topic_allowed(brokers: Brokers) -> None:
     with brokers.site("auth_opt_http_aclcheck_uri /auth/acl?key=guessed", webhook_secret=SECRET) as site:
         bob = site.connected("bob", "readWrite line/#", protocol=V5)

@@ -11,7 +11,6 @@ from registry.models import ALL as REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from subprocess import CompletedProcess
 
     from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
@@ -88,17 +87,3 @@ def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
 def refused_fields(answer: TestResponse, code: str = "invalid-input") -> list[str]:
     """Return the names of the fields that a 400 complains of."""
     return [error["field"] for error in problem_of(answer, 400, code)["errors"]]
-
-
-def said(done: CompletedProcess[str]) -> str:
-    """Return what a command printed that must have worked and had nothing to complain of."""
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
-
-
-def complaint(done: CompletedProcess[str], status: int = 1) -> str:
-    """Return the one line in which a command must have refused to work."""
-    assert (done.returncode, done.stdout) == (status, ""), done
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("authsvc: ")
-    return line.removeprefix("authsvc: ")

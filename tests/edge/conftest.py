@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from authsvc import first_start
-from authsvc.app import create_app
+from authsvc.app import compose, create_app
+from authsvc.edge import EXTENSION
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.edge.broker import WAYS, broker_by, services_of
 from tests.edge.callers import Caller
+from tests.edge.console import Console
 from tests.edge.village import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, settle
 from tests.people import ADMIN_PASSWORD
 from tests.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from flask.testing import FlaskClient
     from flask_openapi3.openapi import OpenAPI
@@ -54,12 +56,16 @@ def inhabited(settings: Settings, village: Path) -> Iterator[Settings]:
     database.initialize(None)
 
 
+@pytest.fixture(scope="session")
+def routes() -> OpenAPI:
+    """The service's addresses, which no test changes; each test puts its own parts behind them."""
+    return create_app(_settings(Path("nowhere")))
+
+
 @pytest.fixture
-def app(inhabited: Settings) -> OpenAPI:
-    """The service as gunicorn would load it, without the thread beside it."""
-    app = create_app(inhabited)
-    services_of(app).policy.catch_up()
-    return app
+def app(routes: OpenAPI, inhabited: Settings) -> OpenAPI:
+    """The inhabited service as gunicorn would load it, without the threads beside it."""
+    return with_parts_of(routes, inhabited)
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ def services(app: OpenAPI) -> Services:
 
 @pytest.fixture(params=WAYS)
 def broker(request: pytest.FixtureRequest, app: OpenAPI) -> Broker:
-    """A broker that shares no secret with the service, by both ways in."""
+    """A broker that shares no secret with the service, by each way in."""
     return broker_by(request.param, app)
 
 
@@ -104,12 +110,21 @@ def dot(nobody: Caller) -> Caller:
     return nobody.signs_in("dot", DOTS_PASSWORD)
 
 
+def with_parts_of(routes: OpenAPI, settings: Settings) -> OpenAPI:
+    """Put the parts of a service with these settings behind the addresses, its policy loaded."""
+    routes.extensions[EXTENSION] = parts = compose(settings)
+    parts.policy.catch_up()
+    return routes
+
+
 def _settings(data_dir: Path) -> Settings:
     return Settings(
         data_dir=data_dir,
         database_url=f"sqlite:///{data_dir}/authsvc.db",
         admin_password=ADMIN_PASSWORD,
         bcrypt_cost=4,
+        # However busy the machine, a broker waits for its hash.
+        connect_budget_ms=4000,
     )
 
 
@@ -129,11 +144,18 @@ def shell(inhabited: Settings, tmp_path: Path) -> Service:
 
 
 @pytest.fixture
+def console(shell: Service, capsys: pytest.CaptureFixture[str]) -> Console:
+    """The same command line without a process of its own: for the many ways in which a command can be refused."""
+    return Console(shell.environment, capsys)
+
+
+@pytest.fixture
 def running(tmp_path: Path, village: Path) -> Iterator[Service]:
-    """The inhabited service as a process of its own; start it with `with`, or change its environment first."""
+    """The inhabited service, to be started as a process of its own; its environment may be changed before."""
     shutil.copytree(village, tmp_path / "data")
     service = Service(tmp_path, {"AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD})
     yield service
-    # An idle connection would make it linger for two more seconds.
+    # It would take its time to end, and nobody waits for what it has to say.
     service.api.close()
-    service.stop()
+    if service.process and service.process.poll() is None:
+        service.kill()

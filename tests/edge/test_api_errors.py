@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
-from authsvc.app import create_app
 from tests.edge.broker import YES, broker_by
 from tests.edge.callers import Caller, everything_stored, problem_of, refused_fields
+from tests.edge.conftest import with_parts_of
 from tests.edge.village import ALICES_PASSWORD
 from tests.people import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
     from authsvc.edge import Services
     from authsvc.settings import Settings
 
@@ -244,9 +246,9 @@ def _lost() -> None:
 
 
 @pytest.fixture
-def alice_on_either(prepared_on_either: Settings) -> Caller:
+def alice_on_either(routes: OpenAPI, prepared_on_either: Settings) -> Caller:
     """An administrator of a service on a database of either kind."""
-    return Caller(create_app(prepared_on_either).test_client()).signs_in("admin", ADMIN_PASSWORD)
+    return Caller(with_parts_of(routes, prepared_on_either).test_client()).signs_in("admin", ADMIN_PASSWORD)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
@@ -265,9 +267,9 @@ def test_text_that_no_database_could_keep_is_refused_on_both(alice_on_either: Ca
 
 
 @pytest.mark.parametrize("path", ["/api/users/{}", "/api/roles/{}", "/api/users?search={}", "/api/audit?actor={}"])
-@pytest.mark.parametrize("text", ["%00", "%ED%A0%80", "%FF", "%F0%9F%A6%84", "'%22;--", "%25", "%5C"])
-def test_addresses_with_strange_text_are_answered_on_both(alice_on_either: Caller, path: str, text: str) -> None:
-    assert alice_on_either.get(path.format(text)).status_code in (200, 400, 404)
+def test_addresses_with_strange_text_are_answered_on_both(alice_on_either: Caller, path: str) -> None:
+    for text in ("%00", "%ED%A0%80", "%FF", "%F0%9F%A6%84", "'%22;--", "%25", "%5C"):
+        assert alice_on_either.get(path.format(text)).status_code in (200, 400, 404)
 
 
 def test_the_story_of_a_device_is_the_same_on_both(alice_on_either: Caller) -> None:

@@ -1,4 +1,4 @@
-"""`authsvc users`, `roles`, `tokens`, `audit` and `explain`, run as an operator runs them: in processes of their own."""
+"""`authsvc users`, `roles`, `tokens`, `audit` and `explain`: administering by command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import jwt
 import pytest
 
 from tests.edge.broker import YES, broker_by, no
-from tests.edge.callers import Caller, complaint, everything_stored, said
+from tests.edge.callers import Caller, everything_stored
+from tests.edge.console import complaint, said
 from tests.people import BOBS_PASSWORD
 from tests.service import permission
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from authsvc.edge import Services
     from tests.edge.broker import Broker
+    from tests.edge.console import Console
     from tests.service import Service
 
 PRESS_PASSWORD = "press seven's secret"
@@ -35,7 +37,7 @@ def desk(app: OpenAPI) -> Broker:
     return broker_by("function", app)
 
 
-def _told(shell: Service, *arguments: str, stdin: str = "") -> Any:
+def _told(shell: Service | Console, *arguments: str, stdin: str = "") -> Any:
     return json.loads(said(shell.command(*arguments, "--json", stdin=stdin)))
 
 
@@ -50,32 +52,38 @@ def test_a_user_made_by_command_may_connect(shell: Service, desk: Broker, servic
         stdin=PRESS_PASSWORD + "\n",
     )
     assert made["permissions"] == [permission(rule) for rule in RULES]
-    assert (made["roles"], made["grantTypes"], made["enabled"], made["hasPassword"]) == (["line"], ["password"], True, True)
+    assert (made["roles"], made["grantTypes"], made["enabled"], made["hasPassword"]) == (
+        ["line"],
+        ["password"],
+        True,
+        True,
+    )
     services.policy.catch_up()
     assert desk.logs_in("press-7", PRESS_PASSWORD) == YES
     assert desk.acl("press-7", "lines/7", 2) == YES
 
 
 @pytest.mark.parametrize("grant_types", [("token",), ("certificate", "password")])
-def test_grant_types_are_named_as_everywhere_else(shell: Service, grant_types: tuple[str, ...]) -> None:
+def test_grant_types_are_named_as_everywhere_else(console: Console, grant_types: tuple[str, ...]) -> None:
     options = [word for name in grant_types for word in ("--grant-type", name)]
-    made = _told(shell, "users", "create", "press-7", "--no-password", *options)
+    made = _told(console, "users", "create", "press-7", "--no-password", *options)
     assert made["grantTypes"] == sorted(grant_types)
 
 
-def test_what_the_command_shows_is_what_the_api_shows(shell: Service, alice: Caller) -> None:
-    assert _told(shell, "users", "show", "bob") == alice.get("/api/users/bob").get_json()
-    assert _told(shell, "users", "list", "--per-page", "3", "--page", "2") == alice.get(
-        "/api/users?perPage=3&page=2"
-    ).get_json()
+def test_what_the_command_shows_is_what_the_api_shows(console: Console, alice: Caller) -> None:
+    assert _told(console, "users", "show", "bob") == alice.get("/api/users/bob").get_json()
+    assert (
+        _told(console, "users", "list", "--per-page", "3", "--page", "2")
+        == alice.get("/api/users?perPage=3&page=2").get_json()
+    )
 
 
-def test_users_are_listed_for_people_too(shell: Service) -> None:
-    table = said(shell.command("users", "list", "--search", "do")).splitlines()
+def test_users_are_listed_for_people_too(console: Console) -> None:
+    table = said(console.command("users", "list", "--search", "do")).splitlines()
     assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS"]
     assert [line.split()[:2] for line in table[1:]] == [["dora", "no"], ["dot", "yes"]]
-    assert said(shell.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
-    assert "readWrite devices/%u/#" in said(shell.command("users", "show", "bob"))
+    assert said(console.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
+    assert "readWrite devices/%u/#" in said(console.command("users", "show", "bob"))
 
 
 def test_a_change_touches_what_it_names_and_nothing_else(shell: Service) -> None:
@@ -205,9 +213,9 @@ def test_what_commands_change_is_written_down_as_an_operators_work(shell: Servic
     assert table[1].split()[2:5] == ["command", "role.create", "role:queue"]
 
 
-def test_the_trail_is_the_one_the_api_shows(shell: Service, alice: Caller) -> None:
+def test_the_trail_is_the_one_the_api_shows(console: Console, alice: Caller) -> None:
     alice.creates_user("press-7")
-    assert _told(shell, "audit", "--per-page", "5") == alice.get("/api/audit?perPage=5").get_json()
+    assert _told(console, "audit", "--per-page", "5") == alice.get("/api/audit?perPage=5").get_json()
 
 
 # Would it be allowed?
@@ -230,13 +238,13 @@ def test_the_trail_is_the_one_the_api_shows(shell: Service, alice: Caller) -> No
         ("nemo read a", 1, "denied: unknown-user"),
     ],
 )
-def test_explain_says_whether_and_why(shell: Service, arguments: str, status: int, words: str) -> None:
-    done = shell.command("explain", *arguments.split())
+def test_explain_says_whether_and_why(console: Console, arguments: str, status: int, words: str) -> None:
+    done = console.command("explain", *arguments.split())
     assert (done.returncode, done.stdout, done.stderr) == (status, words + "\n", "")
 
 
-def test_explain_tells_scripts_the_same(shell: Service) -> None:
-    done = shell.command("explain", "bob", "write", "lines/7", "--json")
+def test_explain_tells_scripts_the_same(console: Console) -> None:
+    done = console.command("explain", "bob", "write", "lines/7", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout) == {
         "allowed": True,
@@ -257,7 +265,10 @@ def test_explain_tells_scripts_the_same(shell: Service) -> None:
         (["users", "create", "a/b", "--no-password"], "username: must be 3 to 64 of"),
         (["users", "create", "press-7", "--password-stdin"], "password: must have at least 5 characters"),
         (["users", "create", "press-7", "--no-password", "--role", "none"], "roles[0]: no such role"),
-        (["users", "create", "press-7", "--no-password", "--permission", "fly high"], "permission: must be [allow|deny]"),
+        (
+            ["users", "create", "press-7", "--no-password", "--permission", "fly high"],
+            "permission: must be [allow|deny]",
+        ),
         (["users", "change", "bob", "--add-permission", "read a#"], "permission.resource: + and # must be"),
         (["users", "set-password", "nemo", "--password-stdin"], "no such user"),
         (["users", "delete", "nemo"], "no such user"),
@@ -269,15 +280,15 @@ def test_explain_tells_scripts_the_same(shell: Service) -> None:
         (["explain", "bob", "write", "a/+"], "topic: must not contain + or #"),
     ],
 )
-def test_a_mistake_is_one_line_and_changes_nothing(shell: Service, arguments: list[str], words: str) -> None:
+def test_a_mistake_is_one_line_and_changes_nothing(console: Console, arguments: list[str], words: str) -> None:
     before = everything_stored()
-    assert complaint(shell.command(*arguments)).startswith(words)
+    assert complaint(console.command(*arguments)).startswith(words)
     assert everything_stored() == before
 
 
-def test_a_bad_password_is_refused_without_being_repeated(shell: Service) -> None:
+def test_a_bad_password_is_refused_without_being_repeated(console: Console) -> None:
     secret = "far too long a secret " * 5
-    done = shell.command("users", "set-password", "bob", "--password-stdin", stdin=secret)
+    done = console.command("users", "set-password", "bob", "--password-stdin", stdin=secret)
     assert complaint(done) == "password: must be at most 72 bytes in UTF-8"
 
 
@@ -294,8 +305,8 @@ def test_a_bad_password_is_refused_without_being_repeated(shell: Service) -> Non
         ["explain", "bob", "fly", "a"],
     ],
 )
-def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(shell: Service, arguments: list[str]) -> None:
-    done = shell.command(*arguments)
+def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(console: Console, arguments: list[str]) -> None:
+    done = console.command(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: authsvc")
     assert "Traceback" not in done.stderr
@@ -311,16 +322,16 @@ def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(shell: Service,
         ["explain", "bob", "read", "\udcff"],
     ],
 )
-def test_text_that_could_not_be_stored_is_a_mistake_like_any_other(shell: Service, arguments: list[str]) -> None:
+def test_text_that_could_not_be_stored_is_a_mistake_like_any_other(console: Console, arguments: list[str]) -> None:
     before = everything_stored()
-    done = shell.command(*arguments)
+    done = console.command(*arguments)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert everything_stored() == before
 
 
-def test_a_name_in_the_environment_is_no_way_to_hide_who_it_was(shell: Service) -> None:
-    shell.environment["LOGNAME"] = shell.environment["USER"] = "somebody-else" * 10
-    said(shell.command("roles", "create", "queue"))
-    (event,) = _told(shell, "audit", "--target", "role:queue")["items"]
+def test_a_name_in_the_environment_is_no_way_to_hide_who_it_was(console: Console) -> None:
+    console.environment["LOGNAME"] = console.environment["USER"] = "somebody-else" * 10
+    said(console.command("roles", "create", "queue"))
+    (event,) = _told(console, "audit", "--target", "role:queue")["items"]
     assert "somebody-else" not in event["actor"]

@@ -7,19 +7,21 @@ import json
 import shutil
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from authsvc import __version__, first_start
 from authsvc.app import create_app
 from authsvc.settings import Settings
-from tests.edge.callers import Caller, basic, complaint, everything_stored, said
+from authsvc.storage.database import database
+from tests.edge.callers import Caller, basic, everything_stored
+from tests.edge.console import Console, complaint, said
 from tests.edge.village import ALICES_PASSWORD
 from tests.service import Service, permission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flask.testing import FlaskClient
 
@@ -34,11 +36,18 @@ def fresh(tmp_path: Path) -> Service:
     return service
 
 
+@pytest.fixture
+def console(fresh: Service, capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+    """The same without a process of its own."""
+    yield Console(fresh.environment, capsys)
+    database.initialize(None)
+
+
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def _data(service: Service) -> Path:
+def _data(service: Service | Console) -> Path:
     return Path(service.environment["AUTHSVC_DATA_DIR"])
 
 
@@ -83,29 +92,29 @@ def test_what_init_makes_is_for_its_owner_alone(fresh: Service) -> None:
     assert _mode(_data(fresh) / "authsvc.db") == 0o600
 
 
-def test_a_password_that_the_policy_refuses_stops_the_first_start(fresh: Service) -> None:
-    fresh.environment["AUTHSVC_ADMIN_PASSWORD"] = "four"
-    assert complaint(fresh.command("init")) == "password: must have at least 5 characters"
-    fresh.environment["AUTHSVC_ADMIN_PASSWORD"] = "good enough"
-    assert said(fresh.command("init")) == ""
+def test_a_password_that_the_policy_refuses_stops_the_first_start(console: Console) -> None:
+    console.environment["AUTHSVC_ADMIN_PASSWORD"] = "four"
+    assert complaint(console.command("init")) == "password: must have at least 5 characters"
+    console.environment["AUTHSVC_ADMIN_PASSWORD"] = "good enough"
+    assert said(console.command("init")) == ""
 
 
-def test_migrate_says_what_it_did(fresh: Service) -> None:
-    assert "applied 0001_foundation" in said(fresh.command("migrate")).splitlines()
-    assert said(fresh.command("migrate")) == "nothing to do\n"
+def test_migrate_says_what_it_did(console: Console) -> None:
+    assert "applied 0001_foundation" in said(console.command("migrate")).splitlines()
+    assert said(console.command("migrate")) == "nothing to do\n"
 
 
 @pytest.mark.parametrize("arguments", [["users", "list"], ["explain", "bob", "read", "a"], ["backup", "b.gz"]])
-def test_a_command_before_init_says_what_to_do_first(fresh: Service, arguments: list[str]) -> None:
-    assert "run `authsvc init` first" in complaint(fresh.command(*arguments))
+def test_a_command_before_init_says_what_to_do_first(console: Console, arguments: list[str]) -> None:
+    assert "run `authsvc init` first" in complaint(console.command(*arguments))
 
 
-def test_the_version_is_told(fresh: Service) -> None:
-    assert said(fresh.command("--version")) == f"authsvc, version {__version__}\n"
+def test_the_version_is_told(console: Console) -> None:
+    assert said(console.command("--version")) == f"authsvc, version {__version__}\n"
 
 
-def test_help_names_every_command(fresh: Service) -> None:
-    told = said(fresh.command("-h"))
+def test_help_names_every_command(console: Console) -> None:
+    told = said(console.command("-h"))
     names = ["audit", "backup", "explain", "init", "migrate", "restore", "roles", "serve", "tokens", "users"]
     assert [name for name in names if f"\n  {name} " not in told] == []
 
@@ -114,11 +123,11 @@ def test_help_names_every_command(fresh: Service) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "init", "users"])
-def test_a_setting_nobody_knows_stops_every_command(fresh: Service, command: str) -> None:
-    fresh.environment["AUTHSVC_COLOUR"] = "blue"
-    done = fresh.command(command, *(["list"] if command == "users" else []))
+def test_a_setting_nobody_knows_stops_every_command(console: Console, command: str) -> None:
+    console.environment["AUTHSVC_COLOUR"] = "blue"
+    done = console.command(command, *(["list"] if command == "users" else []))
     assert complaint(done).startswith("AUTHSVC_COLOUR is not a setting")
-    assert not _data(fresh).exists()
+    assert not _data(console).exists()
 
 
 @pytest.mark.parametrize(
@@ -132,33 +141,33 @@ def test_a_setting_nobody_knows_stops_every_command(fresh: Service, command: str
         ("AUTHSVC_PASSWORD_POLICY", "{"),
     ],
 )
-def test_a_malformed_setting_is_named_and_its_value_is_not(fresh: Service, name: str, value: str) -> None:
-    fresh.environment[name] = value
-    words = complaint(fresh.command("init"))
+def test_a_malformed_setting_is_named_and_its_value_is_not(console: Console, name: str, value: str) -> None:
+    console.environment[name] = value
+    words = complaint(console.command("init"))
     assert words.startswith(name)
     assert "word-in-url" not in words
 
 
-def test_a_data_directory_that_cannot_be_is_one_line(fresh: Service, tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_is_one_line(console: Console, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    fresh.environment["AUTHSVC_DATA_DIR"] = str(tmp_path / "file" / "data")
-    complaint(fresh.command("init"))
+    console.environment["AUTHSVC_DATA_DIR"] = str(tmp_path / "file" / "data")
+    complaint(console.command("init"))
 
 
-def test_a_database_that_cannot_be_reached_is_one_line(fresh: Service, tmp_path: Path) -> None:
-    fresh.environment["AUTHSVC_DATABASE_URL"] = "postgresql://nobody:word-in-url@127.0.0.1:1/none"
-    words = complaint(fresh.command("users", "list"))
+def test_a_database_that_cannot_be_reached_is_one_line(console: Console, tmp_path: Path) -> None:
+    console.environment["AUTHSVC_DATABASE_URL"] = "postgresql://nobody:word-in-url@127.0.0.1:1/none"
+    words = complaint(console.command("users", "list"))
     assert words.startswith("the database cannot be used")
     assert "word-in-url" not in words
-    fresh.environment["AUTHSVC_DATABASE_URL"] = f"sqlite:///{tmp_path}/no/such/directory/authsvc.db"
-    complaint(fresh.command("users", "list"))
+    console.environment["AUTHSVC_DATABASE_URL"] = f"sqlite:///{tmp_path}/no/such/directory/authsvc.db"
+    complaint(console.command("users", "list"))
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"])
-def test_serve_refuses_to_be_reached_by_others_without_a_webhook_secret(fresh: Service, bind: str) -> None:
-    fresh.environment["AUTHSVC_BIND"] = bind
-    assert complaint(fresh.command("serve")).startswith("AUTHSVC_WEBHOOK_SECRET must be set")
-    assert not _data(fresh).exists()
+def test_serve_refuses_to_be_reached_by_others_without_a_webhook_secret(console: Console, bind: str) -> None:
+    console.environment["AUTHSVC_BIND"] = bind
+    assert complaint(console.command("serve")).startswith("AUTHSVC_WEBHOOK_SECRET must be set")
+    assert not _data(console).exists()
 
 
 # Backup and restore.
@@ -193,15 +202,22 @@ def test_a_restored_service_is_the_same_service(original: Service, twin: Service
     assert said(original.command("backup", str(file))).endswith(f"rows written to {file}\n")
     assert said(twin.command("restore", str(file))).endswith(f"rows restored from {file}\n")
     _client(_data(original))
-    everything = everything_stored()
+    (_, version), everything = _version_and_rest()
     alice = Caller(_client(_data(twin), twin.environment["AUTHSVC_DATABASE_URL"]), f"Bearer {token}")
-    assert everything_stored() == everything
+    (_, version_now), everything_now = _version_and_rest()
+    assert everything_now == everything
+    # It may go on but never back: whoever has seen a version has seen all up to it.
+    assert version_now >= version
     assert alice.get("/api/me").get_json()["username"] == "alice"
 
 
-def test_a_restored_service_goes_on_where_the_first_left_off(
-    backup: bytes, twin: Service, tmp_path: Path
-) -> None:
+def _version_and_rest() -> tuple[tuple[int, int], dict[str, Any]]:
+    rows = everything_stored()
+    (version,) = rows.pop("policy_version")
+    return (version[0], version[1]), rows
+
+
+def test_a_restored_service_goes_on_where_the_first_left_off(backup: bytes, twin: Service, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
     file.write_bytes(backup)
     said(twin.command("restore", str(file)))
@@ -249,11 +265,9 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_backup_is_refused_whole(
-    fresh: Service, backup: bytes, tmp_path: Path, damage: Damage
-) -> None:
+def test_a_damaged_backup_is_refused_whole(console: Console, backup: bytes, tmp_path: Path, damage: Damage) -> None:
     file = tmp_path / "backup.gz"
     file.write_bytes(damage(backup))
-    complaint(fresh.command("restore", str(file)))
-    _client(_data(fresh))
+    complaint(console.command("restore", str(file)))
+    _client(_data(console))
     assert everything_stored()["users"] == []

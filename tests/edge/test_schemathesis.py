@@ -2,7 +2,7 @@
 
 Every built-in check of schemathesis runs but two. `positive_data_acceptance` wants every body accepted that the schema
 allows, and no schema can tell which roles exist, what the password policy is or how a topic filter is spelled.
-`allow_header_conformance` does not see that an address such as `.../registrations/grant` also fits `.../registrations/{id}`.
+`allow_header_conformance` does not see that `.../registrations/grant` also fits `.../registrations/{id}`.
 The runs cannot saw off the branch they sit on: `admin` and Alice are never the named user, nobody else
 holds rights, and ids of tokens are random.
 """

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authsvc.webhooks import MAX_BODY
+from authsvc.webhook_wire import MAX_BODY
 from tests.edge.broker import FORM, JSON, MALFORMED, YES, Broker, no
 from tests.people import BOBS_PASSWORD
 
 if TYPE_CHECKING:
-    from authsvc.webhooks import Answer
+    from tests.edge.broker import Told
 
 DEEP = 100_000
 CHECKS = ["user", "superuser", "acl"]
@@ -59,7 +59,7 @@ CONTENT_TYPES = [
 ]
 
 
-def is_an_answer(answer: Answer) -> bool:
+def is_an_answer(answer: Told) -> bool:
     """Say whether go-auth can read the answer and takes it for a plain yes or no."""
     told: dict[str, Any] = json.loads(answer.body)
     assert answer.status in (200, 400, 401, 403), answer

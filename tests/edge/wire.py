@@ -58,8 +58,8 @@ class Connection:
 def webhook_request(**fields: Any) -> bytes:
     """Return the bytes of one ACL question as go-auth sends it."""
     body = json.dumps(fields).encode()
-    head = f"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = b"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\n"
+    return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
 
 
 def answer_on(connection: socket.socket) -> tuple[int, bytes]:

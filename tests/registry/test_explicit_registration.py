@@ -105,7 +105,6 @@ def test_one_whose_user_was_deleted_may_ask_again_from_the_beginning(place: Plac
     assert place.user() is None
 
 
-@pytest.mark.xfail(strict=True, reason="a granted registration outlives its user when another takes the name at once")
 def test_whoever_held_a_name_earlier_is_not_taken_for_the_user_who_has_it_now(place: Place) -> None:
     place.in_status("granted")
     assert place.alice.delete("/api/users/bob").status_code == 204

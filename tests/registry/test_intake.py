@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
-import pytest
-
 from authsvc.storage.database import database, is_sqlite, transaction
 from registry import intake as intake_module
 from registry.intake import QUEUE_SIZE, Outcome
@@ -18,6 +16,8 @@ from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, at_once, brok
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pytest
 
     from authsvc.settings import Settings
     from tests.registry.scene import Place
@@ -128,9 +128,6 @@ def test_what_one_contact_meets_is_not_the_next_ones_trouble(place: Place) -> No
     assert {one["username"] for one in place.registrations()} == {"flood-0", "flood-2"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="whole client ids wait in the queue, ten of up to 64 KiB for each of 1,000 names"
-)
 def test_what_waits_in_the_queue_is_small_whatever_strangers_send(place: Place) -> None:
     def contact(number: int) -> None:
         for client in range(10):

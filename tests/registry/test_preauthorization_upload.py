@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from registry import preauthorizations
 from tests.edge.callers import problem_of, refused_fields
 from tests.registry.scene import ON_BOTH_DATABASES, done
 from tests.registry.signing import new_key, signing_request, spki
@@ -37,7 +38,9 @@ def test_a_file_preauthorizes_everybody_in_it(place: Place) -> None:
     assert place.registers("carol", csr=signing_request("carol", key)).status_code == 201
 
 
-@pytest.mark.parametrize("text", ["username\nbob\n", "\ufeffusername\nbob", "roles,username\npress,bob\n"])
+@pytest.mark.parametrize(
+    "text", ["username\nbob\n", "\ufeffusername\nbob", "roles,username\npress,bob\n", "username\rbob"]
+)
 def test_a_file_may_look_as_spreadsheets_write_it(place: Place, text: str) -> None:
     assert done(upload(place, text)) == {"created": 1}
     assert waiting(place) == ["bob"]
@@ -64,16 +67,12 @@ def test_one_bad_line_and_nobody_is_preauthorized(place: Place, row: str, status
     assert waiting(place) == []
 
 
-@pytest.mark.xfail(strict=True, reason="only a line with too many fields is named by its number")
 @pytest.mark.parametrize("row", ["not a name", "carol,nobody", "alice", "bob"])
 def test_a_bad_line_is_named(place: Place, row: str) -> None:
     answer = upload(place, f"username,roles\nbob\n\n{row}\ndave\n").get_json()
-    assert "csv[4]" in str([error["field"] for error in answer.get("errors", [])]) + answer["detail"]
+    assert answer["detail"].startswith(("csv[4]: ", "line 4: "))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="fingerprints in a file are not checked: stored as they are, or 500 on PostgreSQL"
-)
 @ON_BOTH_DATABASES
 @pytest.mark.parametrize("fingerprint", ["AB" * 32, "ab", "z" * 64, "a" * 100])
 def test_a_fingerprint_that_no_key_can_have_is_refused(place: Place, fingerprint: str) -> None:
@@ -82,15 +81,27 @@ def test_a_fingerprint_that_no_key_can_have_is_refused(place: Place, fingerprint
     assert waiting(place) == []
 
 
-@pytest.mark.xfail(strict=True, reason="csv.Error is nobody's business and makes a 500")
-@pytest.mark.parametrize("text", ["username\rbob\rcarol", "username\n" + "x" * 200_000], ids=["Mac", "endless"])
-def test_a_file_that_cannot_be_read_is_refused(place: Place, text: str) -> None:
-    assert refused_fields(upload(place, text)) == ["csv"]
+@pytest.mark.parametrize("name", ["x" * 200_000, '"bob" by the door', '"bob'], ids=["endless", "quoted", "unfinished"])
+def test_a_file_that_cannot_be_read_is_refused(place: Place, name: str) -> None:
+    assert refused_fields(upload(place, f"username\n{name}")) == ["csv"]
 
 
-def test_a_file_of_more_than_ten_thousand_lines_is_refused(place: Place) -> None:
-    rows = "\n".join(f"device-{number}" for number in range(10_001))
-    assert refused_fields(upload(place, f"username\n{rows}")) == ["csv"]
+def test_a_file_of_too_many_lines_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preauthorizations, "MAX_CSV_ROWS", 3)
+    assert refused_fields(upload(place, "username\nbob\ncarol\ndave\nerin\n")) == ["csv"]
+    assert waiting(place) == []
+    assert done(upload(place, "username\nbob\ncarol\ndave\n")) == {"created": 3}
+
+
+def test_a_long_file_takes_as_many_statements_as_a_short_one(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "peewee")
+    counts = []
+    for file in ("short", "long"):
+        caplog.clear()
+        names = [f"{file}-{number}" for number in range(10 if file == "short" else 100)]
+        done(upload(place, "\n".join(["username", *names])))
+        counts.append(len(caplog.records))
+    assert counts[1] <= counts[0] + 10
 
 
 def test_a_file_is_taken_also_as_curl_sends_it_unless_told_otherwise(place: Place) -> None:

@@ -14,7 +14,7 @@ import peewee
 import pytest
 from playhouse.schema_diff import diff_models
 
-from authsvc import first_start, roles, users
+from authsvc import administrators, first_start, users
 from authsvc.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
@@ -151,7 +151,7 @@ def administrators_password_is(password: str) -> bool:
 def test_the_administrator_has_the_password_that_was_set_and_it_is_not_told_again(settings: Settings) -> None:
     assert first_start.prepare(settings) is None
     assert administrators_password_is(ADMIN_PASSWORD)
-    assert roles.ADMIN in users.get("admin").roles
+    assert administrators.ROLE in users.get("admin").roles
 
 
 def test_a_password_for_the_administrator_is_generated_where_none_is_set(settings: Settings) -> None:

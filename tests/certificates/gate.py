@@ -1,0 +1,83 @@
+"""As much of an MQTT broker as it takes to see who connects, and to let them in or not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+ACCEPTED, NOT_AUTHORIZED = 0, 5
+_CONNECT = 0x10
+
+
+class Visit(NamedTuple):
+    """A CONNECT packet of MQTT 3.1.1, as far as it is of interest."""
+
+    client_id: str
+    username: str
+    password: str
+    clean_session: bool
+
+
+class Gate:
+    """Answers every CONNECT as `answer` says, by one thread, and remembers it."""
+
+    def __init__(self, answer: Callable[[Visit], int] = lambda _: ACCEPTED) -> None:
+        self.visits: list[Visit] = []
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """What `AUTHSVC_BROKER_URL` is to be."""
+        return f"mqtt://authsvc-sessions:se%2Fcret@127.0.0.1:{self.port}"
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                visit = _read(stream)
+                self.visits.append(visit)
+                connection.sendall(bytes([0x20, 2, 0, self._answer(visit)]))
+                while stream.read(1):  # until it leaves
+                    pass
+
+
+def _read(stream: BinaryIO) -> Visit:
+    assert stream.read(1)[0] == _CONNECT
+    _read_length(stream)
+    assert _read_text(stream) == "MQTT"
+    _level, flags, *_keep_alive = stream.read(4)
+    return Visit(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2))
+
+
+def _read_length(stream: BinaryIO) -> None:
+    while stream.read(1)[0] & 0x80:
+        pass
+
+
+def _read_text(stream: BinaryIO) -> str:
+    length = int.from_bytes(stream.read(2), "big")
+    return stream.read(length).decode()

@@ -1,0 +1,149 @@
+"""Revocation lists on their way to a broker: a server that says what it is told to, and a reader hard to please."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Self
+
+from cryptography import x509
+
+from authsvc import pki
+from authsvc.pki import CertificateAuthority, Entry, Revocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_END = "-----END X509 CRL-----\n"
+_ENOUGH = 20
+
+
+def new_authority(name: str = "ours") -> CertificateAuthority:
+    return CertificateAuthority(*pki.new_authority(name, datetime.now(UTC), 30, None))
+
+
+def new_list(
+    authority: CertificateAuthority, number: int = 1, revoked: int = 0, valid: tuple[float, float] = (0, 7)
+) -> str:
+    """Return a list that names so many, valid from so many days hence until so many days hence."""
+    now = datetime.now(UTC)
+    entries = [Entry(f"{serial:x}", now, Revocation.UNSPECIFIED) for serial in range(1, revoked + 1)]
+    begins, ends = (now + timedelta(days=days) for days in valid)
+    return authority.revocation_list(entries, number, begins, ends)
+
+
+def number_in(text: str) -> int:
+    """Return the number of the first list in a file."""
+    parsed = x509.load_pem_x509_crl(text.encode())
+    return parsed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
+def complaint(lists: str, authorities: str) -> str | None:
+    """Say what is wrong with lists in the eyes of a broker that trusts these authorities; None when nothing is."""
+    parts = [part + _END for part in lists.split(_END)]
+    if len(parts) == 1 or parts.pop() != _END:
+        return "is no list, or not a whole one"
+    trusted = x509.load_pem_x509_certificates(authorities.encode())
+    for each in map(x509.load_pem_x509_crl, (part.encode() for part in parts)):
+        if not any(each.is_signature_valid(issuer.public_key()) for issuer in trusted):  # type: ignore[arg-type]
+            return "is signed by somebody else"
+        assert each.next_update_utc
+        if not each.last_update_utc <= datetime.now(UTC) < each.next_update_utc:
+            return "is not valid now"
+    return None
+
+
+class Reader:
+    """Reads a file over and over for the length of a block, which ends with an error if it ever was a bad list."""
+
+    def __init__(self, file: Path, authorities: str) -> None:
+        self.numbers: set[int] = set()
+        self.complaints: list[str] = []
+        self._reads = 0
+        self._file, self._authorities = file, authorities
+        self._enough = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._enough.wait(10)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if kind is None:
+            assert self.complaints == []
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._reads += 1
+            try:
+                text = self._file.read_text()
+                wrong = complaint(text, self._authorities)
+                self.numbers.add(number_in(text))
+            except (OSError, ValueError) as error:
+                wrong = repr(error)
+            if wrong:
+                self.complaints.append(wrong)
+            if self._reads >= _ENOUGH:
+                self._enough.set()
+
+
+class ListServer(ThreadingHTTPServer):
+    """Answers `/pki/crl.pem` and `/pki/ca.pem` with what it was told; runs inside its `with` block.
+
+    An answer is a text, bytes, parts that follow each other, or a status alone. It may carry an ETag.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, authority: CertificateAuthority | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.authority = authority or new_authority()
+        self.lists: str | bytes | int | Iterable[bytes] = new_list(self.authority)
+        self.authorities: str = self.authority.certificate_pem
+        self.etag = ""
+        self.asked_for_changes = 0
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ListServer
+
+    def do_GET(self) -> None:
+        answer = self.server.lists if self.path == "/pki/crl.pem" else self.server.authorities
+        if self.server.etag and self.headers["If-None-Match"] == self.server.etag:
+            self.server.asked_for_changes += 1
+            answer = 304
+        self.send_response(answer if isinstance(answer, int) else 200)
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
+        self.end_headers()
+        self._send(answer)
+
+    def _send(self, answer: str | bytes | int | Iterable[bytes]) -> None:
+        if isinstance(answer, str):
+            answer = answer.encode()
+        parts = [answer] if isinstance(answer, bytes) else [] if isinstance(answer, int) else answer
+        try:
+            for part in parts:
+                self.wfile.write(part)
+        except ConnectionError:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass

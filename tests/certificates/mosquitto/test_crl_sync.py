@@ -1,0 +1,276 @@
+"""`authsvc crl sync` when it is killed, when the disk is full, and when the server talks nonsense."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc import crl_sync
+from authsvc.crl_sync import SyncError, Target
+from tests.certificates.mosquitto.commands import going_on
+from tests.certificates.mosquitto.lists import ListServer, Reader, new_authority, new_list, number_in
+from tests.certificates.mosquitto.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+AUTHSVC = str(Path(sys.executable).parent / "authsvc")
+LARGE = 5000  # entries
+
+
+@pytest.fixture
+def server() -> Iterator[ListServer]:
+    """Whatever a server may say, without a service behind it."""
+    with ListServer() as server:
+        yield server
+
+
+@pytest.fixture
+def file(server: ListServer, tmp_path: Path) -> Path:
+    """A broker's list, number 1."""
+    file = tmp_path / "pki" / "crl.pem"
+    file.parent.mkdir()
+    file.write_text(new_list(server.authority))
+    return file
+
+
+def sync(target: Target) -> bool:
+    return crl_sync.sync(target, datetime.now(UTC))
+
+
+def sync_command(server: ListServer, file: Path) -> tuple[str, ...]:
+    return ("crl", "sync", "--server", server.url, "--out", str(file))
+
+
+def authsvc(*arguments: str, under: str = "true") -> subprocess.CompletedProcess[str]:
+    """Run `authsvc ...` under a limit of the shell's."""
+    command = ("sh", "-c", f'{under} && exec "$@"', "sh", AUTHSVC, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def names_beside(file: Path) -> list[str]:
+    return sorted(each.name for each in file.parent.iterdir())
+
+
+# ---- It is killed ----
+
+
+def test_a_sync_that_is_killed_at_any_moment_leaves_a_good_list(server: ListServer, file: Path, tmp_path: Path) -> None:
+    with Reader(file, server.authorities) as reader:
+        for number, moment in ((2, 0.1), (4, 0.11)):
+            with going_on(*sync_command(server, file), "--interval", "0.1", log=tmp_path / "log") as process:
+                server.lists = new_list(server.authority, number, LARGE)
+                until(lambda: max(reader.numbers) >= number, "it has begun")  # noqa: B023 - called within the round
+                server.lists = new_list(server.authority, number + 1, LARGE)
+                time.sleep(moment)  # somewhere in its next round
+                process.send_signal(signal.SIGKILL)
+        sync(Target(server.url, file))
+        until(lambda: 5 in reader.numbers, "the last list is there")
+
+
+def test_what_a_killed_one_left_half_written_is_in_nobodys_way(server: ListServer, file: Path) -> None:
+    server.lists = new_list(server.authority, 2)
+    half = server.lists[: len(server.lists) // 2]
+    for name in (f".crl.pem.{os.getpid()}", ".crl.pem.x1y2z3"):
+        file.with_name(name).write_text(half)
+    file.with_name(".crl.pem.told").write_bytes(b"\xff\x00")
+    with Reader(file, server.authorities):
+        assert sync(Target(server.url, file, command=("true",)))
+    assert number_in(file.read_text()) == 2
+    assert not sync(Target(server.url, file, command=("true",)))
+
+
+@pytest.mark.parametrize(
+    "broken", [b"", b"\xff\xfe\x00", b"-----BEGIN X509 CRL-----\n"], ids=["empty", "binary", "half"]
+)
+def test_a_list_that_somebody_else_broke_is_mended(server: ListServer, file: Path, broken: bytes) -> None:
+    file.write_bytes(broken)
+    assert sync(Target(server.url, file))
+    with Reader(file, server.authorities):
+        assert number_in(file.read_text()) == 1
+
+
+# ---- The disk is full ----
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of four pages; skips where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk)
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+
+
+def test_a_full_disk_leaves_the_list_alone(server: ListServer, tiny_disk: Path) -> None:
+    target = Target(server.url, tiny_disk / "crl.pem", ca_out=tiny_disk / "ca.pem", command=("true",))
+    sync(target)
+    with Reader(target.out, server.authorities) as reader:
+        server.lists = new_list(server.authority, 2, 100)
+        with pytest.raises(OSError, match="No space left"):
+            fill(tiny_disk / "filler")
+        with pytest.raises(SyncError, match="No space left"):
+            sync(target)
+        assert reader.numbers == {1}
+        (tiny_disk / "filler").unlink()
+        assert sync(target)
+    assert number_in(target.out.read_text()) == 2
+    assert names_beside(target.out) == [".crl.pem.told", "ca.pem", "crl.pem"]
+
+
+def test_a_file_that_may_not_be_written_to_its_end_leaves_the_list_alone(server: ListServer, file: Path) -> None:
+    server.lists = new_list(server.authority, 2, 100)
+    with Reader(file, server.authorities):
+        done = authsvc(*sync_command(server, file), under="ulimit -f 1")
+    assert (done.returncode, done.stderr) == (1, f"authsvc: {file} cannot be written: File too large\n")
+    assert names_beside(file) == ["crl.pem"]
+
+
+# ---- The server talks nonsense ----
+
+
+def endless() -> Iterable[bytes]:
+    return (b"-" * 1_000_000 for _ in range(100))
+
+
+NONSENSE: dict[str, Callable[[ListServer], str | bytes | int | Iterable[bytes]]] = {
+    "nothing": lambda _: "",
+    "a page": lambda _: "<html>It works!</html>",
+    "no text": lambda _: b"\x00\xff" * 500,
+    "an error": lambda _: 503,
+    "not modified": lambda _: 304,
+    "half a list": lambda server: new_list(server.authority, 2)[:300],
+    "a list and a half": lambda server: new_list(server.authority, 2) + new_list(server.authority, 3)[:300],
+    "a list and a word": lambda server: new_list(server.authority, 2) + "x",
+    "another's list": lambda _: new_list(new_authority("another's"), 2),
+    "a forged list": lambda server: new_list(new_authority("ours"), 2),
+    "a list and a forged one": lambda server: new_list(server.authority, 2) + new_list(new_authority("ours"), 2),
+    "a list that ran out": lambda server: new_list(server.authority, 2, valid=(-9, -1)),
+    "a list of tomorrow": lambda server: new_list(server.authority, 2, valid=(1, 9)),
+    "a certificate": lambda server: server.authority.certificate_pem,
+    "without end": lambda _: endless(),
+}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_leaves_the_list_alone(
+    server: ListServer, file: Path, nonsense: Callable[[ListServer], str | bytes | int | Iterable[bytes]]
+) -> None:
+    server.lists = nonsense(server)
+    before = file.read_text()
+    with pytest.raises(SyncError):
+        sync(Target(server.url, file, ca_out=file.with_name("ca.pem"), command=("false",)))
+    assert file.read_text() == before
+    assert names_beside(file) == ["crl.pem"]
+
+
+@pytest.mark.parametrize("authorities", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "junk"])
+def test_nonsense_for_authorities_leaves_both_files_alone(server: ListServer, file: Path, authorities: str) -> None:
+    server.authorities = authorities
+    with pytest.raises(SyncError):
+        sync(Target(server.url, file, ca_out=file.with_name("ca.pem")))
+    assert names_beside(file) == ["crl.pem"]
+
+
+def test_a_server_that_is_not_there_is_named_in_one_line(file: Path) -> None:
+    done = authsvc("crl", "sync", "--server", "http://127.0.0.1:9", "--out", str(file))
+    assert (done.returncode, done.stderr) == (1, "authsvc: the server does not answer: ConnectionError\n")
+
+
+# ---- Authorities, and what a poll costs ----
+
+
+def test_the_authorities_are_written_too_and_an_operator_hears_of_new_ones(
+    server: ListServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Target(server.url, file, ca_out=file.with_name("ca.pem"))
+    assert sync(target)
+    assert "restart the broker" not in capsys.readouterr().out
+    following = new_authority("the next one")
+    server.authorities = following.certificate_pem + server.authority.certificate_pem
+    server.lists = new_list(following) + new_list(server.authority, 2)
+
+    assert sync(target)
+    assert "restart the broker" in capsys.readouterr().out
+    assert target.ca_out
+    assert target.ca_out.read_text() == server.authorities
+    assert {target.ca_out.stat().st_mode & 0o777, file.stat().st_mode & 0o777} == {0o644}
+    assert not sync(target)
+
+
+def test_a_list_of_an_authority_that_was_not_brought_yet_keeps_no_other_from_its_place(
+    server: ListServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca = file.with_name("ca.pem")
+    ca.write_text("# brought by hand, from Gräfelfing\n" + server.authorities)
+    following, target = new_authority("the next one"), Target(server.url, file, ca_file=ca)
+    server.lists = new_list(following) + new_list(server.authority, 2)
+
+    assert sync(target)
+    assert server.lists.endswith(file.read_text())
+    assert number_in(file.read_text()) == 2
+    assert capsys.readouterr().out.count("bring its certificate") == 1
+    assert not sync(target)
+    assert capsys.readouterr().out == ""
+    ca.write_text(following.certificate_pem + server.authorities)
+    assert sync(target)
+    assert file.read_text() == server.lists
+
+
+def test_authorities_are_either_brought_or_written(server: ListServer, file: Path) -> None:
+    ca = file.with_name("ca.pem")
+    ca.write_text(server.authorities)
+    done = authsvc(*sync_command(server, file), "--ca", str(ca), "--ca-out", str(ca))
+    assert done.returncode == 2
+    assert "--ca is for a file that is brought by hand" in done.stderr
+
+
+def test_a_poll_without_news_is_answered_without_a_list(server: ListServer, file: Path) -> None:
+    server.etag = '"of these lists"'
+    target = Target(server.url, file, ca_out=file.with_name("ca.pem"))
+    assert sync(target)
+    assert not sync(target)
+    assert server.asked_for_changes == 2
+    server.etag, server.lists = '"of others"', new_list(server.authority, 2)
+    assert sync(target)
+    assert number_in(file.read_text()) == 2
+
+
+# ---- Telling the broker ----
+
+
+def test_the_broker_is_told_of_each_list_once_and_again_until_that_works(server: ListServer, file: Path) -> None:
+    told = file.with_name("told")
+    with pytest.raises(SyncError, match="could not be told"):
+        sync(Target(server.url, file, command=("false",)))
+    target = Target(server.url, file, command=("sh", "-c", f"echo told >> {told}"))
+    assert [sync(target), sync(target)] == [True, False]
+    server.lists = new_list(server.authority, 2)
+    assert [sync(target), sync(target)] == [True, False]
+    assert told.read_text() == "told\ntold\n"
+
+
+@pytest.mark.parametrize("content", ["", "-1", "0", "-99999999", "no number", "1.5"])
+def test_a_pid_file_that_names_no_process_harms_none(server: ListServer, file: Path, content: str) -> None:
+    pid_file = file.with_name("mosquitto.pid")
+    pid_file.write_text(content)
+    with pytest.raises(SyncError, match="could not be told to reload: ValueError"):
+        sync(Target(server.url, file, pid_file=pid_file))

@@ -1,0 +1,352 @@
+"""Certificates over REST: issued, listed, shown, revoked; and what a broker is told of them from then on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import time_machine
+from cryptography import x509
+
+from authsvc import certificates, users
+from authsvc.pki import Revocation
+from tests.certificates.scene import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, number_of, serial_of
+from tests.certificates.tools import certificate_for, pem
+from tests.edge.callers import basic, problem_of, refused_fields
+from tests.edge.wire import asks, within
+from tests.people import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR, http
+from tests.registry.signing import new_key, signing_request, spki
+from tests.service import Service
+from tests.storage.scene import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DAY = timedelta(days=1)
+A_SECOND = 1.0
+
+
+def hours_later(hours: float) -> Any:
+    return time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=False)
+
+
+# Issuing.
+
+
+def test_a_certificate_is_issued_for_the_users_own_key(scene: Scene) -> None:
+    key = new_key()
+    answer = scene.asks("bob", key)
+    assert answer.status_code == 201
+    told = answer.get_json()
+    assert told.keys() == {"serial", "certificate", "caCertificate", "notAfter"}
+    certificate = x509.load_pem_x509_certificate(told["certificate"].encode())
+    assert spki(certificate.public_key()) == spki(key.public_key())
+    assert told["serial"] == serial_of(certificate)
+    assert datetime.fromisoformat(told["notAfter"]) == certificate.not_valid_after_utc
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(told["caCertificate"].encode()))
+    assert told["caCertificate"] == scene.ca_pem()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("asked", "life"), [({}, 365), ({"days": 1}, 1), ({"days": 3650}, 3650), ({"days": None}, 365)])
+def test_it_lives_as_long_as_is_asked_for(scene: Scene, asked: dict[str, int], life: int) -> None:
+    certificate = scene.certifies("bob", **asked)
+    lived = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    # An authority of ten years began a moment ago.
+    assert lived == pytest.approx(life * DAY + timedelta(minutes=5), abs=timedelta(minutes=1))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("days", [0, -1, 3651, 1.5, "1", True, 10**400])
+def test_no_other_life_can_be_asked_for(scene: Scene, days: Any) -> None:
+    assert refused_fields(scene.asks("bob", days=days)) == ["days"]
+
+
+@ON_SQLITE
+def test_nobody_without_the_grant_type_is_given_one(scene: Scene) -> None:
+    scene.moves_in("dot", grant_types=frozenset({"password"}))
+    problem_of(scene.asks("dot"), 409, "grant-type-missing")
+    problem_of(scene.asks("nemo"), 404, "user-not-found")
+
+
+def test_the_same_key_gives_the_same_certificate(scene: Scene) -> None:
+    key = new_key()
+    assert scene.certifies("bob", key) == scene.certifies("bob", key)
+    assert scene.admin.get("/api/users/bob/certificates").get_json()["total"] == 1
+
+
+@ON_SQLITE
+def test_a_key_that_was_certified_for_another_or_revoked_is_not_certified_again(scene: Scene) -> None:
+    scene.moves_in("carol")
+    key = new_key()
+    certificate = scene.certifies("bob", key)
+    problem_of(scene.asks("carol", key), 409, "key-used")
+    scene.revokes(certificate)
+    problem_of(scene.asks("bob", key), 409, "key-used")
+
+
+@ON_SQLITE
+def test_who_looks_after_users_cannot_become_more_by_anothers_certificate(scene: Scene) -> None:
+    scene.moves_in("charlie", permissions=(http("readWrite", "/api/users/#"),))
+    scene.moves_in("boss", roles=("admin",))
+    charlie = scene.stranger
+    charlie.headers["Authorization"] = basic("charlie", BOBS_PASSWORD)
+    asked = {"csr": signing_request("boss")}
+    problem_of(charlie.post("/api/users/boss/certificates", asked), 403, "beyond-own-rights")
+    assert charlie.post("/api/users/bob/certificates", {"csr": signing_request("bob")}).status_code == 201
+    assert charlie.get("/api/certificates").status_code == 403
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("method", "path"), [
+    ("POST", "/api/users/bob/certificates"),
+    ("GET", "/api/users/bob/certificates"),
+    ("GET", "/api/certificates"),
+    ("GET", "/api/certificates/1"),
+    ("POST", "/api/certificates/1/revoke"),
+    ("POST", "/api/users/bob/disconnect"),
+])  # fmt: skip
+def test_strangers_may_do_nothing_of_it(scene: Scene, method: str, path: str) -> None:
+    assert scene.stranger.call(method, path).status_code == 401
+
+
+# Listing and showing.
+
+
+def test_what_is_shown_is_what_was_issued(scene: Scene) -> None:
+    certificate = scene.certifies("bob")
+    shown = scene.shows(certificate)
+    assert shown == {
+        "serial": serial_of(certificate),
+        "username": "bob",
+        "status": "valid",
+        "certificate": pem(certificate),
+        "fingerprint": shown["fingerprint"],
+        "notBefore": certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "notAfter": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "revoked": None,
+        "reason": None,
+    }
+    assert scene.admin.get("/api/users/bob/certificates").get_json()["items"] == [shown]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("serial", ["1", "0", "nothing", "-1", "f" * 64])
+def test_a_serial_that_does_not_exist_is_not_found(scene: Scene, serial: str) -> None:
+    problem_of(scene.admin.get(f"/api/certificates/{serial}"), 404, "certificate-not-found")
+    problem_of(scene.admin.post(f"/api/certificates/{serial}/revoke"), 404, "certificate-not-found")
+
+
+@ON_SQLITE
+def test_a_serial_as_openssl_prints_it_is_understood(scene: Scene) -> None:
+    spelled = f"0{serial_of(scene.certifies('bob')).upper()}"
+    assert scene.admin.get(f"/api/certificates/{spelled}").status_code == 200
+
+
+def found(scene: Scene, query: str) -> list[str]:
+    answer = scene.admin.get(f"/api/certificates?{query}")
+    assert answer.status_code == 200, answer.text
+    return [each["serial"] for each in answer.get_json()["items"]]
+
+
+@pytest.fixture
+def fleet(scene: Scene) -> dict[str, str]:
+    """The serials of certificates by what became of them."""
+    scene.moves_in("carol")
+    made = {
+        "short": scene.certifies("bob", days=10),
+        "long": scene.certifies("bob", days=300),
+        "lost": scene.certifies("carol", days=20),
+    }
+    scene.revokes(made["lost"])
+    return {name: serial_of(certificate) for name, certificate in made.items()}
+
+
+def test_certificates_are_listed_the_next_to_expire_first(scene: Scene, fleet: dict[str, str]) -> None:
+    assert found(scene, "") == [fleet["short"], fleet["lost"], fleet["long"]]
+    assert found(scene, "username=carol") == [fleet["lost"]]
+    assert found(scene, "search=aro") == [fleet["lost"]]
+    assert found(scene, f"search={fleet['long'][4:12]}") == [fleet["long"]]
+    assert found(scene, "status=valid") == [fleet["short"], fleet["long"]]
+    assert found(scene, "status=revoked") == [fleet["lost"]]
+    assert found(scene, "page=2&perPage=2") == [fleet["long"]]
+
+
+def test_what_expires_soon_is_listed_without_what_was_revoked(scene: Scene, fleet: dict[str, str]) -> None:
+    assert found(scene, "expiringWithinDays=9") == []
+    assert found(scene, "expiringWithinDays=10") == [fleet["short"]]
+    assert found(scene, "expiringWithinDays=30") == [fleet["short"]]
+    assert found(scene, "expiringWithinDays=365") == [fleet["short"], fleet["long"]]
+    with hours_later(11 * 24):
+        assert found(scene, "status=expired") == [fleet["short"]]
+        assert found(scene, "expiringWithinDays=365") == [fleet["long"]]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("query", ["status=lost", "expiringWithinDays=-1", "expiringWithinDays=soon", "page=0"])
+def test_what_cannot_be_looked_for_is_said(scene: Scene, query: str) -> None:
+    assert refused_fields(scene.admin.get(f"/api/certificates?{query}")) == [query.partition("=")[0]]
+
+
+# Revoking.
+
+
+@pytest.mark.parametrize("reason", [each for each in Revocation if each is not Revocation.CERTIFICATE_HOLD])
+@ON_SQLITE
+def test_it_is_revoked_for_a_reason_of_rfc_5280(scene: Scene, reason: str) -> None:
+    certificate = scene.certifies("bob")
+    answer = scene.revokes(certificate, reason)
+    assert answer.status_code == 200
+    assert answer.get_json() == scene.shows(certificate)
+    assert (answer.get_json()["status"], answer.get_json()["reason"]) == ("revoked", reason)
+    (told,) = [each for each in events() if each.action == "certificate.revoke"]
+    assert (told.actor, told.target) == ("admin", f"certificate:{serial_of(certificate)}")
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("reason", ["", "lost", "keycompromise", "removeFromCRL", "cACompromise", 1, None, ["superseded"]])
+def test_no_other_reason_will_do(scene: Scene, reason: Any) -> None:
+    certificate = scene.certifies("bob")
+    assert refused_fields(scene.revokes(certificate, reason)) == ["reason"]
+    assert scene.shows(certificate)["status"] == "valid"
+
+
+@ON_SQLITE
+def test_what_is_put_on_hold_by_hand_can_still_be_revoked_for_good(scene: Scene) -> None:
+    certificate = scene.certifies("bob")
+    if scene.revokes(certificate, "certificateHold").status_code == 200:
+        assert scene.revokes(certificate, "keyCompromise").status_code == 200
+
+
+def test_it_is_revoked_once(scene: Scene) -> None:
+    certificate = scene.certifies("bob")
+    assert scene.admin.post(f"/api/certificates/{serial_of(certificate)}/revoke").get_json()["reason"] == "unspecified"
+    problem_of(scene.revokes(certificate, "keyCompromise"), 409, "certificate-revoked")
+    assert scene.shows(certificate)["reason"] == "unspecified"
+
+
+# What a broker is told.
+
+
+def test_who_has_no_certificate_is_denied_where_one_is_asked_for(scene: Scene) -> None:
+    assert scene.answers("bob") == "no-valid-certificate"
+    assert scene.answers("bob", query=b"") == "ok"
+    scene.certifies("bob")
+    assert scene.answers("bob") == "ok"
+
+
+ENDS: dict[str, tuple[Callable[[Scene, x509.Certificate], object], str]] = {
+    "revoked": (lambda scene, certificate: scene.revokes(certificate), "no-valid-certificate"),
+    "on hold": (lambda scene, _: scene.changes(enabled=False), "user-disabled"),
+    "grant type gone": (lambda scene, _: scene.changes(grant_types=frozenset({"password"})), "no-valid-certificate"),
+    "user gone": (lambda _, __: users.delete(OPERATOR, "bob"), "unknown-user"),
+}
+
+
+@pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS.keys())
+def test_an_end_is_in_force_as_soon_as_the_policy_has_caught_up(scene: Scene, end: Any, reason: str) -> None:
+    certificate = scene.certifies("bob")
+    assert scene.answers("bob") == "ok"
+    end(scene, certificate)
+    assert scene.answers("bob") == reason
+
+
+@ON_SQLITE
+def test_a_certificate_that_expires_is_none_from_that_moment_on(scene: Scene) -> None:
+    scene.certifies("bob", days=1)
+    with hours_later(23.99):
+        assert scene.answers("bob") == "ok"
+    with hours_later(24.01):
+        assert scene.answers("bob") == "no-valid-certificate"
+        assert scene.answers("bob", query=b"") == "ok"
+
+
+@ON_SQLITE
+def test_as_long_as_one_is_valid_the_others_may_end(scene: Scene) -> None:
+    first, second = scene.certifies("bob", days=5), scene.certifies("bob", days=1)
+    scene.revokes(second)
+    assert scene.answers("bob") == "ok"
+    third = scene.certifies("bob", days=2)
+    scene.revokes(first)
+    assert scene.answers("bob") == "ok"
+    scene.revokes(third)
+    assert scene.answers("bob") == "no-valid-certificate"
+
+
+@ON_SQLITE
+def test_what_is_lifted_is_allowed_again(scene: Scene) -> None:
+    scene.certifies("bob")
+    scene.changes(enabled=False)
+    assert scene.answers("bob") == "user-disabled"
+    scene.changes(enabled=True)
+    assert scene.answers("bob") == "ok"
+    scene.changes(grant_types=frozenset())
+    assert scene.answers("bob") == "no-valid-certificate"
+    scene.changes(grant_types=BOTH_WAYS)
+    assert scene.answers("bob") == "ok"
+
+
+def test_the_policy_knows_until_when_the_last_one_is_valid(scene: Scene) -> None:
+    def until() -> datetime | None:
+        scene.services.policy.catch_up()
+        return scene.services.policy.snapshot.users["bob"].certificate_until
+
+    assert until() is None
+    short, long = scene.certifies("bob", days=1), scene.certifies("bob", days=9)
+    assert until() == long.not_valid_after_utc
+    certificates.revoke(OPERATOR, serial_of(long), Revocation.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
+    ended = until()
+    assert ended is not None
+    assert short.not_valid_after_utc < ended < datetime.now(UTC) + 2 * DAY
+    scene.revokes(long)
+    assert until() == short.not_valid_after_utc
+
+
+@ON_SQLITE
+def test_a_certificate_of_somebody_else_proves_nothing_about_bob(scene: Scene) -> None:
+    key = new_key()
+    foreign = certificate_for("bob", key)
+    body = {"certificate": pem(foreign), "csr": signing_request("bob"), "time": "2026-11-20T08:00:00Z", "signature": "x"}
+    assert scene.stranger.post("/api/certificates/renew", body).status_code == 401
+    assert scene.answers("bob") == "no-valid-certificate"
+
+
+# Two services on one database.
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, database_url: str) -> Iterator[tuple[Service, Service]]:
+    here, there = (_replica(tmp_path / name, database_url) for name in ("here", "there"))
+    with here, there:
+        yield here, there
+        here.api.close()
+        there.api.close()
+
+
+def _replica(directory: Path, database_url: str) -> Service:
+    directory.mkdir()
+    return Service(directory, {"AUTHSVC_DATABASE_URL": database_url, "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD})
+
+
+@ON_POSTGRESQL
+def test_what_one_service_revokes_the_other_denies_within_a_second_and_one_list_is_signed(
+    replicas: tuple[Service, Service],
+) -> None:
+    here, there = replicas
+    here.create_user("bob", BOBS_PASSWORD, "write devices/%u", grantTypes=["certificate"])
+    issued = here.call("POST", "/api/users/bob/certificates", json={"csr": signing_request("bob")}).json()
+    assert within(A_SECOND, lambda: _publishes(there) == "ok")
+    before = x509.load_der_x509_crl(there.call("GET", "/pki/crl.der").content)
+    here.call("POST", f"/api/certificates/{issued['serial']}/revoke", json={"reason": "keyCompromise"})
+    assert within(A_SECOND, lambda: _publishes(there) == "no-valid-certificate")
+    lists = {service.call("GET", "/pki/crl.der").content for service in (here, there, here)}
+    assert len(lists) == 1, "both replicas give the very same list"
+    (after,) = map(x509.load_der_x509_crl, lists)
+    assert number_of(after) == number_of(before) + 1
+    assert [f"{entry.serial_number:x}" for entry in after] == [issued["serial"]]
+
+
+def _publishes(service: Service) -> str:
+    return asks(service, "acl?grant=certificate", username="bob", topic="devices/bob", acc=2, clientid="c1")

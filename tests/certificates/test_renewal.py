@@ -1,0 +1,363 @@
+"""Renewal: who proves to hold the current key may have the next one certified, and nobody else may."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from authsvc import authorities, users
+from tests.certificates.proofs import in_, renewal, signed_by, to_sign
+from tests.certificates.scene import ON_SQLITE, Scene, orders, serial_of
+from tests.certificates.tools import certificate_for, new_key_of, openssl, pem, written
+from tests.edge.callers import problem_of, refused_fields
+from tests.people import OPERATOR
+from tests.registry.signing import der_of, new_key, signing_request, spki
+from tests.storage.scene import events
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from werkzeug.test import TestResponse
+
+KINDS = ["P-256", "P-384", "Ed25519", "RSA 2048"]
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+DUE = 250 * DAY
+"""Of the 365 days that a certificate lives, two thirds are over by then."""
+
+
+def renews(scene: Scene, body: dict[str, Any]) -> TestResponse:
+    return scene.stranger.post("/api/certificates/renew", body)
+
+
+def renewed(answer: TestResponse) -> x509.Certificate:
+    assert answer.status_code == 201, answer.text
+    return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
+
+
+def count_of(scene: Scene, username: str = "bob") -> int:
+    total: int = scene.admin.get(f"/api/certificates?username={username}").get_json()["total"]
+    return total
+
+
+# Who may.
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("kind", KINDS)
+def test_whoever_holds_the_current_key_has_the_next_one_certified(scene: Scene, kind: str) -> None:
+    key, following = new_key_of(kind), new_key_of(kind)
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        answer = renews(scene, renewal(current, key, following))
+        assert answer.get_json().keys() == {"serial", "certificate", "caCertificate", "notAfter"}
+        certificate = renewed(answer)
+        assert certificate.not_valid_after_utc > datetime.now(UTC) + 364 * DAY
+    assert spki(certificate.public_key()) == spki(following.public_key())
+    assert certificate.subject == current.subject
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(scene.ca_pem().encode()))
+
+
+def test_it_needs_no_administrator_and_the_trail_says_so(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        certificate = renewed(renews(scene, renewal(current, key)))
+    *_, issued, revoked = events()
+    assert (issued.action, issued.actor, issued.via) == ("certificate.issue", "bob", "certificate")
+    assert (revoked.action, revoked.actor, revoked.via) == ("certificate.revoke", "bob", "certificate")
+    assert (issued.target, revoked.target) == (f"certificate:{serial_of(certificate)}", f"certificate:{serial_of(current)}")
+
+
+@ON_SQLITE
+def test_it_may_be_from_two_thirds_of_its_life_on_and_not_before(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key, days=30)
+    begun = current.not_valid_before_utc
+    due = begun + (current.not_valid_after_utc - begun) * 2 / 3
+    with in_(due - datetime.now(UTC) - MINUTE):
+        problem = problem_of(renews(scene, renewal(current, key)), 403, "renewal-too-early")
+        assert due.strftime("%Y-%m-%dT%H:%M:%SZ") in problem["detail"]
+    with in_(due - datetime.now(UTC) + MINUTE):
+        assert renews(scene, renewal(current, key)).status_code == 201
+
+
+# Who may not.
+
+
+@ON_SQLITE
+def test_no_signature_but_the_current_keys_over_this_very_request_will_do(scene: Scene) -> None:
+    key, following = new_key(), new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        honest = renewal(current, key, following)
+        message = to_sign(current, following, honest["time"])
+        forged = {
+            "the new key's": signed_by(following, message),
+            "for another key": signed_by(key, to_sign(current, new_key(), honest["time"])),
+            "for another time": signed_by(key, to_sign(current, following, "2026-11-20T08:00:00Z")),
+            "without the last line break": signed_by(key, message[:-1]),
+            "of another kind": signed_by(new_key_of("Ed25519"), message),
+            "junk": "anVuaw==",
+            "no Base64": "!!!",
+            "no ASCII": "ä",
+            "nothing": "",
+        }
+        for signature in forged.values():
+            problem_of(renews(scene, {**honest, "signature": signature}), 401, "no-proof")
+    assert count_of(scene) == 1
+
+
+@ON_SQLITE
+def test_a_key_of_ones_own_in_a_certificate_that_looks_the_same_is_no_proof(scene: Scene) -> None:
+    key, mallorys = new_key(), new_key()
+    current = scene.certifies("bob", key)
+    twin = (
+        x509.CertificateBuilder()
+        .subject_name(current.subject)
+        .issuer_name(current.issuer)
+        .serial_number(current.serial_number)
+        .public_key(mallorys.public_key())
+        .not_valid_before(current.not_valid_before_utc)
+        .not_valid_after(current.not_valid_after_utc)
+        .sign(mallorys, hashes.SHA256())
+    )
+    with in_(DUE):
+        problem_of(renews(scene, renewal(twin, mallorys)), 403, "certificate-not-valid")
+    assert count_of(scene) == 1
+
+
+@ON_SQLITE
+def test_what_is_written_round_a_known_key_changes_nothing(scene: Scene) -> None:
+    scene.moves_in("carol")
+    key = new_key()
+    scene.certifies("bob", key)
+    with in_(DUE):
+        problem_of(renews(scene, renewal(certificate_for("carol", key), key)), 403, "certificate-not-valid")
+    assert count_of(scene, "carol") == 0
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("off", "status"), [(4, 201), (-4, 201), (6, 401), (-6, 401), (60 * 24, 401)])
+def test_a_proof_is_good_for_five_minutes(scene: Scene, off: int, status: int) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        answer = renews(scene, renewal(current, key, at=datetime.now(UTC) + off * MINUTE))
+    assert answer.status_code == status
+    if status == 401:
+        problem_of(answer, 401, "stale-proof")
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("time", ["", "now", "2026-11-20", "2026-11-20T08:00:00", "2026-13-20T08:00:00Z", "1", "0001-01-01T00:00:00+23:59"])
+def test_a_time_that_is_none_is_refused(scene: Scene, time: str) -> None:
+    key = new_key()
+    body = renewal(scene.certifies("bob", key), key)
+    answer = renews(scene, {**body, "time": time})
+    assert answer.status_code in (400, 401)
+    if answer.status_code == 400:
+        assert refused_fields(answer) == ["time"]
+
+
+@ON_SQLITE
+def test_the_request_for_the_next_key_is_as_strict_as_any(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        honest = renewal(current, key)
+        for csr in ("junk", signing_request("carol"), signing_request("bob", new_key_of("RSA 1024"))):
+            assert refused_fields(renews(scene, {**honest, "csr": csr})) == ["csr"]
+        for field in honest:
+            incomplete = {name: value for name, value in honest.items() if name != field}
+            assert refused_fields(renews(scene, incomplete)) == [field]
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("certificate", ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\ud800"])
+def test_what_is_no_certificate_is_refused(scene: Scene, certificate: str) -> None:
+    key = new_key()
+    body = {**renewal(scene.certifies("bob", key), key), "certificate": certificate}
+    assert refused_fields(renews(scene, body)) == ["certificate"]
+
+
+def _unheard_of_version(directory: Path) -> str:
+    der = der_of(pem(certificate_for("bob", new_key())))
+    damaged = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    return openssl("base64", stdin=damaged)
+
+
+def _unheard_of_curve(directory: Path) -> str:
+    key = directory / "odd.key"
+    openssl("ecparam", "-name", "brainpoolP160r1", "-genkey", "-noout", "-out", key)
+    text = openssl("req", "-x509", "-key", key, "-subj", "/CN=bob", "-days", "3")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("-----"))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("make", [_unheard_of_version, _unheard_of_curve])
+def test_a_certificate_that_no_library_understands_is_refused_like_any_other(
+    scene: Scene, make: Any, tmp_path: Path
+) -> None:
+    key = new_key()
+    body = renewal(scene.certifies("bob", key), key)
+    strange = f"-----BEGIN CERTIFICATE-----\n{make(tmp_path)}-----END CERTIFICATE-----\n"
+    assert renews(scene, {**body, "certificate": strange}).status_code in (400, 401)
+
+
+@ON_SQLITE
+def test_who_may_not_log_in_may_not_renew(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        body = renewal(current, key)
+        scene.changes(enabled=False)
+        problem_of(renews(scene, body), 403, "certificate-not-valid")
+        scene.changes(enabled=True, grant_types=frozenset({"password"}))
+        problem_of(renews(scene, body), 409, "grant-type-missing")
+        scene.changes(grant_types=frozenset({"certificate"}))
+        users.delete(OPERATOR, "bob")
+        problem_of(renews(scene, body), 403, "certificate-not-valid")
+        scene.moves_in("bob")
+        problem_of(renews(scene, body), 403, "certificate-not-valid")
+    assert count_of(scene) == 1
+
+
+@ON_SQLITE
+def test_a_certificate_that_was_revoked_or_ran_out_is_not_renewed(scene: Scene) -> None:
+    key, lost_key = new_key(), new_key()
+    current, lost = scene.certifies("bob", key), scene.certifies("bob", lost_key)
+    scene.revokes(lost, "keyCompromise")
+    with in_(DUE):
+        problem_of(renews(scene, renewal(lost, lost_key)), 403, "certificate-not-valid")
+    with in_(366 * DAY):
+        problem_of(renews(scene, renewal(current, key)), 403, "certificate-not-valid")
+
+
+# Asked again.
+
+
+def test_a_replay_gives_the_same_certificate_and_makes_no_second(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        body = renewal(current, key)
+        first, again = renews(scene, body), renews(scene, body)
+        assert again.get_json() == first.get_json()
+        assert scene.shows(current)["revoked"] is not None
+    assert count_of(scene) == 2
+
+
+@ON_SQLITE
+def test_an_answer_that_was_lost_is_given_again_later_in_the_overlap(scene: Scene) -> None:
+    key, following = new_key(), new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        first = renewed(renews(scene, renewal(current, key, following)))
+        ends = scene.shows(current)["revoked"]
+    with in_(DUE + timedelta(hours=20)):
+        assert renewed(renews(scene, renewal(current, key, following))) == first
+        assert scene.shows(current)["revoked"] == ends
+    assert count_of(scene) == 2
+
+
+@ON_SQLITE
+def test_an_answer_that_was_lost_is_given_again_after_the_overlap(scene: Scene) -> None:
+    key, following = new_key(), new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        first = renewed(renews(scene, renewal(current, key, following)))
+    with in_(DUE + timedelta(hours=25)):
+        assert renewed(renews(scene, renewal(current, key, following))) == first
+
+
+@ON_SQLITE
+def test_who_renews_again_with_another_key_does_not_prolong_the_old_one(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        renews(scene, renewal(current, key))
+        ends = scene.shows(current)["revoked"]
+    with in_(DUE + timedelta(hours=20)):
+        renews(scene, renewal(current, key))
+        assert scene.shows(current)["revoked"] == ends
+
+
+@ON_SQLITE
+def test_the_current_key_itself_gives_the_current_certificate(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        assert renewed(renews(scene, renewal(current, key, key))) == current
+        assert scene.shows(current)["revoked"] is None
+
+
+# The overlap.
+
+
+def test_both_are_good_for_the_overlap_and_then_only_the_new_one(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        following = renewed(renews(scene, renewal(current, key)))
+        shown = scene.shows(current)
+        assert (shown["status"], shown["reason"]) == ("valid", "superseded")
+        ends = datetime.fromisoformat(shown["revoked"])
+        assert ends - datetime.now(UTC) == pytest.approx(DAY, abs=timedelta(seconds=1))
+        assert scene.listed() == {}
+    with in_(DUE + timedelta(hours=23.9)):
+        assert scene.listed() == {}
+    assert orders() == []
+    with in_(DUE + timedelta(hours=24.1)):
+        assert scene.listed() == {serial_of(current): "superseded"}
+        assert scene.shows(current)["status"] == "revoked"
+        assert scene.shows(following)["status"] == "valid"
+        assert scene.answers("bob") == "ok"
+        assert orders() == [("bob", "certificate superseded")]
+        authorities.refresh_if_due(scene.issuing)
+        assert orders() == [("bob", "certificate superseded")]
+
+
+@ON_SQLITE
+def test_the_list_at_the_end_of_the_overlap_is_what_openssl_goes_by(scene: Scene, tmp_path: Path) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        following = renewed(renews(scene, renewal(current, key)))
+    with in_(DUE + 2 * DAY):
+        at = ("-attime", str(int(datetime.now(UTC).timestamp())))
+        trusted, lists = written(tmp_path, "ca.pem", scene.ca_pem()), written(tmp_path, "crl.pem", scene.crl_pem())
+    options = ("verify", *at, "-crl_check", "-CRLfile", lists, "-CAfile", trusted)
+    assert "OK" in openssl(*options, stdin=pem(following))
+    with pytest.raises(AssertionError, match="certificate revoked"):
+        openssl(*options, stdin=pem(current))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("hours", "ends_after"), [(0, timedelta()), (1, timedelta(hours=1)), (8760, None)])
+def test_the_overlap_is_a_setting(scene: Scene, hours: int, ends_after: timedelta | None) -> None:
+    strict = scene.under(renewal_overlap_hours=hours)
+    key = new_key()
+    current = strict.certifies("bob", key)
+    with in_(DUE):
+        assert renews(strict, renewal(current, key)).status_code == 201
+        ends = strict.shows(current)["revoked"]
+        # Beyond its own end there is nothing to revoke.
+        expected = None if ends_after is None else (datetime.now(UTC) + ends_after).strftime("%Y-%m-%dT%H:%M:%SZ")
+    strict.close()
+    assert ends == expected
+
+
+@ON_SQLITE
+def test_who_is_in_an_overlap_can_still_be_revoked_at_once(scene: Scene) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        renews(scene, renewal(current, key))
+        assert scene.revokes(current, "keyCompromise").status_code == 200
+        assert scene.listed() == {serial_of(current): "keyCompromise"}
+        users.delete(OPERATOR, "bob")
+        assert sorted(scene.listed().values()) == ["cessationOfOperation", "keyCompromise"]

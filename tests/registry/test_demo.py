@@ -1,0 +1,79 @@
+"""`make demo` tells its story, in time, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.registry.terminal import CHECKOUT, Running
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DEMO = [sys.executable, "-m", "tests.demo"]
+STORY = [
+    "authsvc on http://127.0.0.1:",
+    "press-7: refused, not authorized",
+    "authsvc registry list",
+    "plc-0815",
+    "authsvc registry grant",
+    "press-7 granted",
+    "press-7: connected",
+    "screen: presses/press-7/state running",
+    "press-7: presses/press-8/state refused",
+    "denied: no-permission",
+    "allowed: permission",
+    "The end",
+]
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> dict[str, str]:
+    """An environment with a directory for temporary files that nobody else uses."""
+    return {**os.environ, "TMPDIR": str(tmp_path)}
+
+
+def left_behind(surroundings: Mapping[str, str]) -> list[str]:
+    """Return files in that directory, and processes that work in it."""
+    home = Path(surroundings["TMPDIR"])
+    return [str(path) for path in home.iterdir()] + [path for path in map(str, _processes()) if _works_in(path, home)]
+
+
+def _processes() -> list[Path]:
+    return [path for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def _works_in(process: str, home: Path) -> bool:
+    """Say whether a process was started with this directory in its arguments or settings."""
+    try:
+        said = Path(process, "cmdline").read_bytes() + Path(process, "environ").read_bytes()
+    except OSError:  # ended meanwhile, or somebody else's
+        return False
+    return f"{home}".encode() in said
+
+
+def test_the_story_is_told_from_the_beginning_to_the_end(surroundings: dict[str, str]) -> None:
+    told = subprocess.run(
+        _DEMO, cwd=CHECKOUT, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    places = [told.stdout.find(words) for words in STORY]
+    assert -1 not in places, told.stdout
+    assert places == sorted(places)
+    assert "\x1b" not in told.stdout
+    assert left_behind(surroundings) == []
+
+
+def test_ended_in_the_middle_it_leaves_nothing_behind_either(surroundings: dict[str, str]) -> None:
+    with Running(*_DEMO, environment=surroundings) as telling:
+        telling.wait_for("It will go on trying")
+        assert "\x1b[" in telling.printed  # in a terminal there are colours
+        assert left_behind(surroundings)
+        telling.terminate()
+        assert telling.wait() == 130, telling.printed
+    assert left_behind(surroundings) == []

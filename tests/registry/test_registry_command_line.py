@@ -1,0 +1,196 @@
+"""`authsvc registry`: who wants in, and letting them, from a terminal beside the running service."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from authsvc.storage.database import database
+from tests.edge.console import Console, complaint, said
+from tests.registry.scene import REGISTER, soon
+from tests.registry.terminal import AUTHSVC, Running
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Command = Callable[..., str]
+
+_numbers = itertools.count(1)
+PASSWORD = "a device's secret"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A running service of this module's own."""
+    with Service(tmp_path_factory.mktemp("service")) as service:
+        service.call("POST", "/api/roles", json={"name": "press", "description": "", "permissions": []})
+        yield service
+
+
+@pytest.fixture
+def bob(service: Service) -> str:
+    """A name that nobody had before, and a window to ask at."""
+    unlock(service)
+    return f"bob-{next(_numbers)}"
+
+
+def unlock(service: Service) -> None:
+    assert service.call("POST", "/api/client-registry/unlock").status_code == 200
+
+
+@pytest.fixture
+def console(service: Service, capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+    """Runs commands on the database of the running service."""
+    yield Console(service.environment, capsys)
+    database.initialize(None)
+
+
+@pytest.fixture
+def registry(console: Console) -> Command:
+    """Runs `authsvc registry ...`, which must succeed, and returns what it prints."""
+    return lambda *arguments: said(console.command("registry", *arguments))
+
+
+@pytest.fixture
+def refusal(console: Console) -> Command:
+    """Runs `authsvc registry ...`, which must fail, and returns why."""
+    return lambda *arguments: complaint(console.command("registry", *arguments))
+
+
+def ask(service: Service, username: str, **body: Any) -> dict[str, Any]:
+    """Register over REST and return the answer."""
+    answer = requests.post(
+        service.url + REGISTER, json={"username": username, "password": PASSWORD, **body}, timeout=20
+    )
+    assert answer.status_code in (201, 202), answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def connect(service: Service, username: str, client_id: str = "c1") -> bool:
+    """Say whether the broker would let this in."""
+    fields = {"username": username, "password": PASSWORD, "clientid": client_id}
+    return requests.post(f"{service.url}/auth/user", json=fields, timeout=20).status_code == 200
+
+
+def user(service: Service, username: str) -> dict[str, Any]:
+    found: dict[str, Any] = service.call("GET", f"/api/users/{username}").json()
+    return found
+
+
+def test_the_lock_is_opened_shown_and_closed(registry: Command, service: Service) -> None:
+    assert "unlocked for 60 s" in registry("unlock", "--seconds", "60", "--role", "press")
+    shown = json.loads(registry("status", "--json"))
+    assert shown["locked"] is False
+    assert 0 < shown["secondsLeft"] <= 60
+    assert service.call("GET", "/api/client-registry").json()["roles"] == ["press"]
+    assert registry("lock").startswith("locked")
+    assert registry("status").startswith("locked")
+
+
+def test_a_stranger_is_listed_shown_and_granted(registry: Command, service: Service, bob: str) -> None:
+    asked = ask(service, bob, context={"hall": 3}, roles=["press"])
+    listed = registry("list", "--search", bob)
+    assert asked["pairingCode"] in listed
+    assert json.loads(registry("list", "--search", bob, "--json"))["items"][0]["id"] == asked["id"]
+    shown = json.loads(registry("show", asked["id"]))
+    assert (shown["username"], shown["context"], shown["pairingCode"]) == (bob, {"hall": 3}, asked["pairingCode"])
+    words = registry("grant", asked["id"], "--permission", "readWrite devices/%u/#", "--accept-requested")
+    assert words == f"{bob} granted\n"
+    made = user(service, bob)
+    assert made["roles"] == ["press"]
+    assert [rule["resource"] for rule in made["permissions"]] == ["devices/%u/#"]
+    assert soon(lambda: connect(service, bob))
+    assert bob not in registry("list", "--search", bob)
+    assert bob in registry("list", "--search", bob, "--status", "all")
+
+
+def test_a_stranger_is_denied_and_forgotten(registry: Command, refusal: Command, service: Service, bob: str) -> None:
+    asked = ask(service, bob)["id"]
+    assert registry("deny", asked, "--reason", "not ours") == f"{bob} denied\n"
+    assert json.loads(registry("show", asked))["reason"] == "not ours"
+    assert "denied" in refusal("grant", asked)
+    assert "forgotten" in registry("delete", asked)
+    assert ask(service, bob)["id"] != asked
+
+
+def test_names_are_preauthorized_one_by_one_and_from_a_file(
+    registry: Command, service: Service, bob: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "presses.csv"
+    file.write_text(f"username,roles\n{bob}-a,press\n{bob}-b,\n")
+    assert registry("preauthorize", bob, "--role", "press", "--csv", str(file)) == "3 preauthorized\n"
+    registry("lock")
+    for name, roles in ((bob, ["press"]), (f"{bob}-a", ["press"]), (f"{bob}-b", [])):
+        assert ask(service, name)["status"] == "granted"
+        assert user(service, name)["roles"] == roles
+
+
+def test_of_a_command_with_a_bad_file_nothing_is_done(
+    registry: Command, refusal: Command, bob: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "presses.csv"
+    file.write_text("username\nnot a name\n")
+    assert "csv[2]" in refusal("preauthorize", bob, "--csv", str(file))
+    assert registry("preauthorize", bob) == "1 preauthorized\n"
+
+
+def test_a_key_is_made_used_listed_and_revoked(registry: Command, service: Service, bob: str) -> None:
+    made = json.loads(registry("keys", "create", f"hall of {bob}", "--uses", "2", "--role", "press", "--json"))
+    registry("lock")
+    assert ask(service, bob, enrolmentKey=made["secret"])["status"] == "granted"
+    (listed,) = [key for key in json.loads(registry("keys", "list", "--json")) if key["id"] == made["id"]]
+    assert (listed["used"], listed["uses"], listed["roles"]) == (1, 2, ["press"])
+    assert made["secret"] not in registry("keys", "list")
+    assert "revoked" in registry("keys", "revoke", made["id"])
+    body = {"username": f"{bob}-b", "password": PASSWORD, "enrolmentKey": made["secret"]}
+    assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "nobody"),
+        ("grant", "nobody"),
+        ("delete", "nobody"),
+        ("unlock", "--role", "nobody"),
+        ("preauthorize", "no/name"),
+        ("keys", "revoke", "nobody"),
+        ("grant", "nobody", "--permission", "fly to/the/moon"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_said_in_one_line(refusal: Command, arguments: tuple[str, ...]) -> None:
+    assert refusal(*arguments)
+
+
+def test_the_list_is_watched_until_ctrl_c(service: Service, bob: str) -> None:
+    with Running(AUTHSVC, "registry", "list", "--watch", environment=service.environment) as watching:
+        watching.wait_for("client registry: unlocked")
+        assert not connect(service, bob, "press-7")
+        watching.wait_for(bob)
+        watching.wait_for("press-7")
+        watching.interrupt()
+        assert watching.wait() == 0
+    assert "Traceback" not in watching.printed
+
+
+def test_no_stranger_ends_the_watch_by_what_it_calls_itself(registry: Command, service: Service, bob: str) -> None:
+    assert not connect(service, bob, "[/bold]")
+    soon(lambda: "[/bold]" in registry("list", "--search", bob))
+    with Running(AUTHSVC, "registry", "list", "--watch", "--search", bob, environment=service.environment) as watching:
+        watching.wait_for("implicit")
+        assert "[/bold]" in watching.printed
+
+
+def test_no_stranger_writes_to_the_terminal_of_whoever_lists_it(registry: Command, service: Service, bob: str) -> None:
+    assert not connect(service, bob, "\x1b[2J\x1b]0;all is well\x07\x9b31m")
+    listed = soon(lambda: found if bob in (found := registry("list", "--search", bob)) else "")
+    assert not {"\x1b", "\x07", "\x9b"} & set(listed)
