@@ -7,7 +7,7 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-packages check fmt bench secrets clean
+.PHONY: help install run test test-packages check fmt bench broker demo secrets clean
 .NOTPARALLEL:
 
 help: ## list what make can do
@@ -32,6 +32,12 @@ fmt: .venv/.installed ## format the code and fix what can be fixed
 
 bench: .venv/.installed ## measure how long a broker waits for an answer
 	$(BIN)/python -m bench.webhook $(ARGS)
+
+broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the service of `make run`
+	@exec $(BIN)/python -m tests.try_broker
+
+demo: test-packages .venv/.installed ## play the story of a stranger in a terminal, in under a minute
+	@$(BIN)/python -m tests.demo
 
 secrets: ## make the secrets that compose.yaml needs, in deploy/secrets/
 	@deploy/make-secrets.sh

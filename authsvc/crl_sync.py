@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -259,7 +260,7 @@ def _tell(target: Target, content: str) -> bool:
 def _signal(target: Target) -> None:
     try:
         if target.pid_file:
-            os.kill(_pid_in(target.pid_file), signal.SIGHUP)
+            _reload(_pid_in(target.pid_file))
         if target.command:
             subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -271,3 +272,15 @@ def _pid_in(file: Path) -> int:
     if number <= 0:
         raise ValueError("0 and below stand for whole groups of processes")
     return number
+
+
+def _reload(pid: int) -> None:
+    """Send SIGHUP, unless it would end the process: a broker that only starts, or another that has its number now."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        status = ""  # no such process, or no such file system; the signal will tell
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if caught and not int(caught[1], 16) & 1 << signal.SIGHUP - 1:
+        raise SyncError(f"process {pid} is no broker that could reload, or not yet")
+    os.kill(pid, signal.SIGHUP)

@@ -56,13 +56,13 @@ class HashingPool:
 
 
 class Allowance:
-    """How long brokers may be kept waiting for hashes: so long at once, regained at a fifth of the time that passes.
+    """How long brokers may be kept waiting for hashes: so long at once, regained at half of the time that passes.
 
     A broker that waits serves nobody. One login may wait for its hash; a thousand at once may not, each for its own:
     when the allowance is spent, logins are refused for the moment while their hashes go on behind them.
     """
 
-    REGAINED = 0.2
+    REGAINED = 0.5
 
     def __init__(self, seconds: float) -> None:
         self._full = seconds

@@ -37,7 +37,7 @@ class Settings:
     threads: int = 16
     hash_workers: int = 2
     hash_queue: int = 10_000
-    connect_budget_ms: int = 200
+    connect_budget_ms: int = 1500
     credential_cache_entries: int = 100_000
     answer_cache_entries: int = 50_000
     policy_poll_ms: int = 200
@@ -90,7 +90,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         threads=values.number("THREADS", 16, 2, 256),
         hash_workers=values.number("HASH_WORKERS", os.cpu_count() or 1, 1, 64),
         hash_queue=values.number("HASH_QUEUE", 10_000, 1, 1_000_000),
-        connect_budget_ms=values.number("CONNECT_BUDGET_MS", 200, 0, 4000),
+        connect_budget_ms=values.number("CONNECT_BUDGET_MS", 1500, 0, 4000),
         credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
         answer_cache_entries=values.number("ANSWER_CACHE_ENTRIES", 50_000, 1, 10_000_000),
         policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
