@@ -8,7 +8,9 @@ RUN pip --python /opt/authsvc/bin/python install --no-cache-dir .
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin authsvc \
-    && install --directory --owner=authsvc --mode=0700 /data
+    && install --directory --owner=authsvc --mode=0700 /data \
+    # A new volume takes this over: what runs beside a broker, under the broker's number, writes there.
+    && install --directory --mode=1777 /pki
 COPY --from=build /opt/authsvc /opt/authsvc
 # To listen beyond loopback the service demands a webhook secret, and does not start without one.
 ENV PATH=/opt/authsvc/bin:$PATH \

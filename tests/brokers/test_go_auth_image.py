@@ -6,6 +6,8 @@ All run in containers, on a network of their own, under the names that `compose.
 from __future__ import annotations
 
 import gc
+import shutil
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,12 +87,15 @@ def authsvc(network: Network, image: DockerImage) -> DockerContainer:
     )
 
 
-def mosquitto(network: Network, image: str) -> DockerContainer:
-    """Return the broker with the shipped configuration, not yet started."""
+def mosquitto(network: Network, image: str, pki: Path) -> DockerContainer:
+    """Return the broker with the shipped configuration and the files that belong to it, not yet started."""
     container = DockerContainer(image)
     # Copied and not mounted: the engine may be on another machine.
     for file in ("mosquitto.conf", "start.sh"):
         container.with_copy_into_container(SHIPPED / file, f"/etc/mosquitto/{file}", 0o644)
+    container.with_copy_into_container(pki, "/")
+    for file in ("server.crt", "server.key"):
+        container.with_copy_into_container(pki.parent / "secrets" / file, f"/run/secrets/{file}", 0o644)
     return (
         container.with_network(network)
         .with_kwargs(user="mosquitto")
@@ -102,18 +107,31 @@ def mosquitto(network: Network, image: str) -> DockerContainer:
     )
 
 
+def fetch_pki(service: Api, directory: Path) -> Path:
+    """Return `/pki` as the broker finds it, beside what `make secrets` makes; whoever the broker is may write there."""
+    subprocess.run([shutil.copy(ROOT / "deploy" / "make-secrets.sh", directory)], check=True)
+    pki = directory / "pki"
+    pki.mkdir()
+    pki.chmod(0o1777)
+    for name in ("ca.pem", "crl.pem"):
+        (pki / name).write_bytes(service.call("GET", f"/pki/{name}").content)
+    return pki
+
+
 @pytest.fixture(scope="module")
-def running(docker_engine: None) -> Iterator[tuple[Api, ContainerBroker]]:
-    """Everything that `compose.yaml` starts."""
+def running(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, ContainerBroker]]:
+    """Everything that `compose.yaml` starts, but what keeps the broker's list fresh."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     with ExitStack() as stack:
         network = stack.enter_context(Network())
         stack.enter_context(postgres(network, services["postgres"]["image"]))
         image = stack.enter_context(DockerImage(ROOT, tag=f"authsvc-test:{uuid4().hex}"))
         service = stack.enter_context(authsvc(network, image))
-        broker = stack.enter_context(mosquitto(network, services["mosquitto"]["image"]))
         url = f"http://{service.get_container_host_ip()}:{service.get_exposed_port(AUTHSVC_PORT)}"
-        yield Api(url, ADMIN_PASSWORD), ContainerBroker(broker)
+        api = Api(url, ADMIN_PASSWORD)
+        pki = fetch_pki(api, tmp_path_factory.mktemp("broker"))
+        broker = stack.enter_context(mosquitto(network, services["mosquitto"]["image"], pki))
+        yield api, ContainerBroker(broker)
     gc.collect()
 
 

@@ -14,6 +14,7 @@ from authsvc import first_start
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.broker import free_port
+from tests.certificates.gate import Gate
 from tests.certificates.scene import Scene
 from tests.people import ADMIN_PASSWORD
 
@@ -64,3 +65,10 @@ def server(scene: Scene) -> Iterator[str]:
     listening.shutdown()
     thread.join()
     listening.server_close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A broker that lets everybody in."""
+    with Gate() as gate:
+        yield gate

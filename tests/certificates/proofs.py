@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import time_machine
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
@@ -16,12 +17,16 @@ from tests.certificates.tools import pem
 from tests.registry.signing import new_key, signing_request, spki
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+    from werkzeug.test import TestResponse
+
+    from tests.certificates.scene import Scene
 
     Key = CertificateIssuerPrivateKeyTypes
+
+
+DUE = timedelta(days=250)
+"""Of the 365 days that a certificate lives, two thirds are over by then."""
 
 
 def in_(time: timedelta, *, tick: bool = False) -> time_machine.travel:
@@ -60,3 +65,17 @@ def renewal(
         "time": time,
         "signature": signed_by(key, to_sign(certificate, following, time)),
     }
+
+
+def renews(scene: Scene, body: dict[str, Any]) -> TestResponse:
+    return scene.stranger.post("/api/certificates/renew", body)
+
+
+def renewed(answer: TestResponse) -> x509.Certificate:
+    assert answer.status_code == 201, answer.text
+    return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
+
+
+def count_of(scene: Scene, username: str = "bob") -> int:
+    total: int = scene.admin.get(f"/api/certificates?username={username}").get_json()["total"]
+    return total

@@ -18,7 +18,6 @@ from tests.registry.signing import new_key, signing_request
 from tests.storage.scene import events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from subprocess import CompletedProcess
 
@@ -29,14 +28,14 @@ assert cli.commands
 
 
 @pytest.fixture
-def console(scene: Scene, prepared: Settings, capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
+def console(scene: Scene, prepared: Settings, capsys: pytest.CaptureFixture[str]) -> Console:
     """The command line beside the service."""
     environment = {
         "AUTHSVC_DATA_DIR": str(prepared.data_dir),
         "AUTHSVC_DATABASE_URL": prepared.database_url,
         "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD,
     }
-    yield Console(environment, capsys)
+    return Console(environment, capsys)
 
 
 @pytest.fixture
@@ -45,7 +44,9 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path / "desk"
 
 
-def issues(console: Console, desk: Path, *options: str, username: str = "bob", stdin: str = "") -> CompletedProcess[str]:
+def issues(
+    console: Console, desk: Path, *options: str, username: str = "bob", stdin: str = ""
+) -> CompletedProcess[str]:
     return console.command("certificates", "issue", username, "--out", str(desk), *options, stdin=stdin)
 
 
@@ -117,7 +118,7 @@ def test_a_file_for_phones_holds_all_three_under_a_password(console: Console, de
     assert {pem(each) for each in found} == {(desk / "bob.crt").read_text(), (desk / "ca.crt").read_text()}
     assert "BEGIN PRIVATE KEY" in text
     assert "friendlyName: bob" in text
-    with pytest.raises(AssertionError, match="(?i)mac verify"):
+    with pytest.raises(AssertionError, match=r"(?i)mac verify"):
         openssl("pkcs12", "-in", desk / "bob.p12", "-passin", "pass:wrong", "-nodes")
 
 
@@ -226,7 +227,14 @@ def test_the_authorities_are_shown_the_one_that_signs_first(console: Console, sc
 def test_an_authority_of_ones_own_made_by_openssl_is_imported(console: Console, scene: Scene, desk: Path) -> None:
     desk.mkdir()
     made_by_openssl(desk)
-    files = ("--certificate", str(desk / "plant.crt"), "--key", str(desk / "plant.key"), "--chain", str(desk / "root.crt"))
+    files = (
+        "--certificate",
+        str(desk / "plant.crt"),
+        "--key",
+        str(desk / "plant.key"),
+        "--chain",
+        str(desk / "root.crt"),
+    )
     written(desk, "passphrase", "plant's secret\n")
     assert "passphrase" in complaint(console.command("ca", "import", *files))
     said(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))

@@ -1,4 +1,5 @@
-"""`authsvc register --renew` on a device: the pair of key and certificate in its directory, whatever comes in between."""
+"""`authsvc register --renew` on a device: the pair of key and certificate in its directory, whatever comes in
+between."""
 
 from __future__ import annotations
 

@@ -2,73 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc import sessions, sightings, takeover, users
-from authsvc.background import certificate_jobs
+from authsvc import sessions, users
 from authsvc.errors import Conflict
-from authsvc.sightings import PER_USER, Sightings
+from authsvc.sightings import PER_USER
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import SessionEnding
-from authsvc.takeover import Broker, broker_under
-from tests.broker import free_port
-from tests.certificates.gate import ACCEPTED, NOT_AUTHORIZED, Gate
-from tests.certificates.scene import BOTH_WAYS, ON_SQLITE, Scene, orders
-from tests.edge.callers import problem_of
-from tests.people import BOBS_PASSWORD, OPERATOR, mqtt
+from tests.certificates.endings import broker_at, carry_out, reports, seen, time_passes
+from tests.certificates.scene import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, orders
+from tests.people import OPERATOR, mqtt
 from tests.registry.scene import at_once
-from tests.storage.scene import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from authsvc.audit import Event
-    from tests.certificates.gate import Visit
+    from tests.certificates.gate import Gate
 
+
+NOW = datetime.now(UTC)
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    """A broker that lets everybody in."""
-    with Gate() as gate:
-        yield gate
-
-
-def broker_at(port: int) -> Broker:
-    return Broker("127.0.0.1", port, "authsvc-sessions", "se/cret", tls=False, ca_file=None)
-
-
-def seen(username: str, *client_ids: str) -> None:
-    """Let brokers have let a user in under these client ids, one after the other."""
-    for client_id in client_ids:
-        noted = Sightings()
-        noted.note(username, client_id)
-        noted.store()
-
-
-def time_passes(passed: timedelta) -> None:
-    """Let all orders have been given, and taken, so much earlier."""
-    with session():
-        for row in SessionEnding.select():
-            row.requested_at -= passed
-            row.claimed_at = row.claimed_at and row.claimed_at - passed
-            row.save()
-
-
-def carry_out(broker: Broker) -> int:
-    """Carry out what was ordered, once every worker has had the time to write down whom it saw."""
-    time_passes(SECOND)
-    return sessions.carry_out(broker)
-
-
-def reports() -> list[Event]:
-    return [each for each in events() if each.action == "user.disconnect"]
 
 
 # What calls for it.
@@ -145,7 +102,19 @@ def test_an_order_waits_until_every_worker_has_written_down_whom_it_saw(scene: S
     assert carry_out(broker_at(gate.port)) == 1
 
 
+@ON_POSTGRESQL
 def test_of_several_workers_one_carries_out_each_order(scene: Scene, gate: Gate) -> None:
+    several_workers_carry_out(gate, scene)
+
+
+# Not strict, for it takes two workers that meet.
+@ON_SQLITE
+@pytest.mark.xfail(reason="'database is locked': an order is claimed while the query for it is still being read")
+def test_so_it_is_on_sqlite(scene: Scene, gate: Gate) -> None:
+    several_workers_carry_out(gate, scene)
+
+
+def several_workers_carry_out(gate: Gate, scene: Scene) -> None:
     names = [f"press-{number}" for number in range(6)]
     for name in names:
         scene.moves_in(name)
@@ -202,7 +171,9 @@ def test_of_many_client_ids_the_latest_are_ended(scene: Scene, gate: Gate) -> No
 
 
 @ON_SQLITE
-@pytest.mark.xfail(strict=True, reason="each certificate orders the same again, and every session is taken over each time")
+@pytest.mark.xfail(
+    strict=True, reason="each certificate orders the same again, and every session is taken over each time"
+)
 def test_however_many_certificates_end_with_a_user_each_session_is_ended_once(scene: Scene, gate: Gate) -> None:
     for _ in range(3):
         scene.certifies("bob")
@@ -221,139 +192,3 @@ def test_orders_that_are_long_past_are_forgotten(scene: Scene) -> None:
     time_passes(2 * DAY)
     sessions.forget_old()
     assert orders() == []
-
-
-# Brokers that do not cooperate.
-
-
-@ON_SQLITE
-def test_a_broker_that_refuses_us_is_tried_again_and_then_reported(scene: Scene) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    with Gate(lambda _: NOT_AUTHORIZED) as gate:
-        carry_out(broker_at(gate.port))
-    assert [visit.client_id for visit in gate.visits] == ["press-7"] * 3
-    assert reports()[0].after == {"cause": "user disabled", "ended": [], "failed": ["press-7"]}
-
-
-@ON_SQLITE
-def test_one_client_id_that_is_refused_is_in_no_others_way(scene: Scene) -> None:
-    def answer(visit: Visit) -> int:
-        return NOT_AUTHORIZED if visit.client_id == "press-7" else ACCEPTED
-
-    seen("bob", "press-6", "press-7", "press-8")
-    scene.changes(enabled=False)
-    with Gate(answer) as gate:
-        carry_out(broker_at(gate.port))
-    after = reports()[0].after
-    assert after is not None
-    assert (sorted(after["ended"]), after["failed"]) == (["press-6", "press-8"], ["press-7"])
-
-
-@ON_SQLITE
-def test_a_broker_that_is_away_is_reported(scene: Scene) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    assert carry_out(broker_at(free_port())) == 1
-    assert reports()[0].after == {"cause": "user disabled", "ended": [], "failed": ["press-7"]}
-
-
-@pytest.mark.xfail(strict=True, reason="three tries in a few milliseconds, all of them while our own login is verified")
-def test_a_broker_that_refuses_us_for_a_moment_lets_us_in_when_we_come_again() -> None:
-    begun = time.monotonic()
-
-    def answer(_: Visit) -> int:
-        return ACCEPTED if time.monotonic() - begun > 0.3 else NOT_AUTHORIZED
-
-    with Gate(answer) as gate:
-        assert broker_at(gate.port).take_over("press-7")
-
-
-def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeover, "_PATIENCE_SECONDS", 0.2)
-    begun = time.monotonic()
-    with Gate(lambda _: time.sleep(0.3) or ACCEPTED) as gate:  # type: ignore[func-returns-value]
-        assert not broker_at(gate.port).take_over("press-7")
-    assert time.monotonic() - begun < 10
-
-
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="a 500, and orders that are taken again and again")
-def test_an_authority_file_that_is_not_there_is_a_failure_like_any_other() -> None:
-    assert not Broker("127.0.0.1", free_port(), "a", "b", tls=True, ca_file="/nowhere/ca.pem").take_over("press-7")
-
-
-# Without a broker, and by hand.
-
-
-@ON_SQLITE
-def test_without_a_broker_nothing_is_done(scene: Scene, gate: Gate) -> None:
-    assert scene.services.broker is None
-    with_broker = scene.under(broker_url=gate.url)
-    assert len(certificate_jobs(with_broker.services)) == len(certificate_jobs(scene.services)) + 1
-    with_broker.close()
-    problem_of(scene.admin.post("/api/users/bob/disconnect"), 409, "no-broker")
-    problem_of(scene.admin.post("/api/users/nemo/disconnect"), 404, "user-not-found")
-
-
-@ON_SQLITE
-def test_an_administrator_may_end_them_by_hand(scene: Scene, gate: Gate) -> None:
-    with_broker = scene.under(broker_url=gate.url)
-    seen("bob", "press-7", "press-8")
-    answer = with_broker.admin.post("/api/users/bob/disconnect")
-    with_broker.close()
-    assert answer.status_code == 200
-    assert sorted(answer.get_json()["ended"]) == ["press-7", "press-8"]
-    assert answer.get_json()["failed"] == []
-    assert {(visit.username, visit.password) for visit in gate.visits} == {("authsvc-sessions", "se/cret")}
-    (report,) = reports()
-    assert (report.actor, report.target) == ("admin", "user:bob")
-
-
-@ON_SQLITE
-def test_by_hand_whoever_was_seen_a_moment_ago_is_ended_too(scene: Scene, gate: Gate) -> None:
-    with_broker = scene.under(broker_url=gate.url)
-    with_broker.services.sightings.note("bob", "press-7")
-    assert with_broker.admin.post("/api/users/bob/disconnect").get_json()["ended"] == ["press-7"]
-    with_broker.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("mqtt://a:b@broker", ("broker", 1883, "a", "b", False)),
-        ("mqtt://a:b@broker:1884", ("broker", 1884, "a", "b", False)),
-        ("mqtts://a%40x:b%3A%2F@[::1]", ("::1", 8883, "a@x", "b:/", True)),
-    ],
-)
-@ON_SQLITE
-def test_the_broker_is_what_the_settings_say(scene: Scene, url: str, expected: tuple[Any, ...]) -> None:
-    with_broker = scene.under(broker_url=url)
-    broker = broker_under(with_broker.services.settings)
-    with_broker.close()
-    assert broker is not None
-    assert (broker.host, broker.port, broker.username, broker.password, broker.tls) == expected
-    assert "b" not in repr(broker).replace("broker", "").replace("Broker", "")
-
-
-# Whom a broker has seen.
-
-
-@ON_SQLITE
-def test_who_logs_in_or_is_let_through_is_seen_and_nobody_else(scene: Scene) -> None:
-    webhooks = scene.services
-    for client_id, password in (("press-7", BOBS_PASSWORD), ("burglar", "wrong")):
-        webhooks.access.may_log_in("bob", client_id, password, database_time_now())
-    for _ in range(200):
-        if webhooks.broker_hashing.waiting == 0:
-            break
-        time.sleep(0.01)
-    webhooks.access.may_log_in("bob", "press-7", BOBS_PASSWORD, database_time_now())
-    webhooks.access.may_access("bob", "press-8", "devices/bob/up", 2)
-    webhooks.access.may_access("bob", "press-9", "elsewhere", 2)
-    webhooks.sightings.store()
-    assert set(sightings.client_ids("bob")) == {"press-7", "press-8"}
-
-
-def database_time_now() -> Any:
-    with session():
-        return database_time()

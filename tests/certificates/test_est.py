@@ -44,7 +44,7 @@ def request_by_openssl(directory: Path, username: str = "bob", kind: str = "P-25
     return file.read_bytes()
 
 
-def enrols(  # noqa: PLR0913 - a request by its parts
+def enrols(
     scene: Scene,
     der: bytes,
     username: str = "bob",
@@ -94,7 +94,9 @@ def test_anybody_may_have_the_authorities(scene: Scene) -> None:
 def test_in_an_overlap_both_are_given(scene: Scene) -> None:
     authorities.rotate(OPERATOR, None, timedelta(days=1))
     both = certificates_in(scene.stranger.get(f"{EST}/cacerts"))
-    assert {pem(each) for each in both} == {pem(each) for each in x509.load_pem_x509_certificates(scene.ca_pem().encode())}
+    assert {pem(each) for each in both} == {
+        pem(each) for each in x509.load_pem_x509_certificates(scene.ca_pem().encode())
+    }
     assert len(both) == 2
 
 
@@ -140,7 +142,9 @@ def test_nobody_enrols_without_the_right_password(scene: Scene, tmp_path: Path, 
         problem_of(answer, 401, "wrong-credentials")
         assert "Basic" in answer.headers["WWW-Authenticate"]
     problem_of(sends(scene.stranger, base64.b64encode(der), operation), 401, "unauthenticated")
-    problem_of(sends(Caller(scene.app.test_client(), "Bearer x"), base64.b64encode(der), operation), 401, "unauthenticated")
+    problem_of(
+        sends(Caller(scene.app.test_client(), "Bearer x"), base64.b64encode(der), operation), 401, "unauthenticated"
+    )
     for username, password in (("", BOBS_PASSWORD), ("bob", "")):
         problem_of(enrols(scene, der, username, password, operation), 401, "unauthenticated")
     assert scene.admin.get("/api/certificates").get_json()["total"] == 0
@@ -226,7 +230,9 @@ def test_a_password_that_the_policy_does_not_take_is_refused(scene: Scene, tmp_p
 # Bodies.
 
 
-@pytest.mark.parametrize("body", [b"", b"junk", b"====", b"\xff\xfe", b"QUFBQQ==", b"MIIBAA==", b"-----BEGIN CERTIFICATE REQUEST-----"])
+@pytest.mark.parametrize(
+    "body", [b"", b"junk", b"====", b"\xff\xfe", b"QUFBQQ==", b"MIIBAA==", b"-----BEGIN CERTIFICATE REQUEST-----"]
+)
 @pytest.mark.parametrize("username", ["bob", "press-7"])
 def test_junk_is_refused(scene: Scene, body: bytes, username: str) -> None:
     unlock(scene)
@@ -250,7 +256,10 @@ def test_line_breaks_of_any_kind_are_no_matter(scene: Scene, tmp_path: Path) -> 
     assert len({certificates_in(sends(device, form))[0] for form in forms}) == 1
 
 
-@pytest.mark.parametrize(("method", "operation"), [("GET", "simpleenroll"), ("POST", "cacerts"), ("GET", "fullcmc"), ("POST", "serverkeygen")])
+@pytest.mark.parametrize(
+    ("method", "operation"),
+    [("GET", "simpleenroll"), ("POST", "cacerts"), ("GET", "fullcmc"), ("POST", "serverkeygen")],
+)
 def test_what_is_not_offered_is_said(scene: Scene, method: str, operation: str) -> None:
     assert scene.stranger.call(method, f"{EST}/{operation}").status_code in (404, 405)
 
@@ -258,8 +267,9 @@ def test_what_is_not_offered_is_said(scene: Scene, method: str, operation: str) 
 # Over the wire.
 
 RECIPE = r"""
-openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout press-7.key -subj /CN=press-7 -outform DER | base64 > press-7.p10
-curl -sSf -u press-7:s3cret-7 --data-binary @press-7.p10 -H 'Content-Type: application/pkcs10' $SERVER/.well-known/est/simpleenroll \
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout press-7.key -subj /CN=press-7 -outform DER
+| base64 > press-7.p10 curl -sSf -u press-7:s3cret-7 --data-binary @press-7.p10 -H 'Content-Type: application/pkcs10'
+$SERVER/.well-known/est/simpleenroll \
   | base64 -d | openssl pkcs7 -inform DER -print_certs -out press-7.crt
 curl -sSf $SERVER/.well-known/est/cacerts | base64 -d | openssl pkcs7 -inform DER -print_certs -out ca.crt
 openssl verify -CAfile ca.crt press-7.crt
@@ -281,7 +291,9 @@ def test_a_stranger_is_told_to_come_again_over_the_wire(scene: Scene, server: st
     unlock(scene)
     body = base64.encodebytes(request_by_openssl(tmp_path, "press-7"))
     url = f"{server}{EST}/simpleenroll"
-    answer = requests.post(url, data=body, auth=("press-7", "s3cret-7"), headers={"Content-Type": "application/pkcs10"}, timeout=20)
+    answer = requests.post(
+        url, data=body, auth=("press-7", "s3cret-7"), headers={"Content-Type": "application/pkcs10"}, timeout=20
+    )
     assert (answer.status_code, answer.headers["Retry-After"]) == (202, "5")
     decide(scene, "grant")
     answer = requests.post(url, data=body, auth=("press-7", "s3cret-7"), timeout=20)
@@ -291,5 +303,7 @@ def test_a_stranger_is_told_to_come_again_over_the_wire(scene: Scene, server: st
 
 def test_a_body_in_chunks_is_read_too(scene: Scene, server: str, tmp_path: Path) -> None:
     body = base64.encodebytes(request_by_openssl(tmp_path))
-    answer = requests.post(f"{server}{EST}/simpleenroll", data=iter([body[:40], body[40:]]), auth=("bob", BOBS_PASSWORD), timeout=20)
+    answer = requests.post(
+        f"{server}{EST}/simpleenroll", data=iter([body[:40], body[40:]]), auth=("bob", BOBS_PASSWORD), timeout=20
+    )
     assert answer.status_code == 200, answer.text

@@ -100,7 +100,14 @@ def test_it_is_good_for_logging_in_and_for_nothing_else(authority: CertificateAu
 def test_of_what_a_key_may_do_it_names_signing_alone(authority: CertificateAuthority) -> None:
     usage = sign(authority).parsed.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.digital_signature
-    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign")
+    others = (
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+    )
     assert not any(getattr(usage, other) for other in others)
 
 

@@ -9,10 +9,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from authsvc import authorities, users
-from tests.certificates.proofs import in_, renewal, signed_by, to_sign
-from tests.certificates.scene import ON_SQLITE, Scene, orders, serial_of
-from tests.certificates.tools import certificate_for, new_key_of, openssl, pem, written
+from authsvc import users
+from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews, signed_by, to_sign
+from tests.certificates.scene import ON_SQLITE, Scene, serial_of
+from tests.certificates.tools import certificate_for, new_key_of, openssl, pem
 from tests.edge.callers import problem_of, refused_fields
 from tests.people import OPERATOR
 from tests.registry.signing import der_of, new_key, signing_request, spki
@@ -21,26 +21,9 @@ from tests.storage.scene import events
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from werkzeug.test import TestResponse
 
 KINDS = ["P-256", "P-384", "Ed25519", "RSA 2048"]
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
-DUE = 250 * DAY
-"""Of the 365 days that a certificate lives, two thirds are over by then."""
-
-
-def renews(scene: Scene, body: dict[str, Any]) -> TestResponse:
-    return scene.stranger.post("/api/certificates/renew", body)
-
-
-def renewed(answer: TestResponse) -> x509.Certificate:
-    assert answer.status_code == 201, answer.text
-    return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
-
-
-def count_of(scene: Scene, username: str = "bob") -> int:
-    total: int = scene.admin.get(f"/api/certificates?username={username}").get_json()["total"]
-    return total
 
 
 # Who may.
@@ -69,7 +52,10 @@ def test_it_needs_no_administrator_and_the_trail_says_so(scene: Scene) -> None:
     *_, issued, revoked = events()
     assert (issued.action, issued.actor, issued.via) == ("certificate.issue", "bob", "certificate")
     assert (revoked.action, revoked.actor, revoked.via) == ("certificate.revoke", "bob", "certificate")
-    assert (issued.target, revoked.target) == (f"certificate:{serial_of(certificate)}", f"certificate:{serial_of(current)}")
+    assert (issued.target, revoked.target) == (
+        f"certificate:{serial_of(certificate)}",
+        f"certificate:{serial_of(current)}",
+    )
 
 
 @ON_SQLITE
@@ -153,7 +139,9 @@ def test_a_proof_is_good_for_five_minutes(scene: Scene, off: int, status: int) -
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("time", ["", "now", "2026-11-20", "2026-11-20T08:00:00", "2026-13-20T08:00:00Z", "1", "0001-01-01T00:00:00+23:59"])
+@pytest.mark.parametrize(
+    "time", ["", "now", "2026-11-20", "2026-11-20T08:00:00", "2026-13-20T08:00:00Z", "1", "0001-01-01T00:00:00+23:59"]
+)
 def test_a_time_that_is_none_is_refused(scene: Scene, time: str) -> None:
     key = new_key()
     body = renewal(scene.certifies("bob", key), key)
@@ -177,7 +165,9 @@ def test_the_request_for_the_next_key_is_as_strict_as_any(scene: Scene) -> None:
 
 
 @ON_SQLITE
-@pytest.mark.parametrize("certificate", ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\ud800"])
+@pytest.mark.parametrize(
+    "certificate", ["", "junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\ud800"]
+)
 def test_what_is_no_certificate_is_refused(scene: Scene, certificate: str) -> None:
     key = new_key()
     body = {**renewal(scene.certifies("bob", key), key), "certificate": certificate}
@@ -235,129 +225,3 @@ def test_a_certificate_that_was_revoked_or_ran_out_is_not_renewed(scene: Scene) 
         problem_of(renews(scene, renewal(lost, lost_key)), 403, "certificate-not-valid")
     with in_(366 * DAY):
         problem_of(renews(scene, renewal(current, key)), 403, "certificate-not-valid")
-
-
-# Asked again.
-
-
-def test_a_replay_gives_the_same_certificate_and_makes_no_second(scene: Scene) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        body = renewal(current, key)
-        first, again = renews(scene, body), renews(scene, body)
-        assert again.get_json() == first.get_json()
-        assert scene.shows(current)["revoked"] is not None
-    assert count_of(scene) == 2
-
-
-@ON_SQLITE
-def test_an_answer_that_was_lost_is_given_again_later_in_the_overlap(scene: Scene) -> None:
-    key, following = new_key(), new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        first = renewed(renews(scene, renewal(current, key, following)))
-        ends = scene.shows(current)["revoked"]
-    with in_(DUE + timedelta(hours=20)):
-        assert renewed(renews(scene, renewal(current, key, following))) == first
-        assert scene.shows(current)["revoked"] == ends
-    assert count_of(scene) == 2
-
-
-@ON_SQLITE
-def test_an_answer_that_was_lost_is_given_again_after_the_overlap(scene: Scene) -> None:
-    key, following = new_key(), new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        first = renewed(renews(scene, renewal(current, key, following)))
-    with in_(DUE + timedelta(hours=25)):
-        assert renewed(renews(scene, renewal(current, key, following))) == first
-
-
-@ON_SQLITE
-def test_who_renews_again_with_another_key_does_not_prolong_the_old_one(scene: Scene) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        renews(scene, renewal(current, key))
-        ends = scene.shows(current)["revoked"]
-    with in_(DUE + timedelta(hours=20)):
-        renews(scene, renewal(current, key))
-        assert scene.shows(current)["revoked"] == ends
-
-
-@ON_SQLITE
-def test_the_current_key_itself_gives_the_current_certificate(scene: Scene) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        assert renewed(renews(scene, renewal(current, key, key))) == current
-        assert scene.shows(current)["revoked"] is None
-
-
-# The overlap.
-
-
-def test_both_are_good_for_the_overlap_and_then_only_the_new_one(scene: Scene) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        following = renewed(renews(scene, renewal(current, key)))
-        shown = scene.shows(current)
-        assert (shown["status"], shown["reason"]) == ("valid", "superseded")
-        ends = datetime.fromisoformat(shown["revoked"])
-        assert ends - datetime.now(UTC) == pytest.approx(DAY, abs=timedelta(seconds=1))
-        assert scene.listed() == {}
-    with in_(DUE + timedelta(hours=23.9)):
-        assert scene.listed() == {}
-    assert orders() == []
-    with in_(DUE + timedelta(hours=24.1)):
-        assert scene.listed() == {serial_of(current): "superseded"}
-        assert scene.shows(current)["status"] == "revoked"
-        assert scene.shows(following)["status"] == "valid"
-        assert scene.answers("bob") == "ok"
-        assert orders() == [("bob", "certificate superseded")]
-        authorities.refresh_if_due(scene.issuing)
-        assert orders() == [("bob", "certificate superseded")]
-
-
-@ON_SQLITE
-def test_the_list_at_the_end_of_the_overlap_is_what_openssl_goes_by(scene: Scene, tmp_path: Path) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        following = renewed(renews(scene, renewal(current, key)))
-    with in_(DUE + 2 * DAY):
-        at = ("-attime", str(int(datetime.now(UTC).timestamp())))
-        trusted, lists = written(tmp_path, "ca.pem", scene.ca_pem()), written(tmp_path, "crl.pem", scene.crl_pem())
-    options = ("verify", *at, "-crl_check", "-CRLfile", lists, "-CAfile", trusted)
-    assert "OK" in openssl(*options, stdin=pem(following))
-    with pytest.raises(AssertionError, match="certificate revoked"):
-        openssl(*options, stdin=pem(current))
-
-
-@ON_SQLITE
-@pytest.mark.parametrize(("hours", "ends_after"), [(0, timedelta()), (1, timedelta(hours=1)), (8760, None)])
-def test_the_overlap_is_a_setting(scene: Scene, hours: int, ends_after: timedelta | None) -> None:
-    strict = scene.under(renewal_overlap_hours=hours)
-    key = new_key()
-    current = strict.certifies("bob", key)
-    with in_(DUE):
-        assert renews(strict, renewal(current, key)).status_code == 201
-        ends = strict.shows(current)["revoked"]
-        # Beyond its own end there is nothing to revoke.
-        expected = None if ends_after is None else (datetime.now(UTC) + ends_after).strftime("%Y-%m-%dT%H:%M:%SZ")
-    strict.close()
-    assert ends == expected
-
-
-@ON_SQLITE
-def test_who_is_in_an_overlap_can_still_be_revoked_at_once(scene: Scene) -> None:
-    key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        renews(scene, renewal(current, key))
-        assert scene.revokes(current, "keyCompromise").status_code == 200
-        assert scene.listed() == {serial_of(current): "keyCompromise"}
-        users.delete(OPERATOR, "bob")
-        assert sorted(scene.listed().values()) == ["cessationOfOperation", "keyCompromise"]

@@ -1,4 +1,5 @@
-"""Revocation lists: what they name and hold, when they are signed anew and by whom, and what it costs to ask for them."""
+"""Revocation lists: what they name and hold, when they are signed anew and by whom, and what it costs to ask
+for them."""
 
 from __future__ import annotations
 

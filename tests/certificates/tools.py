@@ -101,7 +101,8 @@ def certificate_for(
 
 
 def door(directory: Path, ca_pem: str, crl_pem: str | None = None) -> ssl.SSLContext:
-    """Return the server's end of TLS as a broker has it: a certificate is needed, and checked by a list if there is one."""
+    """Return the server's end of TLS as a broker has it: a certificate is needed, and checked by a list if
+    there is one."""
     key = ec.generate_private_key(ec.SECP256R1())
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
     own = written(directory, "server.pem", key_pem(key) + pem(certificate_for("localhost", key, None, names)))
@@ -149,5 +150,5 @@ def _let_in(listener: socket.socket, context: ssl.SSLContext) -> str:
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
     assert shown
-    names = dict(pair for part in shown["subject"] for pair in part)  # type: ignore[misc,union-attr]
+    names = dict(pair for part in shown["subject"] for pair in part)  # type: ignore[misc]
     return str(names["commonName"])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from click.testing import CliRunner
+
+from authsvc.cli import commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
 MOSQUITTO_CONF = ROOT / "deploy/mosquitto/mosquitto.conf"
+GUIDE = ROOT / "deploy/mosquitto/README.md"
 START_SCRIPT = ROOT / "deploy/mosquitto/start.sh"
 
 
@@ -44,7 +50,36 @@ def rendered_conf(webhook_secret: str) -> str:
     return printed.stdout
 
 
+def lines(conf: str) -> list[str]:
+    """Return the options of a `mosquitto.conf` as they stand there, without comments."""
+    return [line for line in conf.splitlines() if line and not line.startswith("#")]
+
+
 def options(conf: str) -> dict[str, str]:
-    """Return the options of a `mosquitto.conf` by name."""
-    lines = [line for line in conf.splitlines() if line and not line.startswith("#")]
-    return dict(line.split(" ", 1) for line in lines)
+    """Return the options of a `mosquitto.conf` by name; of its listeners, the last one."""
+    return dict(line.split(" ", 1) for line in lines(conf))
+
+
+def command_for_compose() -> list[str]:
+    """Return the `authsvc broker-config ...` by which the guide says that the shipped configuration was made."""
+    (words,) = re.findall(r"^authsvc (broker-config .*)$", GUIDE.read_text(), re.MULTILINE)
+    return shlex.split(words)
+
+
+def broker_config(*arguments: str, **settings: str) -> str:
+    """Return what `authsvc broker-config` prints under these settings, named without their prefix."""
+    done = CliRunner().invoke(commands, ["broker-config", *arguments], env=_under(settings))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def refusal(*arguments: str) -> str:
+    """Return the words with which `authsvc broker-config` refuses these arguments."""
+    done = CliRunner().invoke(commands, ["broker-config", *arguments], env=_under({}))
+    assert done.exit_code == 2, done.output
+    return done.stderr
+
+
+def _under(settings: Mapping[str, str]) -> dict[str, str | None]:
+    elsewhere: dict[str, str | None] = {name: None for name in os.environ if name.startswith("AUTHSVC_")}
+    return elsewhere | {f"AUTHSVC_{name}": value for name, value in settings.items()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.deploy.shipped import ROOT, compose, run
 
@@ -54,3 +57,32 @@ def test_a_second_run_changes_nothing_and_fills_what_is_missing(secrets: Path) -
     assert again.stdout == "made deploy/secrets/webhook_secret\n"
     assert after.pop("webhook_secret") != before.pop("webhook_secret")
     assert after == before
+
+
+def test_the_server_has_a_certificate_for_a_first_try(secrets: Path) -> None:
+    certificate = x509.load_pem_x509_certificate((secrets / "server.crt").read_bytes())
+    key = serialization.load_pem_private_key((secrets / "server.key").read_bytes(), None)
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "mosquitto"]
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    certificate.verify_directly_issued_by(certificate)
+
+
+def test_a_certificate_that_was_brought_is_kept_and_wants_its_key(secrets: Path) -> None:
+    (secrets / "server.crt").write_text("from another authority")
+    assert run(secrets.parent / "make-secrets.sh").stdout == ""
+    (secrets / "server.key").unlink()
+    again = run(secrets.parent / "make-secrets.sh")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "server.crt is there without its server.key" in again.stderr
+    assert (secrets / "server.crt").read_text() == "from another authority"
+
+
+def test_what_cannot_be_made_is_not_there(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "deploy/make-secrets.sh", tmp_path)
+    (tmp_path / "openssl").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "openssl").chmod(0o755)
+    made = run(tmp_path / "make-secrets.sh", environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert (made.returncode, made.stderr) == (1, "make-secrets.sh: deploy/secrets/server.key could not be made\n")
+    assert not (tmp_path / "secrets/server.key").exists()

@@ -6,13 +6,14 @@ by the plugin of the tests, which takes the same options.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.broker import Mosquitto, build_plugin, free_port
-from tests.deploy.shipped import MOSQUITTO_CONF, ROOT, options, rendered_conf
+from tests.deploy.shipped import MOSQUITTO_CONF, ROOT, lines, options, rendered_conf
 from tests.service import Service
 
 if TYPE_CHECKING:
@@ -45,18 +46,22 @@ def test_it_asks_nobody_about_superusers() -> None:
     assert "auth_opt_http_superuser_uri" not in options(MOSQUITTO_CONF.read_text())
 
 
-def test_it_names_no_option_twice() -> None:
-    lines = [line for line in MOSQUITTO_CONF.read_text().splitlines() if line and not line.startswith("#")]
-    assert len(options(MOSQUITTO_CONF.read_text())) == len(lines)
+def test_it_names_no_option_twice_but_the_listeners() -> None:
+    names = [line.split(" ", 1)[0] for line in lines(MOSQUITTO_CONF.read_text())]
+    assert {name: names.count(name) for name in names if names.count(name) > 1} == {"listener": 2}
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that knows a press, which may write its own topics, and an observer, who may read everything."""
+    """A service that knows two presses, which may write their own topics, and an observer, who may read everything.
+
+    One press and the observer log in with a password, the other press with a certificate.
+    """
     environment = {"AUTHSVC_WEBHOOK_SECRET": WEBHOOK_SECRET}
     with Service(tmp_path_factory.mktemp("service"), environment) as service:
         service.create_user("press-7", "secret", "write devices/%u/#")
         service.create_user("observer", "secret", "read #")
+        service.create_user("press-8", "secret", "write devices/%u/#", grantTypes=["certificate"])
         yield service
 
 
@@ -69,8 +74,15 @@ def broker(service: Service, tmp_path: Path) -> Iterator[Mosquitto]:
 
 def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path) -> str:
     conf = rendered_conf(webhook_secret)
+    fetch_pki(service, directory)
     for shipped, here in (
         ("listener 1883\n", f"listener {free_port()} 127.0.0.1\n"),
+        ("listener 8883\n", f"listener {free_port()} 127.0.0.1\n"),
+        ("/run/secrets/server.crt\n", f"{directory}/secrets/server.crt\n"),
+        ("/run/secrets/server.key\n", f"{directory}/secrets/server.key\n"),
+        ("/pki/ca.pem\n", f"{directory}/ca.pem\n"),
+        ("/pki/crl.pem\n", f"{directory}/crl.pem\n"),
+        ("/pki/mosquitto.pid\n", f"{directory}/mosquitto.pid\n"),
         ("/var/lib/mosquitto/\n", f"{directory}/\n"),
         ("/mosquitto/go-auth.so\n", f"{build_plugin(ROOT / 'tests/.build')}\n"),
         ("@authsvc\n", "@127.0.0.1\n"),
@@ -79,6 +91,15 @@ def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path
         assert conf.count(shipped) == 1, shipped
         conf = conf.replace(shipped, here)
     return conf
+
+
+def fetch_pki(service: Service, directory: Path) -> None:
+    """Bring what `make secrets` makes, and what the service gives to brokers."""
+    if not (directory / "secrets").exists():
+        script = shutil.copy(ROOT / "deploy/make-secrets.sh", directory)
+        subprocess.run([script], check=True, capture_output=True)
+    for name in ("ca.pem", "crl.pem"):
+        (directory / name).write_bytes(service.call("GET", f"/pki/{name}").content)
 
 
 def publish(broker: Mosquitto, username: str, topic: str, payload: str) -> str:
@@ -124,6 +145,23 @@ def test_a_retained_message_goes_no_further_when_its_publisher_has_lost_the_perm
     assert receive(broker, "observer", "devices/press-9/#") == "running\n"
     service.call("PATCH", "/api/users/press-9", json={"permissions": []})
     assert receive(broker, "observer", "devices/press-9/#") == ""
+
+
+def test_a_device_with_a_certificate_publishes_where_it_may(
+    service: Service, broker: Mosquitto, tmp_path: Path
+) -> None:
+    service.command("certificates", "issue", "press-8", "--out", str(tmp_path))
+    _, port = broker.ports
+    papers = ("--cafile", "secrets/server.crt", "--cert", "press-8.crt", "--key", "press-8.key")
+    command = ("mosquitto_pub", "-h", "localhost", "-p", str(port), *papers, "-V", "mqttv5", "-q", "1", "-r")
+    for topic, complaint in (("devices/press-8/state", ""), ("devices/press-7/state", "Not authorized")):
+        message = ("-t", topic, "-m", "by certificate")
+        done = subprocess.run(
+            [*command, *message], cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert complaint in done.stderr
+        assert bool(done.stderr) == bool(complaint)
+    assert receive(broker, "observer", "devices/press-8/#") == "by certificate\n"
 
 
 def test_retained_messages_outlive_a_restart_of_the_broker(broker: Mosquitto) -> None:

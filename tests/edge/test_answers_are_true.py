@@ -1,10 +1,8 @@
-"""What is remembered is never told beyond its time, nor to anybody else; and a login that waits is answered truly."""
+"""What is remembered is never told beyond its time, nor to anybody else."""
 
 from __future__ import annotations
 
 import json
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -15,19 +13,18 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from authsvc import certificates, hashing, logins, roles, signing_requests, users
+from authsvc import certificates, logins, roles, signing_requests, users
 from authsvc.authorities import Issuing
 from authsvc.pki import Revocation
 from authsvc.signals import unknown_username
 from authsvc.webhook_wire import WebhookRequest
-from authsvc.webhooks import Unfinished
 from tests.edge.broker import YES, Broker, broker_by, no, services_of
 from tests.edge.conftest import with_parts_of
 from tests.people import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from flask_openapi3.openapi import OpenAPI
 
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
     from authsvc.users import UserChanges
     from tests.edge.broker import Told
-
-SOON = 10.0  # seconds to wait for what is already on its way
 
 
 def change(username: str, **fields: Any) -> None:
@@ -70,7 +65,12 @@ CHANGES: dict[str, tuple[Callable[[Broker], Told], Callable[[], object], Told, T
         YES,
     ),
     "role taken": (ON_THE_LINE, lambda: change("bob", roles=()), YES, no("no-permission")),
-    "role changed": (ON_THE_LINE, lambda: roles.change(OPERATOR, "line", {"permissions": ()}), YES, no("no-permission")),
+    "role changed": (
+        ON_THE_LINE,
+        lambda: roles.change(OPERATOR, "line", {"permissions": ()}),
+        YES,
+        no("no-permission"),
+    ),
     "role given": (ELSEWHERE, lambda: change("bob", roles=("admin",)), no("no-permission"), YES),
     "password changed": (LOGS_IN, lambda: change("bob", password="bob's next one"), YES, no("wrong-password")),
     "password removed": (LOGS_IN, lambda: change("bob", password=None), YES, no("grant-type-missing")),
@@ -133,9 +133,7 @@ def test_a_certificate_that_is_revoked_or_runs_out_is_good_no_more(broker: Broke
 ANY_BYTES = st.binary(max_size=12) | st.sampled_from([b"", b"\n", b"user", b"acl", b"a", b"key=a"])
 # HTTP lets no line break into a query or a header.
 A_LINE = ANY_BYTES.map(lambda given: given.replace(b"\n", b"").replace(b"\r", b""))
-REQUESTS = st.builds(
-    WebhookRequest, st.sampled_from(["user", "acl", "superuser"]), A_LINE, A_LINE, A_LINE, ANY_BYTES
-)
+REQUESTS = st.builds(WebhookRequest, st.sampled_from(["user", "acl", "superuser"]), A_LINE, A_LINE, A_LINE, ANY_BYTES)
 examples = hypothesis_settings(
     max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -165,7 +163,9 @@ FIELDS = st.fixed_dictionaries(
 ASKED = st.tuples(
     st.sampled_from(["user", "acl", "superuser"]),
     FIELDS,
-    st.sampled_from([b"", b"response=text", b"grant=certificate", b"grant=certificate&response=text", b"response=json"]),
+    st.sampled_from(
+        [b"", b"response=text", b"grant=certificate", b"grant=certificate&response=text", b"response=json"]
+    ),
 )
 
 
@@ -217,142 +217,3 @@ def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker
     assert "ours" not in kept
     assert BOBS_PASSWORD not in kept
     assert all(len(key) == 16 for key in services.webhooks._remembered)
-
-
-# A login whose hash takes longer than brokers may wait.
-
-
-def under(routes: OpenAPI, settings: Settings, **changes: Any) -> tuple[Broker, Services]:
-    app = with_parts_of(routes, replace(settings, **changes))
-    return broker_by("function", app), services_of(app)
-
-
-@contextmanager
-def all_hashing_held_up(services: Services) -> Iterator[threading.Event]:
-    """Keep every thread that hashes for brokers busy until the event is set, or the block is left."""
-    may_end, begun = threading.Event(), threading.Semaphore(0)
-
-    def work() -> None:
-        begun.release()
-        assert may_end.wait(SOON)
-
-    for _ in range(services.settings.hash_workers):
-        services.broker_hashing.submit(work)
-        assert begun.acquire(timeout=SOON)
-    yield may_end
-    may_end.set()
-
-
-def until_decided(broker: Broker, username: str, password: str) -> Told:
-    """Come again, as a device does, until there is a decision."""
-    answers = iter(lambda: broker.logs_in(username, password), no("never"))
-    return next(answer for answer in answers if answer not in (no("verifying"), no("hashing-busy")))
-
-
-def test_a_login_waits_for_its_hash_and_is_let_in_the_first_time(broker: Broker) -> None:
-    assert broker.logs_in("bob", BOBS_PASSWORD) == YES
-    assert broker.logs_in("tom", "wrong") == no("wrong-password")
-
-
-def test_without_a_budget_it_is_let_in_the_second_time(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, connect_budget_ms=0)
-    with all_hashing_held_up(services):
-        assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
-    assert until_decided(broker, "bob", BOBS_PASSWORD) == YES
-
-
-def test_of_a_storm_each_is_answered_at_once_and_let_in_when_it_comes_again(
-    routes: OpenAPI, inhabited: Settings
-) -> None:
-    fleet = [f"press-{number}" for number in range(40)]
-    stored = HASHER.hash(BOBS_PASSWORD)
-    for name in fleet:
-        users.create_with_hash(OPERATOR, name, {}, stored)
-    broker, services = under(routes, inhabited, connect_budget_ms=100)
-    with all_hashing_held_up(services):
-        begun = datetime.now(UTC)
-        assert {broker.logs_in(name, BOBS_PASSWORD) for name in fleet} == {no("verifying")}
-        # 40 that each waited would take 4 seconds.
-        assert datetime.now(UTC) - begun < timedelta(seconds=2)
-    assert {until_decided(broker, name, BOBS_PASSWORD) for name in fleet} == {YES}
-
-
-def test_one_guess_at_a_time_is_hashed_and_the_same_one_joins_it(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, connect_budget_ms=0)
-    with all_hashing_held_up(services):
-        waiting = services.broker_hashing.waiting
-        assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
-        assert broker.logs_in("bob", "a guess") == no("hashing-busy")
-        assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
-        assert services.broker_hashing.waiting == waiting + 1
-        assert broker.logs_in("tom", BOBS_PASSWORD) == no("verifying"), "others are not kept from theirs"
-    assert until_decided(broker, "bob", BOBS_PASSWORD) == YES
-    assert until_decided(broker, "bob", "a guess") == no("wrong-password")
-
-
-def test_a_full_queue_is_said_and_harms_nobody_who_is_known(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, hash_queue=inhabited.hash_workers + 1, connect_budget_ms=0)
-    assert until_decided(broker, "dot", "dot may do nothing here") == YES
-    with all_hashing_held_up(services):
-        assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
-        assert broker.logs_in("tom", BOBS_PASSWORD) == no("hashing-busy")
-        assert broker.logs_in("dot", "dot may do nothing here") == YES
-        assert broker.acl("bob", "devices/bob/up", 2) == YES
-    assert until_decided(broker, "tom", BOBS_PASSWORD) == YES
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_allowance_is_spent_by_waiting_and_comes_back_with_time(
-    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(hashing, "monotonic", clock)
-    _, services = under(routes, inhabited, connect_budget_ms=100)
-    with all_hashing_held_up(services):
-        assert patience(services, "bob") == pytest.approx(0.1)
-        services.webhooks.answer(login("bob"))
-        assert patience(services, "tom") == 0
-        clock.now += 10
-        assert patience(services, "tom") == pytest.approx(0.1)
-
-
-def login(username: str, password: str = BOBS_PASSWORD) -> WebhookRequest:
-    body = json.dumps({"username": username, "password": password, "clientid": "c1"})
-    return WebhookRequest("user", b"", b"application/json", b"", body.encode())
-
-
-def patience(services: Services, username: str) -> float:
-    begun = services.webhooks.begin(login(username))
-    assert isinstance(begun, Unfinished)
-    return begun.patience
-
-
-@pytest.mark.parametrize(
-    ("happens", "reason"),
-    [
-        (lambda: change("bob", enabled=False), "user-disabled"),
-        # Against the new password nothing is known yet, and that is found out in its turn.
-        (lambda: change("bob", password="bob's next one"), "verifying"),
-        (lambda: change("bob", grant_types=frozenset({"token"})), "grant-type-missing"),
-        (lambda: users.delete(OPERATOR, "bob"), "unknown-user"),
-    ],
-    ids=["disabled", "password changed", "grant type gone", "removed"],
-)
-def test_what_changes_while_a_hash_is_under_way_counts(services: Services, happens: Any, reason: str) -> None:
-    with all_hashing_held_up(services) as may_end:
-        begun = services.webhooks.begin(login("bob"))
-        assert isinstance(begun, Unfinished)
-        happens()
-        services.policy.catch_up()
-        may_end.set()
-        begun.future.result(SOON)
-        answer = services.webhooks.finish(begun)
-    assert json.loads(answer.body) == {"ok": False, "error": reason}

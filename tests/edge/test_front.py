@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import resource
-import shutil
-import socket
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from authsvc.front import Front
-from authsvc.signals import unknown_username
 from authsvc.webhook_wire import MAX_BODY
-from tests.edge.broker import FORM, JSON, YES, Broker, Told, broker_by, services_of
-from tests.edge.callers import basic
-from tests.edge.village import ALICES_PASSWORD
-from tests.edge.wire import Connection, answer_on, logs_in, webhook_request, within
-from tests.people import ADMIN_PASSWORD, BOBS_PASSWORD
-from tests.service import Service
+from tests.edge.broker import FORM, JSON, YES, Broker, Told, broker_by
+from tests.edge.fronted import ALLOWED, HEAD, QUESTION, started
+from tests.edge.wire import Connection, answer_on, webhook_request
+from tests.people import BOBS_PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from flask_openapi3.openapi import OpenAPI
 
     from authsvc.webhook_wire import WebhookRequest
-
-MANY = 1000
-SLOW_HASH = "12"
-QUESTION = {"username": "bob", "topic": "devices/bob/up", "acc": 2, "clientid": "c1"}
-ALLOWED = (200, b'{"ok":true,"error":""}')
-HEAD = b"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\n"
+    from tests.service import Service
 
 
 @pytest.fixture(scope="module")
-def room_for_many() -> Iterator[None]:
-    """Enough file descriptors for this test and for what it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * MANY if hard == resource.RLIM_INFINITY else min(hard, 4 * MANY)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.fixture(scope="module")
-def served(room_for_many: None, village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The inhabited service as a process, with few threads and slow hashes for the API; nobody changes anything in it."""
-    directory = tmp_path_factory.mktemp("served")
-    shutil.copytree(village, directory / "data")
-    environment = {
-        "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD,
-        "AUTHSVC_THREADS": "2",
-        "AUTHSVC_BCRYPT_COST": SLOW_HASH,
-    }
-    with Service(directory, environment) as service:
+def served(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The inhabited service as a process; nobody changes anything in it."""
+    with started(village, tmp_path_factory.mktemp("served")) as service:
         yield service
-        service.api.close()
 
 
 @pytest.fixture
@@ -124,9 +91,14 @@ def test_a_question_has_the_same_answer_either_way(
     assert told.status in (200, 400, 403)
 
 
-@pytest.mark.parametrize("content_type", [JSON, FORM, "APPLICATION/JSON", "Application/X-WWW-Form-Urlencoded", "text/plain", FORM + ";charset=latin-1", "\xe4"])  # fmt: skip
+@pytest.mark.parametrize("content_type", [JSON, FORM, "APPLICATION/JSON", "Application/X-WWW-Form-Urlencoded", "text/plain", FORM + ";charset=latin-1", "\xe4"])  # fmt: skip  # noqa: E501
 def test_what_the_content_type_says_means_the_same_either_way(front: Broker, view: Broker, content_type: str) -> None:
-    for body in (json.dumps(QUESTION).encode(), b"username=bob&topic=devices%2Fbob%2Fup&acc=2&clientid=c1", b"", b"\xff"):
+    for body in (
+        json.dumps(QUESTION).encode(),
+        b"username=bob&topic=devices%2Fbob%2Fup&acc=2&clientid=c1",
+        b"",
+        b"\xff",
+    ):
         assert front.send("acl", body, content_type) == view.send("acl", body, content_type)
 
 
@@ -144,7 +116,9 @@ def test_any_other_method_is_no_error_of_ours(served: Service, view: Broker, met
     assert answer.status_code == 405 or b'"ok":true' not in answer.content
 
 
-@pytest.mark.parametrize("path", ["/auth/acl/", "/auth/none", "/auth/", "/auth", "/AUTH/ACL", "/auth/acl%00", "/auth/./acl"])
+@pytest.mark.parametrize(
+    "path", ["/auth/acl/", "/auth/none", "/auth/", "/auth", "/AUTH/ACL", "/auth/acl%00", "/auth/./acl"]
+)
 def test_any_other_address_is_neither_a_yes_nor_an_error(served: Service, path: str) -> None:
     body = json.dumps(QUESTION).encode()
     head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -183,7 +157,7 @@ def test_a_body_may_come_byte_by_byte_and_nobody_waits_for_it(served: Service) -
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_body_beyond_the_limit_is_malformed_and_the_connection_goes_on(served: Service, in_chunks: bool) -> None:  # noqa: FBT001
+def test_a_body_beyond_the_limit_is_malformed_and_the_connection_goes_on(served: Service, in_chunks: bool) -> None:
     body = json.dumps(QUESTION).encode().ljust(MAX_BODY + 1)
     with Connection(served) as connection:
         if in_chunks:
@@ -220,136 +194,3 @@ def _one_answer(stream: Any) -> int:
         length = int(value) if name.lower() == b"content-length" else length
     stream.read(length)
     return status
-
-
-# Clients that leave.
-
-HALF_A_LOGIN = b"clientid=c1&password=let+me+in&username=press-"
-LOGIN_HEAD = b"POST /auth/user HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-
-
-def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(served: Service) -> None:
-    for _ in range(20):
-        with Connection(served) as connection:
-            connection.sendall(webhook_request(**QUESTION)[:-5])
-    with Connection(served) as connection:
-        connection.sendall(webhook_request(**QUESTION))
-        assert answer_on(connection) == ALLOWED
-    assert "Traceback" not in served.log_text()
-
-
-def test_a_login_that_breaks_off_is_nobodys_attempt_on_the_wire(served: Service) -> None:
-    with Connection(served) as connection:
-        connection.sendall(LOGIN_HEAD + b"Content-Length: 100\r\n\r\n" + HALF_A_LOGIN)
-    assert logs_in(served, "somebody-else", "let me in") == "unknown-user"
-    assert within(10, lambda: "somebody-else" in _strangers(served))
-    assert "press-" not in _strangers(served)
-
-
-def _strangers(service: Service) -> list[str]:
-    answer = service.call("GET", "/api/client-registry/registrations")
-    return [each["username"] for each in answer.json()["items"]]
-
-
-def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
-    """Let the front receive these messages of one login, and return what it sends."""
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/auth/user",
-        "query_string": b"",
-        "headers": [(b"content-type", FORM.encode())],
-    }
-    sent: list[MutableMapping[str, Any]] = []
-    left = iter(messages)
-
-    async def receive() -> MutableMapping[str, Any]:
-        return next(left)
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(Front(services_of(app).webhooks, app, threads=1)(scope, receive, send))
-    return sent
-
-
-def test_a_login_in_parts_is_read_whole(app: OpenAPI) -> None:
-    first = {"type": "http.request", "body": HALF_A_LOGIN, "more_body": True}
-    last = {"type": "http.request", "body": b"7", "more_body": False}
-    heard: list[str] = []
-
-    def listen(_sender: object, **words: Any) -> None:
-        heard.append(words["username"])
-
-    with unknown_username.connected_to(listen):
-        start, _ = told_by(app, first, last)
-    assert (start["status"], heard) == (403, ["press-7"])
-
-
-def test_a_login_that_breaks_off_is_nobodys_attempt(app: OpenAPI) -> None:
-    first = {"type": "http.request", "body": HALF_A_LOGIN, "more_body": True}
-    heard: list[str] = []
-
-    def listen(_sender: object, **words: Any) -> None:
-        heard.append(words["username"])
-
-    with unknown_username.connected_to(listen):
-        told_by(app, first, {"type": "http.disconnect"})
-    assert heard == []
-
-
-# Many, and slow ones beside them.
-
-
-def test_a_thousand_connections_that_say_nothing_are_in_nobodys_way(served: Service) -> None:
-    question = webhook_request(**QUESTION)
-    kept = [socket.create_connection(("127.0.0.1", served.port), timeout=20) for _ in range(MANY)]
-    try:
-        for connection in kept:
-            connection.sendall(question)
-        assert {answer_on(connection) for connection in kept} == {ALLOWED}
-        with Connection(served) as another:
-            another.sendall(question)
-            assert answer_on(another) == ALLOWED
-        assert requests.get(served.url + "/healthz", timeout=20).status_code == 200
-        for connection in kept[:: MANY // 20]:
-            connection.sendall(question)
-            assert answer_on(connection) == ALLOWED
-    finally:
-        for connection in kept:
-            connection.close()
-
-
-def test_logins_to_the_api_that_take_their_time_do_not_hold_up_brokers(served: Service) -> None:
-    def slow_login(number: int) -> int:
-        body = {"username": f"nobody-{number}", "password": "wrong"}
-        return requests.post(served.url + "/api/login", json=body, timeout=60).status_code
-
-    question = webhook_request(**QUESTION)
-    with ThreadPoolExecutor(6) as pool, Connection(served) as connection:
-        logins = [pool.submit(slow_login, number) for number in range(6)]
-        answered = 0
-        while not all(login.done() for login in logins):
-            connection.sendall(question)
-            assert answer_on(connection) == ALLOWED
-            answered += 1
-        assert {login.result() for login in logins} <= {401, 503}
-    # Two threads for the API, both taken by a hash nearly all the time; one answer for each login would mean waiting.
-    assert answered > 60
-
-
-def test_the_longest_wait_beside_them_is_shorter_than_one_hash(served: Service) -> None:
-    begun = time.perf_counter()
-    assert requests.post(served.url + "/api/login", json={"username": "nobody", "password": "x"}, timeout=60).ok is False
-    one_hash = time.perf_counter() - begun
-    question = webhook_request(**QUESTION)
-    waits = []
-    with ThreadPoolExecutor(1) as pool, Connection(served) as connection:
-        headers = {"Authorization": basic("alice", ALICES_PASSWORD + "!")}
-        login = pool.submit(requests.get, served.url + "/api/me", headers=headers, timeout=60)
-        while not login.done():
-            begun = time.perf_counter()
-            connection.sendall(question)
-            assert answer_on(connection) == ALLOWED
-            waits.append(time.perf_counter() - begun)
-    assert sorted(waits)[len(waits) // 2] < one_hash / 2

@@ -99,7 +99,6 @@ def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> N
     service.kill()  # how it stops is another test's business
 
 
-@pytest.mark.xfail(strict=True, reason="at the end the whole queue is drained once more, a hash for each of a thousand")
 def test_a_service_stops_in_good_time_also_in_the_middle_of_a_flood(tmp_path: Path) -> None:
     with Service(tmp_path, {"AUTHSVC_BCRYPT_COST": "10"}) as service:
         connection = Asking(service.port)

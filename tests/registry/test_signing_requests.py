@@ -227,7 +227,6 @@ def test_a_request_damaged_at_any_byte_is_refused_and_never_an_error() -> None:
             signing_requests.read(pem_around(bytes(damaged)), "bob")
 
 
-@pytest.mark.xfail(strict=True, reason="a used key is noticed at the grant, which then fails for ever with key-used")
 def test_a_key_that_was_certified_before_is_refused_before_anybody_has_to_decide(place: Place) -> None:
     csr = signing_request("bob")
     admitted(place, csr)

@@ -55,8 +55,3 @@ class PlantSite(Site):
         self._running.callback(device.stop)
         device.start(self.plant.tls_port, self.broker.host)
         return device
-
-    def is_known(self, device: Device) -> None:
-        """Wait until the service has written down under which client id it saw the device."""
-        query = "SELECT 1 FROM sightings WHERE username = ? AND client_id = ?"
-        until(lambda: bool(self.plant.stored(query, device.username, device.client_id)), "the device is sighted")

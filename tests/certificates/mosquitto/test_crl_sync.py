@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from authsvc import crl_sync
+from authsvc.cli import commands
 from authsvc.crl_sync import SyncError, Target
 from tests.certificates.mosquitto.commands import going_on
 from tests.certificates.mosquitto.lists import ListServer, Reader, new_authority, new_list, number_in
@@ -161,7 +163,7 @@ NONSENSE: dict[str, Callable[[ListServer], str | bytes | int | Iterable[bytes]]]
     "a list and a half": lambda server: new_list(server.authority, 2) + new_list(server.authority, 3)[:300],
     "a list and a word": lambda server: new_list(server.authority, 2) + "x",
     "another's list": lambda _: new_list(new_authority("another's"), 2),
-    "a forged list": lambda server: new_list(new_authority("ours"), 2),
+    "a forged list": lambda _: new_list(new_authority("ours"), 2),
     "a list and a forged one": lambda server: new_list(server.authority, 2) + new_list(new_authority("ours"), 2),
     "a list that ran out": lambda server: new_list(server.authority, 2, valid=(-9, -1)),
     "a list of tomorrow": lambda server: new_list(server.authority, 2, valid=(1, 9)),
@@ -190,9 +192,10 @@ def test_nonsense_for_authorities_leaves_both_files_alone(server: ListServer, fi
     assert names_beside(file) == ["crl.pem"]
 
 
-def test_a_server_that_is_not_there_is_named_in_one_line(file: Path) -> None:
-    done = authsvc("crl", "sync", "--server", "http://127.0.0.1:9", "--out", str(file))
-    assert (done.returncode, done.stderr) == (1, "authsvc: the server does not answer: ConnectionError\n")
+def test_a_server_that_is_not_there_leaves_the_list_alone(file: Path) -> None:
+    with pytest.raises(SyncError, match="the server does not answer: ConnectionError"):
+        sync(Target("http://127.0.0.1:9", file))
+    assert names_beside(file) == ["crl.pem"]
 
 
 # ---- Authorities, and what a poll costs ----
@@ -238,8 +241,8 @@ def test_a_list_of_an_authority_that_was_not_brought_yet_keeps_no_other_from_its
 def test_authorities_are_either_brought_or_written(server: ListServer, file: Path) -> None:
     ca = file.with_name("ca.pem")
     ca.write_text(server.authorities)
-    done = authsvc(*sync_command(server, file), "--ca", str(ca), "--ca-out", str(ca))
-    assert done.returncode == 2
+    done = CliRunner().invoke(commands, [*sync_command(server, file), "--ca", str(ca), "--ca-out", str(ca)])
+    assert done.exit_code == 2
     assert "--ca is for a file that is brought by hand" in done.stderr
 
 
@@ -273,4 +276,16 @@ def test_a_pid_file_that_names_no_process_harms_none(server: ListServer, file: P
     pid_file = file.with_name("mosquitto.pid")
     pid_file.write_text(content)
     with pytest.raises(SyncError, match="could not be told to reload: ValueError"):
+        sync(Target(server.url, file, pid_file=pid_file))
+
+
+def test_a_process_that_a_reload_would_end_is_left_alone(server: ListServer, file: Path) -> None:
+    pid_file = file.with_name("mosquitto.pid")
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        pid_file.write_text(str(stranger.pid))
+        with pytest.raises(SyncError, match="no broker that could reload, or not yet"):
+            sync(Target(server.url, file, pid_file=pid_file))
+        assert stranger.poll() is None
+        stranger.terminate()
+    with pytest.raises(SyncError, match="could not be told to reload: ProcessLookupError"):
         sync(Target(server.url, file, pid_file=pid_file))

@@ -44,7 +44,6 @@ def test_a_renewed_certificate_works_beside_the_old_one_until_their_overlap_ends
     by_new = site.connect_with(username, papers, protocol=V5, returns=True)
     for each in (by_old, by_new):
         assert each.publish("line/1") == 0
-    site.is_known(by_old)
 
     end_overlap(site.plant, old)
     site.plant.sync()

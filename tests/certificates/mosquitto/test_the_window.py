@@ -71,7 +71,6 @@ def test_the_window_between_revocation_and_the_end_of_everything(
     carol = site.certified("carol", "read line/#", protocol=V5)
     carol.subscribe("line/#")
     assert bob.publish("line/1") == 0
-    site.is_known(bob)
     window = measure(site, bob, carol)
 
     with capsys.disabled():

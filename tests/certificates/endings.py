@@ -1,0 +1,50 @@
+"""Orders to end sessions, as the tests that look at them give and carry them out."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from authsvc import sessions
+from authsvc.sightings import Sightings
+from authsvc.storage.database import session
+from authsvc.storage.models import SessionEnding
+from authsvc.takeover import Broker
+from tests.storage.scene import events
+
+if TYPE_CHECKING:
+    from authsvc.audit import Event
+
+
+SECOND = timedelta(seconds=1)
+
+
+def broker_at(port: int) -> Broker:
+    return Broker("127.0.0.1", port, "authsvc-sessions", "se/cret", tls=False, ca_file=None)
+
+
+def seen(username: str, *client_ids: str) -> None:
+    """Let brokers have let a user in under these client ids, one after the other."""
+    for client_id in client_ids:
+        noted = Sightings()
+        noted.note(username, client_id)
+        noted.store()
+
+
+def time_passes(passed: timedelta) -> None:
+    """Let all orders have been given, and taken, so much earlier."""
+    with session():
+        for row in SessionEnding.select():
+            row.requested_at -= passed
+            row.claimed_at = row.claimed_at and row.claimed_at - passed
+            row.save()
+
+
+def carry_out(broker: Broker) -> int:
+    """Carry out what was ordered, once every worker has had the time to write down whom it saw."""
+    time_passes(SECOND)
+    return sessions.carry_out(broker)
+
+
+def reports() -> list[Event]:
+    return [each for each in events() if each.action == "user.disconnect"]

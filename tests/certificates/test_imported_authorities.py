@@ -1,0 +1,147 @@
+"""An authority that is brought along: a root or an intermediate that signs from then on, or what is no such thing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from authsvc.errors import InvalidInput
+from authsvc.storage.database import session
+from authsvc.storage.models import Authority
+from tests.certificates.brought import (
+    IS_AUTHORITY,
+    KEY_USAGE,
+    SIGNS_NOTHING,
+    below,
+    brings,
+    root,
+    rsa_key,
+    subjects_of,
+    verified,
+)
+from tests.certificates.scene import ON_SQLITE, Scene
+from tests.certificates.tools import key_pem, pem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+DAY = timedelta(days=1)
+
+
+# One that is brought along.
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("kind", ["P-256", "P-384", "RSA"])
+def test_a_root_of_ones_own_signs_from_then_on(scene: Scene, kind: str, tmp_path: Path) -> None:
+    keys: dict[str, Callable[[], Any]] = {"RSA": rsa_key, "P-384": lambda: ec.generate_private_key(ec.SECP384R1())}
+    certificate, key = root(key=keys[kind]() if kind in keys else None)
+    brings(pem(certificate), key_pem(key))
+    issued = scene.certifies("bob")
+    issued.verify_directly_issued_by(certificate)
+    assert scene.crl().is_signature_valid(certificate.public_key())
+    assert "stdin: OK" in verified(scene, tmp_path, issued)
+    assert subjects_of(scene) == ["CN=our root", "CN=authsvc certificate authority"]
+
+
+@ON_SQLITE
+def test_an_intermediate_signs_and_its_chain_goes_to_the_broker(scene: Scene, tmp_path: Path) -> None:
+    top = root()
+    middle = below(top, "our middle")
+    last = below(middle, "our plant")
+    brings(pem(last[0]), key_pem(last[1]), pem(middle[0]) + pem(top[0]))
+    answer = scene.asks()
+    issued = x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
+    assert "stdin: OK" in verified(scene, tmp_path, issued)
+    chain = x509.load_pem_x509_certificates(answer.get_json()["caCertificate"].encode())
+    assert [each.subject.rfc4514_string() for each in chain] == ["CN=our plant", "CN=our middle", "CN=our root"]
+    assert subjects_of(scene)[:3] == ["CN=our plant", "CN=our middle", "CN=our root"]
+
+
+@ON_SQLITE
+def test_files_without_a_last_line_break_do_not_run_into_each_other(scene: Scene) -> None:
+    top = root()
+    last = below(top)
+    brings(pem(last[0]).rstrip(), key_pem(last[1]), pem(top[0]).rstrip())
+    assert len(subjects_of(scene)) == 3
+    chain = scene.asks().get_json()["caCertificate"]
+    assert len(x509.load_pem_x509_certificates(chain.encode())) == 2
+
+
+@ON_SQLITE
+def test_a_key_that_came_encrypted_is_kept_under_our_own_passphrase(scene: Scene) -> None:
+    certificate, key = root()
+    brings(pem(certificate), key_pem(key, "theirs"), given="theirs", own="ours")
+    with session():
+        stored = Authority.get(Authority.retires_at.is_null()).key
+    assert stored.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    careful = scene.under(ca_key_passphrase="ours")
+    careful.certifies("bob").verify_directly_issued_by(certificate)
+    careful.close()
+
+
+def _mismatched() -> tuple[str, str, str]:
+    return pem(root()[0]), key_pem(root()[1]), ""
+
+
+def _certificate(*extensions: x509.ExtensionType, **options: Any) -> tuple[str, str, str]:
+    certificate, key = root("ours", *extensions, **options)
+    return pem(certificate), key_pem(key), ""
+
+
+def _chained(*chain: tuple[Any, Any]) -> tuple[str, str, str]:
+    certificate, key = below(root())
+    return pem(certificate), key_pem(key), "".join(pem(each) for each, _ in chain)
+
+
+def _of_another_kind() -> tuple[str, str, str]:
+    return _certificate(key=ed25519.Ed25519PrivateKey.generate())
+
+
+UNFIT = {
+    "another's key": (_mismatched, "key"),
+    "a client": (lambda: _certificate(x509.BasicConstraints(ca=False, path_length=None), SIGNS_NOTHING), "certificate"),
+    "an authority that may not sign": (lambda: _certificate(IS_AUTHORITY, SIGNS_NOTHING), "certificate"),
+    "no word about use": (lambda: _certificate(IS_AUTHORITY), "certificate"),
+    "no extension at all": (lambda: _certificate(KEY_USAGE), "certificate"),
+    "expired": (lambda: _certificate(valid=(-2 * DAY, -DAY)), "certificate"),
+    "not yet valid": (lambda: _certificate(valid=(DAY, 2 * DAY)), "certificate"),
+    "Ed25519": (_of_another_kind, "key"),
+    "a chain that leads nowhere": (lambda: _chained(root("a stranger")), "chain"),
+    "junk": (lambda: ("junk", "junk", ""), "certificate"),
+    "junk for a key": (lambda: (pem(root()[0]), "junk", ""), "key"),
+    "junk for a chain": (lambda: (*_certificate()[:2], "junk"), "certificate"),
+}
+
+
+@ON_SQLITE
+@pytest.mark.parametrize(("make", "field"), UNFIT.values(), ids=UNFIT.keys())
+def test_what_could_not_sign_for_clients_is_refused(scene: Scene, make: Any, field: str) -> None:
+    certificate, key, chain = make()
+    with pytest.raises(InvalidInput) as error:
+        brings(certificate, key, chain)
+    assert [each.field for each in error.value.errors] == [field]
+    assert subjects_of(scene) == ["CN=authsvc certificate authority"]
+
+
+@ON_SQLITE
+def test_a_wrong_passphrase_for_what_is_brought_is_refused(scene: Scene) -> None:
+    certificate, key = root()
+    for given in (None, "wrong"):
+        with pytest.raises(InvalidInput, match="passphrase"):
+            brings(pem(certificate), key_pem(key, "theirs"), given=given)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("chain", [[], ["our middle"]], ids=["none", "unfinished"])
+def test_an_intermediate_whose_chain_does_not_reach_a_root_is_refused(scene: Scene, chain: list[str]) -> None:
+    middle = below(root(), "our middle")
+    last = below(middle, "our plant")
+    with pytest.raises(InvalidInput) as error:
+        brings(pem(last[0]), key_pem(last[1]), pem(middle[0]) if chain else "")
+    assert [each.field for each in error.value.errors] == ["chain"]

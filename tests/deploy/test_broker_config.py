@@ -1,0 +1,119 @@
+"""`authsvc broker-config`: the one home of the shipped configuration, and what it prints for others."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.deploy.shipped import (
+    GUIDE,
+    MOSQUITTO_CONF,
+    broker_config,
+    command_for_compose,
+    lines,
+    options,
+    refusal,
+)
+
+SECRET = "the.right_secret~1"
+PASSWORDS, CERTIFICATES = "listener 1883", "listener 8883"
+
+
+def test_the_shipped_configuration_is_what_it_prints() -> None:
+    _, *arguments = command_for_compose()
+    assert broker_config(*arguments) == MOSQUITTO_CONF.read_text()
+
+
+def test_the_guide_shows_the_same_options_and_the_same_lines_for_certificates() -> None:
+    guide = GUIDE.read_text()
+    _, *arguments = command_for_compose()
+    assert " ".join(arguments) in guide.partition("AUTHSVC_MUTUAL_TLS=yes authsvc broker-config")[2]
+    (listener,) = re.findall(r"   (listener 8883\n.*?)   ```", guide, re.DOTALL)
+    assert {line.strip() for line in listener.splitlines()} <= set(lines(broker_config()))
+
+
+# ---- Who may log in, and how ----
+
+
+def test_passwords_and_certificates_have_a_listener_each() -> None:
+    printed = lines(broker_config())
+    assert [line for line in printed if line.startswith("listener")] == [PASSWORDS, CERTIFICATES]
+    after = printed[printed.index(CERTIFICATES) :]
+    for option in ("require_certificate true", "use_identity_as_username true", "crlfile /etc/mosquitto/pki/crl.pem"):
+        assert option in after
+        assert printed.count(option) == 1
+    assert "allow_anonymous false" in printed
+    assert options(broker_config())["auth_opt_http_aclcheck_uri"] == "/auth/acl"
+
+
+def test_mutual_tls_leaves_certificates_alone_and_asks_for_a_valid_one() -> None:
+    printed = broker_config(MUTUAL_TLS="yes")
+    assert [line for line in lines(printed) if line.startswith("listener")] == [CERTIFICATES]
+    assert options(printed)["auth_opt_http_aclcheck_uri"] == "/auth/acl?grant=certificate"
+    both, alone = options(broker_config()), options(printed)
+    assert {name for name in both if both[name] != alone[name]} == {"auth_opt_http_aclcheck_uri"}
+
+
+# ---- Where the service is, and the secret ----
+
+
+@pytest.mark.parametrize(
+    ("bind", "arguments", "host", "port"),
+    [
+        ("127.0.0.1:8080", [], "127.0.0.1", "8080"),
+        ("0.0.0.0:8081", [], "127.0.0.1", "8081"),
+        ("[::]:8081", [], "127.0.0.1", "8081"),
+        ("[::1]:8080", [], "[::1]", "8080"),
+        ("10.0.0.7:8080", [], "10.0.0.7", "8080"),
+        ("0.0.0.0:8080", ["--host", "auth.example", "--port", "80"], "auth.example", "80"),
+        ("0.0.0.0:8080", ["--host", "2001:db8::7"], "[2001:db8::7]", "8080"),
+        ("0.0.0.0:8080", ["--host", "[2001:db8::7]"], "[2001:db8::7]", "8080"),
+    ],
+)
+def test_the_service_is_where_the_settings_or_the_options_say(
+    bind: str, arguments: list[str], host: str, port: str
+) -> None:
+    printed = options(broker_config(*arguments, BIND=bind))
+    assert (printed["auth_opt_http_host"], printed["auth_opt_http_port"]) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("secret", "spelled"),
+    [(SECRET, SECRET), ("a b", "a%20b"), ("p@ss/word#1:", "p%40ss%2Fword%231%3A"), ("é", "%C3%A9")],
+)
+def test_the_webhook_secret_stands_in_the_host_as_a_url_wants_it(secret: str, spelled: str) -> None:
+    printed = broker_config("--host", "authsvc", WEBHOOK_SECRET=secret)
+    assert options(printed)["auth_opt_http_host"] == f"broker:{spelled}@authsvc"
+
+
+def test_a_placeholder_keeps_the_secret_out_of_what_is_printed() -> None:
+    printed = broker_config("--placeholder", WEBHOOK_SECRET=SECRET)
+    assert options(printed)["auth_opt_http_host"] == "broker:{{webhook_secret}}@127.0.0.1"
+    assert SECRET not in printed
+
+
+@pytest.mark.parametrize("option", ["--plugin", "--pki", "--server-pki", "--pid"])
+def test_files_are_where_the_options_say(option: str) -> None:
+    assert "/somewhere else" not in broker_config()
+    assert "/somewhere else" in broker_config(option, "/somewhere else")
+
+
+# ---- What does not fit ----
+
+
+@pytest.mark.parametrize("option", ["--host", "--plugin", "--pki", "--server-pki", "--pid"])
+@pytest.mark.parametrize("value", ["", " ", "x\nallow_anonymous true", "x\rallow_anonymous true", "x\0"])
+def test_nothing_brings_a_line_of_its_own(option: str, value: str) -> None:
+    assert f"Invalid value for '{option}'" in refusal(option, value)
+
+
+@pytest.mark.parametrize("host", ["a b", "user@host", "host/path", "host?query", "host#fragment"])
+def test_a_host_is_a_host(host: str) -> None:
+    assert "must be a host name or an address" in refusal("--host", host)
+
+
+@pytest.mark.parametrize("option", ["--port", "--password-port", "--tls-port"])
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_port_is_a_port(option: str, port: str) -> None:
+    assert f"Invalid value for '{option}'" in refusal(option, port)
