@@ -27,6 +27,7 @@ from tests.certificates.scene import ON_SQLITE, Scene
 from tests.certificates.tools import key_pem, pem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
