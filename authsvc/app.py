@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from flask_openapi3.openapi import OpenAPI
 
-import registry
 from authsvc import api, broker_views, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
 from authsvc.background import Background, certificate_jobs, policy_jobs
@@ -17,6 +16,7 @@ from authsvc.policy import Policy
 from authsvc.sightings import Sightings
 from authsvc.takeover import broker_under
 from authsvc.webhooks import Webhooks
+from registry import wiring
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> OpenAPI:
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
         Background("certificates", certificate_jobs(services)),
-        Background("registry", registry.register(app, services)),
+        Background("registry", wiring.register(app, services)),
     ]
     return app
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from authsvc import audit, stored, tokens
 from authsvc.decision import Denied, Reason
-from authsvc.errors import Busy, NotFound, Unauthenticated
+from authsvc.errors import Busy, NotFound, Unauthenticated, invalid
 from authsvc.paging import Page
 from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session, transaction
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authsvc.snapshot import UserPolicy
 
 DEFAULT_HOURS = 12
+MAX_LABEL = 200
 MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
 
 
@@ -61,6 +62,8 @@ def check_password(access: AccessControl, username: str, password: str) -> UserP
 
 def issue_token(actor: Actor, username: str, label: str, hours: float) -> IssuedToken:
     """Make a token that speaks for the user, with the rights it has at each request, for so many hours."""
+    if len(label) > MAX_LABEL:
+        raise invalid("label", f"must be at most {MAX_LABEL} characters")
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
     with policy_change() as announce:

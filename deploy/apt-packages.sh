@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that are needed and not there; where it may not, it names the command that does.
 #   apt-packages.sh run    Python with venv
-#   apt-packages.sh test   also a C compiler, Mosquitto, and what the tests' Mosquitto plugin is compiled with
+#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, and what the tests' Mosquitto plugin is compiled with
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -23,6 +23,7 @@ need python3 command -v "${PYTHON:-python3}"
 need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
 if [ "${1:-}" = test ]; then
 	need "gcc libc6-dev" has_header stdio.h
+	need openssl command -v openssl
 	need mosquitto command -v mosquitto
 	need mosquitto-clients command -v mosquitto_pub
 	need mosquitto-dev has_header mosquitto_broker.h

@@ -17,6 +17,7 @@ from authsvc.authorities import issuing_under
 from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
 from authsvc.errors import Conflict
 from authsvc.pki import Revocation
+from authsvc.usernames import validate_username
 
 
 @click.group("certificates")
@@ -68,21 +69,25 @@ def show(serial: str) -> None:
 @click.option("--p12", is_flag=True, help="Also write USERNAME.p12; its password is asked for.")
 def issue(username: str, csr: Path | None, days: int | None, directory: Path, *, p12: bool) -> None:
     """Issue a certificate for USERNAME: USERNAME.crt, ca.crt and, without --csr, USERNAME.key for your eyes alone."""
+    validate_username(username)
+    if csr and p12:
+        raise click.UsageError("--p12 needs the key, which --csr leaves elsewhere")
     directory.mkdir(parents=True, exist_ok=True)
-    made = ec.generate_private_key(ec.SECP256R1())
-    key = None if csr else made
-    public_key = signing_requests.read(csr.read_text(), username).public_key if csr else made.public_key()
+    key = ec.generate_private_key(ec.SECP256R1())
+    public_key = signing_requests.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
-    if key:
-        _write_secret(directory / f"{username}.key", _key_pem(key))
+    secrets = {} if csr else {f"{username}.key": _key_pem(key)}
+    _refuse_to_overwrite(directory, [*secrets, *([f"{username}.p12"] if p12 else [])])
     with opened() as settings:
         issuing = issuing_under(settings)
         issuing = issuing._replace(days=days or issuing.days)
         issued = users.issue_certificate(operator(), username, public_key, issuing)
+    if password:
+        secrets[f"{username}.p12"] = _pkcs12(key, issued, password)
+    for name, content in secrets.items():
+        _write_secret(directory / name, content)
     (directory / f"{username}.crt").write_text(issued.record.certificate)
     (directory / "ca.crt").write_text(issued.ca_certificate)
-    if key and password:
-        _write_secret(directory / f"{username}.p12", _pkcs12(key, issued, password))
     click.echo(f"{issued.record.serial} for {username}, good until {spell_moment(issued.record.not_after)}")
 
 
@@ -201,6 +206,12 @@ def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.Issued, passwo
     return pkcs12.serialize_key_and_certificates(
         issued.record.username.encode(), key, certificate, [authority], encryption
     )
+
+
+def _refuse_to_overwrite(directory: Path, names: list[str]) -> None:
+    for name in names:
+        if (directory / name).exists():
+            raise Conflict(f"{directory / name} exists; a key is never overwritten", "file-exists")
 
 
 def _write_secret(path: Path, content: bytes) -> None:

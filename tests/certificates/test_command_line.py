@@ -123,7 +123,6 @@ def test_a_file_for_phones_holds_all_three_under_a_password(console: Console, de
 
 
 @pytest.mark.filterwarnings("ignore::getpass.GetPassWarning")
-@pytest.mark.xfail(strict=True, reason="the password is asked for, and then no such file is made")
 def test_a_file_for_phones_cannot_hold_a_key_that_is_elsewhere(console: Console, desk: Path) -> None:
     csr = written(desk, "bob.csr", signing_request("bob"))
     done = issues(console, desk, "--csr", str(csr), "--p12", stdin="phone\nphone\n")
@@ -137,7 +136,6 @@ def test_who_may_not_have_one_is_named(console: Console, scene: Scene, desk: Pat
     assert not (desk / f"{username}.crt").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the key is written first, and is in the way of the second attempt")
 def test_a_second_attempt_succeeds_once_the_cause_of_the_first_one_is_mended(
     console: Console, scene: Scene, desk: Path
 ) -> None:
@@ -148,7 +146,6 @@ def test_a_second_attempt_succeeds_once_the_cause_of_the_first_one_is_mended(
 
 
 @pytest.mark.parametrize("username", ["../bob", "a/b", "x"])
-@pytest.mark.xfail(strict=True, reason="the key is written before anybody looks at the name")
 def test_a_name_that_nobody_can_have_leads_to_no_file_elsewhere(
     console: Console, desk: Path, tmp_path: Path, username: str
 ) -> None:

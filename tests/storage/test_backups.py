@@ -105,7 +105,7 @@ def test_a_backup_that_breaks_off_restores_nothing(inhabited: Settings, tmp_path
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b"".join(lines[:8]) + lines[8][:5]))
     empty_again(inhabited)
     before = everything()
-    with pytest.raises(ValueError):
+    with pytest.raises(Conflict):
         backups.restore(tmp_path / "broken.gz", TABLES)
     assert everything() == before
 

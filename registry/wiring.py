@@ -1,0 +1,48 @@
+"""How the registry joins the app: its views, its ear for strangers, and its work in the background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authsvc.authorities import issuing_under
+from authsvc.background import Job
+from authsvc.signals import unknown_username
+from registry import counters, decisions, est, views
+from registry.explicit import Explicit
+from registry.intake import Intake
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.edge import Services
+
+
+def register(app: OpenAPI, services: Services) -> list[Job]:
+    """Add the registry to the app and return the work it needs done in the background."""
+    settings = services.settings
+    issuing = issuing_under(settings)
+    intake = Intake(
+        services.hasher,
+        services.verifier,
+        issuing,
+        settings.registry_max_pending,
+        capture_while_locked=settings.registry_capture_while_locked,
+    )
+    explicit = Explicit(
+        services.hasher,
+        services.verifier,
+        issuing,
+        settings.registry_max_pending,
+        settings.registry_attempts_per_minute,
+    )
+    app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
+    for blueprint in views.BLUEPRINTS:
+        app.register_api(blueprint)
+    app.register_blueprint(est.blueprint)
+    # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
+    unknown_username.connect(intake.hear, weak=False)
+    return [
+        Job(0.1, intake.drain),
+        Job(1.0, lambda: counters.observe(intake)),
+        Job(60.0, lambda: decisions.expire(settings.registry_pending_ttl_hours)),
+    ]
