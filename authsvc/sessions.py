@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from authsvc import audit, sightings
 from authsvc.actors import SERVICE
-from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import SessionEnding
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Report:
 
 def order(username: str, cause: str) -> None:
     """Order the end of a user's sessions, inside the transaction of the change that calls for it."""
-    SessionEnding.create(username=username, cause=cause, requested_at=database_time())
+    waiting = SessionEnding.select().where(SessionEnding.username == username, SessionEnding.claimed_at.is_null())
+    if not waiting.exists():
+        SessionEnding.create(username=username, cause=cause, requested_at=database_time())
 
 
 def carry_out(broker: Broker) -> int:
@@ -78,7 +80,7 @@ def forget_old() -> None:
 
 
 def _take() -> SessionEnding | None:
-    with session():
+    with transaction():
         now = database_time()
         # By then every worker has written down whom it has just seen.
         ripe = SessionEnding.requested_at <= now - _RIPENING
@@ -86,7 +88,7 @@ def _take() -> SessionEnding | None:
         waiting = (
             SessionEnding.select().where(SessionEnding.finished_at.is_null(), ripe, free).order_by(SessionEnding.id)
         )
-        for row in waiting.limit(10):
+        for row in list(waiting.limit(10)):
             claim = SessionEnding.update(claimed_at=now).where(SessionEnding.id == row.id, free)
             if claim.execute():
                 row.claimed_at = now

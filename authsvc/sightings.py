@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from peewee import EXCLUDED
+from peewee import EXCLUDED, fn
 
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Sighting
@@ -57,6 +58,15 @@ class Sightings:
         self._stored = set()
         with transaction():
             Sighting.delete().where(Sighting.seen_at < datetime.now(UTC) - _KEPT).execute()
+            for username in _users_with_too_many():
+                latest = client_ids(username)
+                Sighting.delete().where(Sighting.username == username, Sighting.client_id.not_in(latest)).execute()
+
+
+def _users_with_too_many() -> list[str]:
+    counted = fn.COUNT(Sighting.client_id)
+    query: Any = Sighting.select(Sighting.username).group_by(Sighting.username).having(counted > PER_USER).tuples()
+    return [username for (username,) in query]
 
 
 def client_ids(username: str) -> list[str]:

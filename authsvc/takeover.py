@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -13,7 +14,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 if TYPE_CHECKING:
     from authsvc.settings import Settings
 
-_TRIES = 3
+# Our own login may take a hash, and the broker a moment, before it succeeds.
+_PAUSES_SECONDS = (0.0, 0.3, 0.6)
 _PATIENCE_SECONDS = 3.0
 
 
@@ -33,7 +35,11 @@ class Broker:
 
     def take_over(self, client_id: str) -> bool:
         """Connect under the client id and leave at once; say whether the broker let us in, which ends the session."""
-        return any(self._try(client_id) for _ in range(_TRIES))
+        for pause in _PAUSES_SECONDS:
+            time.sleep(pause)
+            if self._try(client_id):
+                return True
+        return False
 
     def _try(self, client_id: str) -> bool:
         answered = threading.Event()
@@ -42,8 +48,6 @@ class Broker:
             CallbackAPIVersion.VERSION2, client_id, clean_session=True, protocol=MQTTProtocolVersion.MQTTv311
         )
         client.username_pw_set(self.username, self.password)
-        if self.tls:
-            client.tls_set(self.ca_file)
 
         def on_connect(_client: object, _data: object, _flags: object, reason: object, _properties: object) -> None:
             accepted.append(not getattr(reason, "is_failure", True))
@@ -51,6 +55,8 @@ class Broker:
 
         client.on_connect = on_connect
         try:
+            if self.tls:
+                client.tls_set(self.ca_file)
             client.connect(self.host, self.port, keepalive=10)
         except OSError:
             return False

@@ -20,6 +20,7 @@ from authsvc import authorities, logins, signing_requests, users
 from authsvc.authorities import issuing_under
 from authsvc.edge import actor_for, services
 from authsvc.errors import Unauthenticated, invalid
+from authsvc.usernames import validate_username
 from registry.explicit import Admitted, Application
 from registry.views import RETRY_SECONDS, registry
 
@@ -71,7 +72,7 @@ def _credentials() -> tuple[str, str]:
     given = request.authorization
     if given is None or given.type != "basic" or not given.username or not given.password:
         raise Unauthenticated("HTTP Basic with username and password is needed")
-    return given.username, given.password
+    return validate_username(given.username), given.password
 
 
 def _signing_request(username: str) -> signing_requests.SigningRequest:

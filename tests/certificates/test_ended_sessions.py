@@ -109,7 +109,6 @@ def test_of_several_workers_one_carries_out_each_order(scene: Scene, gate: Gate)
 
 # Not strict, for it takes two workers that meet.
 @ON_SQLITE
-@pytest.mark.xfail(reason="'database is locked': an order is claimed while the query for it is still being read")
 def test_so_it_is_on_sqlite(scene: Scene, gate: Gate) -> None:
     several_workers_carry_out(gate, scene)
 
@@ -171,9 +170,6 @@ def test_of_many_client_ids_the_latest_are_ended(scene: Scene, gate: Gate) -> No
 
 
 @ON_SQLITE
-@pytest.mark.xfail(
-    strict=True, reason="each certificate orders the same again, and every session is taken over each time"
-)
 def test_however_many_certificates_end_with_a_user_each_session_is_ended_once(scene: Scene, gate: Gate) -> None:
     for _ in range(3):
         scene.certifies("bob")

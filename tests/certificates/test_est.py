@@ -214,7 +214,6 @@ def test_a_stranger_has_nothing_to_reenrol(scene: Scene, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("username", ["x", "no such name", "press#7", "n" * 65, "press-7\0"])
 @pytest.mark.filterwarnings("ignore:Attribute's length")
-@pytest.mark.xfail(strict=True, reason="it is recorded, and can then be neither granted nor, in PostgreSQL, stored")
 def test_a_name_that_nobody_can_have_is_refused(scene: Scene, username: str) -> None:
     unlock(scene)
     der = der_of(signing_request(username))

@@ -207,4 +207,4 @@ def _everything_works_again(service: Service) -> None:
     assert within(A_SECOND, lambda: logs_in(service, "press-7", "press seven's secret") == "ok")
     assert within(5, lambda: "database is back" in service.log_text())
     # Once for each of the threads that work beside the requests, however often they tried.
-    assert service.log_text().count("database lost") <= 2
+    assert service.log_text().count("database lost") <= 3

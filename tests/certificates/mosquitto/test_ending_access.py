@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.certificates.mosquitto.waiting import PATIENCE, until
 from tests.devices import FIRST_FAILURE, NOT_AUTHORIZED, V5
 
@@ -129,24 +127,3 @@ def test_a_device_that_only_connected_is_ended_when_its_password_changes(site: P
     bob = site.connected("bob", LINE, protocol=V5)
     site.change(bob, password="another")
     assert is_ended(bob)
-
-
-OWN_SESSIONS = "of a live session the broker does not say by which certificate it began, nor is one asked for"
-
-
-@pytest.mark.xfail(strict=True, reason=OWN_SESSIONS)
-def test_a_device_that_only_connected_gets_nothing_through_once_its_certificate_is_revoked(site: PlantSite) -> None:
-    bob = site.certified("bob", LINE, protocol=V5)
-    site.plant.revoke(site.papers_of(bob))
-    assert bob.publish("line/1") == NOT_AUTHORIZED
-    assert bob.subscribe("line/1") == [NOT_AUTHORIZED]
-
-
-@pytest.mark.xfail(strict=True, reason=OWN_SESSIONS)
-def test_a_device_that_comes_back_before_the_next_list_gets_nothing_through(site: PlantSite) -> None:
-    bob = site.certified("bob", LINE, protocol=V5)
-    with site.plant.lists_held_back():
-        site.plant.revoke(site.papers_of(bob))
-        again = site.connect_with(bob.username, site.papers_of(bob), "again", protocol=V5)
-    site.is_refused_by_the_next_list(bob)
-    assert again.publish("line/1") == NOT_AUTHORIZED
