@@ -112,7 +112,7 @@ class Service(Api):
     def _ready(self) -> bool:
         try:
             return requests.get(self.url + "/readyz", timeout=1).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def _full_environment(self) -> dict[str, str]:
