@@ -36,7 +36,9 @@ class Report:
 
 def order(username: str, cause: str) -> None:
     """Order the end of a user's sessions, inside the transaction of the change that calls for it."""
-    waiting = SessionEnding.select().where(SessionEnding.username == username, SessionEnding.claimed_at.is_null())
+    # One that is about to be taken may miss whoever connects before this change is made.
+    fresh = SessionEnding.requested_at > database_time() - _RIPENING / 2
+    waiting = SessionEnding.select().where(SessionEnding.username == username, fresh)
     if not waiting.exists():
         SessionEnding.create(username=username, cause=cause, requested_at=database_time())
 
