@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from playhouse.pool import PooledDatabase
 
 from authsvc import first_start
 from authsvc.settings import Settings
-from authsvc.storage.database import database
+from authsvc.storage.database import database, is_sqlite
 from tests.people import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.
     return "prepared"
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file after its first start, for the same reason."""
+    directory = tmp_path_factory.mktemp("template")
+    first_start.prepare(_settings(directory, f"sqlite:///{directory}/authsvc.db"))
+    _disconnect()
+    return directory / "authsvc.db"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a new database; whoever connects to it is disconnected after the test."""
@@ -81,9 +91,14 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def prepared(settings: Settings) -> Iterator[Settings]:
+def prepared(settings: Settings, sqlite_template: Path) -> Iterator[Settings]:
     """The settings of a service after its first start, connected to its database until the test is over."""
-    first_start.prepare(settings)
+    if settings != _settings(settings.data_dir, settings.database_url):
+        first_start.prepare(settings)
+    else:
+        first_start.open_database(settings)
+        if is_sqlite():
+            shutil.copyfile(sqlite_template, settings.database_url.removeprefix("sqlite:///"))
     yield settings
     _disconnect()
 
