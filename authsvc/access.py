@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from authsvc import tokens, topics
 from authsvc.decision import Allowed, Decision, Denied, Reason
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 READ, WRITE, SUBSCRIBE = 1, 2, 4
 ACCESSES = frozenset({READ, WRITE, READ | WRITE, SUBSCRIBE})
 
-_OPERATIONS = {
+AccessName = Literal["read", "write", "readWrite", "subscribe"]
+
+_OPERATIONS: dict[AccessName, int] = {
     "read": READ,
     "write": WRITE,
     "readWrite": READ | WRITE,
@@ -39,10 +41,15 @@ _VERDICTS: dict[Verdict, Decision] = {
 }
 
 
-def access_for(operation: str, topic: str) -> int:
+def access_for(operation: AccessName, topic: str) -> int:
     """Return what the broker would ask for this operation: to read a topic filter is to subscribe to it."""
     is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
     return SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
+
+
+def operation_for(access: int) -> AccessName:
+    """Return what the broker's number for an access is called."""
+    return next(name for name, number in _OPERATIONS.items() if number == access)
 
 
 def operation_of(method: str) -> Operation:
@@ -108,10 +115,10 @@ class AccessControl:
             return Denied(Reason.UNKNOWN_USER)
         if not user.enabled:
             return Denied(Reason.USER_DISABLED)
-        if by_certificate and not _has_certificate(user):
+        if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
-        for request in _requests(topic, access, Identity(username, client_id)):
+        for request in requests_for(topic, access, Identity(username, client_id)):
             decision = decide(snapshot.rules_for(user, request), request)
             if not decision:
                 return decision
@@ -125,12 +132,16 @@ class AccessControl:
 
     def holder_of(self, token: str, now: datetime) -> UserPolicy:
         """Return the user an API token speaks for; `Unauthenticated` when it is wrong, expired or revoked."""
+        return self.holder_and_digest(token, now)[0]
+
+    def holder_and_digest(self, token: str, now: datetime) -> tuple[UserPolicy, str]:
+        """`holder_of`, with the digest under which the token is stored."""
         claims = tokens.verify(token, self._policy.snapshot.signing_keys, now)
         user = self._policy.snapshot.users.get(claims.username)
         if user is None or not user.enabled or claims.digest not in user.tokens:
             raise Unauthenticated("the token is not valid", "invalid-token")
         self.token_uses[claims.digest] = now
-        return user
+        return user, claims.digest
 
     def holder_of_password(self, username: str, password: str) -> UserPolicy | Denied:
         """Return the enabled user with that password, taking as long to refuse an unknown name as a known one."""
@@ -152,12 +163,8 @@ class AccessControl:
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
 
 
-def _has_certificate(user: UserPolicy) -> bool:
-    until = user.certificate_until
-    return GrantType.CERTIFICATE in user.grant_types and until is not None and until > datetime.now(UTC)
-
-
-def _requests(topic: str, access: int, identity: Identity) -> list[Request]:
+def requests_for(topic: str, access: int, identity: Identity) -> list[Request]:
+    """Return what the broker's question asks of the rules; `InvalidInput` for a topic no client could name."""
     if access == SUBSCRIBE:
         group, topic_filter = topics.parse_subscription(topic)
         levels = topics.validate_topic_filter(topic_filter)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from authsvc.storage.models import Model
+    from authsvc.storage.fields import Model
 
 _FORMAT = 1
 _BATCH = 200

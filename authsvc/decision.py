@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from authsvc.permissions import Permission
@@ -63,3 +63,44 @@ class Denied:
 
 
 Decision = Allowed | Denied
+
+
+# How much of a topic and of a client id is kept of a denial; clients may send 65,535 bytes of each.
+MAX_DENIED_TOPIC = 1000
+MAX_DENIED_CLIENT_ID = 200
+
+_OF_USERS = frozenset(
+    {
+        Reason.USER_DISABLED,
+        Reason.GRANT_TYPE_MISSING,
+        Reason.WRONG_PASSWORD,
+        Reason.INVALID_TOKEN,
+        Reason.NO_VALID_CERTIFICATE,
+        Reason.NO_PERMISSION,
+        Reason.DENIED_BY_PERMISSION,
+        Reason.SHARE_REACHES_DENIED,
+    }
+)
+
+
+class Denial(NamedTuple):
+    """What a user was denied: a login, or with a topic an access to it, `access` being the broker's number for which.
+
+    Of a topic that is not `whole` there is only the beginning.
+    """
+
+    username: str
+    client_id: str
+    topic: str
+    access: int
+    reason: Reason
+    whole: bool = True
+
+
+def denial_of(decision: Decision, username: str, client_id: str, topic: str = "", access: int = 0) -> Denial | None:
+    """Return what is to be remembered of a decision: a denial that a user's administrator could do something about."""
+    if decision.reason not in _OF_USERS:
+        return None
+    whole = len(topic) <= MAX_DENIED_TOPIC
+    kept = topic if whole else topic[:MAX_DENIED_TOPIC]
+    return Denial(username, client_id[:MAX_DENIED_CLIENT_ID], kept, access, decision.reason, whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import EXCLUDED, fn
 
@@ -69,8 +69,20 @@ def _users_with_too_many() -> list[str]:
     return [username for (username,) in query]
 
 
-def client_ids(username: str) -> list[str]:
+class Seen(NamedTuple):
+    """A client id, and about when a user was last seen with it."""
+
+    client_id: str
+    at: datetime
+
+
+def of_user(username: str) -> list[Seen]:
     """Return the client ids that a user was seen with, the latest first and not more than a few."""
     with session():
         rows = Sighting.select().where(Sighting.username == username).order_by(Sighting.seen_at.desc())
-        return [row.client_id for row in rows.limit(PER_USER)]
+        return [Seen(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
+
+
+def client_ids(username: str) -> list[str]:
+    """Return those of `of_user` alone."""
+    return [seen.client_id for seen in of_user(username)]

@@ -48,6 +48,11 @@ class UserPolicy:
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
     certificate_until: datetime | None = None
 
+    def has_certificate_at(self, now: datetime) -> bool:
+        """Say whether it may log in with a certificate and has one that is valid."""
+        until = self.certificate_until
+        return GrantType.CERTIFICATE in self.grant_types and until is not None and until > now
+
 
 @dataclass(slots=True)
 class Snapshot:

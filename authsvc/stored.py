@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from authsvc.errors import Conflict
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, UserPolicy
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
@@ -44,6 +45,12 @@ def signing_keys() -> dict[str, SigningKey]:
     """Return the signing keys by id, oldest to newest."""
     rows = SigningKeyRow.select().order_by(SigningKeyRow.id)
     return {row.kid: SigningKey(row.kid, bytes.fromhex(row.secret)) for row in rows}
+
+
+def must_be_as_of(expected: datetime | None, updated_at: datetime) -> None:
+    """Raise `Conflict` when what somebody looked at, as of a time, was changed since; None stands for any time."""
+    if expected not in (None, updated_at):
+        raise Conflict("somebody has changed this meanwhile", "changed-meanwhile")
 
 
 # One device is much like the next: equal permissions share one object, which is most of a large snapshot.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import peewee
 
-from authsvc.storage.models import JsonField, Model, Numbered, User, UtcDateTimeField
+from authsvc.storage.fields import JsonField, Model, Numbered, UtcDateTimeField
+from authsvc.storage.models import User
 
 
 class Registration(Model):

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from authsvc import roles, users
+from authsvc import denials, roles, users
+from authsvc.access import operation_for
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     as_json,
@@ -135,6 +136,15 @@ def change(
     _print(record, as_json=as_json)
 
 
+@group.command("denials")
+@click.argument("username")
+def list_denials(username: str) -> None:
+    """Show what a user's clients were lately denied, and what would cure it."""
+    with opened():
+        found = denials.of_user(username)
+    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "REMEDY"), map(_denial_row, found))
+
+
 @group.command("set-password")
 @click.argument("username")
 @_from_stdin
@@ -181,6 +191,13 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
         ", ".join(record.roles),
         "; ".join(map(spell_permission, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
     )
+
+
+def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
+    denial, remedy = record.denial, record.remedy
+    denied = f"{operation_for(denial.access)} {denial.topic}" if denial.topic else "login"
+    cure = spell_permission(remedy.permission) if remedy.permission else remedy.note
+    return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, cure
 
 
 def _print(record: users.UserRecord, *, as_json: bool) -> None:

@@ -2,61 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
-
 import peewee
 
-from authsvc.snapshot import GrantType
-from authsvc.storage.database import database
-
-
-class UtcDateTimeField(peewee.DateTimeField):
-    """An aware UTC time outside, a naive one in the database."""
-
-    def db_value(self, value: datetime | None) -> Any:
-        return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))  # type: ignore[no-untyped-call]
-
-    def python_value(self, value: Any) -> datetime | None:
-        naive: datetime | None = super().python_value(value)  # type: ignore[no-untyped-call]
-        return naive and naive.replace(tzinfo=UTC)
-
-
-class GrantTypesField(peewee.TextField):
-    """A set of grant types, stored as their sorted names with commas between."""
-
-    def db_value(self, value: frozenset[GrantType]) -> str:
-        return ",".join(sorted(value))
-
-    def python_value(self, value: str) -> frozenset[GrantType]:
-        return _grant_types(value)
-
-
-@lru_cache  # the same few sets for everybody
-def _grant_types(names: str) -> frozenset[GrantType]:
-    return frozenset(map(GrantType, names.split(","))) if names else frozenset()
-
-
-class JsonField(peewee.TextField):
-    """Any JSON value, as text; both databases store it the same way."""
-
-    def db_value(self, value: Any) -> str | None:
-        return None if value is None else json.dumps(value, sort_keys=True)
-
-    def python_value(self, value: str | None) -> Any:
-        return None if value is None else json.loads(value)
-
-
-class Model(peewee.Model):
-    class Meta:
-        database = database
-        legacy_table_names = False
-
-
-class Numbered(Model):
-    id = peewee.AutoField()
+from authsvc.storage.fields import GrantTypesField, JsonField, Model, Numbered, UtcDateTimeField
 
 
 class User(Numbered):
@@ -119,6 +67,26 @@ class Token(Model):
 
     class Meta:
         table_name = "tokens"
+
+
+class BrowserSession(Model):
+    """Somebody signed in at the administrator's page; `digest` is that of the secret which the browser keeps.
+
+    One that was begun with an API token has its `token`, and goes when that does.
+    """
+
+    id = peewee.CharField(32, primary_key=True)
+    user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="browser_sessions")
+    token = peewee.ForeignKeyField(Token, null=True, on_delete="CASCADE", backref="browser_sessions")
+    digest = peewee.CharField(64, unique=True)
+    created_at = UtcDateTimeField()
+    last_seen_at = UtcDateTimeField()
+    expires_at = UtcDateTimeField(index=True)
+    address = peewee.CharField(64, null=True)
+    browser = peewee.CharField(200)
+
+    class Meta:
+        table_name = "browser_sessions"
 
 
 class SigningKeyRow(Numbered):
@@ -235,6 +203,40 @@ class Sighting(Model):
         primary_key = peewee.CompositeKey("username", "client_id")
 
 
+class DenialRow(Model):
+    """What a user was lately denied, and how often; `digest` is of the user and the whole of what it asked for.
+
+    `topic` is empty for a login, and no more than the beginning of one that is not `whole`.
+    """
+
+    digest = peewee.CharField(32, primary_key=True)
+    user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="denials")
+    client_id = peewee.CharField(200)
+    topic = peewee.TextField()
+    whole = peewee.BooleanField()
+    access = peewee.SmallIntegerField()
+    reason = peewee.CharField(32)
+    count = peewee.BigIntegerField()
+    first_seen = UtcDateTimeField()
+    last_seen = UtcDateTimeField(index=True)
+
+    class Meta:
+        table_name = "denials"
+
+
+class HistoryBucket(Model):
+    """How many decisions there were in the five minutes from a moment on, over all workers and replicas."""
+
+    at = UtcDateTimeField(primary_key=True)
+    logins = peewee.BigIntegerField()
+    denied_logins = peewee.BigIntegerField()
+    accesses = peewee.BigIntegerField()
+    denials = peewee.BigIntegerField()
+
+    class Meta:
+        table_name = "history"
+
+
 class SessionEnding(Numbered):
     """An order to end a user's live sessions: written with the change that calls for it, carried out by one worker."""
 
@@ -256,11 +258,14 @@ ALL = (
     UserRole,
     PermissionRow,
     Token,
+    BrowserSession,
     SigningKeyRow,
     Authority,
     Certificate,
     Attempt,
     Sighting,
+    DenialRow,
+    HistoryBucket,
     SessionEnding,
     PolicyVersion,
     PolicyChange,

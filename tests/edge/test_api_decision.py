@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from authsvc import users
+from authsvc import roles, users
 from authsvc.users import UserChanges
 from tests.edge.callers import Caller, problem_of, refused_fields
-from tests.people import HASHER, OPERATOR
+from tests.people import HASHER, OPERATOR, mqtt
 from tests.service import permission
 
 
@@ -33,6 +33,17 @@ def test_a_decision_names_the_permission_that_allows(alice: Caller) -> None:
 def test_a_decision_names_the_role_that_the_permission_came_through(alice: Caller) -> None:
     told = _asks(alice, "bob", topic="lines/7", operation="write")
     assert (told["allowed"], told["role"], told["permission"]) == (True, "line", permission("write lines/+"))
+
+
+def test_a_decision_names_the_role_that_the_rule_which_forbids_came_through(alice: Caller) -> None:
+    roles.change(OPERATOR, "line", roles.RoleChanges(permissions=(mqtt("write", "lines/9", "deny"),)))
+    told = _asks(alice, "bob", topic="lines/9", operation="write")
+    assert told == {
+        "allowed": False,
+        "reason": "denied-by-permission",
+        "permission": permission("deny write lines/9"),
+        "role": "line",
+    }
 
 
 def test_a_decision_names_the_rule_that_forbids(alice: Caller) -> None:

@@ -19,7 +19,8 @@ from authsvc.edge import EXTENSION, Services
 from authsvc.signals import unknown_username
 from authsvc.storage import models as foundation
 from authsvc.storage.database import database, is_sqlite, session, transaction
-from authsvc.storage.models import Attempt, AuditEvent, Model, UtcDateTimeField
+from authsvc.storage.fields import Model, UtcDateTimeField
+from authsvc.storage.models import Attempt, AuditEvent
 from authsvc.users import UserChanges
 from authsvc.webhook_wire import WebhookRequest
 from registry import decisions, models, views

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc import backups, first_start, logins, roles, users
+from authsvc.decision import Denial, Reason
+from authsvc.denials import Denials
 from authsvc.errors import Conflict
+from authsvc.history import History
 from authsvc.storage import models
 from authsvc.storage.database import is_sqlite
 from registry import models as registry_models
@@ -41,6 +45,13 @@ def inhabited(prepared: Settings) -> Settings:
     issued = logins.issue_token(ALICE, "bob", "wall", 12)
     logins.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
     change_user("bob", password=None)
+    denied = Denials()
+    denied.note(Denial("bob", "sensor-1", "lines/ü", 2, Reason.NO_PERMISSION))
+    denied.store()
+    counted = Counter[tuple[str, bool]]()
+    history = History(counted)
+    counted["user", True] += 1
+    history.store()
     return prepared
 
 

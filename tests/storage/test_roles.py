@@ -11,7 +11,7 @@ import time_machine
 from authsvc import roles
 from authsvc.errors import Conflict, InvalidInput, NotFound
 from tests.people import ALICE, OPERATOR, http, mqtt
-from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_role
+from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_role, make_user
 
 if TYPE_CHECKING:
     from authsvc.actors import Actor
@@ -55,6 +55,26 @@ def test_a_change_changes_what_it_names_and_nothing_else() -> None:
     assert (permitted.description, permitted.permissions) == ("new", (COMMANDS, STATE))
     assert roles.change(ALICE, "devices", {"permissions": ()}).permissions == ()
     assert permitted.created_at == before.created_at
+
+
+def test_a_change_of_what_was_seen_is_refused_once_it_looks_different() -> None:
+    seen = make_role("devices", STATE)
+    latest = roles.change(ALICE, "devices", {"permissions": (COMMANDS,)}, seen.updated_at)
+    before = everything()
+    with pytest.raises(Conflict) as error:
+        roles.change(ALICE, "devices", {"description": "mine"}, seen.updated_at)
+    assert error.value.code == "changed-meanwhile"
+    assert everything() == before
+    assert roles.change(ALICE, "devices", {"description": "mine"}, latest.updated_at).description == "mine"
+
+
+def test_who_has_a_role_is_counted() -> None:
+    for name in ("devices", "lamps", "nobodys"):
+        make_role(name)
+    make_bob(roles=("devices", "lamps"))
+    make_user("press-1", roles=("devices",))
+    assert roles.count_holders(["devices", "nobodys"]) == {"devices": 2, "nobodys": 0}
+    assert roles.count_holders([]) == {}
 
 
 def test_only_the_update_moves_with_a_change() -> None:

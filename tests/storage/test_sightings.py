@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from authsvc import sightings
-from authsvc.sightings import MAX_CLIENT_ID, PER_USER, Sightings, client_ids
+from authsvc.sightings import MAX_CLIENT_ID, PER_USER, Sightings, client_ids, of_user
 from authsvc.storage.database import session
 from authsvc.storage.models import Sighting
 from tests.storage.scene import database_gone
@@ -69,6 +69,7 @@ def test_a_users_client_ids_are_told_latest_first_and_not_all_of_them() -> None:
     expected = [f"sensor-{n}" for n in reversed(range(3, PER_USER + 3))]
     assert client_ids("bob") == expected
     assert client_ids("nobody") == []
+    assert of_user("bob")[0] == (expected[0], NOW + timedelta(seconds=PER_USER + 2))
 
 
 def test_what_is_long_past_is_forgotten() -> None:

@@ -136,6 +136,17 @@ def test_a_change_changes_what_it_names_and_nothing_else(changes: dict[str, Any]
     assert field == "has_password" or password_is("bob", BOBS_PASSWORD)
 
 
+def test_a_change_of_what_was_seen_is_refused_once_it_looks_different() -> None:
+    seen = make_bob(permissions=(STATE,))
+    latest = users.change(ALICE, "bob", {"permissions": (COMMANDS,)}, HASHER, seen.updated_at)
+    before = everything()
+    with pytest.raises(Conflict) as error:
+        users.change(ALICE, "bob", {"enabled": False}, HASHER, seen.updated_at)
+    assert error.value.code == "changed-meanwhile"
+    assert everything() == before
+    assert not users.change(ALICE, "bob", {"enabled": False}, HASHER, latest.updated_at).enabled
+
+
 def test_a_new_password_replaces_the_old_one() -> None:
     make_bob()
     change_user("bob", password="bob's next secret")
@@ -218,6 +229,17 @@ def test_a_search_finds_names_that_contain_the_text_literally_in_any_case(text: 
     found = users.search(text, 1, 50)
     assert sorted(user.username for user in found.items) == expected
     assert found.total == len(expected)
+
+
+def test_a_search_finds_those_who_have_a_role() -> None:
+    make_role("devices", STATE)
+    make_role("Devices", STATE)
+    for name, roles in (("press-1", ("devices",)), ("press-2", ("Devices",)), ("lamp-1", ("devices", "Devices"))):
+        make_user(name, roles=roles)
+    assert [user.username for user in users.search("", 1, 50, role="devices").items] == ["lamp-1", "press-1"]
+    found = users.search("press", 1, 1, role="devices")
+    assert (found.total, [user.username for user in found.items]) == (1, ["press-1"])
+    assert users.search("", 1, 50, role="device").total == 0
 
 
 def test_pages_follow_each_other_by_name_without_gap_or_repetition() -> None:

@@ -1,0 +1,41 @@
+"""How many logged in and were denied, over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from authsvc import history
+from authsvc.api.schemas import Moment, Query, View, noun, render
+
+blueprint = noun("history", "Logins and denials over time")
+
+_MAX_HOURS = int(history.KEPT.total_seconds()) // 3600
+
+
+class HistoryQuery(Query):
+    hours: int = Field(24, ge=1, le=_MAX_HOURS)
+
+
+class BucketView(View):
+    """How many there were from `at` on, for as long as a bucket lasts; `denials` are of topics."""
+
+    at: Moment
+    logins: int
+    denied_logins: int
+    denials: int
+
+
+class HistoryView(View):
+    """Every bucket of the time that was asked for, the oldest first; the last one is still being filled."""
+
+    bucket_seconds: int
+    buckets: list[BucketView]
+
+
+@blueprint.get("/history", responses={200: HistoryView})
+def show(query: HistoryQuery) -> dict[str, Any]:
+    """Show how many logged in and were denied, over all workers and replicas."""
+    buckets = [BucketView.model_validate(bucket, from_attributes=True) for bucket in history.last(query.hours)]
+    return render(HistoryView(bucket_seconds=int(history.BUCKET.total_seconds()), buckets=buckets))

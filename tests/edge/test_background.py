@@ -1,0 +1,49 @@
+"""The thread beside the requests: a lost database is told once, and once when it is back."""
+
+from __future__ import annotations
+
+import peewee
+import pytest
+from structlog.testing import capture_logs
+
+from authsvc.background import Background, Job
+
+
+class Database:
+    """Something to write to, and whether it is there."""
+
+    lost = False
+
+    def write(self) -> None:
+        if self.lost:
+            raise peewee.OperationalError("gone")
+
+
+def nothing_to_write() -> None:
+    """Work that needs no database at the moment."""
+
+
+def told_of(background: Background, *rounds: bool, database: Database) -> list[str]:
+    """Let the thread's work be done in rounds, the database lost or not, and return what was logged."""
+    with capture_logs() as logged:
+        for lost in rounds:
+            database.lost = lost
+            for job in background._jobs:
+                background._attempt(job.work)
+    return [entry["event"] for entry in logged]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_work_that_has_nothing_to_write_does_not_pass_for_the_databases_return(first: bool) -> None:
+    database = Database()
+    jobs = [Job(1.0, nothing_to_write), Job(1.0, database.write)]
+    background = Background("test", jobs if first else jobs[::-1])
+    told = told_of(background, False, True, True, True, False, False, database=database)
+    assert told == ["database lost; answering brokers from memory", "database is back"]
+
+
+def test_every_loss_is_told() -> None:
+    database = Database()
+    background = Background("test", [Job(1.0, database.write)])
+    told = told_of(background, True, False, True, False, database=database)
+    assert told == ["database lost; answering brokers from memory", "database is back"] * 2
