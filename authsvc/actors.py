@@ -20,6 +20,7 @@ class Via(StrEnum):
     """The way by which a change came in."""
 
     API = "api"
+    PAGE = "page"
     COMMAND = "command"
     CERTIFICATE = "certificate"
     SERVICE = "service"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import audit, stored, tokens
+from authsvc import audit, stored, throttle, tokens
 from authsvc.decision import Denied, Reason
 from authsvc.errors import Busy, NotFound, Unauthenticated, invalid
 from authsvc.paging import Page
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 DEFAULT_HOURS = 12
 MAX_LABEL = 200
 MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
+
+
+class Guesses(NamedTuple):
+    """How many wrong passwords a minute are let pass from one address for one name."""
+
+    address: str | None
+    per_minute: int
+
+    def key(self, username: str) -> str:
+        """Return what they are counted under; of a name that may be anything, a digest."""
+        return f"password {self.address} {hashlib.sha256(username.encode('utf-8', 'replace')).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +62,19 @@ class IssuedToken:
         return f"IssuedToken({self.record!r})"
 
 
-def check_password(access: AccessControl, username: str, password: str) -> UserPolicy:
-    """Return the user with these credentials; `Unauthenticated` otherwise, the same for every cause."""
+def check_password(access: AccessControl, username: str, password: str, limit: Guesses) -> UserPolicy:
+    """Return the user with these credentials; `Unauthenticated` otherwise, the same for every cause.
+
+    `TooMany` for a while, also for the right password, after too many wrong ones for that name from that address.
+    """
+    key = limit.key(username)
+    throttle.refuse_beyond(key, limit.per_minute)
     outcome = access.holder_of_password(username, password)
     if not isinstance(outcome, Denied):
         return outcome
     if outcome.reason is Reason.HASHING_BUSY:
         raise Busy("too many logins are under way; try again in a moment", "hashing-busy")
+    throttle.count(key, limit.per_minute)
     raise Unauthenticated("username or password is wrong", "wrong-credentials")
 
 

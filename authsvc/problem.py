@@ -41,7 +41,7 @@ STATUS: dict[type[AuthsvcError], int] = {
     TooMany: 429,
     Busy: 503,
 }
-_TITLES = {
+TITLES = {
     400: "Invalid input",
     401: "Not signed in",
     403: "Not permitted",
@@ -55,6 +55,9 @@ _TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
+LOST_DATABASE = (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded)
+DATABASE_LOST = "the database cannot be reached; nothing was changed"
+SOMETHING_WRONG = "something went wrong here; the log has the details under the request id"
 _DETAILS = {404: "there is nothing at this address", 405: "this address does not take that method"}
 _CHALLENGE = 'Bearer realm="authsvc", Basic realm="authsvc", charset="UTF-8"'
 # pydantic's own words for these speak of Python, or would repeat what was sent.
@@ -74,7 +77,7 @@ def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = 
     """Build the one form an error has, with the headers its status asks for."""
     body: dict[str, Any] = {
         "type": f"urn:authsvc:problem:{code}",
-        "title": _TITLES.get(status, "Error"),
+        "title": TITLES.get(status, "Error"),
         "status": status,
         "detail": detail,
         "code": code,
@@ -91,8 +94,13 @@ def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = 
 
 def of_validation(error: ValidationError) -> Response:
     """Turn pydantic's findings into field errors; no value that was sent is repeated."""
+    return _of_error(invalid_input(error))
+
+
+def invalid_input(error: ValidationError) -> InvalidInput:
+    """Return pydantic's findings in this project's words, by field."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
-    return _of_error(InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found)))
+    return InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found))
 
 
 def status_of(error: AuthsvcError) -> int:
@@ -105,7 +113,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(AuthsvcError, _of_error)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(RecursionError, _of_nesting)
-    for kind in (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded):
+    for kind in LOST_DATABASE:
         app.register_error_handler(kind, _of_lost_database)
     app.register_error_handler(Exception, _of_anything)
 
@@ -134,14 +142,23 @@ def _of_nesting(_error: RecursionError) -> Response:
 
 
 def _of_lost_database(error: Exception) -> Response:
-    log.warning("database unavailable", error=type(error).__name__)
-    return problem(503, "database-unavailable", "the database cannot be reached; nothing was changed")
+    log_lost_database(error)
+    return problem(503, "database-unavailable", DATABASE_LOST)
 
 
 def _of_anything(error: Exception) -> Response:
-    # The traceback names places; the exception's words could repeat a secret and stay out.
+    log_surprise(error)
+    return problem(500, "internal-error", SOMETHING_WRONG)
+
+
+def log_lost_database(error: Exception) -> None:
+    """Leave a line about a request that the database was not there for."""
+    log.warning("database unavailable", error=type(error).__name__)
+
+
+def log_surprise(error: Exception) -> None:
+    """Leave a line about an error that nobody expected: its places, for its words could repeat a secret."""
     log.error("request failed", error=type(error).__name__, trace=_places(error))
-    return problem(500, "internal-error", "something went wrong here; the log has the details under the request id")
 
 
 def _places(error: Exception) -> list[str]:

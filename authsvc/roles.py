@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from peewee import fn
 
 from authsvc import administrators, audit, stored
 from authsvc.errors import Conflict, NotFound
@@ -68,10 +70,14 @@ def create(actor: Actor, name: str, description: str, permissions: Iterable[Perm
     return record
 
 
-def change(actor: Actor, name: str, changes: RoleChanges) -> RoleRecord:
-    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`)."""
+def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: datetime | None = None) -> RoleRecord:
+    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
+
+    `Conflict` also when the role was changed since it was as expected.
+    """
     with policy_change() as announce, administrators.kept():
         row = _row_for_change(actor, name)
+        stored.must_be_as_of(expected_updated_at, row.updated_at)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
@@ -118,6 +124,14 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
         permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
         records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
         return Page(records, page, per_page, query.count())
+
+
+def count_holders(names: Iterable[str]) -> dict[str, int]:
+    """Return how many users have each of the roles so named."""
+    wanted = list(names)
+    query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
+    with session():
+        return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
 
 
 def insert_built_in() -> None:

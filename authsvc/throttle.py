@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from peewee import Case
 
 from authsvc.errors import TooMany
-from authsvc.storage.database import database_time, transaction
+from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Attempt
 
 if TYPE_CHECKING:
@@ -24,14 +24,29 @@ def count(key: str, per_minute: int) -> None:
         now = database_time()
         since, counted = _add_one(key, now)
         if counted > per_minute:
-            seconds = math.ceil((since + _PERIOD - now).total_seconds())
-            raise TooMany("too many attempts; wait a little", "too-many-attempts", max(seconds, 1))
+            raise _too_many(since, now)
+
+
+def refuse_beyond(key: str, per_minute: int) -> None:
+    """Raise `TooMany` when so many attempts were counted under a key in the minute that is running; counts none."""
+    with session():
+        row = Attempt.get_or_none(Attempt.key == key)
+        if row is None or row.count < per_minute:
+            return
+        now = database_time()
+    if now - row.since < _PERIOD:
+        raise _too_many(row.since, now)
 
 
 def forget_old() -> None:
     """Remove counts of minutes long past."""
     with transaction():
         Attempt.delete().where(Attempt.since < database_time() - 10 * _PERIOD).execute()
+
+
+def _too_many(since: datetime, now: datetime) -> TooMany:
+    seconds = math.ceil((since + _PERIOD - now).total_seconds())
+    return TooMany("too many attempts; wait a little", "too-many-attempts", max(seconds, 1))
 
 
 def _add_one(key: str, now: datetime) -> tuple[datetime, int]:

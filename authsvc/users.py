@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc import administrators, audit, certificates, roles, sessions, stored
+from authsvc import administrators, audit, browser_sessions, certificates, logins, roles, sessions, stored
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
+from authsvc.permissions import Effect
 from authsvc.pki import Revocation
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change
@@ -71,15 +72,22 @@ def create_with_hash(actor: Actor, username: str, wanted: UserChanges, password_
     return record
 
 
-def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHasher) -> UserRecord:
+def change(
+    actor: Actor,
+    username: str,
+    changes: UserChanges,
+    hasher: PasswordHasher,
+    expected_updated_at: datetime | None = None,
+) -> UserRecord:
     """Change what is named and nothing else; in force at once, also for clients that are connected.
 
     `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
-    to administer the service.
+    to administer the service, or when the user was changed since it was as expected.
     """
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, administrators.kept():
         row = _row(username)
+        stored.must_be_as_of(expected_updated_at, row.updated_at)
         before = _record(row)
         actor.must_hold(_rights(row))
         row.enabled = changes.get("enabled", row.enabled)
@@ -91,12 +99,33 @@ def change(actor: Actor, username: str, changes: UserChanges, hasher: PasswordHa
         cause = _ends_sessions(before, after, changes)
         if cause:
             sessions.order(username, cause)
+            browser_sessions.end_all(username)
         earlier, later = audit.difference(facts(before), facts(after))
         later |= _password_fact(changes)
         if later:
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(Kind.USER, username)
     return after
+
+
+def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
+    """Add one permission to those the user has by then, whoever else adds some; one that it has is no error.
+
+    `Forbidden` when the user holds, or would hold, more than the actor; `InvalidInput` for a permission that denies.
+    """
+    if permission.effect is not Effect.ALLOW:
+        raise invalid("effect", "must be allow; to forbid something, change the user's permissions")
+    with policy_change() as announce:
+        row = _row(username)
+        actor.must_hold((*_rights(row), permission))
+        if permission not in _record(row).permissions:
+            roles.insert_permissions([permission], user_id=row.id)
+            row.updated_at = datetime.now(UTC)
+            row.save()
+            facts_added = {"permission": roles.permission_facts([permission])[0]}
+            audit.record(actor, "user.allow", f"user:{username}", after=facts_added)
+            announce(Kind.USER, username)
+        return _record(row)
 
 
 def delete(actor: Actor, username: str) -> None:
@@ -119,6 +148,13 @@ def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issu
     return certificates.issue(actor, username, key, issuing)
 
 
+def issue_token(actor: Actor, username: str, label: str, hours: float) -> logins.IssuedToken:
+    """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    with session():
+        actor.must_hold(_rights(_row(username)))
+    return logins.issue_token(actor, username, label, hours)
+
+
 def exists(username: str) -> bool:
     """Say whether there is a user of that name, by the database and not by a snapshot."""
     with session():
@@ -131,9 +167,11 @@ def get(username: str) -> UserRecord:
         return _record(_row(username))
 
 
-def search(text: str, page: int, per_page: int) -> Page[UserRecord]:
-    """Return one page of the users whose name contains the text, in any case, by name."""
+def search(text: str, page: int, per_page: int, role: str = "") -> Page[UserRecord]:
+    """Return one page of the users whose name contains the text, in any case, by name; or of those with a role."""
     query = User.select()
+    if role:
+        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
     if text:
         query = query.where(User.username.contains(text))
     with session():

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from flask_openapi3.models.info import Info
 
 from authsvc import __version__
-from authsvc.api import audit, authentication, certificates, docs, roles, session, tokens, users
+from authsvc.api import (
+    audit,
+    authentication,
+    browser_sessions,
+    certificates,
+    docs,
+    history,
+    roles,
+    session,
+    tokens,
+    users,
+)
 from authsvc.api.schemas import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +42,6 @@ SECURITY_SCHEMES: SecuritySchemesDict = {
 def register(app: OpenAPI) -> None:
     """Add every module's views to the app."""
     authentication.register(app)
-    for module in (session, tokens, users, roles, certificates, audit):
+    for module in (session, tokens, browser_sessions, users, roles, certificates, audit, history):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

@@ -12,7 +12,7 @@ from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc import logins
 from authsvc.access import operation_of
-from authsvc.edge import services
+from authsvc.edge import guesses, is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
 from authsvc.tracing import TOKEN_KEY
@@ -49,11 +49,12 @@ def _is_public() -> bool:
 
 
 def _take_effect(response: Response) -> Response:
-    """Let a change be in force in this worker when its answer leaves."""
+    """Let a change be in force when its answer leaves, here and in the workers that answer brokers."""
     writes = operation_of(request.method) is Operation.WRITE
-    if request.path.startswith("/api/") and writes and response.status_code < 400:  # noqa: PLR2004
+    if (request.path.startswith("/api/") or is_page(request.path)) and writes and response.status_code < 400:  # noqa: PLR2004
         try:
             services().policy.catch_up()
+            services().tidings.tell(services().policy.snapshot.version)
         except (peewee.PeeweeException, MaxConnectionsExceeded):
             # The change is made all the same; this worker follows as soon as it can.
             log.warning("database lost right after a change")
@@ -67,7 +68,7 @@ def _authenticate() -> UserPolicy:
     if given is not None and given.type == "bearer" and given.token:
         return access.holder_of(given.token, now)
     if given is not None and given.type == "basic" and given.username is not None:
-        return logins.check_password(access, given.username, given.password or "")
+        return logins.check_password(access, given.username, given.password or "", guesses())
     if "Authorization" in request.headers:
         raise Unauthenticated("the Authorization header must be Bearer or Basic")
     token = request.environ.get(TOKEN_KEY)

@@ -199,5 +199,5 @@ def noun(name: str, description: str) -> APIBlueprint:
         url_prefix="/api",
         abp_tags=[Tag(name=name, description=description)],
         abp_security=[{"token": []}, {"tokenInAddress": []}, {"password": []}],
-        abp_responses=failures(400, 401, 403, 404, 409, 413, 503),
+        abp_responses=failures(400, 401, 403, 404, 409, 413, 429, 503),
     )

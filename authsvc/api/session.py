@@ -18,7 +18,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
-from authsvc.edge import actor_for, caller, public, services
+from authsvc.edge import actor_for, caller, guesses, public, services
 
 blueprint = noun("session", "Signing in")
 
@@ -62,7 +62,7 @@ class EffectivePermission(PermissionView):
 @public
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
-    user = logins.check_password(services().access, body.username, body.password)
+    user = logins.check_password(services().access, body.username, body.password, guesses())
     issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours)
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))

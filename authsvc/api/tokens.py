@@ -7,11 +7,19 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import logins
-from authsvc.api.schemas import Moment, SearchQuery, Text, View, noun, render_page
-from authsvc.edge import actor, services
+from authsvc import logins, users
+from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
+from authsvc.edge import actor, caller, services
 
 blueprint = noun("tokens", "API tokens")
+
+
+class TokenBody(Body):
+    """A token to make: for whom, how long, and what it is for."""
+
+    username: Text = Field("", max_length=200, description="empty for the caller")
+    label: Text = Field("", max_length=logins.MAX_LABEL)
+    expire_time_in_hours: float = Field(logins.DEFAULT_HOURS, gt=0, le=logins.MAX_HOURS)
 
 
 class TokenPath(BaseModel):
@@ -33,6 +41,12 @@ class TokenView(View):
     last_used: Moment | None
 
 
+class NewTokenView(TokenView):
+    """A fresh token; it is shown this once."""
+
+    token: str
+
+
 class TokenPage(View):
     items: list[TokenView]
     page: int
@@ -46,6 +60,14 @@ def list_tokens(query: TokenQuery) -> dict[str, Any]:
     logins.store_uses(services().access.token_uses)
     found = logins.list_tokens(query.username, query.search, query.page, query.per_page)
     return render_page(found, map(_view, found.items))
+
+
+@blueprint.post("/tokens", responses={201: NewTokenView})
+def create(body: TokenBody) -> tuple[dict[str, Any], int]:
+    """Make a token for a user, such as a device that logs in with it; it is shown this once."""
+    username = body.username or caller().username
+    issued = users.issue_token(actor(), username, body.label, body.expire_time_in_hours)
+    return render(NewTokenView(**_view(issued.record).model_dump(), token=issued.token)), 201
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import users
-from authsvc.access import access_for
+from authsvc import denials, users
+from authsvc.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
     Body,
     GrantTypeName,
@@ -28,7 +28,11 @@ from authsvc.api.schemas import (
     view_permission,
 )
 from authsvc.edge import actor, services
+from authsvc.sightings import Sightings
 from authsvc.snapshot import GrantType
+
+if TYPE_CHECKING:
+    from authsvc.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
@@ -91,6 +95,10 @@ class UserPage(View):
     total: int
 
 
+class UserQuery(SearchQuery):
+    role: Text = Field("", max_length=200, description="only users that have this role")
+
+
 class DecisionQuery(Query):
     """A question to the rules. A `read` of a topic filter with wildcards asks what a SUBSCRIBE would."""
 
@@ -108,10 +116,31 @@ class DecisionView(View):
     role: str | None
 
 
+class DenialView(View):
+    """What a client was denied: a login, or an access to a topic; and the narrowest permission that would allow it.
+
+    The client id is the latest. Of a topic that ends in an ellipsis only the beginning was kept.
+    """
+
+    client_id: str
+    topic: str | None
+    operation: Literal["login", "read", "write", "readWrite", "subscribe"]
+    reason: str
+    count: int
+    first_seen: Moment
+    last_seen: Moment
+    remedy: PermissionView | None
+    remedy_note: str
+
+
+class DenialList(View):
+    items: list[DenialView]
+
+
 @blueprint.get("/users", responses={200: UserPage})
-def list_users(query: SearchQuery) -> dict[str, Any]:
+def list_users(query: UserQuery) -> dict[str, Any]:
     """List users by name."""
-    found = users.search(query.search, query.page, query.per_page)
+    found = users.search(query.search, query.page, query.per_page, query.role)
     return render_page(found, map(_view, found.items))
 
 
@@ -145,8 +174,7 @@ def delete(path: UserPath) -> Response:
 def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
     """Say whether the user would be allowed, and why."""
     users.get(path.username)
-    access = access_for(query.operation, query.topic)
-    decided = services().access.may_access(path.username, query.client_id, query.topic, access)
+    decided = decide_for(path.username, query)
     return render(
         DecisionView(
             allowed=bool(decided),
@@ -154,6 +182,39 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
             permission=view_permission(decided.permission) if decided.permission else None,
             role=decided.role,
         )
+    )
+
+
+def decide_for(username: str, query: DecisionQuery) -> Decision:
+    """Decide what a broker would be answered, and note no sighting: who is only asked about was not seen."""
+    rules = AccessControl(services().policy, services().verifier, Sightings())
+    return rules.may_access(username, query.client_id, query.topic, access_for(query.operation, query.topic))
+
+
+@blueprint.get("/users/<username>/denials", responses={200: DenialList})
+def list_denials(path: UserPath) -> dict[str, Any]:
+    """List what the user's clients were lately denied, the latest first, and what would cure each."""
+    return render(DenialList(items=list(map(_view_denial, denials.of_user(path.username)))))
+
+
+@blueprint.post("/users/<username>/permissions", responses={200: UserView})
+def allow(path: UserPath, body: PermissionBody) -> dict[str, Any]:
+    """Add one permission to those that the user has; in force at once."""
+    return render(_view(users.allow(actor(), path.username, body.permission())))
+
+
+def _view_denial(record: denials.DenialRecord) -> DenialView:
+    denial, remedy = record.denial, record.remedy
+    return DenialView(
+        client_id=denial.client_id,
+        topic=(denial.topic if denial.whole else denial.topic + "…") or None,
+        operation=operation_for(denial.access) if denial.topic else "login",
+        reason=denial.reason,
+        count=record.count,
+        first_seen=record.first_seen,
+        last_seen=record.last_seen,
+        remedy=view_permission(remedy.permission) if remedy.permission else None,
+        remedy_note=remedy.note,
     )
 
 
