@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that are needed and not there; where it may not, it names the command that does.
 #   apt-packages.sh run    Python with venv
-#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, and what the tests' Mosquitto plugin is compiled with
+#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, Chromium, and what the tests' Mosquitto plugin is compiled with
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -26,6 +26,8 @@ if [ "${1:-}" = test ]; then
 	need openssl command -v openssl
 	need mosquitto command -v mosquitto
 	need mosquitto-clients command -v mosquitto_pub
+	need chromium command -v chromium
+	need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
 	need mosquitto-dev has_header mosquitto_broker.h
 	need libmosquitto-dev has_header mosquitto.h
 	need libcurl4-openssl-dev has_header curl/curl.h

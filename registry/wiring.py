@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from authsvc.admin.pages import add, add_tile
 from authsvc.authorities import issuing_under
 from authsvc.background import Job
 from authsvc.signals import unknown_username
-from registry import counters, decisions, est, views
+from registry import counters, decisions, est, pages, views
 from registry.explicit import Explicit
 from registry.intake import Intake
 
@@ -39,6 +40,8 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     for blueprint in views.BLUEPRINTS:
         app.register_api(blueprint)
     app.register_blueprint(est.blueprint)
+    add(app, pages.blueprint, pages.NAVIGATION)
+    add_tile(app, pages.NAVIGATION.call, pages.pending_tile)
     # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
     unknown_username.connect(intake.hear, weak=False)
     return [

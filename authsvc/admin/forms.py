@@ -1,0 +1,77 @@
+"""What forms bring back: read by the API's own shapes, so that a field has one rule however it arrives."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+
+from authsvc import problem
+from authsvc.admin.pages import pages, render, stands_for
+from authsvc.api.schemas import PermissionBody, PermissionView, view_permission
+from authsvc.errors import InvalidInput, invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flask import Response
+    from werkzeug.datastructures import MultiDict
+
+    from authsvc.permissions import Permission
+
+blueprint = pages("forms", __name__)
+Shape = TypeVar("Shape", bound=BaseModel)
+Rows = list[dict[str, str]]
+
+_COLUMNS = ("context", "operation", "resource", "effect")
+
+
+def submitted(shape: type[Shape], **fields: Any) -> Shape:
+    """Return the fields, named as in the API, as one of its bodies; `InvalidInput` by field where they do not fit."""
+    try:
+        return shape.model_validate(fields)
+    except ValidationError as error:
+        raise problem.invalid_input(error) from None
+
+
+def as_of(updated: str) -> datetime:
+    """Return the time of the last change that a form was drawn after; `InvalidInput` when the form does not say."""
+    try:
+        return datetime.fromisoformat(updated)
+    except ValueError:
+        raise invalid("", "this page is out of date: reload it and try again") from None
+
+
+def permission_rows(form: MultiDict[str, str]) -> Rows:
+    """Return the rows of a permission editor as they were typed, without those that were left empty."""
+    columns = [form.getlist(f"permission.{name}") for name in _COLUMNS]
+    rows = [dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=False)]
+    return [row for row in rows if row["resource"].strip()]
+
+
+def rows_of(permissions: Iterable[Permission | PermissionView]) -> Rows:
+    """Return the rows in which a permission editor shows these."""
+    return [{name: str(getattr(one, name)) for name in _COLUMNS} for one in permissions]
+
+
+@blueprint.get("/permission-row")
+@stands_for("GET", "/api/me")
+def permission_row() -> Response:
+    """Draw one more row for a permission editor."""
+    return render("admin/permission_row.html")
+
+
+@blueprint.get("/resource")
+@stands_for("GET", "/api/me")
+def check_resource() -> Response:
+    """Say, while it is being typed, what a topic filter reaches or what is wrong with it."""
+    row = dict(zip(_COLUMNS, (request.args.get(f"permission.{name}", "") for name in _COLUMNS), strict=True))
+    if not row["resource"]:
+        return render("admin/resource.html", permission=None, wrong=None)
+    try:
+        permission = submitted(PermissionBody, **row).permission()
+    except InvalidInput as error:
+        return render("admin/resource.html", permission=None, wrong=error.errors[0].message)
+    return render("admin/resource.html", permission=view_permission(permission), wrong=None)

@@ -1,0 +1,123 @@
+"""Who may see which page: a session, forms that were drawn here, and the http permissions of the API's own calls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from flask import Response, current_app, g, request, session, url_for
+from flask_wtf.csrf import generate_csrf, validate_csrf
+from wtforms import ValidationError
+
+from authsvc import browser_sessions
+from authsvc.access import operation_of
+from authsvc.admin.cookies import signing_secrets
+from authsvc.admin.pages import call_of_view, is_partial, may, see
+from authsvc.admin.redirects import path_on_this_host
+from authsvc.edge import actor_for, services, session_lifetime
+from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
+from authsvc.permissions import Operation
+from authsvc.tracing import TOKEN_KEY
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+    from authsvc.snapshot import UserPolicy
+
+_SECRET = "id"  # noqa: S105 - where the cookie keeps the session's secret
+# Everything from this host; what scripts and styles there are lie in files, so nothing inline is ever needed.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def check() -> AnyResponse | None:
+    """Let a request for a page through, or answer it otherwise; runs before every view below `/admin`."""
+    if request.endpoint and request.endpoint.endswith(".static"):
+        return None
+    services().policy.catch_up()
+    if not signing_secrets():
+        raise Busy("the service is still starting; try again in a moment")
+    if operation_of(request.method) is Operation.WRITE:
+        _check_form()
+    elif TOKEN_KEY in request.environ:
+        return _enter_with_token(request.environ[TOKEN_KEY])
+    g.caller = _signed_in()
+    if getattr(current_app.view_functions.get(request.endpoint or ""), "public", False):
+        return None
+    return _check_caller()
+
+
+def begin_session(user: UserPolicy, token_digest: str | None = None) -> None:
+    """Sign a browser in: a new secret, and nothing left of what the cookie held before."""
+    browser = request.headers.get("User-Agent", "")
+    secret = browser_sessions.begin(actor_for(user), session_lifetime(), browser, token_digest)
+    session.clear()
+    session[_SECRET] = secret
+
+
+def end_session(user: UserPolicy) -> None:
+    """Sign a browser out."""
+    browser_sessions.sign_out(actor_for(user), session.get(_SECRET, ""))
+    session.clear()
+
+
+def form_token() -> str:
+    """Return what a form must bring back to be believed to have been drawn here."""
+    token: str = generate_csrf(secret_key=signing_secrets())
+    return token
+
+
+def protect(response: Response) -> Response:
+    """Add the headers of a page."""
+    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    return response
+
+
+def _signed_in() -> UserPolicy | None:
+    if _SECRET not in session:
+        return None
+    noted = not getattr(current_app.view_functions.get(request.endpoint or ""), "unattended", False)
+    username = browser_sessions.holder_of(session[_SECRET], session_lifetime(), noted=noted)
+    user = services().policy.snapshot.users.get(username) if username else None
+    return user if user and user.enabled else None
+
+
+def _check_caller() -> AnyResponse | None:
+    if g.caller is None:
+        return _ask_to_sign_in()
+    call = call_of_view()
+    if call is None and request.url_rule is not None:
+        raise Forbidden("this page does not say what it stands for")
+    if call and not may(*call):
+        raise Forbidden(f"you lack http {operation_of(call.method)} on {call.path}")
+    return None
+
+
+def _ask_to_sign_in() -> AnyResponse:
+    if is_partial():
+        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.form")})
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else "/admin"
+    return see(url_for("sign_in.form", redirect=wanted))
+
+
+def _check_form() -> None:
+    given = request.headers.get("X-CSRFToken") or request.form.get("csrf_token")
+    try:
+        validate_csrf(given, secret_key=signing_secrets(), time_limit=session_lifetime().absolute.total_seconds())
+    except ValidationError:
+        raise invalid("", "this page is out of date: reload it and try again") from None
+
+
+def _enter_with_token(token: str) -> AnyResponse:
+    """Sign in by a token that stood in the address, and lead on to an address without it."""
+    wanted = request.args.get("redirect")
+    leads_to = path_on_this_host(wanted) if wanted is not None else request.full_path.rstrip("?")
+    try:
+        user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+    except Unauthenticated:
+        return see(url_for("sign_in.form", failed="token"))
+    begin_session(user, digest)
+    return see(leads_to)

@@ -1,0 +1,33 @@
+"""Where a sign-in may lead: to a path of this host and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from authsvc.errors import invalid
+
+_MAX_LENGTH = 2000
+# What RFC 3986 lets stand in a path, a query and a fragment; no backslash, no control character, nothing beyond ASCII.
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-]*")
+
+
+def path_on_this_host(path: str) -> str:
+    r"""Return the path; `InvalidInput` for anything that some browser, in some decoding, could take for another host.
+
+    Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority").
+    """
+    if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _leads_away(path):
+        raise invalid("redirect", "must be a path on this host, such as /admin/users")
+    return path
+
+
+def _leads_away(path: str) -> bool:
+    while True:
+        where = path.partition("?")[0].partition("#")[0]
+        if where.startswith("//") or "\\" in where or not where.isprintable():
+            return True
+        decoded = unquote(path)
+        if decoded == path:
+            return False
+        path = decoded

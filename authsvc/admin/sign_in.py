@@ -1,0 +1,61 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response, g, request
+
+from authsvc import logins
+from authsvc.admin.guard import begin_session, end_session
+from authsvc.admin.pages import pages, render, see, stands_for
+from authsvc.admin.redirects import path_on_this_host
+from authsvc.edge import caller, guesses, public, services
+from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.problem import status_of
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = pages("sign_in", __name__)
+_HOME = "/admin"
+_MAX_PASSWORD = 4096
+
+
+@blueprint.get("/sign-in")
+@public
+def form() -> AnyResponse:
+    """Ask who is there."""
+    leads_to = path_on_this_host(request.args.get("redirect", _HOME))
+    if g.caller:
+        return see(leads_to)
+    failed = "The token in the address is wrong, expired or revoked." if "failed" in request.args else None
+    return _form(leads_to, "", failed, 401 if failed else 200)
+
+
+@blueprint.post("/sign-in")
+@public
+def sign_in() -> AnyResponse:
+    """Check username and password, and begin a session."""
+    leads_to = path_on_this_host(request.form.get("redirect", _HOME))
+    username, password = request.form.get("username", ""), request.form.get("password", "")[:_MAX_PASSWORD]
+    try:
+        user = logins.check_password(services().access, username, password, guesses())
+    except InvalidInput:
+        raise
+    except AuthsvcError as error:
+        return _form(leads_to, username, error.message, status_of(error))
+    begin_session(user)
+    return see(leads_to)
+
+
+@blueprint.post("/sign-out")
+@stands_for("GET", "/api/me")
+def sign_out() -> AnyResponse:
+    """End the session."""
+    end_session(caller())
+    return see("/admin/sign-in")
+
+
+def _form(leads_to: str, username: str, failed: str | None, status: int) -> Response:
+    return render("admin/sign_in.html", status, leads_to=leads_to, username=username, failed=failed)

@@ -1,0 +1,105 @@
+// What a browser does for the reader: times in the own zone, countdowns, copying, asking before what cannot be undone.
+"use strict";
+
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+function localise(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    const moment = new Date(element.dateTime);
+    element.textContent = clock.format(moment);
+    element.title = `${exact.format(moment)} (${element.dateTime})`;
+  }
+}
+
+function countDown() {
+  for (const element of document.querySelectorAll("[data-until], [data-left]")) {
+    // Seconds that are left know nothing of the reader's clock, which may be wrong.
+    element.deadline ??= element.dataset.left ? Date.now() + element.dataset.left * 1000 : new Date(element.dataset.until);
+    const left = Math.max(0, Math.ceil((element.deadline - Date.now()) / 1000));
+    element.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+    if (left === 0 && !element.dataset.over) {
+      element.dataset.over = "yes";
+      element.dispatchEvent(new CustomEvent("over", { bubbles: true }));
+    }
+  }
+}
+
+function openDialogs(root) {
+  for (const dialog of root.querySelectorAll("dialog[data-opens]")) {
+    if (!dialog.open) dialog.showModal();
+  }
+}
+
+function closeDialog(dialog) {
+  dialog.close();
+  dialog.remove();
+}
+
+document.addEventListener("click", (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    const field = document.getElementById(copy.dataset.copy);
+    field.select();
+    navigator.clipboard.writeText(field.value).then(() => { copy.textContent = "Copied"; }, () => document.execCommand("copy"));
+  }
+  if (event.target.closest("[data-closes]")) {
+    event.preventDefault();
+    closeDialog(event.target.closest("dialog"));
+  }
+  const all = event.target.closest("[data-selects]");
+  if (all) {
+    for (const box of document.querySelectorAll(`input[name="${all.dataset.selects}"]`)) box.checked = all.checked;
+  }
+  const remove = event.target.closest("[data-removes]");
+  if (remove) remove.closest(remove.dataset.removes).remove();
+});
+
+document.addEventListener("submit", (event) => {
+  const sure = event.submitter?.dataset.sure || event.target.dataset.sure;
+  if (sure && !window.confirm(sure)) event.preventDefault();
+}, true);
+
+document.addEventListener("cancel", (event) => {
+  if (event.target.matches("dialog[data-opens]")) closeDialog(event.target);
+}, true);
+
+document.addEventListener("htmx:load", (event) => {
+  localise(event.target);
+  openDialogs(event.target.parentNode || document);
+  countDown();
+});
+
+// A region with `data-live` asks for itself again and again: not while nobody looks, and not while somebody has hold of it.
+let held = false;
+for (const [name, value] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) {
+  document.addEventListener(name, () => { held = value; }, true);
+}
+
+function mustWait(region) {
+  const selection = document.getSelection();
+  return document.hidden || held || (selection.type === "Range" && region.contains(selection.anchorNode));
+}
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.matches("[data-live]") && mustWait(event.target)) event.preventDefault();
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const region = event.detail.target;
+  if (!region.matches("[data-live]") || event.detail.elt !== region) return;
+  if (event.detail.xhr.status !== 200 || mustWait(region)) event.detail.shouldSwap = false;
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (event.target.matches("[data-live]")) event.target.classList.toggle("stale", ![200, 204].includes(event.detail.xhr.status));
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) for (const region of document.querySelectorAll("[data-live]")) htmx.trigger(region, "look");
+});
+
+localise(document);
+openDialogs(document);
+countDown();
+setInterval(countDown, 500);

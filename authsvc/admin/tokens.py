@@ -1,0 +1,103 @@
+"""API tokens, and the browsers that are signed in: what there is, something new, and an end to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response, flash, request, url_for
+
+from authsvc import browser_sessions, logins, users
+from authsvc.admin.forms import submitted
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, pages, render, see, stands_for
+from authsvc.api.browser_sessions import SessionQuery
+from authsvc.api.tokens import TokenBody, TokenQuery
+from authsvc.edge import actor, caller, services, session_lifetime
+from authsvc.errors import AuthsvcError
+from authsvc.problem import status_of
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = pages("tokens_page", __name__)
+NAVIGATION = NavigationEntry(6, "Tokens", "tokens_page.list_", ApiCall("GET", "/api/tokens"))
+
+_LIFETIMES = {
+    "12": "12 hours",
+    "168": "a week",
+    "720": "30 days",
+    "8760": "a year",
+    "87600": "ten years",
+    "876000": "a century",
+}
+
+
+@blueprint.get("/tokens")
+@stands_for("GET", "/api/tokens")
+def list_() -> Response:
+    """List API tokens, newest first, and offer to make one."""
+    return _page(None)
+
+
+@blueprint.post("/tokens")
+@stands_for("POST", "/api/tokens")
+def create() -> AnyResponse:
+    """Make a token and show it, this once."""
+    form = request.form
+    hours = form.get("expireTimeInHours", "")
+    try:
+        body = submitted(
+            TokenBody,
+            username=form.get("username", ""),
+            label=form.get("label", ""),
+            expireTimeInHours=float(hours) if hours.isdecimal() else hours,
+        )
+        issued = users.issue_token(actor(), body.username or caller().username, body.label, body.expire_time_in_hours)
+    except AuthsvcError as error:
+        return _page(error)
+    return render("admin/token_issued.html", 201, issued=issued)
+
+
+@blueprint.post("/tokens/<token_id>/revoke")
+@stands_for("DELETE", "/api/tokens/{token_id}")
+def revoke(token_id: str) -> AnyResponse:
+    """End a token."""
+    logins.revoke_token(actor(), token_id)
+    flash("The token is revoked and works no more.")
+    return see(url_for("tokens_page.list_"))
+
+
+@blueprint.get("/sessions")
+@stands_for("GET", "/api/sessions")
+def sessions() -> Response:
+    """List the browsers that are signed in."""
+    query = submitted(SessionQuery, **request.args.to_dict())
+    found = browser_sessions.search(query.username, session_lifetime(), query.page, query.per_page)
+    return render("admin/sessions.html", found=found, keep=_kept())
+
+
+@blueprint.post("/sessions/<session_id>/end")
+@stands_for("DELETE", "/api/sessions/{session_id}")
+def end_session(session_id: str) -> AnyResponse:
+    """Sign a browser out from afar."""
+    browser_sessions.end(actor(), session_id)
+    flash("That browser is signed out.")
+    return see(url_for("tokens_page.sessions"))
+
+
+def _page(error: AuthsvcError | None) -> Response:
+    query = submitted(TokenQuery, **request.args.to_dict())
+    logins.store_uses(services().access.token_uses)
+    return render(
+        "admin/tokens.html",
+        status_of(error) if error else 200,
+        found=logins.list_tokens(query.username, query.search, query.page, query.per_page),
+        query=query,
+        keep=_kept(),
+        lifetimes=_LIFETIMES,
+        typed=request.form,
+        errors=by_field(error),
+    )
+
+
+def _kept() -> dict[str, str]:
+    return {name: value for name, value in request.args.items() if name != "page"}

@@ -1,0 +1,59 @@
+"""What stands beside a user on its page: rights, credentials, clients and history, each for those who may see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from authsvc import audit, browser_sessions, certificates, logins, sightings
+from authsvc.admin.pages import may
+from authsvc.edge import services, session_lifetime
+from authsvc.errors import Forbidden
+
+if TYPE_CHECKING:
+    from authsvc.permissions import Rule
+    from authsvc.users import UserRecord
+
+_SHOWN = 10
+
+
+def must_read(path: str) -> None:
+    """Raise `Forbidden` unless the caller may read what stands at that path of the API, to which it may write."""
+    if not may("GET", path):
+        raise Forbidden(f"you lack http read on {path}")
+
+
+def beside(user: UserRecord) -> dict[str, Any]:
+    """Return what a user's page shows besides the user itself; None for what the caller may not read."""
+    name = user.username
+    rules, hidden_roles = effective_rules(user)
+    return {
+        "rules": rules,
+        "hidden_roles": hidden_roles,
+        "seen": sightings.of_user(name),
+        "certificates": may("GET", f"/api/users/{name}/certificates")
+        and certificates.search(certificates.Wanted(name), 1, _SHOWN),
+        "tokens": may("GET", "/api/tokens") and _tokens(name),
+        "sessions": may("GET", "/api/sessions") and browser_sessions.search(name, session_lifetime(), 1, _SHOWN),
+        "events": latest_events(f"user:{name}"),
+    }
+
+
+def latest_events(target: str) -> list[audit.Event] | None:
+    """Return the latest entries of the audit trail about something; None for whoever may not read it."""
+    if not may("GET", "/api/audit"):
+        return None
+    return audit.events(1, _SHOWN, {"target": target}).items
+
+
+def effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
+    """Return every rule that is in force for a user, and the names of those roles whose rules are not shown here."""
+    snapshot = services().policy.snapshot
+    policy = snapshot.users.get(user.username)
+    hidden = [role for role in user.roles if not may("GET", f"/api/roles/{role}")]
+    rules = snapshot.rules_of(policy) if policy else []
+    return [rule for rule in rules if rule.role not in hidden], hidden
+
+
+def _tokens(username: str) -> Any:
+    logins.store_uses(services().access.token_uses)
+    return logins.list_tokens(username, "", 1, _SHOWN)

@@ -1,0 +1,251 @@
+"""Users: to be found among many, made, changed, switched off, given a new password, and removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, flash, request, url_for
+
+from authsvc import users
+from authsvc.admin.forms import as_of, permission_rows, rows_of, submitted
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, pages, render, see, stands_for
+from authsvc.admin.redirects import path_on_this_host
+from authsvc.admin.roles import choices
+from authsvc.admin.user_page import beside, must_read
+from authsvc.api.users import UserBody, UserChangeBody, UserPath, UserQuery
+from authsvc.edge import actor, services
+from authsvc.errors import AuthsvcError, Conflict, invalid
+from authsvc.passwords import generate
+from authsvc.problem import status_of
+from authsvc.snapshot import GrantType
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+    from authsvc.admin.forms import Rows
+    from authsvc.users import UserRecord
+
+blueprint = pages("users_page", __name__)
+NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: as of when."""
+
+    username: str = ""
+    enabled: bool = True
+    grant_types: list[str] = field(default_factory=lambda: [GrantType.PASSWORD])
+    roles: list[str] = field(default_factory=list)
+    permissions: Rows = field(default_factory=list)
+    updated: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the API's bodies take of it."""
+        return {
+            "enabled": self.enabled,
+            "grantTypes": self.grant_types,
+            "roles": self.roles,
+            "permissions": self.permissions,
+        }
+
+
+@blueprint.before_request
+def check_address() -> None:
+    """Refuse a username that the API would not read from an address either."""
+    if request.view_args:
+        submitted(UserPath, **request.view_args)
+
+
+@blueprint.get("/users")
+@stands_for("GET", "/api/users")
+def list_() -> Response:
+    """List users by name."""
+    asked = {name: value for name, value in request.args.items() if value}
+    query = submitted(UserQuery, **asked)
+    found = users.search(query.search, query.page, query.per_page, query.role)
+    asked.pop("page", None)
+    kept = {"search": query.search or None, "role": query.role or None, "perPage": query.per_page}
+    here = url_for("users_page.list_", page=query.page, **kept)  # type: ignore[arg-type]
+    return render("admin/users.html", found=found, query=query, keep=asked, here=here)
+
+
+@blueprint.get("/users/new")
+@stands_for("POST", "/api/users")
+def ask() -> Response:
+    """Ask for a new user."""
+    return _new(Shown(), None)
+
+
+@blueprint.post("/users/new")
+@stands_for("POST", "/api/users")
+def create() -> AnyResponse:
+    """Make a user; a password that is generated for it is shown, this once."""
+    typed = _typed()
+    try:
+        password = _password_wanted()
+        body = submitted(UserBody, username=typed.username, password=password, **typed.fields())
+        record = users.create(actor(), body.username, body.changes(), services().hasher)
+    except AuthsvcError as error:
+        return _new(typed, error)
+    return _tell(record, password, f"{record.username} may connect as soon as you tell it how.")
+
+
+@blueprint.get("/users/<username>")
+@stands_for("GET", "/api/users/{username}")
+def show(username: str) -> Response:
+    """Show a user, and everything that belongs to it."""
+    return _page(username, None)
+
+
+@blueprint.get("/users/<username>/edit")
+@stands_for("PATCH", "/api/users/{username}")
+def ask_changes(username: str) -> Response:
+    """Offer what there is of a user to be changed."""
+    must_read(f"/api/users/{username}")
+    return _edit(username, _stored(users.get(username)), None)
+
+
+@blueprint.post("/users/<username>/edit")
+@stands_for("PATCH", "/api/users/{username}")
+def change(username: str) -> AnyResponse:
+    """Change a user, unless somebody else did after the form was drawn."""
+    typed = replace(_typed(), username=username)
+    try:
+        body = submitted(UserChangeBody, **typed.fields())
+        users.change(actor(), username, body.changes(), services().hasher, as_of(typed.updated))
+    except AuthsvcError as error:
+        return _edit(username, typed, error)
+    flash(f"{username} was changed; that is in force now.")
+    return _lead_to(username)
+
+
+@blueprint.post("/users/<username>/enabled")
+@stands_for("PATCH", "/api/users/{username}")
+def switch(username: str) -> AnyResponse:
+    """Enable or disable a user, and go back to where that was asked."""
+    back = request.form.get("back") and path_on_this_host(request.form["back"])
+    try:
+        body = submitted(UserChangeBody, enabled={"yes": True, "no": False}.get(request.form.get("enabled", "")))
+        record = users.change(actor(), username, body.changes(), services().hasher)
+    except AuthsvcError as error:
+        return _page(username, error)
+    flash(f"{username} is enabled." if record.enabled else f"{username} is disabled and can do nothing any more.")
+    return see(back) if back else _lead_to(username)
+
+
+@blueprint.get("/users/<username>/password")
+@stands_for("PATCH", "/api/users/{username}")
+def ask_password(username: str) -> Response:
+    """Ask for a new password."""
+    return _password(username, None)
+
+
+@blueprint.post("/users/<username>/password")
+@stands_for("PATCH", "/api/users/{username}")
+def reset_password(username: str) -> AnyResponse:
+    """Give a user another password, or none; one that is generated is shown, this once."""
+    try:
+        password = _password_wanted()
+        body = submitted(UserChangeBody, password=password)
+        record = users.change(actor(), username, body.changes(), services().hasher)
+    except AuthsvcError as error:
+        return _password(username, error)
+    return _tell(record, password, f"{username} has {'a new' if password else 'no'} password.")
+
+
+@blueprint.post("/users/<username>/delete")
+@stands_for("DELETE", "/api/users/{username}")
+def delete(username: str) -> AnyResponse:
+    """Remove a user with everything that belongs to it."""
+    try:
+        users.delete(actor(), username)
+    except AuthsvcError as error:
+        return _page(username, error)
+    flash(f"{username} was deleted.")
+    return see(url_for("users_page.list_" if may("GET", "/api/users") else "overview.show"))
+
+
+def _page(username: str, error: AuthsvcError | None) -> Response:
+    must_read(f"/api/users/{username}")
+    record = users.get(username)
+    status = status_of(error) if error else 200
+    return render("admin/user.html", status, user=record, errors=by_field(error), **beside(record))
+
+
+def _new(shown: Shown, error: AuthsvcError | None) -> Response:
+    return _form("admin/user_new.html", shown, error, chosen_password=request.form.get("passwordIs", "generated"))
+
+
+def _edit(username: str, shown: Shown, error: AuthsvcError | None) -> Response:
+    meanwhile = None
+    if isinstance(error, Conflict) and error.code == "changed-meanwhile":
+        must_read(f"/api/users/{username}")
+        # Whoever has read what it is now, and sends the same once more, means it.
+        meanwhile = users.get(username)
+        shown = replace(shown, updated=meanwhile.updated_at.isoformat())
+    return _form("admin/user_edit.html", shown, error, meanwhile=meanwhile)
+
+
+def _form(template: str, shown: Shown, error: AuthsvcError | None, **more: Any) -> Response:
+    status = status_of(error) if error else 200
+    roles, grant_types = choices(shown.roles), [one.value for one in GrantType]
+    errors = by_field(error)
+    return render(template, status, shown=shown, roles=roles, grant_types=grant_types, errors=errors, **more)
+
+
+def _password(username: str, error: AuthsvcError | None) -> Response:
+    must_read(f"/api/users/{username}")
+    chosen = request.form.get("passwordIs", "generated")
+    status, record = status_of(error) if error else 200, users.get(username)
+    return render("admin/user_password.html", status, user=record, chosen_password=chosen, errors=by_field(error))
+
+
+def _tell(record: UserRecord, password: str | None, words: str) -> AnyResponse:
+    """Show a password that was generated, on an answer that nothing keeps; or say what was done."""
+    if password is not None and request.form.get("passwordIs") == "generated":
+        return render("admin/password_generated.html", username=record.username, password=password, words=words)
+    flash(words)
+    return _lead_to(record.username)
+
+
+def _lead_to(username: str) -> AnyResponse:
+    if may("GET", f"/api/users/{username}"):
+        return see(url_for("users_page.show", username=username))
+    return see(url_for("overview.show"))
+
+
+def _stored(record: UserRecord) -> Shown:
+    return Shown(
+        record.username,
+        record.enabled,
+        sorted(record.grant_types),
+        list(record.roles),
+        rows_of(record.permissions),
+        record.updated_at.isoformat(),
+    )
+
+
+def _typed() -> Shown:
+    form = request.form
+    return Shown(
+        form.get("username", ""),
+        "enabled" in form,
+        form.getlist("grantTypes"),
+        form.getlist("roles"),
+        permission_rows(form),
+        form.get("updated", ""),
+    )
+
+
+def _password_wanted() -> str | None:
+    """Return what is to be the password: generated now, as it was typed, or None for no password at all."""
+    wanted = request.form.get("passwordIs")
+    if wanted == "generated":
+        return generate(services().settings.password_policy)
+    if wanted == "typed":
+        return request.form.get("password", "")
+    if wanted == "none":
+        return None
+    raise invalid("passwordIs", "say whether to generate a password")

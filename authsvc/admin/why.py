@@ -1,0 +1,80 @@
+"""Why?: would a user be allowed, what was it denied lately, and the one click that cures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response, flash, request
+
+from authsvc import denials, users
+from authsvc.access import operation_for
+from authsvc.admin.forms import submitted
+from authsvc.admin.pages import by_field, is_partial, pages, render, see, stands_for
+from authsvc.api.schemas import PermissionBody
+from authsvc.api.users import DecisionQuery, decide_for
+from authsvc.edge import actor
+from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.problem import status_of
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = pages("why_page", __name__)
+
+
+@blueprint.get("/users/<username>/decision")
+@stands_for("GET", "/api/users/{username}/decision")
+def decision(username: str) -> Response:
+    """Say whether the user would be allowed, with the rule and role that decide."""
+    users.get(username)
+    try:
+        query = submitted(DecisionQuery, **{name: value for name, value in request.args.items() if value})
+        decided = decide_for(username, query)
+    except InvalidInput as error:
+        return render("admin/decision.html", 400, errors=by_field(error), decided=None)
+    return render("admin/decision.html", query=query, decided=decided)
+
+
+@blueprint.get("/users/<username>/denials")
+@stands_for("GET", "/api/users/{username}/denials")
+def recent_denials(username: str) -> Response:
+    """List what the user was denied lately, with what would cure each."""
+    return render(
+        "admin/denials.html", username=username, denials=denials.of_user(username), operation_for=operation_for
+    )
+
+
+@blueprint.get("/users/<username>/allow")
+@stands_for("POST", "/api/users/{username}/permissions")
+def ask(username: str) -> Response:
+    """Show the permission that would be added, and ask."""
+    return _question(username, None)
+
+
+@blueprint.post("/users/<username>/allow")
+@stands_for("POST", "/api/users/{username}/permissions")
+def allow(username: str) -> AnyResponse:
+    """Add the permission."""
+    try:
+        permission = submitted(PermissionBody, **_offered()).permission()
+        users.allow(actor(), username, permission)
+    except AuthsvcError as error:
+        return _question(username, error)
+    flash(f"{username} may {permission.operation} {permission.resource} from now on.")
+    return see(f"/admin/users/{username}")
+
+
+def _offered() -> dict[str, str]:
+    return {
+        "context": "mqtt",
+        "operation": request.values.get("operation", ""),
+        "resource": request.values.get("resource", ""),
+    }
+
+
+def _question(username: str, error: AuthsvcError | None) -> Response:
+    status = status_of(error) if error else 200
+    layout = "admin/dialog.html" if is_partial() else "admin/sheet.html"
+    return render(
+        "admin/allow.html", status, layout=layout, username=username, offered=_offered(), errors=by_field(error)
+    )

@@ -1,0 +1,106 @@
+"""The table of registrations, and the dialog in which one is granted, denied or forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, flash, request, url_for
+
+from authsvc.admin.forms import permission_rows, submitted
+from authsvc.admin.pages import by_field, is_partial, render, see, stands_for, unattended
+from authsvc.edge import actor, services
+from authsvc.errors import AuthsvcError
+from authsvc.problem import status_of
+from registry import decisions, records, shapes, window
+from registry.pages import fields
+from registry.pages.listed import back, is_seen, listed, where
+from registry.views import registry
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = Blueprint("registrations", __name__, url_prefix="/registry/registrations")
+
+
+@blueprint.get("")
+@stands_for("GET", "/api/client-registry/registrations")
+@unattended
+def table() -> AnyResponse:
+    """Draw the table again, if it is another one than the browser has."""
+    if not is_partial():
+        return see(back())
+    shown = listed()
+    if is_seen(shown.mark):
+        return Response(status=204)
+    captures = services().settings.registry_capture_while_locked
+    return render("registry/table.html", listed=shown, legible=fields.legible, captures=captures, state=window.state())
+
+
+@blueprint.get("/<registration_id>")
+@stands_for("GET", "/api/client-registry/registrations/{registration_id}")
+def show(registration_id: str) -> Response:
+    """Show everything about one, with what can be decided."""
+    return _show(registration_id)
+
+
+@blueprint.post("/<registration_id>/grant")
+@stands_for("POST", "/api/client-registry/registrations/{registration_id}/grant")
+def grant(registration_id: str) -> AnyResponse:
+    """Make the user."""
+    try:
+        wanted = submitted(shapes.GrantBody, **fields.given(), acceptRequested="acceptRequested" in request.form)
+        record = decisions.grant(actor(), registration_id, wanted.grant(), registry().issuing)
+    except AuthsvcError as error:
+        return _show(registration_id, error)
+    flash(f"{record.username} is granted, and is let in at its next attempt.")
+    return see(back())
+
+
+@blueprint.post("/<registration_id>/deny")
+@stands_for("POST", "/api/client-registry/registrations/{registration_id}/deny")
+def deny(registration_id: str) -> AnyResponse:
+    """Refuse one."""
+    try:
+        reason = submitted(shapes.DenyBody, reason=fields.text("reason")).reason
+        record = decisions.deny(actor(), registration_id, reason)
+    except AuthsvcError as error:
+        return _show(registration_id, error)
+    flash(f"{record.username} is denied.")
+    return see(back())
+
+
+@blueprint.post("/<registration_id>/delete")
+@stands_for("DELETE", "/api/client-registry/registrations/{registration_id}")
+def delete(registration_id: str) -> AnyResponse:
+    """Forget one."""
+    decisions.delete(actor(), registration_id)
+    flash("The registration is forgotten; the name may ask again.")
+    return see(back())
+
+
+@blueprint.post("/<registration_id>/unlock")
+@stands_for("POST", "/api/client-registry/unlock")
+def unlock(registration_id: str) -> AnyResponse:
+    """Open the registry for as long as it takes to grant this one; what was typed stays."""
+    window.unlock(actor(), window.DEFAULT_SECONDS, window.Limits())
+    if is_partial():
+        return _show(registration_id)
+    flash("The registry is unlocked.")
+    return see(url_for(".show", registration_id=registration_id, **where()))
+
+
+def _show(registration_id: str, error: AuthsvcError | None = None) -> Response:
+    record = records.get(registration_id)
+    return render(
+        "registry/registration.html",
+        status_of(error) if error else 200,
+        one=record,
+        context=fields.legible_json(record.context) if record.context else "",
+        legible=fields.legible,
+        locked=window.state().locked,
+        unlock_minutes=window.DEFAULT_SECONDS // 60,
+        roles=fields.roles_to_give(),
+        rows=permission_rows(request.form),
+        where=where(),
+        errors=by_field(error),
+    )

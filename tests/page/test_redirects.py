@@ -1,0 +1,59 @@
+"""Where a sign-in may lead."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authsvc.admin.redirects import path_on_this_host
+from authsvc.errors import InvalidInput
+
+PATHS = ["/", "/admin", "/admin/users?search=a%20b&page=2", "/api/docs#/users", "/admin/users?next=https://x.example/"]
+ELSEWHERE = [
+    "",
+    "admin",
+    "//evil.example",
+    "///evil.example",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "https://evil.example",
+    "https:evil.example",
+    "javascript:alert(1)",
+    "/%2Fevil.example",
+    "/%2fevil.example",
+    "%2F%2Fevil.example",
+    "/%5Cevil.example",
+    "/%255Cevil.example",
+    "/%252Fevil.example",
+    "/\t/evil.example",
+    "/%09/evil.example",
+    "/%0a/evil.example",
+    " //evil.example",
+    "/admin\r\nSet-Cookie: a=b",
+    "/admin%0d%0aSet-Cookie:a=b",
+    "/ümlaut",
+    "/" + "a" * 2000,
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_of_this_host_is_good(path: str) -> None:
+    assert path_on_this_host(path) == path
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_whatever_some_browser_could_take_for_another_host_is_refused(path: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        path_on_this_host(path)
+    assert refused.value.errors[0].field == "redirect"
+
+
+@given(st.text(alphabet="/\\%25cfF.:a@?#\t\n ", max_size=12))
+def test_what_is_let_through_begins_with_one_slash_however_often_it_is_decoded(path: str) -> None:
+    try:
+        good = path_on_this_host(path)
+    except InvalidInput:
+        return
+    assert good.startswith("/")
+    assert not good.startswith(("//", "/\\", "/%2f", "/%2F", "/%5c", "/%5C", "/%09"))

@@ -1,0 +1,141 @@
+"""A small plant, furnished over the API and the webhooks, and every page there is to see of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import requests
+
+from tests.registry.signing import signing_request
+from tests.service import permission
+
+if TYPE_CHECKING:
+    from tests.service import Service
+
+Scheme = Literal["light", "dark"]
+WIDTHS = (1280, 390)
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+
+_ROLES = {
+    "line-operator": ("Reads every machine of the line", ["read plant/line-2/#"]),
+    "machine": ("Its own topics and nothing else", ["write plant/+/%u/#", "read plant/+/%u/set"]),
+    "dashboards": ("Everything, to look at", ["read #"]),
+}
+_MACHINES = ("press-7", "press-8", "gate-3", "oven-1", "robot-12", "scale-4")
+_STRANGERS = {"press-9": 14, "camera-2": 3, "gateway-north": 41}
+
+
+class Stop(NamedTuple):
+    """A page of the tour; one with a `dialog` is looked at with the link of that name clicked."""
+
+    name: str
+    path: str
+    dialog: str | None = None
+
+
+def furnish(service: Service) -> list[Stop]:
+    """Fill a new service with a plant's users and strangers, and return where to look."""
+    _roles_and_users(service)
+    serial = _certificates(service)
+    _strangers(service)
+    _denials(service)
+    _advance(service)
+    service.call("POST", "/api/tokens", json={"label": "nightly backup", "expireTimeInHours": 87_600})
+    service.call("POST", "/api/tokens", json={"username": "scale-4", "label": "scale in hall 2"})
+    return [
+        Stop("overview", "/admin"),
+        Stop("client-registry", "/admin/registry"),
+        Stop("grant-access", "/admin/registry", dialog="welder-5"),
+        Stop("preauthorizations", "/admin/registry/preauthorizations"),
+        Stop("enrolment-keys", "/admin/registry/enrolment-keys"),
+        Stop("users", "/admin/users"),
+        Stop("user", "/admin/users/press-7"),
+        Stop("user-edit", "/admin/users/press-7/edit"),
+        Stop("user-new", "/admin/users/new"),
+        Stop("allow-this", "/admin/users/press-7", dialog="Allow this"),
+        Stop("roles", "/admin/roles"),
+        Stop("role", "/admin/roles/machine"),
+        Stop("certificates", "/admin/certificates"),
+        Stop("certificate", f"/admin/certificates/{serial}"),
+        Stop("certificate-new", "/admin/users/press-7/certificates/new"),
+        Stop("tokens", "/admin/tokens"),
+        Stop("sessions", "/admin/sessions"),
+    ]
+
+
+def _roles_and_users(service: Service) -> None:
+    for name, (description, permissions) in _ROLES.items():
+        body = {"name": name, "description": description, "permissions": list(map(permission, permissions))}
+        assert service.call("POST", "/api/roles", json=body).status_code == 201
+    for name in _MACHINES:
+        service.create_user(
+            name, f"secret of {name}", roles=["machine"], grantTypes=["password", "certificate", "token"]
+        )
+    service.create_user("erika", "secret of erika", roles=["line-operator", "dashboards"])
+
+
+def _certificates(service: Service) -> str:
+    serials = []
+    for name, days in (("press-7", 365), ("gate-3", 12), ("oven-1", 300)):
+        body = {"csr": signing_request(name), "days": days}
+        serials.append(str(service.call("POST", f"/api/users/{name}/certificates", json=body).json()["serial"]))
+    service.call("POST", f"/api/certificates/{serials[2]}/revoke", json={"reason": "superseded"})
+    return serials[0]
+
+
+def _strangers(service: Service) -> None:
+    _knock(service, "night-visitor", 2)  # while it is locked
+    _recorded(service, 1)
+    service.call("POST", "/api/client-registry/unlock", json={"durationSeconds": 1800})
+    for name, attempts in _STRANGERS.items():
+        _knock(service, name, attempts)
+    _knock(service, "camera-2", 2, password="another secret")
+    body = {
+        "username": "welder-5",
+        "csr": signing_request("welder-5"),
+        "context": {"hall": "2", "maker": "Kjellberg", "serial": "W-20417"},
+        "roles": ["machine"],
+        "permissions": [permission("read plant/line-2/plan")],
+    }
+    answer = requests.post(service.url + "/api/client-registry/register", json=body, timeout=10)
+    assert answer.status_code == 202, answer.text
+    _recorded(service, 5)
+
+
+def _knock(service: Service, username: str, times: int, password: str = "factory default") -> None:
+    for _ in range(times):
+        _ask(service, "user", username=username, password=password, clientid=f"{username}-main")
+
+
+def _recorded(service: Service, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while service.call("GET", "/api/client-registry").json()["pending"] < count:
+        assert time.monotonic() < deadline, "the strangers were not recorded"
+        time.sleep(0.05)
+
+
+def _denials(service: Service) -> None:
+    for name in _MACHINES:
+        for number in range(9):
+            password = f"secret of {name}" if number % 4 else "wrong"
+            _ask(service, "user", username=name, password=password, clientid=f"{name}-main")
+    for topic, access, times in (("plant/line-2/plan", 4, 9), ("plant/line-1/press-7/state", 2, 3), ("alarms", 2, 23)):
+        for _ in range(times):
+            _ask(service, "acl", username="press-7", clientid="press-7-main", topic=topic, acc=access)
+    deadline = time.monotonic() + 10
+    while len(service.call("GET", "/api/users/press-7/denials").json()["items"]) < 3:
+        assert time.monotonic() < deadline, "the denials were not recorded"
+        time.sleep(0.05)
+
+
+def _advance(service: Service) -> None:
+    for number in range(20, 23):
+        body = {"username": f"robot-{number}", "roles": ["machine"]}
+        assert service.call("POST", "/api/client-registry/preauthorizations", json=body).status_code == 201
+    key = {"label": "hall 3, first fit", "uses": 25, "roles": ["machine"]}
+    assert service.call("POST", "/api/client-registry/enrolment-keys", json=key).status_code == 201
+
+
+def _ask(service: Service, check: str, **fields: str | int) -> None:
+    requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)

@@ -1,0 +1,49 @@
+"""A page that refreshes itself keeps nobody signed in who has gone home."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import time_machine
+
+from tests.registry.scene import ALICES_PASSWORD
+
+if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+    from tests.registry.scene import Place
+
+BY_ITSELF = {"HX-Request": "true"}
+POLLS = ("/admin/registry/lock", "/admin/registry/registrations")
+
+
+@pytest.fixture
+def browser(place: Place) -> FlaskClient:
+    """A browser in which Alice has signed in."""
+    browser = place.app.test_client()
+    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/admin/sign-in").text)
+    assert found
+    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": found[1]}
+    assert browser.post("/admin/sign-in", data=fields).status_code == 303
+    return browser
+
+
+@pytest.mark.parametrize("poll", POLLS)
+def test_a_page_left_open_is_signed_out_though_it_asks_all_the_time(browser: FlaskClient, poll: str) -> None:
+    begin = datetime.now(UTC)
+    for minutes in (10, 20, 29):
+        with time_machine.travel(begin + timedelta(minutes=minutes)):
+            assert browser.get(poll, headers=BY_ITSELF).status_code == 200
+    with time_machine.travel(begin + timedelta(minutes=31)):
+        answer = browser.get(poll, headers=BY_ITSELF)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/admin/sign-in")
+
+
+def test_whoever_clicks_stays_signed_in(browser: FlaskClient) -> None:
+    begin = datetime.now(UTC)
+    for minutes in (20, 40, 60):
+        with time_machine.travel(begin + timedelta(minutes=minutes)):
+            assert browser.get("/admin/registry").status_code == 200

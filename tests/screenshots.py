@@ -1,0 +1,50 @@
+"""Takes the pictures of every page that docs/screenshots shows: `make screenshots`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.page.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
+from tests.page.visitor import Visitor
+from tests.service import ADMIN_PASSWORD, Service
+
+DIRECTORY = Path(__file__).parents[1] / "docs" / "screenshots"
+
+
+def main() -> None:
+    """Furnish a service, take every picture of it, and leave nothing else behind."""
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    DIRECTORY.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as place, Service(Path(place)) as service, sync_playwright() as playwright:
+        stops = furnish(service)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                _take(browser, service.url, stops, width, scheme)
+        browser.close()
+    print(f"{len(stops) * len(WIDTHS) * len(SCHEMES)} pictures in {DIRECTORY}")  # noqa: T201
+
+
+def _take(browser: Browser, url: str, stops: list[Stop], width: int, scheme: Scheme) -> None:
+    context = browser.new_context(
+        base_url=url,
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        locale="en-GB",
+        reduced_motion="reduce",
+    )
+    visitor = Visitor(context.new_page())
+    visitor.sign_in("admin", ADMIN_PASSWORD)
+    for stop in stops:
+        visitor.visit(stop)
+        path = DIRECTORY / f"{stop.name}-{width}-{scheme}.png"
+        visitor.page.screenshot(path=path, full_page=not stop.dialog)
+    context.close()
+
+
+if __name__ == "__main__":
+    main()
