@@ -75,7 +75,7 @@ def _finish(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     metrics.observe_request(request.method, response.status_code)
-    if not request.path.startswith(_QUIET):
+    if not (request.path.startswith(_QUIET) or g.get("quiet")):
         user = g.get("caller")
         log.info(
             "request",

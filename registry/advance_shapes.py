@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from flask_openapi3.models import RawModel
 from pydantic import Field
 
-from authsvc.api.schemas import Body, Moment, PermissionView, Text, Username, View, view_permission
+from authsvc.api.schemas import Body, Moment, PermissionView, Text, Username, View, permissions_from, view_permission
 from registry.enrolment_keys import MAX_USES
+from registry.preauthorizations import Advance
 from registry.shapes import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ class AdvanceBody(Body):
     permissions: Permissions = []
     csr_fingerprint: Fingerprint | None = None
     expires_at: Expiry
+
+    def advance(self) -> Advance:
+        """Return what it spells; `InvalidInput` by field when a permission is none."""
+        permissions = permissions_from(self.permissions)
+        return Advance(self.username, tuple(self.roles), permissions, self.csr_fingerprint, self.expires_at)
 
 
 class AdvanceView(View):

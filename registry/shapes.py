@@ -20,9 +20,10 @@ from authsvc.api.schemas import (
     Username,
     View,
     failures,
+    permissions_from,
 )
 from authsvc.signing_requests import MAX_CHARACTERS
-from registry import window
+from registry import decisions, window
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
@@ -78,6 +79,10 @@ class UnlockBody(OptionalBody):
     max_registrations: int | None = Field(None, ge=1, le=1_000_000)
     username_pattern: Text | None = Field(None, min_length=1, max_length=64, examples=["press_*"])
     roles: Roles = Field([], description="what everything granted from this window starts with")
+
+    def limits(self) -> window.Limits:
+        """Return for whom."""
+        return window.Limits(self.max_registrations, self.username_pattern, tuple(self.roles))
 
 
 class StateView(View):
@@ -178,6 +183,10 @@ class GrantBody(OptionalBody):
     roles: Roles = []
     permissions: Permissions = []
     accept_requested: bool = False
+
+    def grant(self) -> decisions.Grant:
+        """Return what it spells; `InvalidInput` by field when a permission is none."""
+        return decisions.Grant(tuple(self.roles), permissions_from(self.permissions), self.accept_requested)
 
 
 class DenyBody(OptionalBody):

@@ -54,8 +54,7 @@ def state() -> dict[str, Any]:
 @blueprint.post("/client-registry/unlock", responses={200: shapes.StateView})
 def unlock(body: shapes.UnlockBody) -> dict[str, Any]:
     """Open the registry for a while; it locks itself again."""
-    limits = window.Limits(body.max_registrations, body.username_pattern, tuple(body.roles))
-    return _state(window.unlock(actor(), body.duration_seconds, limits))
+    return _state(window.unlock(actor(), body.duration_seconds, body.limits()))
 
 
 @blueprint.post("/client-registry/lock", responses={200: shapes.StateView})
@@ -113,7 +112,7 @@ def show(path: shapes.IdPath) -> dict[str, Any]:
 )
 def grant(path: shapes.IdPath, body: shapes.GrantBody) -> dict[str, Any]:
     """Make the user, with what is named here and nothing else."""
-    record = decisions.grant(actor(), path.id, _grant(body), registry().issuing)
+    record = decisions.grant(actor(), path.id, body.grant(), registry().issuing)
     return render(shapes.view_registration(record))
 
 
@@ -133,7 +132,7 @@ def delete(path: shapes.IdPath) -> Response:
 @blueprint.post("/client-registry/registrations/grant", responses={200: shapes.BulkView})
 def grant_many(body: shapes.GrantManyBody) -> dict[str, Any]:
     """Grant many, each on its own: what fails for one does not undo the others."""
-    given, author, issuing = _grant(body), actor(), registry().issuing
+    given, author, issuing = body.grant(), actor(), registry().issuing
     return _bulk(*decisions.each(body.ids, lambda one: decisions.grant(author, one, given, issuing)))
 
 
@@ -154,14 +153,7 @@ def list_advances(query: shapes.SearchQuery) -> dict[str, Any]:
 @advance_blueprint.post("/client-registry/preauthorizations", responses={201: advance_shapes.AdvanceView})
 def create_advance(body: advance_shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
     """Let a name in at its first contact, also while the registry is locked; once."""
-    advance = preauthorizations.Advance(
-        username=body.username,
-        roles=tuple(body.roles),
-        permissions=permissions_from(body.permissions),
-        csr_fingerprint=body.csr_fingerprint,
-        expires_at=body.expires_at,
-    )
-    (record,) = preauthorizations.create(actor(), [advance])
+    (record,) = preauthorizations.create(actor(), [body.advance()])
     return render(advance_shapes.view_advance(record)), 201
 
 
@@ -213,10 +205,6 @@ def _application(body: shapes.RegisterBody) -> Application:
         requested_permissions=tuple(permission_facts(permissions_from(body.permissions))),
         enrolment_key=body.enrolment_key,
     )
-
-
-def _grant(body: shapes.GrantBody) -> decisions.Grant:
-    return decisions.Grant(tuple(body.roles), permissions_from(body.permissions), body.accept_requested)
 
 
 def _state(now: window.State) -> dict[str, Any]:

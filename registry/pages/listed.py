@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flask import request, url_for
+from flask import Response, g, request, url_for
 
 from authsvc.admin.forms import submitted
 from registry import records, shapes
@@ -67,3 +67,9 @@ def mark_of(shown: Any) -> str:
 def is_seen(mark: str) -> bool:
     """Say whether the browser that asks has that already."""
     return request.args.get("seen") == mark
+
+
+def unchanged() -> Response:
+    """Answer that nothing is new, which is not worth a line in the log every two seconds."""
+    g.quiet = True
+    return Response(status=204)

@@ -14,7 +14,7 @@ from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from registry import shapes, window
 from registry.pages import fields
-from registry.pages.listed import STATUSES, back, is_seen, listed, mark_of
+from registry.pages.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -46,7 +46,7 @@ def state() -> AnyResponse:
     if not is_partial():
         return see(url_for("registry_page.lock.show"))
     lock = _lock()
-    return Response(status=204) if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
+    return unchanged() if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
 
 
 @blueprint.post("/unlock")

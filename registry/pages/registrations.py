@@ -13,7 +13,7 @@ from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from registry import decisions, records, shapes, window
 from registry.pages import fields
-from registry.pages.listed import back, is_seen, listed, where
+from registry.pages.listed import back, is_seen, listed, unchanged, where
 from registry.views import registry
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def table() -> AnyResponse:
         return see(back())
     shown = listed()
     if is_seen(shown.mark):
-        return Response(status=204)
+        return unchanged()
     captures = services().settings.registry_capture_while_locked
     return render("registry/table.html", listed=shown, legible=fields.legible, captures=captures, state=window.state())
 

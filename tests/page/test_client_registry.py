@@ -90,7 +90,7 @@ def test_it_counts_down_and_is_seen_to_lock_itself(gate: Gate, admin: Visitor) -
     expect(lock.locator(".countdown")).to_have_text(re.compile(r"0:5\d"))
     gate.unlock(durationSeconds=3)
     expect(lock.locator(".countdown")).to_have_text("0:01")
-    expect(lock).to_contain_text("New devices cannot be granted")
+    expect(lock).to_contain_text("Devices that come now have to wait")
     gate.unlock()
     expect(lock.locator(".countdown")).to_have_text(re.compile(r"4:\d\d"))
     lock.get_by_role("button", name="Lock now").click()

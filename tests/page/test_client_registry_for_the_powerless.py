@@ -114,8 +114,10 @@ def test_what_the_browser_has_already_is_not_sent_again(gate: Gate, poll: str) -
     first = admin.session.get(address, headers=headers, timeout=10)
     (mark,) = re.findall(r'name="seen" value="(\w+)"', first.text)
     assert "<html" not in first.text
+    logged = gate.service.log_text().count(f'"/admin/registry{poll}"')
     again = admin.session.get(address, params={"seen": mark}, headers=headers, timeout=10)
     assert (again.status_code, again.text) == (204, "")
+    assert gate.service.log_text().count(f'"/admin/registry{poll}"') == logged
     gate.unlock(durationSeconds=77)
     gate.stranger()
     assert admin.session.get(address, params={"seen": mark}, headers=headers, timeout=10).status_code == 200

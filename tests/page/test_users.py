@@ -159,7 +159,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_what_was_typed_is_kept(servi
     expect(page.locator("#password-wrong")).to_contain_text("at least 5")
     page.get_by_label("New password").fill("a secret of mine")
     page.get_by_role("button", name="Create").click()
-    expect(page.get_by_role("alert")).to_contain_text(f"a user named {taken} exists")
+    expect(page.get_by_role("alert")).to_contain_text(f"user named {taken} exists")
     assert stored(service, taken)["permissions"] == []
     assert not admin.complaints
 
