@@ -7,11 +7,11 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-packages check fmt bench broker demo secrets clean
+.PHONY: help install run test test-packages check fmt bench broker demo screenshots secrets clean
 .NOTPARALLEL:
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 install: .venv/.installed ## build .venv with everything, for running and for developing
 
@@ -30,14 +30,17 @@ fmt: .venv/.installed ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/.installed ## measure how long a broker waits for an answer
-	$(BIN)/python -m bench.webhook $(ARGS)
+bench: test-packages .venv/.installed ## take all figures and write bench/RESULTS.md, or some: make bench ARGS="storm --quick"
+	$(BIN)/python -m bench $(ARGS)
 
 broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the service of `make run`
 	@exec $(BIN)/python -m tests.try_broker
 
 demo: test-packages .venv/.installed ## play the story of a stranger in a terminal, in under a minute
 	@$(BIN)/python -m tests.demo
+
+screenshots: test-packages .venv/.installed ## take the pictures of every page that docs/screenshots/ holds
+	@$(BIN)/python -m tests.screenshots
 
 secrets: ## make the secrets that compose.yaml needs, in deploy/secrets/
 	@deploy/make-secrets.sh

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 from flask_openapi3.openapi import OpenAPI
 
-from authsvc import api, broker_views, ops, pki_views, problem, tracing
+from authsvc import admin, api, broker_views, metrics, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, certificate_jobs, policy_jobs
+from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs
+from authsvc.denials import Denials
 from authsvc.edge import EXTENSION, Services
-from authsvc.hashing import HashingPool
+from authsvc.hashing import Allowance, HashingPool
+from authsvc.history import History
 from authsvc.passwords import PasswordHasher, PasswordVerifier
 from authsvc.policy import Policy
 from authsvc.sightings import Sightings
 from authsvc.takeover import broker_under
+from authsvc.tidings import Tidings
 from authsvc.webhooks import Webhooks
 from registry import wiring
 
@@ -29,8 +32,11 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings) -> OpenAPI:
-    """Return the WSGI application; the database must have been opened (`first_start.prepare`)."""
+def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
+    """Return the WSGI application; the database must have been opened (`first_start.prepare`).
+
+    `tidings` lead to the workers that answer brokers, if this one is among several.
+    """
     app = OpenAPI(
         "authsvc",
         info=api.INFO,
@@ -43,28 +49,32 @@ def create_app(settings: Settings) -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings)
+    services = app.extensions[EXTENSION] = compose(settings, tidings)
     problem.register(app)
     tracing.register(app)
     app.register_blueprint(broker_views.blueprint)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(pki_views.blueprint)
     api.register(app)
+    admin.register(app)
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
+        Background("records", record_jobs(services)),
         Background("certificates", certificate_jobs(services)),
         Background("registry", wiring.register(app, services)),
     ]
     return app
 
 
-def compose(settings: Settings) -> Services:
+def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
     """Make the parts of one service."""
     policy = Policy()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
+    allowance = Allowance(settings.connect_budget_ms / 1000, broker_hashing)
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
     sightings = Sightings()
+    denials = Denials()
     access = AccessControl(policy, verifier, sightings)
     return Services(
         settings=settings,
@@ -73,12 +83,10 @@ def compose(settings: Settings) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
         access=access,
-        webhooks=_webhooks(settings, access),
+        webhooks=Webhooks(access, denials.note, settings.webhook_secret, allowance, settings.answer_cache_entries),
         sightings=sightings,
+        denials=denials,
+        history=History(metrics.counted),
         broker=broker_under(settings),
+        tidings=tidings or Tidings(),
     )
-
-
-def _webhooks(settings: Settings, access: AccessControl) -> Webhooks:
-    budget = settings.connect_budget_ms / 1000
-    return Webhooks(access, settings.webhook_secret, budget, settings.answer_cache_entries)

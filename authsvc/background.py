@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 import structlog
 
-from authsvc import authorities, logins, metrics, sessions, throttle
+from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, throttle
 from authsvc.authorities import issuing_under
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _METRICS_EVERY = 1.0
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
 _SIGHTINGS_EVERY = 0.5
+_DENIALS_EVERY = 0.5
+_HISTORY_EVERY = 5.0
 _SESSIONS_EVERY = 0.2
 
 
@@ -37,10 +39,11 @@ class Background:
     """A thread that does what is due until it is stopped; a lost database is logged once, and once when it is back."""
 
     def __init__(self, name: str, jobs: list[Job]) -> None:
+        self.name = name
         self._jobs = jobs
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._database_lost = False
+        self._failed: Callable[[], object] | None = None
 
     def start(self) -> None:
         """Do the first job now, so that the process begins ready, and go on in the thread."""
@@ -67,14 +70,15 @@ class Background:
         try:
             work()
         except peewee.PeeweeException as error:
-            if not self._database_lost:
+            if not self._failed:
                 log.warning("database lost; answering brokers from memory", error=type(error).__name__)
-            self._database_lost = True
+            self._failed = work
         except Exception as error:  # noqa: BLE001 - this thread must outlive any surprise
             log.error("background work failed", error=type(error).__name__)
         else:
-            if self._database_lost and work == self._jobs[0].work:
-                self._database_lost = False
+            # Other work may have succeeded because there was nothing to write.
+            if work == self._failed:
+                self._failed = None
                 log.info("database is back")
 
 
@@ -82,15 +86,30 @@ def policy_jobs(services: Services) -> list[Job]:
     """Return what keeps decisions fresh; the first job is the one that matters."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(
-            _METRICS_EVERY, lambda: metrics.observe_worker(services.policy, services.verifier, services.broker_hashing)
-        ),
+        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services)),
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
         Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
         Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
+        Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+    ]
+
+
+def record_jobs(services: Services) -> list[Job]:
+    """Return what writes down how it went, in a thread of its own: a flood of denials must not delay policy."""
+
+    def store_history() -> None:
+        metrics.flush_decisions()
+        services.history.store()
+
+    return [
+        Job(_DENIALS_EVERY, services.denials.store, also_at_the_end=True),
+        Job(_HISTORY_EVERY, store_history, also_at_the_end=True),
+        Job(_METRICS_EVERY, lambda: metrics.observe_dropped_denials(services.denials.dropped)),
+        Job(_TIDY_EVERY, denials.forget_old),
+        Job(_TIDY_EVERY, history.forget_old),
     ]
 
 

@@ -9,18 +9,22 @@ from flask import current_app, g, request
 
 from authsvc.actors import Actor, Via
 from authsvc.errors import Unauthenticated
+from authsvc.logins import Guesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.access import AccessControl
+    from authsvc.denials import Denials
     from authsvc.hashing import HashingPool
+    from authsvc.history import History
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy import Policy
-    from authsvc.settings import Settings
+    from authsvc.settings import Lifetime, Settings
     from authsvc.sightings import Sightings
     from authsvc.snapshot import UserPolicy
     from authsvc.takeover import Broker
+    from authsvc.tidings import Tidings
     from authsvc.webhooks import Webhooks
 
 EXTENSION = "authsvc"
@@ -39,7 +43,10 @@ class Services:
     access: AccessControl
     webhooks: Webhooks
     sightings: Sightings
+    denials: Denials
+    history: History
     broker: Broker | None
+    tidings: Tidings
 
 
 def services() -> Services:
@@ -48,9 +55,14 @@ def services() -> Services:
 
 
 def public(view: View) -> View:
-    """Mark a view below `/api` as one that anybody may call."""
+    """Mark a view below `/api` or `/admin` as one that anybody may call."""
     view.public = True  # type: ignore[attr-defined]
     return view
+
+
+def is_page(path: str) -> bool:
+    """Say whether a path belongs to the administrator's page."""
+    return path == "/admin" or path.startswith("/admin/")
 
 
 def caller() -> UserPolicy:
@@ -61,10 +73,21 @@ def caller() -> UserPolicy:
     return cast("UserPolicy", user)
 
 
+def guesses() -> Guesses:
+    """Return how many wrong passwords the address that is calling may try."""
+    return Guesses(request.remote_addr, services().settings.wrong_passwords_per_minute)
+
+
+def session_lifetime() -> Lifetime:
+    """Return how long a session at the page lasts."""
+    return services().settings.session_lifetime
+
+
 def actor_for(user: UserPolicy) -> Actor:
     """Return the user as the author of a change, bound by its rights as they are now."""
     rules = tuple(services().policy.snapshot.rules_of(user))
-    return Actor(user.username, Via.API, rules, request.remote_addr, g.get("request_id"))
+    via = Via.PAGE if is_page(request.path) else Via.API
+    return Actor(user.username, via, rules, request.remote_addr, g.get("request_id"))
 
 
 def actor() -> Actor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
@@ -15,21 +17,37 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NICER, _NICEST = 10, 19
+
 
 class HashingPool:
-    """Runs hashes in so many threads; what finds the queue full, or is not done in time, is `Busy`."""
+    """Runs hashes in so many threads; what finds the queue full, or is not done in time, is `Busy`.
+
+    `shortest` is the least that any took so far, in seconds; 0 before the first.
+    """
 
     def __init__(self, workers: int, max_waiting: int, patience: float = 5.0) -> None:
+        self.shortest = 0.0
+        self._workers = workers
         self._max_waiting = max_waiting
         self._patience = patience
         self._unfinished = 0
         self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="hashing")
+        self._executor = ThreadPoolExecutor(workers, "hashing", _step_back)
+
+    @property
+    def running(self) -> int:
+        """How many hashes have a thread."""
+        return min(self._unfinished, self._workers)
 
     @property
     def waiting(self) -> int:
-        """How many hashes are running or wait for a thread."""
-        return self._unfinished
+        """How many hashes wait for a thread."""
+        return max(self._unfinished - self._workers, 0)
+
+    def is_running(self, hashing: Future[T]) -> bool:
+        """Say whether a hash has a thread, or gets one in this very moment, since nothing else is waiting."""
+        return hashing.running() or self._unfinished <= self._workers
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Begin some hashing and return at once."""
@@ -37,7 +55,7 @@ class HashingPool:
             if self._unfinished >= self._max_waiting:
                 raise _busy()
             self._unfinished += 1
-        future = self._executor.submit(work)
+        future = self._executor.submit(self._timed, work)
         future.add_done_callback(self._done)
         return future
 
@@ -50,21 +68,30 @@ class HashingPool:
             future.cancel()
             raise _busy() from None
 
+    def _timed(self, work: Callable[[], T]) -> T:
+        started = monotonic()
+        outcome = work()
+        taken = monotonic() - started
+        self.shortest = min(self.shortest or taken, taken)
+        return outcome
+
     def _done(self, _future: Future[T]) -> None:
         with self._lock:
             self._unfinished -= 1
 
 
 class Allowance:
-    """How long brokers may be kept waiting for hashes: so long at once, regained at half of the time that passes.
+    """How long brokers may be kept waiting for a pool's hashes: so long at once, regained at a tenth of what passes.
 
     A broker that waits serves nobody. One login may wait for its hash; a thousand at once may not, each for its own:
-    when the allowance is spent, logins are refused for the moment while their hashes go on behind them.
+    when the allowance is spent, logins are refused for the moment while their hashes go on behind them. Nor is any of
+    it spent on what it could not buy: a hash that has no thread yet, or takes longer than what is left.
     """
 
-    REGAINED = 0.5
+    REGAINED = 0.1
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, pool: HashingPool) -> None:
+        self._pool = pool
         self._full = seconds
         self._left = seconds
         self._asked_at = monotonic()
@@ -76,9 +103,21 @@ class Allowance:
         self._asked_at = now
         return max(self._left, 0.0)
 
+    def left_for(self, hashing: Future[T]) -> float:
+        """Return for how many seconds a broker may wait now for this hash: for none, if in vain."""
+        left = self.left()
+        return left if self._pool.is_running(hashing) and self._pool.shortest <= left else 0.0
+
     def spend(self, seconds: float) -> None:
         """Take what a broker has waited off the allowance."""
         self._left -= seconds
+
+
+def _step_back() -> None:
+    """Let whoever answers go first when there are fewer processors than threads."""
+    if sys.platform == "linux":  # where each thread has a priority of its own
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(here + _NICER, _NICEST))
 
 
 def _busy() -> Busy:

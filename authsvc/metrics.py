@@ -8,7 +8,9 @@ names; it must be set before this module is imported.
 from __future__ import annotations
 
 import os
+from collections import Counter as Counts
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,9 +20,7 @@ from authsvc.decision import ALLOWING
 
 if TYPE_CHECKING:
     from authsvc.decision import Decision, Reason
-    from authsvc.hashing import HashingPool
-    from authsvc.passwords import PasswordVerifier
-    from authsvc.policy import Policy
+    from authsvc.edge import Services
 
 _DECISIONS = Counter("authsvc_decisions", "Webhook decisions", ["check", "decision", "reason"])
 _SECONDS = Histogram(
@@ -46,10 +46,29 @@ _CACHE = Gauge(
 _CACHE_ENTRIES = Gauge(
     "authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum"
 )
+_ANSWERS = Gauge(
+    "authsvc_answer_cache_lookups",
+    "Webhooks answered from memory (hit) or decided anew (miss) since the worker started",
+    ["outcome"],
+    multiprocess_mode="livesum",
+)
+_ANSWER_ENTRIES = Gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory", multiprocess_mode="livesum")
+_HASHING_RUNNING = Gauge("authsvc_hashing_running", "Logins that are being hashed", multiprocess_mode="livesum")
 _HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
 _HASHING_REFUSED = Gauge(
-    "authsvc_hashing_refused", "Logins refused for want of a hashing slot", multiprocess_mode="livesum"
+    "authsvc_hashing_refused",
+    "Logins refused for want of a hashing slot, or while another password for the same name was being hashed",
+    multiprocess_mode="livesum",
 )
+
+_DENIALS_DROPPED = Gauge(
+    "authsvc_denials_dropped", "Denials too many to be noted for the users' lists", multiprocess_mode="livesum"
+)
+
+counted: Counts[tuple[str, bool]] = Counts()
+"""This worker's decisions since it started, by check and whether they were allowed, up to the last flush."""
+
+_times_of = cache(_SECONDS.labels)
 
 _MAX_UNCOUNTED = 10_000
 _uncounted: deque[tuple[str, Reason, float]] = deque()
@@ -64,13 +83,18 @@ def observe_decision(check: str, decision: Decision, seconds: float) -> None:
 
 def flush_decisions() -> None:
     """Hand what was noted to the library: once a second, at each scrape, and when much has come together."""
+    decisions: Counts[tuple[str, Reason]] = Counts()
     while _uncounted:
         try:
             check, reason, seconds = _uncounted.popleft()
         except IndexError:  # another thread is at it too
-            return
-        _DECISIONS.labels(check, "allowed" if reason in ALLOWING else "denied", reason).inc()
-        _SECONDS.labels(check).observe(seconds)
+            break
+        decisions[check, reason] += 1
+        _times_of(check).observe(seconds)
+    for (check, reason), count in decisions.items():
+        allowed = reason in ALLOWING
+        counted[check, allowed] += count
+        _DECISIONS.labels(check, "allowed" if allowed else "denied", reason).inc(count)
 
 
 def observe_request(method: str, status: int) -> None:
@@ -79,17 +103,28 @@ def observe_request(method: str, status: int) -> None:
     _REQUESTS.labels(method if known else "other", str(status)).inc()
 
 
-def observe_worker(policy: Policy, verifier: PasswordVerifier, hashing: HashingPool) -> None:
+def observe_worker(services: Services) -> None:
     """Publish this worker's state, for a scrape that may arrive at another worker."""
     flush_decisions()
+    policy, webhooks = services.policy, services.webhooks
+    verifier, hashing = services.verifier, services.broker_hashing
     _POLICY_VERSION.set(policy.snapshot.version)
     _POLICY_AGE.set(policy.age)
     _USERS.set(len(policy.snapshot.users))
     _CACHE.labels("hit").set(verifier.counters.hits)
     _CACHE.labels("miss").set(verifier.counters.misses)
     _CACHE_ENTRIES.set(verifier.entries)
+    _ANSWERS.labels("hit").set(webhooks.counters.hits)
+    _ANSWERS.labels("miss").set(webhooks.counters.misses)
+    _ANSWER_ENTRIES.set(webhooks.entries)
+    _HASHING_RUNNING.set(hashing.running)
     _HASHING_WAITING.set(hashing.waiting)
     _HASHING_REFUSED.set(verifier.counters.busy)
+
+
+def observe_dropped_denials(count: int) -> None:
+    """Publish how many denials this worker did not note."""
+    _DENIALS_DROPPED.set(count)
 
 
 def exposition() -> bytes:

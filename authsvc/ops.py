@@ -21,14 +21,19 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Say whether changes can be made: 200 if the database answers and policy is loaded, otherwise 503."""
+    """Say whether changes can be made and be in force: 200 if so, otherwise 503.
+
+    That takes a database that answers, and policy that is loaded here and fresh in the workers that answer brokers.
+    """
     policy = services().policy
     loaded = policy.snapshot.version > 0
     database = _database_answers()
-    ready = database and loaded
+    brokers = database and services().tidings.all_catch_up()
+    ready = database and loaded and brokers
     body = jsonify(
         status="ready" if ready else "not ready",
         database="ok" if database else "unreachable",
+        brokerWorkers="ok" if brokers else "behind",
         policyVersion=policy.snapshot.version,
         snapshotAgeSeconds=round(policy.age, 3) if loaded else None,
     )
@@ -38,7 +43,7 @@ def readyz() -> tuple[Response, int]:
 @blueprint.get("/metrics")
 def exposition() -> Response:
     """Show the numbers of all workers to Prometheus."""
-    metrics.observe_worker(services().policy, services().verifier, services().broker_hashing)
+    metrics.observe_worker(services())
     return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -11,6 +11,8 @@ from gunicorn.app.base import BaseApplication
 
 from authsvc import first_start, logs
 from authsvc.errors import SettingsError
+from authsvc.tidings import Tidings
+from authsvc.workers import Kind, Worker, hand_over_pair, missing
 
 if TYPE_CHECKING:
     from authsvc.background import Background
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 # A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
 _KEEP_ALIVE_SECONDS = 7 * 24 * 3600
+# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time.
+_LEFT_TO_OTHERS = ("certificates",)
 
 
 def check(settings: Settings) -> None:
@@ -44,8 +48,15 @@ def run(settings: Settings) -> None:
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    """What all workers share is made here, before they are forked."""
+
+    _worker: Worker
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._wanted = {Kind.BROKERS: settings.workers, Kind.API: settings.api_workers}
+        self._giving, self._taking = hand_over_pair()
+        self._tidings = Tidings(settings.workers)
         self._background: list[Background] = []
         super().__init__()
 
@@ -53,14 +64,16 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         options: dict[str, Any] = {
             "bind": settings.bind,
-            "worker_class": "asgi",
-            "workers": settings.workers,
+            "worker_class": Worker,
+            "workers": sum(self._wanted.values()),
             "keepalive": _KEEP_ALIVE_SECONDS,
             # Requests are short; what else is open at the end are brokers' idle connections.
             "graceful_timeout": 2,
             "proc_name": "authsvc",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
+            "pre_fork": self._assign,
+            "post_fork": self._settle_in,
             "worker_exit": self._stop_worker,
             "child_exit": _forget_worker,
         }
@@ -74,11 +87,28 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         from authsvc.front import Front
 
         first_start.open_database(self._settings)
-        app = create_app(self._settings)
-        self._background = app.extensions[BACKGROUND]
+        app = create_app(self._settings, self._tidings)
+        answers_brokers = self._worker.kind is Kind.BROKERS
+        left_to_others = _LEFT_TO_OTHERS if answers_brokers else ()
+        self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_to_others]
         for thread in self._background:
             thread.start()
-        return Front(app.extensions[EXTENSION].webhooks, app, self._settings.threads)
+        services = app.extensions[EXTENSION]
+        if answers_brokers:
+            self._tidings.listen(self._worker.place, services.policy.catch_up)
+        return Front(services.webhooks, app, self._settings.threads)
+
+    def _assign(self, arbiter: Any, worker: Worker) -> None:
+        """Say what the next worker is to be: of the kind, and in the place, that a worker which died has left."""
+        living = arbiter.WORKERS.values()
+        worker.kind = missing(self._wanted, [other.kind for other in living])
+        taken = [other.place for other in living if other.kind is worker.kind]
+        worker.place = min(range(self._wanted[worker.kind]), key=taken.count)
+        worker.giving, worker.taking = self._giving, self._taking
+
+    def _settle_in(self, _arbiter: object, worker: Worker) -> None:
+        self._worker = worker
+        worker.settle_in()
 
     def _stop_worker(self, _arbiter: object, _worker: object) -> None:
         for thread in self._background:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from authsvc.errors import SettingsError
 from authsvc.passwords import PasswordPolicy
@@ -20,6 +21,13 @@ PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>[0-9]{1,5})")
+
+
+class Lifetime(NamedTuple):
+    """How long a session lasts without being used, and at most."""
+
+    idle: timedelta
+    absolute: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +42,17 @@ class Settings:
     bcrypt_cost: int = 10
     password_policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - frozen
     workers: int = 1
+    api_workers: int = 1
     threads: int = 16
     hash_workers: int = 2
     hash_queue: int = 10_000
-    connect_budget_ms: int = 1500
+    connect_budget_ms: int = 150
     credential_cache_entries: int = 100_000
     answer_cache_entries: int = 50_000
     policy_poll_ms: int = 200
+    session_idle_minutes: int = 30
+    session_hours: int = 12
+    wrong_passwords_per_minute: int = 10
     log_level: str = "info"
     ca_key_passphrase: str | None = None
     certificate_days: int = 365
@@ -57,6 +69,11 @@ class Settings:
 
     def __repr__(self) -> str:
         return "Settings(...)"  # a settings record in a traceback must not spell its secrets
+
+    @property
+    def session_lifetime(self) -> Lifetime:
+        """How long a session at the administrator's page lasts."""
+        return Lifetime(timedelta(minutes=self.session_idle_minutes), timedelta(hours=self.session_hours))
 
     @property
     def host(self) -> str:
@@ -87,13 +104,17 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         bcrypt_cost=values.number("BCRYPT_COST", 10, 4, 16),
         password_policy=values.password_policy("PASSWORD_POLICY"),
         workers=values.number("WORKERS", 1, 1, 64),
+        api_workers=values.number("API_WORKERS", 1, 1, 64),
         threads=values.number("THREADS", 16, 2, 256),
         hash_workers=values.number("HASH_WORKERS", os.cpu_count() or 1, 1, 64),
         hash_queue=values.number("HASH_QUEUE", 10_000, 1, 1_000_000),
-        connect_budget_ms=values.number("CONNECT_BUDGET_MS", 1500, 0, 4000),
+        connect_budget_ms=values.number("CONNECT_BUDGET_MS", 150, 0, 4000),
         credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
         answer_cache_entries=values.number("ANSWER_CACHE_ENTRIES", 50_000, 1, 10_000_000),
         policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
+        session_idle_minutes=values.number("SESSION_IDLE_MINUTES", 30, 1, 1440),
+        session_hours=values.number("SESSION_HOURS", 12, 1, 720),
+        wrong_passwords_per_minute=values.number("WRONG_PASSWORDS_PER_MINUTE", 10, 1, 1_000_000),
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
         ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),
         certificate_days=values.number("CERTIFICATE_DAYS", 365, 1, 3650),

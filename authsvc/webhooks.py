@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import secrets
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,9 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from authsvc import metrics
-from authsvc.decision import Decision, Denied, Reason
+from authsvc.decision import Decision, Denial, Denied, Reason, denial_of
 from authsvc.errors import InvalidInput
-from authsvc.hashing import Allowance
 from authsvc.signals import unknown_username
 from authsvc.usernames import is_username
 from authsvc.webhook_wire import Answer, Malformed, basic_password, last_values, read_fields, render
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from authsvc.access import AccessControl
+    from authsvc.hashing import Allowance
     from authsvc.passwords import Verdict
     from authsvc.webhook_wire import Fields, WebhookRequest
 
@@ -41,14 +42,21 @@ class Remembered(NamedTuple):
     version: int
     decision: Decision
     answer: Answer
+    denial: Denial | None = None
 
 
 class Decided(NamedTuple):
-    """A decision, and whether it holds until policy changes: a decision that depends on the time does not."""
+    """A decision, and whether it holds until policy changes: a decision that depends on the time does not.
+
+    `denial` is what to note of it, each time that it is given.
+    """
 
     decision: Decision
     lasting: bool = False
+    denial: Denial | None = None
 
+
+_MAX_REMEMBERED_TOPIC = 256
 
 _MALFORMED = Decided(Denied(Reason.MALFORMED))
 _STILL_VERIFYING = Decided(Denied(Reason.VERIFYING))
@@ -63,6 +71,14 @@ class Unfinished(NamedTuple):
     started: float
 
 
+@dataclass(slots=True)
+class AnswerCounters:
+    """How many answers came from memory, and how many did not, since the process started."""
+
+    hits: int = 0
+    misses: int = 0
+
+
 class Webhooks:
     """Answers `/auth/user`, `/auth/superuser` and `/auth/acl`.
 
@@ -71,11 +87,18 @@ class Webhooks:
     """
 
     def __init__(
-        self, access: AccessControl, webhook_secret: str | None, connect_budget: float, max_remembered: int
+        self,
+        access: AccessControl,
+        note_denial: Callable[[Denial], None],
+        webhook_secret: str | None,
+        allowance: Allowance,
+        max_remembered: int,
     ) -> None:
         self._access = access
+        self._note_denial = note_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
-        self._allowance = Allowance(connect_budget)
+        self._allowance = allowance
+        self.counters = AnswerCounters()
         self._remembered: dict[bytes, Remembered] = {}
         self._max_remembered = max_remembered
         self._memory_key = secrets.token_bytes(32)
@@ -84,6 +107,11 @@ class Webhooks:
             "superuser": self._superuser,
             "acl": self._acl,
         }
+
+    @property
+    def entries(self) -> int:
+        """How many answers are remembered, those of former policy versions included."""
+        return len(self._remembered)
 
     def answer(self, request: WebhookRequest) -> Answer:
         """Return the answer to any request whatever, and never raise; waits for a hash while brokers may wait."""
@@ -100,14 +128,20 @@ class Webhooks:
         version = self._access.policy_version
         known = self._remembered.get(key)
         if known is not None and known.version == version:
+            self.counters.hits += 1
+            if known.denial:
+                self._note_denial(known.denial)
             metrics.observe_decision(request.check, known.decision, perf_counter() - started)
             return known.answer
+        self.counters.misses += 1
         decided = self._decide(request)
         if isinstance(decided, Future):
-            return Unfinished(request, decided, self._allowance.left(), started)
+            return Unfinished(request, decided, self._allowance.left_for(decided), started)
         answer = _rendered(request, decided.decision)
         if decided.lasting:
-            self._remember(key, Remembered(version, decided.decision, answer))
+            self._remember(key, Remembered(version, decided.decision, answer, decided.denial))
+        if decided.denial:
+            self._note_denial(decided.denial)
         metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
         return answer
 
@@ -116,9 +150,12 @@ class Webhooks:
         spent = perf_counter() - begun.started
         self._allowance.spend(spent)
         decided = self._decide(begun.request) if begun.future.done() else _STILL_VERIFYING
-        decision = _STILL_VERIFYING.decision if isinstance(decided, Future) else decided.decision
-        metrics.observe_decision(begun.request.check, decision, spent)
-        return _rendered(begun.request, decision)
+        if isinstance(decided, Future):
+            decided = _STILL_VERIFYING
+        if decided.denial:
+            self._note_denial(decided.denial)
+        metrics.observe_decision(begun.request.check, decided.decision, spent)
+        return _rendered(begun.request, decided.decision)
 
     def forget(self) -> None:
         """Decide everything anew, so that what is noted behind a decision is noted again."""
@@ -156,7 +193,7 @@ class Webhooks:
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
         # Tokens expire, and of a stranger each attempt is to be heard.
-        return Decided(decision, lasting=decision.reason is Reason.PASSWORD)
+        return Decided(decision, decision.reason is Reason.PASSWORD, denial_of(decision, username, client_id))
 
     def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decided:
         fields.username()
@@ -167,7 +204,10 @@ class Webhooks:
         username, client_id = fields.username(), fields.client_id()
         topic, access = fields.text("topic"), fields.access()
         decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
-        return Decided(decision, lasting=not by_certificate)  # certificates expire
+        denial = denial_of(decision, username, client_id, topic, access)
+        # Certificates expire; and memory is for answers by the thousand, not for topics of thousands of characters.
+        lasting = not by_certificate and not (denial and len(topic) > _MAX_REMEMBERED_TOPIC)
+        return Decided(decision, lasting, denial)
 
     def _is_our_broker(self, request: WebhookRequest, query: Mapping[str, str]) -> bool:
         if self._secret is None:

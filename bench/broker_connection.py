@@ -4,38 +4,53 @@ from __future__ import annotations
 
 import json
 import socket
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _END_OF_HEADERS = b"\r\n\r\n"
 
 
 class BrokerConnection:
-    """Asks as go-auth does."""
+    """Asks as go-auth does; with `kept=False` each time on a new connection, for a server that keeps none."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, *, kept: bool = True) -> None:
+        self._port = port
+        self._kept = kept
+        self._socket = _connected(port)
 
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
 
-    def times(self, path: str, fields: Mapping[str, str | int], count: int) -> list[float]:
-        """Ask the same `count` times, one after the other, and return the seconds each took, sorted."""
-        request = _request(path, fields)
+    def times(self, requests: Iterable[bytes]) -> list[float]:
+        """Ask one after the other, each of them to be allowed, and return the seconds that each took."""
         times = []
-        for _ in range(count):
+        for request in requests:
             started = perf_counter()
+            if not self._kept:
+                self._reconnect()
             self._socket.sendall(request)
             status = self._read_answer()
             times.append(perf_counter() - started)
             if status != b"200":
-                raise RuntimeError(f"{path} was answered {status.decode()}")
-        return sorted(times)
+                raise RuntimeError(f"answered {status.decode()}: {request.decode()}")
+        return times
+
+    def warm(self, request: bytes) -> None:
+        """Ask until the answer is yes, as the first login of a device may have to."""
+        for _ in range(100):
+            self._socket.sendall(request)
+            if self._read_answer() == b"200":
+                return
+            sleep(0.05)
+        raise RuntimeError(f"never allowed: {request.decode()}")
+
+    def _reconnect(self) -> None:
+        self._socket.close()
+        self._socket = _connected(self._port)
 
     def _read_answer(self) -> bytes:
         received = b""
@@ -53,6 +68,22 @@ class BrokerConnection:
         if not received:
             raise RuntimeError("the service closed a kept connection")
         return received
+
+
+def acl_request(username: str, topic: str, acc: int = 2) -> bytes:
+    """Return the question whether a client, whose id is its username, may use a topic so."""
+    return _request("/auth/acl", {"acc": acc, "clientid": username, "topic": topic, "username": username})
+
+
+def user_request(username: str, password: str) -> bytes:
+    """Return the question whether a client, whose id is its username, may log in."""
+    return _request("/auth/user", {"clientid": username, "password": password, "username": username})
+
+
+def _connected(port: int) -> socket.socket:
+    connected = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
 
 
 def _request(path: str, fields: Mapping[str, str | int]) -> bytes:

@@ -41,7 +41,12 @@ class Api:
 
 
 class Service(Api):
-    """`authsvc serve` on a free port with a data directory of its own; `environment` adds or overrides settings."""
+    """`authsvc serve` on a free port with a data directory of its own; `environment` adds or overrides settings.
+
+    `patience` is for how many seconds it may start.
+    """
+
+    patience = _PATIENCE
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -71,7 +76,7 @@ class Service(Api):
             self.process = subprocess.Popen(
                 [_command(), "serve"], env=self._full_environment(), stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self.patience
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()

@@ -20,6 +20,7 @@ from authsvc.storage.database import database
 from registry import models as registry_models
 
 if TYPE_CHECKING:
+    from authsvc.access import AccessName
     from authsvc.decision import Decision
     from authsvc.settings import Settings
 
@@ -31,7 +32,7 @@ def serve_command() -> None:
     serve.check(settings)
     _prepare(settings)
     _drop_connections()
-    click.echo(f"API and webhooks: http://{settings.bind}   to read about them: http://{settings.bind}/api/docs")
+    click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")
     serve.run(settings)
 
 
@@ -56,7 +57,7 @@ def migrate() -> None:
 @click.argument("topic")
 @click.option("--client-id", default="", help="What %c stands for.")
 @as_json
-def explain(username: str, operation: str, topic: str, client_id: str, *, as_json: bool) -> None:
+def explain(username: str, operation: AccessName, topic: str, client_id: str, *, as_json: bool) -> None:
     """Say whether USERNAME may do OPERATION on TOPIC, and which rule decides; exit status 1 if not.
 
     To read a topic filter with wildcards is to subscribe to it.

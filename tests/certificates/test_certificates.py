@@ -9,6 +9,7 @@ import pytest
 import time_machine
 from cryptography import x509
 
+from authsvc.overview import overview
 from authsvc.pki import Revocation
 from tests.certificates.scene import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import pem
@@ -177,6 +178,14 @@ def test_what_expires_soon_is_listed_without_what_was_revoked(scene: Scene, flee
     with hours_later(11 * 24):
         assert found(scene, "status=expired") == [fleet["short"]]
         assert found(scene, "expiringWithinDays=365") == [fleet["long"]]
+
+
+@ON_SQLITE
+def test_the_overview_counts_what_expires_within_a_month_and_names_the_first(
+    scene: Scene, fleet: dict[str, str]
+) -> None:
+    facts = overview(scene.services.policy)
+    assert (facts.expiring, [record.serial for record in facts.expiring_first]) == (1, [fleet["short"]])
 
 
 @ON_SQLITE

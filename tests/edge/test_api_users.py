@@ -135,6 +135,12 @@ def test_a_search_finds_whose_names_contain_the_text(alice: Caller, text: str, f
     assert told["total"] == len(found)
 
 
+def test_a_search_finds_those_who_have_a_role(alice: Caller) -> None:
+    told = alice.get("/api/users?role=line").get_json()
+    assert [user["username"] for user in told["items"]] == ["bob"]
+    assert alice.get("/api/users?role=no-such-role").get_json()["total"] == 0
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -78,6 +78,17 @@ def test_what_the_command_shows_is_what_the_api_shows(console: Console, alice: C
     )
 
 
+def test_denials_are_told_with_what_would_cure_them(console: Console, desk: Broker, services: Services) -> None:
+    assert desk.acl("bob", "elsewhere", 2, client_id="c\x1b7") == no("no-permission")
+    assert desk.acl("bob", "sensors/secret/+", 4) == no("denied-by-permission")
+    assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
+    services.denials.store()
+    table = said(console.command("users", "denials", "bob"))
+    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "forbids it", "login", "wrong-password"):
+        assert words in table
+    assert complaint(console.command("users", "denials", "nemo")) == "no such user"
+
+
 def test_users_are_listed_for_people_too(console: Console) -> None:
     table = said(console.command("users", "list", "--search", "do")).splitlines()
     assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS"]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+import bcrypt
 import pytest
 
 from authsvc import hashing, users
+from authsvc.settings import from_environment
 from authsvc.webhook_wire import WebhookRequest
 from authsvc.webhooks import Unfinished
 from tests.edge.broker import YES, Broker, broker_by, no, services_of
@@ -69,6 +72,37 @@ def until_decided(broker: Broker, username: str, password: str) -> Told:
 def test_a_login_waits_for_its_hash_and_is_let_in_the_first_time(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     assert broker.logs_in("tom", "wrong") == no("wrong-password")
+
+
+def as_long_as_cost_10(*_: bytes) -> bool:
+    """Take the time of a hash at the default cost, whatever else this machine has to do."""
+    time.sleep(0.05)
+    return True
+
+
+def test_with_default_settings_too_a_single_login_is_let_in_the_first_time(
+    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bcrypt, "checkpw", as_long_as_cost_10)
+    broker, _ = under(routes, inhabited, connect_budget_ms=from_environment({}).connect_budget_ms)
+    assert broker.logs_in("bob", BOBS_PASSWORD) == YES
+
+
+def test_of_many_at_once_only_the_first_few_keep_the_broker_waiting(
+    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = [f"press-{number}" for number in range(20)]
+    stored = HASHER.hash(BOBS_PASSWORD)
+    for name in fleet:
+        users.create_with_hash(OPERATOR, name, {}, stored)
+    monkeypatch.setattr(bcrypt, "checkpw", as_long_as_cost_10)
+    broker, _ = under(routes, inhabited, connect_budget_ms=150, hash_workers=2)
+    begun = time.monotonic()
+    answers = [broker.logs_in(name, BOBS_PASSWORD) for name in fleet]
+    # One by one they would take a second.
+    assert time.monotonic() - begun < 0.6
+    assert answers[0] == YES
+    assert answers.count(no("verifying")) > 10
 
 
 def test_without_a_budget_it_is_let_in_the_second_time(routes: OpenAPI, inhabited: Settings) -> None:
@@ -133,12 +167,21 @@ def test_the_allowance_is_spent_by_waiting_and_comes_back_with_time(
     clock = Clock()
     monkeypatch.setattr(hashing, "monotonic", clock)
     _, services = under(routes, inhabited, connect_budget_ms=100)
+    may_end = threading.Event()
+    monkeypatch.setattr(bcrypt, "checkpw", lambda *_: may_end.wait(SOON))
+    assert patience(services, "bob") == pytest.approx(0.1)
+    services.webhooks.answer(login("bob"))
+    assert patience(services, "bob") == 0
+    clock.now += 10
+    assert patience(services, "bob") == pytest.approx(0.1)
+    may_end.set()
+
+
+def test_nothing_is_spent_on_a_login_whose_hash_has_to_queue(routes: OpenAPI, inhabited: Settings) -> None:
+    _, services = under(routes, inhabited, connect_budget_ms=4000)
     with all_hashing_held_up(services):
-        assert patience(services, "bob") == pytest.approx(0.1)
-        services.webhooks.answer(login("bob"))
-        assert patience(services, "tom") == 0
-        clock.now += 10
-        assert patience(services, "tom") == pytest.approx(0.1)
+        assert patience(services, "bob") == 0
+        assert patience(services, "bob") == 0, "nor when it comes again"
 
 
 def login(username: str, password: str = BOBS_PASSWORD) -> WebhookRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,6 +90,9 @@ def test_every_number_has_its_promised_name(client: FlaskClient, app: OpenAPI) -
         "authsvc_policy_users",
         "authsvc_credential_cache_lookups",
         "authsvc_credential_cache_entries",
+        "authsvc_answer_cache_lookups",
+        "authsvc_answer_cache_entries",
+        "authsvc_hashing_running",
         "authsvc_hashing_waiting",
         "authsvc_hashing_refused",
     }
@@ -132,6 +136,28 @@ def test_a_second_login_is_answered_from_memory(client: FlaskClient, broker: Bro
     broker.logs_in("bob", BOBS_PASSWORD)
     assert _value(client, "authsvc_credential_cache_lookups", outcome="hit") == hits + 1
     assert _value(client, "authsvc_credential_cache_lookups", outcome="miss") == misses
+
+
+def test_a_repeated_question_is_answered_from_memory(client: FlaskClient, broker: Broker) -> None:
+    def told() -> list[float]:
+        lookups = [_value(client, "authsvc_answer_cache_lookups", outcome=outcome) for outcome in ("hit", "miss")]
+        return [*lookups, _value(client, "authsvc_answer_cache_entries")]
+
+    hits, misses, entries = told()
+    broker.acl("bob", "devices/bob/up", 2)
+    assert told() == [hits, misses + 1, entries + 1]
+    broker.acl("bob", "devices/bob/up", 2)
+    assert told() == [hits + 1, misses + 1, entries + 1]
+
+
+def test_a_queue_of_hashes_is_seen(client: FlaskClient, services: Services) -> None:
+    may_end = threading.Event()
+    workers = services.settings.hash_workers
+    for _ in range(workers + 3):
+        services.broker_hashing.submit(lambda: may_end.wait(10))
+    running, waiting = (_value(client, f"authsvc_hashing_{name}") for name in ("running", "waiting"))
+    may_end.set()
+    assert (running, waiting) == (workers, 3)
 
 
 def test_requests_are_counted_by_method_and_status(client: FlaskClient, nobody: Caller) -> None:

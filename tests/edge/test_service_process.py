@@ -159,7 +159,7 @@ def test_every_line_of_the_log_is_json(talkative: Service) -> None:
     token = _uses_secrets_everywhere(talkative)
     _breaks_http_with_secrets(talkative, token)
     greeting, *lines = talkative.log_text().splitlines()
-    assert greeting.startswith("API and webhooks: http://")
+    assert greeting.startswith("Sign in at http://")
     told = [json.loads(line) for line in lines]
     assert len(told) > 10
     for line in told:

@@ -1,0 +1,41 @@
+"""Takes the figures of `docs/performance.md`, all or the named ones, and writes `bench/RESULTS.md` when all were taken.
+
+python -m bench [answers whole_way ...] [--rounds 5] [--quick]
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from time import monotonic
+from typing import cast
+
+from bench import command, report
+
+FIGURES = ("answers", "whole_way", "storm", "growth", "replicas", "beside")
+
+
+def main() -> None:
+    """Take and print each figure; the exit status is 1 when a limit was missed."""
+    arguments = command.parser(__doc__)
+    arguments.add_argument("names", nargs="*", metavar="figure", help=f"{', '.join(FIGURES)}; all unless told")
+    chosen = arguments.parse_args()
+    if unknown := set(chosen.names) - set(FIGURES):
+        arguments.error(f"no figure is called {', '.join(sorted(unknown))}")
+    names = [name for name in FIGURES if not chosen.names or name in chosen.names]
+    rounds = command.rounds_of(chosen)
+    figures = [_take(name, rounds, quick=chosen.quick) for name in names]
+    if len(figures) == len(FIGURES) and not chosen.quick:
+        report.write(figures, rounds)
+    sys.exit(not all(limit.met for figure in figures for limit in figure.limits))
+
+
+def _take(name: str, rounds: int, *, quick: bool) -> report.Figure:
+    started = monotonic()
+    figure = cast("command.Measure", import_module(f"bench.{name}").measure)(rounds, quick=quick)
+    print(f"{figure.markdown()}\n({name}: {monotonic() - started:.0f} s)\n", flush=True)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What is measured: a service with its default settings, and a broker that asks whatever listens on a port."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Only when it runs: to log each packet would be part of every time.
+_QUIET = "log_type none\nlog_type information"
+_TESTS_OWN = ("AUTHSVC_BCRYPT_COST", "AUTHSVC_CONNECT_BUDGET_MS")
+
+
+def default_service(directory: Path, environment: Mapping[str, str] | None = None) -> Service:
+    """Return a service without the settings that make tests quick; `environment` adds or overrides some."""
+    service = Service(directory)
+    for name in _TESTS_OWN:
+        del service.environment[name]
+    service.environment |= environment or {}
+    return service
+
+
+def broker(directory: Path, service_port: int, extra: str = "") -> Mosquitto:
+    """Return a broker whose plugin asks what listens on that port, with nothing remembered in between."""
+    directory.mkdir(exist_ok=True)
+    config = go_auth_config(
+        plugin=build_plugin(), service_port=service_port, listener_port=free_port(), extra=f"{_QUIET}\n{extra}"
+    )
+    return Mosquitto(config, directory)

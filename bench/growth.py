@@ -1,0 +1,233 @@
+"""Figure 4: what more users and permissions cost: in answers, at the start, in memory, and when something changes.
+
+python -m bench.growth [--rounds N] [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import command
+from bench.broker_connection import BrokerConnection, acl_request
+from bench.load import Load
+from bench.plot import lines
+from bench.population import Population, administrators_token, inhabited, topic, username
+from bench.report import Figure, Limit
+from bench.turns import Times, in_turns
+from tests.service import permission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.turns import Turns
+    from tests.service import Service
+
+_OFTEN = 200
+_ASKED_USERS = 1_000
+_NEW, _KNOWN = "never asked before", "asked before"
+_STILL, _CHANGING = "nothing changes", "ten changes a second"
+_STATUS = {200: True, 403: False}
+
+
+class Size(NamedTuple):
+    """How long a service took to be ready, and the memory of its bigger worker in megabytes."""
+
+    seconds_to_ready: float
+    resident: float
+    unshared: float
+
+
+class Grown:
+    """A running service, those who live in it, and how long its start took."""
+
+    def __init__(self, service: Service, population: Population, seconds_to_ready: float) -> None:
+        self.service, self.population, self.seconds_to_ready = service, population, seconds_to_ready
+        self._numbers = count()
+        # A client id that was not seen lately is written down behind its first answer, which is no cost of growth.
+        with closing(BrokerConnection(service.port)) as connection:
+            connection.times(islice(self._new(), _ASKED_USERS))
+
+    def times(self, kind: str, asked: int) -> Times:
+        """Ask as a broker does, on one kept connection."""
+        questions = self._new() if kind == _NEW else self._known()
+        with closing(BrokerConnection(self.service.port)) as connection:
+            connection.times(islice(questions, _OFTEN))  # warm
+            return Times.of(connection.times(list(islice(questions, asked))))
+
+    def times_while_changing(self, kind: str, asked: int) -> Times:
+        """Ask so while an administrator makes one change after the other."""
+        load = Load().running("changes", self.service.port, administrators_token(self.service), self.population.users)
+        with load:
+            time.sleep(0.5)
+            return self.times(kind, asked)
+
+    def size(self) -> Size:
+        """Return how big it has become."""
+        assert self.service.process
+        arbiter = self.service.process.pid
+        workers = Path(f"/proc/{arbiter}/task/{arbiter}/children").read_text().split()
+        resident, unshared = zip(*map(_memory, workers), strict=True)
+        return Size(self.seconds_to_ready, max(resident), max(unshared))
+
+    def _known(self) -> Iterator[bytes]:
+        asked = list(islice(self._new(), _OFTEN))
+        while True:
+            yield from asked
+
+    def _new(self) -> Iterator[bytes]:
+        """Yield questions of users all over the population, by any of their permissions, and none of them twice."""
+        users, permissions, _ = self.population
+        asked = min(users, _ASKED_USERS)
+        for number in self._numbers:
+            user = number % asked * (users // asked)
+            yield acl_request(username(user), topic(user, number * 31 % permissions, f"job/{number}"))
+
+
+def measure(rounds: int, *, quick: bool) -> Figure:
+    """Let services of all sizes run side by side and ask them in turns."""
+    asked, most = (200, 2_000) if quick else (2_000, 100_000)
+    users = {_users(number): Population(number, 5, 1_000) for number in (100, 1_000, most)}
+    permissions = {_permissions(number): Population(100, number, 0) for number in (1, 30, 1_000)}
+    with ExitStack() as running:
+        grown = {name: running.enter_context(_grown(kind)) for name, kind in (users | permissions).items()}
+        turns = in_turns(
+            {
+                f"{name} {kind}": partial(one.times, kind, asked)
+                for name, one in grown.items()
+                for kind in (_NEW, _KNOWN)
+            },
+            rounds,
+        )
+        biggest = grown[_users(most)]
+        beside = in_turns(
+            {
+                _STILL: partial(biggest.times, _KNOWN, 5 * asked),
+                _CHANGING: partial(biggest.times_while_changing, _KNOWN, 5 * asked),
+            },
+            rounds,
+        )
+        in_force = [_seconds_until_in_force(biggest.service, number) for number in range(20)]
+        sizes = {name: one.size() for name, one in grown.items()}
+    return _figure(list(users), list(permissions), turns, beside, in_force, sizes)
+
+
+@contextmanager
+def _grown(population: Population) -> Iterator[Grown]:
+    with inhabited(population) as service:
+        started = time.monotonic()
+        with service:
+            yield Grown(service, population, time.monotonic() - started)
+
+
+def _memory(pid: str) -> tuple[float, float]:
+    """Return what a process has in memory, and what of that is its own alone, in megabytes."""
+    lines_ = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines_)}
+    own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return kilobytes["Rss"] * 1024 / 1e6, own * 1024 / 1e6
+
+
+def _seconds_until_in_force(service: Service, number: int) -> float:
+    """Return how long after it was sent a change through the API is felt at the webhook."""
+    rights = [permission(f"write news/{number}")]
+    with closing(BrokerConnection(service.port)) as broker:
+        sent = time.perf_counter()
+        answer = service.call("PATCH", f"/api/users/{username(number)}", json={"permissions": rights})
+        assert answer.status_code == 200, answer.text
+        while not _is_allowed(broker, number):
+            if time.perf_counter() - sent > 5:
+                return float("inf")
+        return time.perf_counter() - sent
+
+
+def _is_allowed(broker: BrokerConnection, number: int) -> bool:
+    try:
+        broker.times([acl_request(username(number), f"news/{number}")])
+    except RuntimeError:
+        return False
+    return True
+
+
+def _users(number: int) -> str:
+    return f"{number:,} users with 5 permissions"
+
+
+def _permissions(number: int) -> str:
+    return f"100 users with {number:,} permission{'s' if number > 1 else ''}"
+
+
+def _p50(times: Times) -> float:
+    return times.p50
+
+
+def _p99(times: Times) -> float:
+    return times.p99
+
+
+def _figure(
+    users: list[str],
+    permissions: list[str],
+    turns: Turns[Times],
+    beside: Turns[Times],
+    in_force: list[float],
+    sizes: dict[str, Size],
+) -> Figure:
+    rows = [
+        [
+            name,
+            *(f"{turns.median(f'{name} {kind}', _p50) * 1e6:.0f} us" for kind in (_NEW, _KNOWN)),
+            f"{size.seconds_to_ready:.1f} s",
+            f"{size.resident:.0f} MB",
+            f"{size.unshared:.0f} MB",
+        ]
+        for name, size in sizes.items()
+    ]
+    biggest = sizes[users[-1]]
+    return Figure(
+        "4. Growth",
+        "`/auth/acl` on one kept connection, asked of a thousand users all over the population, or of all if there are "
+        "fewer. Beside the users with five permissions there are 1,000 roles, of which each has one. Memory is that of "
+        "the bigger one of two workers, once all was asked.",
+        [["", f"p50, {_NEW}", f"p50, {_KNOWN}", "start to ready", "resident", "its own"], *rows],
+        [
+            *(
+                Limit(
+                    f"{what}, {kind}: p50 of the most beside the fewest",
+                    turns.ratio(f"{names[-1]} {kind}", f"{names[0]} {kind}", _p50),
+                    at_most=most,
+                )
+                for what, names, most in (("users", users, 1.1), ("permissions", permissions, 2))
+                for kind in (_NEW, _KNOWN)
+            ),
+            Limit(f"memory of a worker with {users[-1]}", biggest.resident, at_most=300, unit="MB"),
+            Limit("the time until a change is in force, the longest of 20", max(in_force), at_most=1, unit="s"),
+            Limit(
+                "p99 while there are ten changes a second, beside none",
+                beside.ratio(_CHANGING, _STILL, _p99),
+                at_most=2,
+            ),
+        ],
+        f"A change is in force after {median(in_force) * 1000:.0f} ms at the median, from the sending of its request. "
+        "Each one makes the workers forget all answers, so the questions that were asked before are decided anew.",
+        {"growth.svg": _plot(users, permissions, turns)},
+    )
+
+
+def _plot(users: list[str], permissions: list[str], turns: Turns[Times]) -> str:
+    def along(names: list[str], word: int) -> list[tuple[float, float]]:
+        return [
+            (float(name.split()[word].replace(",", "")), turns.median(f"{name} {_NEW}", _p50) * 1e6) for name in names
+        ]
+
+    series = {"users": along(users, 0), "permissions a user": along(permissions, 3)}
+    return lines("How long a broker waits for an answer never asked before (p50)", "how many", "us", series)
+
+
+if __name__ == "__main__":
+    command.run(measure, __doc__)

@@ -1,0 +1,172 @@
+"""What goes on beside a broker's questions: administrators who page through users or change them, devices that log in.
+
+    python -m bench.load administrators PORT TOKEN COUNT PAGES
+    python -m bench.load changes PORT TOKEN DEVICES
+    python -m bench.load logins PORT DEVICES
+
+Each is a process of its own. It ends with its standard input, and then says how much it was answered in how many
+seconds. The administrators run at the lowest priority, so that the work of asking is not taken from the service.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from itertools import count
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+from bench.broker_connection import user_request
+from bench.population import PASSWORD, username
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_READ = 256 * 1024
+_BROKERS = 10  # so that none has to wait for a hash before it asks again
+
+
+class Load:
+    """Some load that runs beside what is measured; `rate` is how much of it was answered a second, once it is over."""
+
+    rate = 0.0
+
+    @contextmanager
+    def running(self, *arguments: str | int) -> Iterator[None]:
+        """Run it for the length of a block."""
+        command = [sys.executable, "-m", "bench.load", *map(str, arguments)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            yield
+            told, _ = process.communicate("")
+        answered, seconds = told.split()
+        self.rate = int(answered) / float(seconds)
+
+
+class Administrator:
+    """One kept connection with one request in flight."""
+
+    def __init__(self, port: int, token: str, first_page: int, pages: int) -> None:
+        self.socket = _connected(port)
+        self.shown = 0
+        self._token = token
+        self._pages = (1 + number % pages for number in count(first_page))
+        self._received = b""
+        self._ask()
+
+    def _ask(self) -> None:
+        path = f"/api/users?page={next(self._pages)}&perPage=100"
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n\r\n"
+        self.socket.sendall(head.encode())
+
+    def read(self) -> None:
+        """Take what there is of an answer, and ask for the next page when it is whole."""
+        self._received += _received(self.socket)
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found or len(body) < _length(head):
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"answered {head[:60]!r}")
+        self._received = b""
+        self.shown += 1
+        self._ask()
+
+
+def administrators(port: int, token: str, people: int, pages: int) -> int:
+    """Page through all users, each administrator from a place of its own, until standard input ends."""
+    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        everybody = [Administrator(port, token, number * pages // people, pages) for number in range(people)]
+        for one in everybody:
+            selector.register(one.socket, selectors.EVENT_READ, one)
+        while all(_heard(key.data) for key, _ in selector.select()):
+            pass
+    return sum(one.shown for one in everybody)
+
+
+def changes(port: int, token: str, devices: int) -> int:
+    """Change the permissions of one user after the other, ten a second, until standard input ends.
+
+    They are such as nobody asks for in the meantime: their numbers end in 01.
+    """
+    connection = _connected(port)
+
+    def change(number: int) -> None:
+        body = f'{{"permissions": [{{"context": "mqtt", "operation": "write", "resource": "plant/{number}/#"}}]}}'
+        path = f"/api/users/{username((number * 100 + 1) % devices)}"
+        head = f"PATCH {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+        rest = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        connection.sendall((head + rest).encode())
+        if not (answer := _received(connection)).startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"answered {answer[:60]!r}")
+
+    return _ten_a_second(change)
+
+
+def logins(port: int, devices: int) -> int:
+    """Let ten devices a second log in for the first time, each costing a hash, until standard input ends."""
+    connections, first = [_connected(port) for _ in range(_BROKERS)], int.from_bytes(os.urandom(4))
+
+    def log_in(number: int) -> None:
+        connection = connections[number % _BROKERS]
+        if number >= _BROKERS:
+            _received(connection)  # its last answer, a second later
+        connection.sendall(user_request(username((first + number) % devices), PASSWORD))
+
+    return _ten_a_second(log_in)
+
+
+def _ten_a_second(act: Callable[[int], None]) -> int:
+    """Act every tenth of a second until standard input ends, and return how often."""
+    started = monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        for number in count():
+            if selector.select(max(0.0, started + number / 10 - monotonic())):
+                return number
+            act(number)
+    raise AssertionError
+
+
+def _heard(one: Administrator | None) -> bool:
+    """Let one administrator read; False for standard input, which has nobody."""
+    if one is not None:
+        one.read()
+    return one is not None
+
+
+def _connected(port: int) -> socket.socket:
+    connected = socket.create_connection(("127.0.0.1", port))
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+def _received(connection: socket.socket) -> bytes:
+    received = connection.recv(_READ)
+    if not received:
+        raise RuntimeError("the service closed a kept connection")
+    return received
+
+
+def _length(head: bytes) -> int:
+    _, _, rest = head.lower().partition(b"content-length:")
+    return int(rest.partition(b"\r\n")[0])
+
+
+def main() -> None:
+    """Run one kind of load."""
+    kind, *words = sys.argv[1:]
+    given: list[Any] = [int(word) if word.isdigit() else word for word in words]
+    started = perf_counter()
+    kinds: dict[str, Callable[..., int]] = {"administrators": administrators, "changes": changes, "logins": logins}
+    answered = kinds[kind](*given)
+    print(answered, perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

