@@ -51,7 +51,7 @@ def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
     services = app.extensions[EXTENSION] = compose(settings, tidings)
     problem.register(app)
-    tracing.register(app)
+    tracing.register(app, settings.trusted_proxies)
     app.register_blueprint(broker_views.blueprint)
     app.register_blueprint(ops.blueprint)
     app.register_blueprint(pki_views.blueprint)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from peewee import JOIN
 
 from authsvc import audit
-from authsvc.errors import NotFound
+from authsvc.errors import NotFound, Unauthenticated
 from authsvc.paging import Page
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
@@ -47,11 +47,14 @@ class SessionRecord:
 
 
 def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
-    """Begin a session of the actor's own and return its secret; with a token's digest it lasts no longer than that."""
+    """Begin a session of the actor's own and return its secret; with a token's digest it lasts no longer than that.
+
+    `Unauthenticated` when the token was revoked in this very moment.
+    """
     secret = secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     with transaction():
-        token = Token.get_or_none(Token.digest == token_digest) if token_digest else None
+        token = _token(token_digest) if token_digest else None
         ends = now + lifetime.absolute
         row = BrowserSession.create(
             id=uuid.uuid4().hex,
@@ -127,6 +130,13 @@ def _alive(now: datetime, lifetime: Lifetime) -> ModelSelect[BrowserSession]:
     rows = BrowserSession.select(BrowserSession, User, Token).join(User)
     rows = rows.switch(BrowserSession).join(Token, JOIN.LEFT_OUTER, on=BrowserSession.token == Token.id)
     return rows.where(BrowserSession.expires_at > now, BrowserSession.last_seen_at > now - lifetime.idle)
+
+
+def _token(digest: str) -> Token:
+    token: Token | None = Token.get_or_none(Token.digest == digest)
+    if token is None:
+        raise Unauthenticated("the token is not valid", "invalid-token")
+    return token
 
 
 def _end(actor: Actor, row: BrowserSession) -> None:

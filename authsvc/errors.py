@@ -34,7 +34,7 @@ class InvalidInput(AuthsvcError):
     code = "invalid-input"
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        super().__init__("; ".join(": ".join(filter(None, error)) for error in errors))
         self.errors = errors
 
     def within(self, prefix: str) -> InvalidInput:

@@ -71,6 +71,8 @@ def check_password(access: AccessControl, username: str, password: str, limit: G
     throttle.refuse_beyond(key, limit.per_minute)
     outcome = access.holder_of_password(username, password)
     if not isinstance(outcome, Denied):
+        # Of many that are tried side by side, none was counted when this one began.
+        throttle.refuse_beyond(key, limit.per_minute)
         return outcome
     if outcome.reason is Reason.HASHING_BUSY:
         raise Busy("too many logins are under way; try again in a moment", "hashing-busy")

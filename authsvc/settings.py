@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from authsvc.errors import SettingsError
 from authsvc.passwords import PasswordPolicy
+from authsvc.proxies import read_networks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from authsvc.proxies import Network
 
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
@@ -50,6 +53,7 @@ class Settings:
     credential_cache_entries: int = 100_000
     answer_cache_entries: int = 50_000
     policy_poll_ms: int = 200
+    trusted_proxies: tuple[Network, ...] = ()
     session_idle_minutes: int = 30
     session_hours: int = 12
     wrong_passwords_per_minute: int = 10
@@ -112,6 +116,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         credential_cache_entries=values.number("CREDENTIAL_CACHE_ENTRIES", 100_000, 1, 10_000_000),
         answer_cache_entries=values.number("ANSWER_CACHE_ENTRIES", 50_000, 1, 10_000_000),
         policy_poll_ms=values.number("POLICY_POLL_MS", 200, 20, 1000),
+        trusted_proxies=values.networks("TRUSTED_PROXIES"),
         session_idle_minutes=values.number("SESSION_IDLE_MINUTES", 30, 1, 1440),
         session_hours=values.number("SESSION_HOURS", 12, 1, 720),
         wrong_passwords_per_minute=values.number("WRONG_PASSWORDS_PER_MINUTE", 10, 1, 1_000_000),
@@ -177,6 +182,13 @@ class _Values:
         if not match or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest TCP port
             _refuse(name, "must be ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080")
         return text
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        text = self.optional(name)
+        try:
+            return read_networks(text) if text else ()
+        except ValueError:
+            _refuse(name, "must be addresses or networks with commas between, such as 127.0.0.1,10.0.0.0/8")
 
     def password_policy(self, name: str) -> PasswordPolicy:
         text = self.optional(name)

@@ -12,11 +12,14 @@ import structlog
 from flask import Flask, Response, g, request
 
 from authsvc import metrics
+from authsvc.proxies import BehindProxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from authsvc.proxies import Network
 
 TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - where the token is put, not a token
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -49,9 +52,9 @@ class TokenOutOfAddress:
         return self._app(environ, start_response)
 
 
-def register(app: Flask) -> None:
-    """Give every request of the app its id, log line and headers."""
-    app.wsgi_app = TokenOutOfAddress(app.wsgi_app)  # type: ignore[method-assign]
+def register(app: Flask, trusted: tuple[Network, ...]) -> None:
+    """Give every request of the app its id, log line and headers, and the caller's own address behind proxies."""
+    app.wsgi_app = BehindProxies(TokenOutOfAddress(app.wsgi_app), trusted)  # type: ignore[method-assign]
     app.before_request(_begin)
     app.after_request(_finish)
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
     from authsvc.permissions import Permission
+    from authsvc.sightings import Sightings
     from authsvc.signing_requests import ClientKey
+    from authsvc.takeover import Broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,15 @@ def delete(actor: Actor, username: str) -> None:
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
         announce(Kind.USER, username)
+
+
+def disconnect(actor: Actor, username: str, broker: Broker | None, seen: Sightings) -> sessions.Report:
+    """End a user's live sessions on the broker; `Conflict` when no broker is known."""
+    get(username)
+    if broker is None:
+        raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
+    seen.store()
+    return sessions.end_for(actor, broker, username)
 
 
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:

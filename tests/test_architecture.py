@@ -22,14 +22,15 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions rule_index passwords hashing tokens "
-    "pki signing_requests renewals snapshot signals settings actors paging",
+    "errors topics usernames decision permissions remedies rule_index passwords hashing tokens "
+    "pki signing_requests renewals snapshot signals settings proxies actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins signing_keys authorities certificates crl_sync sessions sightings "
-    "takeover throttle audit administrators first_start backups",
+    "denials history overview "
+    "takeover throttle audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.
 LAYERS = (
@@ -44,6 +45,7 @@ WEBHOOKS_MAY_IMPORT = modules(
 )
 # An allowance is spent and regained by the clock, which is all that it knows.
 MAY_READ_THE_CLOCK = {"authsvc.hashing"}
+PAGES = ("authsvc.admin", "registry.pages")
 # Here, and nowhere else in authsvc, the registry is put together with the rest.
 MAY_IMPORT_REGISTRY = ("authsvc.app", "authsvc.cli")
 NOT_IN_RULES = {
@@ -137,6 +139,13 @@ def test_flask_is_known_at_the_edge_alone(module: str) -> None:
 
 def test_the_webhooks_import_nothing_that_could_keep_a_broker_waiting() -> None:
     assert our_imports("authsvc.webhooks") <= WEBHOOKS_MAY_IMPORT
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if is_within(module, PAGES)])
+def test_a_page_knows_use_cases_and_no_table(module: str) -> None:
+    known = our_imports(module)
+    assert not [one for one in known if layer_of(one) == 1]
+    assert not {"peewee", "playhouse", "sqlite3", "psycopg"} & {one.split(".")[0] for one in imports(module)}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if is_within(module, ("authsvc",))])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from flask import Response, flash, request, url_for
 
 from authsvc import authorities, certificates, signing_requests, users
-from authsvc.admin.forms import submitted
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, pages, render, see, stands_for
+from authsvc.admin.forms import submitted, whole_number
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.certificates import CertificateQuery, IssueBody, RevokeBody
 from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError
@@ -68,6 +68,7 @@ def revoke(serial: str) -> AnyResponse:
         body = submitted(RevokeBody, reason=request.form.get("reason", ""))
         record = certificates.revoke(actor(), serial, certificates.read_reason(body.reason))
     except AuthsvcError as error:
+        must_read(f"/api/certificates/{serial}")
         return _page_of(certificates.get(serial), error)
     flash(f"The certificate of {record.username} is revoked; brokers refuse it with their next revocation list.")
     return see(url_for("certificates_page.show", serial=record.serial))
@@ -85,11 +86,9 @@ def ask(username: str) -> Response:
 @stands_for("POST", "/api/users/{username}/certificates")
 def issue(username: str) -> AnyResponse:
     """Sign a certificate for the key of a request, and show it."""
-    days = request.form.get("days", "")
+    form = request.form
     try:
-        body = submitted(
-            IssueBody, csr=request.form.get("csr", ""), days=int(days) if days.isdecimal() else days or None
-        )
+        body = submitted(IssueBody, csr=form.get("csr", ""), days=whole_number(form.get("days", "")))
         wanted = signing_requests.read(body.csr, username)
         issuing = authorities.issuing_under(services().settings)
         issuing = issuing._replace(days=body.days or issuing.days)

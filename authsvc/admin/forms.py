@@ -25,6 +25,8 @@ blueprint = pages("forms", __name__)
 Shape = TypeVar("Shape", bound=BaseModel)
 Rows = list[dict[str, str]]
 
+# Beyond, Python itself refuses to read a number.
+_MAX_DIGITS = 18
 _COLUMNS = ("context", "operation", "resource", "effect")
 
 
@@ -34,6 +36,12 @@ def submitted(shape: type[Shape], **fields: Any) -> Shape:
         return shape.model_validate(fields)
     except ValidationError as error:
         raise problem.invalid_input(error) from None
+
+
+def whole_number(typed: str) -> int | str | None:
+    """Return a number that was typed, None for nothing, and what is no number as it is, for the shape to refuse."""
+    typed = typed.strip()
+    return int(typed) if typed.isdecimal() and len(typed) <= _MAX_DIGITS else typed or None
 
 
 def as_of(updated: str) -> datetime:

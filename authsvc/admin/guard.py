@@ -13,7 +13,7 @@ from authsvc import browser_sessions
 from authsvc.access import operation_of
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import call_of_view, is_partial, may, see
-from authsvc.admin.redirects import path_on_this_host
+from authsvc.admin.redirects import HOME, path_on_this_host, way_back
 from authsvc.edge import actor_for, services, session_lifetime
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
 from authsvc.permissions import Operation
@@ -41,7 +41,7 @@ def check() -> AnyResponse | None:
         raise Busy("the service is still starting; try again in a moment")
     if operation_of(request.method) is Operation.WRITE:
         _check_form()
-    elif TOKEN_KEY in request.environ:
+    elif request.method == "GET" and TOKEN_KEY in request.environ:
         return _enter_with_token(request.environ[TOKEN_KEY])
     g.caller = _signed_in()
     if getattr(current_app.view_functions.get(request.endpoint or ""), "public", False):
@@ -50,10 +50,10 @@ def check() -> AnyResponse | None:
 
 
 def begin_session(user: UserPolicy, token_digest: str | None = None) -> None:
-    """Sign a browser in: a new secret, and nothing left of what the cookie held before."""
+    """Sign a browser in: a new secret, and nothing left of the session that the browser had before."""
     browser = request.headers.get("User-Agent", "")
     secret = browser_sessions.begin(actor_for(user), session_lifetime(), browser, token_digest)
-    session.clear()
+    end_session(user)
     session[_SECRET] = secret
 
 
@@ -99,7 +99,7 @@ def _check_caller() -> AnyResponse | None:
 def _ask_to_sign_in() -> AnyResponse:
     if is_partial():
         return Response(status=401, headers={"HX-Redirect": url_for("sign_in.form")})
-    wanted = request.full_path.rstrip("?") if request.method == "GET" else "/admin"
+    wanted = _address() if request.method == "GET" else HOME
     return see(url_for("sign_in.form", redirect=wanted))
 
 
@@ -114,10 +114,14 @@ def _check_form() -> None:
 def _enter_with_token(token: str) -> AnyResponse:
     """Sign in by a token that stood in the address, and lead on to an address without it."""
     wanted = request.args.get("redirect")
-    leads_to = path_on_this_host(wanted) if wanted is not None else request.full_path.rstrip("?")
+    leads_to = path_on_this_host(wanted) if wanted is not None else _address()
     try:
         user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+        begin_session(user, digest)
     except Unauthenticated:
         return see(url_for("sign_in.form", failed="token"))
-    begin_session(user, digest)
     return see(leads_to)
+
+
+def _address() -> str:
+    return way_back(request.path, request.query_string.decode("ascii", "replace"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import current_app, request
 
 from authsvc import history
-from authsvc.admin.pages import TILES, ApiCall, NavigationEntry, Tile, may, pages, render, see, stands_for
+from authsvc.admin.pages import TILES, ApiCall, NavigationEntry, Tile, may, pages, render, see, stands_for, unattended
 from authsvc.admin.plots import Series, plot
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.edge import services
@@ -40,6 +40,7 @@ def show() -> AnyResponse:
 
 @blueprint.get("/history")
 @stands_for("GET", "/api/history")
+@unattended
 def plots() -> Response:
     """Draw logins and denials over the last hours."""
     buckets = history.last(_HOURS)

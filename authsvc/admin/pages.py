@@ -13,8 +13,9 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, red
 from werkzeug.exceptions import HTTPException
 
 from authsvc import __version__, problem
+from authsvc.admin.legible import legible
 from authsvc.edge import services
-from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,12 @@ def may(method: str, path: str) -> bool:
     return user is not None and bool(services().access.may_call(user, method, path))
 
 
+def must_read(path: str) -> None:
+    """Raise `Forbidden` unless the caller may read what stands at that path of the API, to which it may write."""
+    if not may("GET", path):
+        raise Forbidden(f"you lack http read on {path}")
+
+
 def add(app: Flask, blueprint: Blueprint, *entries: NavigationEntry) -> None:
     """Add pages to the app, and links to them to every page's head."""
     app.register_blueprint(blueprint)
@@ -134,6 +141,7 @@ def template_context() -> dict[str, Any]:
     return {
         "caller": g.get("caller"),
         "layout": "admin/dialog.html" if is_partial() else "admin/sheet.html",
+        "legible": legible,
         "may": may,
         "navigation": sorted(entry for entry in current_app.extensions[NAVIGATION] if may(*entry.call)),
         "now": datetime.now(UTC),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from authsvc.errors import invalid
+from authsvc.errors import InvalidInput, invalid
 
+HOME = "/admin"
 _MAX_LENGTH = 2000
 # What RFC 3986 lets stand in a path, a query and a fragment; no backslash, no control character, nothing beyond ASCII.
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-]*")
@@ -20,6 +21,14 @@ def path_on_this_host(path: str) -> str:
     if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _leads_away(path):
         raise invalid("redirect", "must be a path on this host, such as /admin/users")
     return path
+
+
+def way_back(path: str, query: str) -> str:
+    """Return an address that was asked for, to be led back to; the first page if nobody should be led there."""
+    try:
+        return path_on_this_host(quote(path) + (f"?{query}" if query else ""))
+    except InvalidInput:
+        return HOME
 
 
 def _leads_away(path: str) -> bool:

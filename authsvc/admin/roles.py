@@ -8,8 +8,8 @@ from flask import Response, flash, request, url_for
 
 from authsvc import roles
 from authsvc.admin.forms import as_of, permission_rows, rows_of, submitted
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, pages, render, see, stands_for
-from authsvc.admin.user_page import latest_events, must_read
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
+from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
 from authsvc.api.schemas import SearchQuery, permissions_from
 from authsvc.edge import actor
@@ -71,14 +71,14 @@ def list_() -> Response:
     return render("admin/roles.html", found=found, query=query, keep=asked, holders=holders)
 
 
-@blueprint.get("/roles/new")
+@blueprint.get("/new-role")
 @stands_for("POST", "/api/roles")
 def ask() -> Response:
     """Ask for a new role."""
     return _form("admin/role_new.html", Shown(), None)
 
 
-@blueprint.post("/roles/new")
+@blueprint.post("/new-role")
 @stands_for("POST", "/api/roles")
 def create() -> AnyResponse:
     """Make a role."""

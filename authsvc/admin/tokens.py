@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from flask import Response, flash, request, url_for
 
 from authsvc import browser_sessions, logins, users
-from authsvc.admin.forms import submitted
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, pages, render, see, stands_for
+from authsvc.admin.forms import submitted, whole_number
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.browser_sessions import SessionQuery
 from authsvc.api.tokens import TokenBody, TokenQuery
 from authsvc.edge import actor, caller, services, session_lifetime
@@ -43,16 +43,16 @@ def list_() -> Response:
 def create() -> AnyResponse:
     """Make a token and show it, this once."""
     form = request.form
-    hours = form.get("expireTimeInHours", "")
     try:
         body = submitted(
             TokenBody,
             username=form.get("username", ""),
             label=form.get("label", ""),
-            expireTimeInHours=float(hours) if hours.isdecimal() else hours,
+            expireTimeInHours=whole_number(form.get("expireTimeInHours", "")),
         )
         issued = users.issue_token(actor(), body.username or caller().username, body.label, body.expire_time_in_hours)
     except AuthsvcError as error:
+        must_read("/api/tokens")
         return _page(error)
     return render("admin/token_issued.html", 201, issued=issued)
 

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 from authsvc import audit, browser_sessions, certificates, logins, sightings
 from authsvc.admin.pages import may
 from authsvc.edge import services, session_lifetime
-from authsvc.errors import Forbidden
 
 if TYPE_CHECKING:
     from authsvc.permissions import Rule
     from authsvc.users import UserRecord
 
 _SHOWN = 10
-
-
-def must_read(path: str) -> None:
-    """Raise `Forbidden` unless the caller may read what stands at that path of the API, to which it may write."""
-    if not may("GET", path):
-        raise Forbidden(f"you lack http read on {path}")
 
 
 def beside(user: UserRecord) -> dict[str, Any]:
@@ -30,6 +23,7 @@ def beside(user: UserRecord) -> dict[str, Any]:
         "rules": rules,
         "hidden_roles": hidden_roles,
         "seen": sightings.of_user(name),
+        "has_broker": services().broker is not None,
         "certificates": may("GET", f"/api/users/{name}/certificates")
         and certificates.search(certificates.Wanted(name), 1, _SHOWN),
         "tokens": may("GET", "/api/tokens") and _tokens(name),

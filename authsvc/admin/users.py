@@ -9,10 +9,10 @@ from flask import Response, flash, request, url_for
 
 from authsvc import users
 from authsvc.admin.forms import as_of, permission_rows, rows_of, submitted
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, pages, render, see, stands_for
+from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
-from authsvc.admin.user_page import beside, must_read
+from authsvc.admin.user_page import beside
 from authsvc.api.users import UserBody, UserChangeBody, UserPath, UserQuery
 from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError, Conflict, invalid
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.admin.forms import Rows
+    from authsvc.sessions import Report
     from authsvc.users import UserRecord
 
 blueprint = pages("users_page", __name__)
@@ -71,14 +72,14 @@ def list_() -> Response:
     return render("admin/users.html", found=found, query=query, keep=asked, here=here)
 
 
-@blueprint.get("/users/new")
+@blueprint.get("/new-user")
 @stands_for("POST", "/api/users")
 def ask() -> Response:
     """Ask for a new user."""
     return _new(Shown(), None)
 
 
-@blueprint.post("/users/new")
+@blueprint.post("/new-user")
 @stands_for("POST", "/api/users")
 def create() -> AnyResponse:
     """Make a user; a password that is generated for it is shown, this once."""
@@ -155,6 +156,18 @@ def reset_password(username: str) -> AnyResponse:
     return _tell(record, password, f"{username} has {'a new' if password else 'no'} password.")
 
 
+@blueprint.post("/users/<username>/disconnect")
+@stands_for("POST", "/api/users/{username}/disconnect")
+def disconnect(username: str) -> AnyResponse:
+    """End a user's sessions on the broker, and say what came of it."""
+    try:
+        report = users.disconnect(actor(), username, services().broker, services().sightings)
+    except AuthsvcError as error:
+        return _page(username, error)
+    flash(*_outcome(username, report))
+    return _lead_to(username)
+
+
 @blueprint.post("/users/<username>/delete")
 @stands_for("DELETE", "/api/users/{username}")
 def delete(username: str) -> AnyResponse:
@@ -208,6 +221,17 @@ def _tell(record: UserRecord, password: str | None, words: str) -> AnyResponse:
         return render("admin/password_generated.html", username=record.username, password=password, words=words)
     flash(words)
     return _lead_to(record.username)
+
+
+def _outcome(username: str, report: Report) -> tuple[str, str]:
+    """Return the words and their kind; a client that may connect comes back by itself."""
+    if not report.ended and not report.failed:
+        return f"No client was seen as {username} lately, so there was none to disconnect.", "warn"
+    if report.failed:
+        words = f"{len(report.failed)} of {len(report.failed) + len(report.ended)} client ids of {username}"
+        return f"{words} could not be disconnected: the broker does not answer, or does not let us in.", "wrong"
+    ids = "1 client id" if len(report.ended) == 1 else f"{len(report.ended)} client ids"
+    return f"{username} was disconnected under {ids}; disable it to keep it from coming back.", "message"
 
 
 def _lead_to(username: str) -> AnyResponse:

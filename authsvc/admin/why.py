@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Response, flash, request
+from flask import Response, flash, request, url_for
 
 from authsvc import denials, users
 from authsvc.access import operation_for
 from authsvc.admin.forms import submitted
-from authsvc.admin.pages import by_field, is_partial, pages, render, see, stands_for
+from authsvc.admin.pages import by_field, may, pages, render, see, stands_for, unattended
 from authsvc.api.schemas import PermissionBody
 from authsvc.api.users import DecisionQuery, decide_for
 from authsvc.edge import actor
@@ -37,6 +37,7 @@ def decision(username: str) -> Response:
 
 @blueprint.get("/users/<username>/denials")
 @stands_for("GET", "/api/users/{username}/denials")
+@unattended
 def recent_denials(username: str) -> Response:
     """List what the user was denied lately, with what would cure each."""
     return render(
@@ -48,6 +49,11 @@ def recent_denials(username: str) -> Response:
 @stands_for("POST", "/api/users/{username}/permissions")
 def ask(username: str) -> Response:
     """Show the permission that would be added, and ask."""
+    users.get(username)
+    try:
+        submitted(PermissionBody, **_offered()).permission()
+    except InvalidInput as error:
+        return _question(username, error)
     return _question(username, None)
 
 
@@ -61,7 +67,8 @@ def allow(username: str) -> AnyResponse:
     except AuthsvcError as error:
         return _question(username, error)
     flash(f"{username} may {permission.operation} {permission.resource} from now on.")
-    return see(f"/admin/users/{username}")
+    seen = may("GET", f"/api/users/{username}")
+    return see(url_for("users_page.show", username=username) if seen else url_for("overview.show"))
 
 
 def _offered() -> dict[str, str]:
@@ -73,8 +80,12 @@ def _offered() -> dict[str, str]:
 
 
 def _question(username: str, error: AuthsvcError | None) -> Response:
-    status = status_of(error) if error else 200
-    layout = "admin/dialog.html" if is_partial() else "admin/sheet.html"
-    return render(
-        "admin/allow.html", status, layout=layout, username=username, offered=_offered(), errors=by_field(error)
-    )
+    status, offered = status_of(error) if error else 200, _offered()
+    cures = may("GET", f"/api/users/{username}/denials") and _cures(username, offered)
+    return render("admin/allow.html", status, username=username, offered=offered, cures=cures, errors=by_field(error))
+
+
+def _cures(username: str, offered: dict[str, str]) -> bool:
+    """Say whether that would cure a recent denial: anybody can make up an address and send it to an administrator."""
+    remedies = [record.remedy.permission for record in denials.of_user(username)]
+    return any(one and offered == {name: getattr(one, name) for name in offered} for one in remedies)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from authsvc import certificates, renewals, sessions, signing_requests, users
+from authsvc import certificates, renewals, signing_requests, users
 from authsvc.api.schemas import (
     Body,
     Moment,
@@ -22,7 +22,6 @@ from authsvc.api.schemas import (
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
 from authsvc.authorities import issuing_under
 from authsvc.edge import actor, public, services
-from authsvc.errors import Conflict
 from authsvc.signing_requests import MAX_CHARACTERS
 
 blueprint = noun("certificates", "Certificates that log clients in")
@@ -155,12 +154,7 @@ def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
 @blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
 def disconnect(path: UserPath) -> dict[str, Any]:
     """End the user's live sessions on the broker."""
-    users.get(path.username)
-    broker = services().broker
-    if broker is None:
-        raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
-    services().sightings.store()
-    report = sessions.end_for(actor(), broker, path.username)
+    report = users.disconnect(actor(), path.username, services().broker, services().sightings)
     return render(DisconnectView(ended=report.ended, failed=report.failed))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, render, see, stands_for
+from authsvc.admin.pages import by_field, must_read, render, see, stands_for
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
@@ -73,6 +73,7 @@ def _uploaded() -> str:
 
 
 def _page(error: AuthsvcError | None = None, form: str = "") -> Response:
+    must_read("/api/client-registry/preauthorizations")
     query = submitted(shapes.SearchQuery, **request.args.to_dict())
     return render(
         "registry/preauthorizations.html",

@@ -10,6 +10,7 @@ from flask import request
 
 from authsvc import roles
 from authsvc.admin.forms import permission_rows
+from authsvc.admin.legible import legible
 from authsvc.admin.pages import may
 
 _MAX_ROLES = 1000
@@ -22,12 +23,6 @@ PERIODS = {
     "720": "30 days",
     "8760": "A year",
 }
-
-
-def number(name: str) -> int | str | None:
-    """Return a number that was typed, None for nothing, and what is no number as it is, for the shape to refuse."""
-    typed = request.form.get(name, "").strip()
-    return int(typed) if typed.isdecimal() and typed.isascii() and len(typed) <= len("1000000000") else typed or None
 
 
 def text(name: str) -> str | None:
@@ -53,18 +48,6 @@ def roles_to_give() -> list[roles.RoleRecord]:
     return roles.search("", 1, _MAX_ROLES).items if may("GET", "/api/roles") else []
 
 
-def legible(said: str) -> str:
-    r"""Return what a stranger says with everything spelled out that does not show, or that turns other text round.
-
-    A username of `a\u202eb` is not to be taken for another one.
-    """
-    return "".join(letter if letter.isprintable() or letter == "\n" else _spelled(letter) for letter in said)
-
-
 def legible_json(said: Any) -> str:
     """Return JSON to be read by people."""
     return legible(json.dumps(said, indent=2, ensure_ascii=False))
-
-
-def _spelled(letter: str) -> str:
-    return letter.encode("ascii", "backslashreplace").decode() if not letter.isascii() else f"\\x{ord(letter):02x}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import submitted
+from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import by_field, render, see, stands_for
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError
@@ -43,7 +43,7 @@ def create() -> AnyResponse:
         body = submitted(
             advance_shapes.KeyBody,
             label=request.form.get("label", "").strip(),
-            uses=fields.number("uses"),
+            uses=whole_number(request.form.get("uses", "")),
             roles=fields.given()["roles"],
             expiresAt=fields.end_of_period("expiresAt"),
             approvalRequired="approvalRequired" in request.form,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, flash, url_for
+from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import submitted
-from authsvc.admin.pages import by_field, is_partial, render, see, stands_for, unattended
+from authsvc.admin.forms import submitted, whole_number
+from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
 from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
@@ -56,8 +56,8 @@ def unlock() -> AnyResponse:
     try:
         body = submitted(
             shapes.UnlockBody,
-            durationSeconds=fields.number("durationSeconds"),
-            maxRegistrations=fields.number("maxRegistrations"),
+            durationSeconds=whole_number(request.form.get("durationSeconds", "")),
+            maxRegistrations=whole_number(request.form.get("maxRegistrations", "")),
             usernamePattern=fields.text("usernamePattern"),
             roles=fields.given()["roles"],
         )
@@ -78,6 +78,7 @@ def lock() -> AnyResponse:
 
 
 def _page(error: AuthsvcError | None) -> Response:
+    must_read("/api/client-registry")
     return render(
         "registry/show.html",
         status_of(error) if error else 200,
@@ -86,7 +87,6 @@ def _page(error: AuthsvcError | None) -> Response:
         listed=listed(),
         roles=fields.roles_to_give(),
         captures=services().settings.registry_capture_while_locked,
-        legible=fields.legible,
         errors=by_field(error),
         **_lock(),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, is_partial, render, see, stands_for, unattended
+from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
 from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
@@ -33,7 +33,7 @@ def table() -> AnyResponse:
     if is_seen(shown.mark):
         return unchanged()
     captures = services().settings.registry_capture_while_locked
-    return render("registry/table.html", listed=shown, legible=fields.legible, captures=captures, state=window.state())
+    return render("registry/table.html", listed=shown, captures=captures, state=window.state())
 
 
 @blueprint.get("/<registration_id>")
@@ -82,6 +82,7 @@ def delete(registration_id: str) -> AnyResponse:
 @stands_for("POST", "/api/client-registry/unlock")
 def unlock(registration_id: str) -> AnyResponse:
     """Open the registry for as long as it takes to grant this one; what was typed stays."""
+    must_read(_call(registration_id))
     window.unlock(actor(), window.DEFAULT_SECONDS, window.Limits())
     if is_partial():
         return _show(registration_id)
@@ -90,13 +91,13 @@ def unlock(registration_id: str) -> AnyResponse:
 
 
 def _show(registration_id: str, error: AuthsvcError | None = None) -> Response:
+    must_read(_call(registration_id))
     record = records.get(registration_id)
     return render(
         "registry/registration.html",
         status_of(error) if error else 200,
         one=record,
         context=fields.legible_json(record.context) if record.context else "",
-        legible=fields.legible,
         locked=window.state().locked,
         unlock_minutes=window.DEFAULT_SECONDS // 60,
         roles=fields.roles_to_give(),
@@ -104,3 +105,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None) -> Response:
         where=where(),
         errors=by_field(error),
     )
+
+
+def _call(registration_id: str) -> str:
+    return f"/api/client-registry/registrations/{registration_id}"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's browser; once for all tests of a process."""
+    """Debian's browser; gone after the module, for its event loop would be in the way of others."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
         assert path, "chromium is missing: deploy/apt-packages.sh test"

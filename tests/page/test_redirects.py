@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.admin.redirects import path_on_this_host
+from authsvc.admin.redirects import path_on_this_host, way_back
 from authsvc.errors import InvalidInput
 
 PATHS = ["/", "/admin", "/admin/users?search=a%20b&page=2", "/api/docs#/users", "/admin/users?next=https://x.example/"]
@@ -57,3 +57,20 @@ def test_what_is_let_through_begins_with_one_slash_however_often_it_is_decoded(p
         return
     assert good.startswith("/")
     assert not good.startswith(("//", "/\\", "/%2f", "/%2F", "/%5c", "/%5C", "/%09"))
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "back"),
+    [
+        ("/admin/users", "", "/admin/users"),
+        ("/admin/users", "search=a%20b&page=2", "/admin/users?search=a%20b&page=2"),
+        ("/admin/users/müller", "", "/admin/users/m%C3%BCller"),
+        ("/admin/who?", "", "/admin/who%3F"),
+        ("/admin/\r\nSet-Cookie: a=b", "", "/admin"),
+        ("/admin/\\evil.example", "", "/admin"),
+        ("//evil.example", "", "/admin"),
+        ("/admin", "x=\\", "/admin"),
+    ],
+)
+def test_who_is_asked_to_sign_in_is_led_back_where_anybody_may_be_led(path: str, query: str, back: str) -> None:
+    assert way_back(path, query) == back

@@ -158,24 +158,24 @@ def test_what_is_wrong_is_said_beside_its_row(service: Service) -> None:
     clerk = person_with(service, "http readWrite /#")
     rows = {f"permission.{name}": [value, value] for name, value in permission("read a/b").items()}
     rows["permission.resource"] = ["a/b", "a/#/b"]
-    answer = clerk.post("/admin/roles/new", drawn_at="/admin", name="a role", description="kept <words>", **rows)
+    answer = clerk.post("/admin/new-role", drawn_at="/admin", name="a role", description="kept <words>", **rows)
     assert answer.status_code == 400
     assert "must be 1 to 64" in answer.text
     assert 'value="a role"' in answer.text
     assert 'value="kept &lt;words&gt;"' in answer.text
-    answer = clerk.post("/admin/roles/new", drawn_at="/admin", name="half-made", description="", **rows)
+    answer = clerk.post("/admin/new-role", drawn_at="/admin", name="half-made", description="", **rows)
     first, second = answer.text.split('class="permission-row"')[1:]
     assert "must be the last level" in second
     assert "must be the last level" not in first
     assert service.call("GET", "/api/roles/half-made").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["", "/new", "/{name}", "/{name}/edit"])
+@pytest.mark.parametrize("path", ["roles", "new-role", "roles/{name}", "roles/{name}/edit"])
 def test_every_page_about_roles_can_be_used_by_anybody_and_fits_a_phone(
     service: Service, admin: Visitor, path: str
 ) -> None:
     name, page = new_role(service, "read a/#", "deny write b", description="w" * 300), admin.page
-    assert admin.open("/admin/roles" + path.format(name=name)) == 200
+    assert admin.open("/admin/" + path.format(name=name)) == 200
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -186,8 +186,8 @@ def test_every_page_about_roles_can_be_used_by_anybody_and_fits_a_phone(
 
 VIEWS = [
     ("GET", "/admin/roles"),
-    ("GET", "/admin/roles/new"),
-    ("POST", "/admin/roles/new"),
+    ("GET", "/admin/new-role"),
+    ("POST", "/admin/new-role"),
     ("GET", "/admin/roles/{name}"),
     ("GET", "/admin/roles/{name}/edit"),
     ("POST", "/admin/roles/{name}/edit"),
@@ -244,7 +244,7 @@ def test_nobody_gives_a_role_more_than_they_have_and_is_told_so(service: Service
     clerk = person_with(service, "http readWrite /api/roles/#", "http read /api/me")
     before = stored(service, name)
     wanted = form_with("http readWrite /api/users/#", description="kept words", updated=updated(clerk, name))
-    for path in (f"/admin/roles/{name}/edit", "/admin/roles/new"):
+    for path in (f"/admin/roles/{name}/edit", "/admin/new-role"):
         answer = clerk.post(path, drawn_at="/admin", name="made-by-clerk", **wanted)
         assert answer.status_code == 403
         assert "and so may not give or touch it" in answer.text

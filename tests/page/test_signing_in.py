@@ -14,6 +14,8 @@ from tests.page.visitor import FormFiller, Visitor
 from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import BrowserContext, Page
 
 _numbers = count()
@@ -235,3 +237,14 @@ def test_whoever_may_not_even_read_itself_is_told_so(service: Service, page: Pag
     browser = FormFiller(service.url)
     browser.sign_in(new_user(service), "secret")
     assert browser.get("/admin").status_code == 403
+
+
+def test_behind_a_trusted_proxy_each_browser_is_known_by_its_own_address(tmp_path: Path) -> None:
+    with Service(tmp_path, {"AUTHSVC_TRUSTED_PROXIES": "127.0.0.1"}) as service:
+        stranger, administrator = FormFiller(service.url), FormFiller(service.url)
+        stranger.session.headers["X-Forwarded-For"] = "203.0.113.66"
+        administrator.session.headers["X-Forwarded-For"] = "203.0.113.5"
+        assert [stranger.sign_in("admin", "guess").status_code for _ in range(11)][-1] == 429
+        assert administrator.sign_in("admin", ADMIN_PASSWORD).status_code == 303
+        (session,) = service.call("GET", "/api/sessions").json()["items"]
+        assert session["address"] == "203.0.113.5"

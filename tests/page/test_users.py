@@ -128,7 +128,7 @@ def test_a_topic_filter_is_checked_while_it_is_typed(service: Service, admin: Vi
 def test_what_is_wrong_is_said_beside_its_field_and_what_was_typed_is_kept(service: Service, admin: Visitor) -> None:
     role, page = new_role(service), admin.page
     taken = new_user(service)
-    admin.open("/admin/users/new")
+    admin.open("/admin/new-user")
     page.get_by_label("Username").fill("a b")
     page.get_by_label("Type one").check()
     page.get_by_label("New password").fill("a secret of mine")
@@ -326,7 +326,9 @@ def see_client(service: Service, username: str, client_id: str) -> None:
     database.close()
 
 
-@pytest.mark.parametrize("path", ["", "/new", "/{username}", "/{username}/edit", "/{username}/password"])
+@pytest.mark.parametrize(
+    "path", ["users", "new-user", "users/{username}", "users/{username}/edit", "users/{username}/password"]
+)
 def test_every_page_about_users_can_be_used_by_anybody_and_fits_a_phone(
     service: Service, admin: Visitor, path: str
 ) -> None:
@@ -335,7 +337,7 @@ def test_every_page_about_users_can_be_used_by_anybody_and_fits_a_phone(
     service.create_user(username, "secret", f"read {'a' * 300}/#", roles=[role], grantTypes=["password", "token"])
     service.call("POST", "/api/tokens", json={"username": username, "label": "l" * 200})
     see_client(service, username, "c" * 200)
-    assert admin.open("/admin/users" + path.format(username=username)) == 200
+    assert admin.open("/admin/" + path.format(username=username)) == 200
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -346,8 +348,8 @@ def test_every_page_about_users_can_be_used_by_anybody_and_fits_a_phone(
 
 VIEWS = [
     ("GET", "/admin/users"),
-    ("GET", "/admin/users/new"),
-    ("POST", "/admin/users/new"),
+    ("GET", "/admin/new-user"),
+    ("POST", "/admin/new-user"),
     ("GET", "/admin/users/{username}"),
     ("GET", "/admin/users/{username}/edit"),
     ("POST", "/admin/users/{username}/edit"),
@@ -441,7 +443,7 @@ def test_nobody_hands_out_more_than_they_have_and_is_told_so(service: Service) -
     assert stored(service, username) == before
 
     fields = {"username": "made-by-clerk", "passwordIs": "typed", "password": "secret", "roles": "admin"}
-    assert clerk.post("/admin/users/new", drawn_at="/admin", **fields).status_code == 403
+    assert clerk.post("/admin/new-user", drawn_at="/admin", **fields).status_code == 403
     assert service.call("GET", "/api/users/made-by-clerk").status_code == 404
 
 

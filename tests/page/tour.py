@@ -52,7 +52,7 @@ def furnish(service: Service) -> list[Stop]:
         Stop("users", "/admin/users"),
         Stop("user", "/admin/users/press-7"),
         Stop("user-edit", "/admin/users/press-7/edit"),
-        Stop("user-new", "/admin/users/new"),
+        Stop("user-new", "/admin/new-user"),
         Stop("allow-this", "/admin/users/press-7", dialog="Allow this"),
         Stop("roles", "/admin/roles"),
         Stop("role", "/admin/roles/machine"),

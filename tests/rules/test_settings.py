@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_every_setting_can_be_set() -> None:
         "HASH_WORKERS": "3",
         "CREDENTIAL_CACHE_ENTRIES": "10",
         "POLICY_POLL_MS": "100",
+        "TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8",
         "SESSION_IDLE_MINUTES": "5",
         "SESSION_HOURS": "8",
         "WRONG_PASSWORDS_PER_MINUTE": "3",
@@ -90,6 +92,7 @@ def test_every_setting_can_be_set() -> None:
         hash_workers=3,
         credential_cache_entries=10,
         policy_poll_ms=100,
+        trusted_proxies=(ip_network("127.0.0.1"), ip_network("10.0.0.0/8")),
         session_idle_minutes=5,
         session_hours=8,
         wrong_passwords_per_minute=3,
