@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
     from authsvc.permissions import Permission
-    from authsvc.sightings import Sightings
     from authsvc.signing_requests import ClientKey
     from authsvc.takeover import Broker
 
@@ -143,12 +142,11 @@ def delete(actor: Actor, username: str) -> None:
         announce(Kind.USER, username)
 
 
-def disconnect(actor: Actor, username: str, broker: Broker | None, seen: Sightings) -> sessions.Report:
+def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.Report:
     """End a user's live sessions on the broker; `Conflict` when no broker is known."""
     get(username)
     if broker is None:
         raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
-    seen.store()
     return sessions.end_for(actor, broker, username)
 
 

@@ -161,7 +161,7 @@ def reset_password(username: str) -> AnyResponse:
 def disconnect(username: str) -> AnyResponse:
     """End a user's sessions on the broker, and say what came of it."""
     try:
-        report = users.disconnect(actor(), username, services().broker, services().sightings)
+        report = users.disconnect(actor(), username, services().broker)
     except AuthsvcError as error:
         return _page(username, error)
     flash(*_outcome(username, report))

@@ -154,7 +154,7 @@ def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
 @blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
 def disconnect(path: UserPath) -> dict[str, Any]:
     """End the user's live sessions on the broker."""
-    report = users.disconnect(actor(), path.username, services().broker, services().sightings)
+    report = users.disconnect(actor(), path.username, services().broker)
     return render(DisconnectView(ended=report.ended, failed=report.failed))
 
 

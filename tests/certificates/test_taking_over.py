@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -117,10 +118,13 @@ def test_an_administrator_may_end_them_by_hand(scene: Scene, gate: Gate) -> None
 
 
 @ON_SQLITE
-def test_by_hand_whoever_was_seen_a_moment_ago_is_ended_too(scene: Scene, gate: Gate) -> None:
+def test_by_hand_whoever_some_worker_saw_a_moment_ago_is_ended_too(scene: Scene, gate: Gate) -> None:
     with_broker = scene.under(broker_url=gate.url)
     with_broker.services.sightings.note("bob", "press-7")
+    written_down = Timer(0.3, with_broker.services.sightings.store)
+    written_down.start()
     assert with_broker.admin.post("/api/users/bob/disconnect").get_json()["ended"] == ["press-7"]
+    written_down.join()
     with_broker.close()
 
 

@@ -133,7 +133,7 @@ def test_an_unknown_address_is_a_problem_like_any_other(alice: Caller, nobody: C
         ("DELETE", "/api/users"),
         ("POST", "/api/users/bob"),
         ("PUT", "/api/me"),
-        ("POST", "/api/tokens"),
+        ("PUT", "/api/tokens"),
     ],
 )
 def test_a_method_that_does_not_fit_is_told_which_do(alice: Caller, method: str, path: str) -> None:
