@@ -34,6 +34,7 @@ def test_every_page_can_be_read_and_reached_by_everybody(
         base_url=service.url,
         viewport={"width": width, "height": 800},
         color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
     )
     visitor = Visitor(context.new_page())
     visitor.sign_in("admin", ADMIN_PASSWORD)

@@ -65,6 +65,7 @@ def test_whoever_thinks_better_of_it_changes_nothing(service: Service, admin: Vi
     page.get_by_role("dialog").get_by_text("Leave it denied").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("row", name="alarms/#").get_by_text("Allow this").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert permissions_of(service, username) == []

@@ -41,11 +41,15 @@ class Visitor:
     def visit(self, stop: Stop) -> None:
         """Go to a stop of the tour and wait until it shows everything."""
         assert self.open(stop.path) == 200, stop
-        self.page.wait_for_load_state("networkidle")
+        self._wait_for_every_part()
         if stop.dialog:
             self.page.locator("main").get_by_text(stop.dialog, exact=True).first.click()
             expect(self.page.locator("dialog[open]")).to_be_visible()
-            self.page.wait_for_load_state("networkidle")
+            self._wait_for_every_part()
+
+    def _wait_for_every_part(self) -> None:
+        """Wait until nothing that htmx asked for is still on its way."""
+        self.page.wait_for_function("() => window.htmx && !document.querySelector('.htmx-request, .htmx-settling')")
 
     def _hear(self, kind: str, text: str) -> None:
         if kind == "error" and "the server responded with a status of" not in text:
