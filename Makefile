@@ -21,7 +21,7 @@ run: .venv/.runtime ## serve on http://127.0.0.1:8080, with SQLite in ./data
 	@exec $(BIN)/authsvc serve
 
 test: test-packages .venv/.installed ## run all tests, or some: make test ARGS="tests/rules -k wildcard"
-	$(BIN)/pytest -n $(TESTERS) --maxprocesses 8 $(ARGS)
+	$(BIN)/pytest -n $(TESTERS) --maxprocesses 8 --dist loadgroup $(ARGS)
 
 check: .venv/.installed ## lint, formatting, types
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,10 @@ def run(settings: Settings) -> None:
     directory = settings.data_dir / "metrics"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(mode=0o700)
-    # prometheus_client reads this when it is imported, which the workers do.
+    # prometheus_client reads this when it is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    # Here, so that no worker has to: one that takes another's place is there in a moment.
+    importlib.import_module("authsvc.app")
     logs.configure(settings.log_level)
     _Gunicorn(settings).run()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.page.visitor import Visitor
+from tests.page.visitor import FormFiller, Visitor
 from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
         assert path, "chromium is missing: deploy/apt-packages.sh test"
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-extensions"]
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 
@@ -49,8 +50,12 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def admin(context: BrowserContext) -> Visitor:
+def admin(context: BrowserContext, service: Service) -> Visitor:
     """The administrator, signed in; scripts that fail and policies that are broken fail the test."""
+    # Past the form, which has tests of its own and takes a browser longer than everything else.
+    form = FormFiller(service.url)
+    form.sign_in("admin", ADMIN_PASSWORD)
+    context.add_cookies([{"name": "authsvc", "value": form.cookie(), "url": service.url}])
     visitor = Visitor(context.new_page())
-    visitor.sign_in("admin", ADMIN_PASSWORD)
+    visitor.open("/admin")
     return visitor
