@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Response, flash, request, url_for
+from flask import Response, flash, g, request, url_for
 
 from authsvc import denials, users
 from authsvc.access import operation_for
@@ -40,6 +40,7 @@ def decision(username: str) -> Response:
 @unattended
 def recent_denials(username: str) -> Response:
     """List what the user was denied lately, with what would cure each."""
+    g.quiet = True  # an open page asks every few seconds
     return render(
         "admin/denials.html", username=username, denials=denials.of_user(username), operation_for=operation_for
     )

@@ -16,7 +16,7 @@ from tests.service import ADMIN_PASSWORD, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 _numbers = count()
 
@@ -48,6 +48,25 @@ def test_an_administrator_signs_in_and_out(page: Page) -> None:
     visitor.open("/admin/certificates")
     expect(page.get_by_label("Password")).to_be_visible()
     assert not visitor.complaints
+
+
+def test_without_tls_from_elsewhere_the_form_says_why_nobody_can_stay(service: Service, browser: Browser) -> None:
+    remote = browser.new_context(base_url=service.url.replace("127.0.0.1", "plant.example"))
+    remote.route("**/*", lambda route: route.fulfill(response=route.fetch(url=_here(service, route.request.url))))
+    page = remote.new_page()
+    page.goto("/admin/sign-in")
+    expect(page.get_by_text("not opened over TLS")).to_be_visible()
+    remote.close()
+
+
+def test_on_the_machine_itself_the_form_says_nothing_of_tls(page: Page) -> None:
+    page.goto("/admin/sign-in")
+    expect(page.get_by_label("Password")).to_be_visible()
+    expect(page.get_by_text("not opened over TLS")).to_be_hidden()
+
+
+def _here(service: Service, url: str) -> str:
+    return url.replace(url.split("/admin", maxsplit=1)[0], service.url)
 
 
 def test_a_wrong_password_is_said_in_words_and_the_name_is_kept(page: Page) -> None:

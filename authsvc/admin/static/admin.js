@@ -99,6 +99,9 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) for (const region of document.querySelectorAll("[data-live]")) htmx.trigger(region, "look");
 });
 
+// The cookie of a session is for TLS, and for this machine (`admin/cookies.py`).
+for (const notice of document.querySelectorAll("[data-insecure]")) notice.hidden = window.isSecureContext;
+
 localise(document);
 openDialogs(document);
 countDown();
