@@ -2,8 +2,6 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Half of the tests' time is spent waiting, for brokers and browsers, so there are more of them at once than processors.
-TESTERS = $(shell echo $$(($$(nproc) * 3 / 2)))
 BIN = .venv/bin
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -21,7 +19,7 @@ run: .venv/.runtime ## serve on http://127.0.0.1:8080, with SQLite in ./data
 	@exec $(BIN)/authsvc serve
 
 test: test-packages .venv/.installed ## run all tests, or some: make test ARGS="tests/rules -k wildcard"
-	$(BIN)/pytest -n $(TESTERS) --maxprocesses 8 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: .venv/.installed ## lint, formatting, types
 	$(BIN)/ruff check

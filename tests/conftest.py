@@ -34,17 +34,6 @@ _connected: list[Database | None] = []
 database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
 
 
-# Where the tests of a module share a running service, a broker or a browser.
-_SHARING = ("page", "brokers")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep those tests of a module in one process, so that what they share is started once."""
-    for item in items:
-        if item.path.parent.name in _SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL of this test process alone; under root it runs as a user of its own, who must get in."""
