@@ -56,6 +56,8 @@ def test_without_tls_from_elsewhere_the_form_says_why_nobody_can_stay(service: S
     page = remote.new_page()
     page.goto("/admin/sign-in")
     expect(page.get_by_text("not opened over TLS")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    remote.unroute_all(behavior="wait")
     remote.close()
 
 
