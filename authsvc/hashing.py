@@ -70,12 +70,19 @@ class HashingPool:
 
     def _timed(self, work: Callable[[], T]) -> T:
         started = monotonic()
-        outcome = work()
+        try:
+            outcome = work()
+        finally:
+            self._free_place()  # before anybody hears of the outcome, who may ask for the place at once
         taken = monotonic() - started
         self.shortest = min(self.shortest or taken, taken)
         return outcome
 
-    def _done(self, _future: Future[T]) -> None:
+    def _done(self, future: Future[T]) -> None:
+        if future.cancelled():
+            self._free_place()
+
+    def _free_place(self) -> None:
         with self._lock:
             self._unfinished -= 1
 

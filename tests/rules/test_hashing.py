@@ -161,3 +161,9 @@ def test_who_has_waited_too_long_pays_it_back_first(clock: Clock) -> None:
     assert allowance.left() == 0
     clock.now += 1.5
     assert allowance.left() == pytest.approx(0.1)
+
+
+def test_whoever_hears_of_an_outcome_finds_its_place_free() -> None:
+    pool = HashingPool(1, 1)
+    for number in range(300):
+        assert pool.run(lambda number=number: number) == number  # type: ignore[misc]

@@ -183,7 +183,7 @@ def test_a_device_that_repeats_its_wrong_password_costs_one_hash() -> None:
 
 def test_remembered_answers_need_no_hash_and_so_no_pool(slow_hashing: SlowHashing) -> None:
     slow_hashing.may_end.set()
-    checks = verifier(brokers=HashingPool(1, 1), api=HashingPool(1, 2, SHORT))
+    checks = verifier(brokers=HashingPool(1, 1), api=HashingPool(1, 1, SHORT))
     checks.verify("bob", BOBS_PASSWORD, BOBS_HASH)
     checks.verify("bertha", "wrong", BOBS_HASH)
     slow_hashing.may_end.clear()
