@@ -163,7 +163,27 @@ def test_who_has_waited_too_long_pays_it_back_first(clock: Clock) -> None:
     assert allowance.left() == pytest.approx(0.1)
 
 
-def test_whoever_hears_of_an_outcome_finds_its_place_free() -> None:
-    pool = HashingPool(1, 1)
-    for number in range(300):
-        assert pool.run(lambda number=number: number) == number  # type: ignore[misc]
+def test_whoever_hears_of_an_outcome_finds_its_place_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, may_end = HashingPool(1, 1), threading.Event()
+    begun = pool.submit(may_end.wait)
+    heard_before: list[bool] = []
+    free_place = pool._free_place
+
+    def watch() -> None:
+        heard_before.append(begun.done())
+        free_place()
+
+    monkeypatch.setattr(pool, "_free_place", watch)
+    may_end.set()
+    assert begun.result(SOON)
+    assert heard_before == [False]
+    assert pool.run(lambda: "next") == "next"
+
+
+def test_a_hash_that_was_called_off_before_it_began_leaves_its_place() -> None:
+    pool, may_end = HashingPool(1, 2), threading.Event()
+    running, waiting = pool.submit(may_end.wait), pool.submit(may_end.wait)
+    assert waiting.cancel()
+    may_end.set()
+    running.result(SOON)
+    assert (pool.running, pool.waiting) == (0, 0)
