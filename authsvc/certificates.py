@@ -127,23 +127,28 @@ def revoke_all(actor: Actor, username: str, reason: Revocation) -> None:
             revoke(actor, row.serial, reason)
 
 
-def renew(proven: Proven, issuing: Issuing, overlap: timedelta) -> Issued:
+def renew(proven: Proven, issuing: Issuing, overlap: timedelta, address: str | None, request_id: str | None) -> Issued:
     """Sign a new certificate for the proven holder of a current one, which ends after the overlap.
 
-    `Forbidden` before two thirds of its life, when it has ended, or while its user may not use it. Asked again for a
-    key that this already certified, it gives the same certificate: a lost answer, or a replay that gains nothing.
+    The user is that of the stored certificate, never a name that the sender wrote. `Forbidden` if the certificate that
+    was sent does not equal the stored one, before two thirds of its life, when it has ended, or while its user may not
+    use it. A repeated request for the same next key returns the certificate that was made for it.
     """
     now = datetime.now(UTC)
-    actor = Actor(proven.username, Via.CERTIFICATE)
     with policy_change():
-        again = _certified_for(proven)
-        if again:
+        current = _stored(proven)
+        actor = Actor(current.username, Via.CERTIFICATE, None, address, request_id)
+        again: Certificate | None = Certificate.get_or_none(
+            Certificate.fingerprint == proven.request.fingerprint, Certificate.username == current.username
+        )
+        if again and _is_valid(again, now):
             return _issued(again)
-        current = _current(proven, now)
+        if not _is_valid(current, now) or current.user is None or not current.user.enabled:
+            raise _not_valid()
         due = current.not_before + (current.not_after - current.not_before) * 2 / 3
         if now < due:
             raise Forbidden(f"the certificate can be renewed from {due:%Y-%m-%dT%H:%M:%SZ} on", "renewal-too-early")
-        issued = issue(actor, proven.username, proven.request.public_key, issuing)
+        issued = issue(actor, current.user.username, proven.request.public_key, issuing)
         if current.revoked_at is None and current.not_after > now + overlap:
             revoke(actor, current.serial, Revocation.SUPERSEDED, now + overlap)
         return issued
@@ -198,25 +203,19 @@ def _conditions(wanted: Wanted) -> list[Any]:
     return conditions
 
 
-def _certified_for(proven: Proven) -> Certificate | None:
-    """Return the certificate that the holder of a key of ours was given for its next key, if it was."""
-    holder = (Certificate.serial == proven.serial) & (Certificate.fingerprint == proven.fingerprint)
-    if not Certificate.select().where(holder).exists():
-        return None
-    row: Certificate | None = Certificate.get_or_none(
-        Certificate.fingerprint == proven.request.fingerprint, Certificate.username == proven.username
-    )
-    return row if row and _is_valid(row, datetime.now(UTC)) else None
+def _stored(proven: Proven) -> Certificate:
+    """Return the row of the certificate that was sent; `Forbidden` unless the two are equal, byte for byte.
 
-
-def _current(proven: Proven, now: datetime) -> Certificate:
-    """Return the certificate whose key was proven: by serial and key, since anybody can make one of any serial."""
-    row: Certificate | None = Certificate.get_or_none(
-        Certificate.serial == proven.serial, Certificate.fingerprint == proven.fingerprint
-    )
-    if row is None or not _is_valid(row, now) or row.user is None or not row.user.enabled:
-        raise Forbidden("the certificate is not valid any more, or not one of ours", "certificate-not-valid")
+    Anybody can make a certificate with any serial, key and name, so none of these alone identifies one of ours.
+    """
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == proven.serial)
+    if row is None or not proven.is_for(row.certificate):
+        raise _not_valid()
     return row
+
+
+def _not_valid() -> Forbidden:
+    return Forbidden("the certificate is not valid any more, or not one of ours", "certificate-not-valid")
 
 
 def _is_valid(row: Certificate, now: datetime) -> bool:

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc import pki, signing_requests
 from authsvc.errors import Unauthenticated, invalid
@@ -39,12 +40,23 @@ class Renewal:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A renewal whose sender holds the key with this fingerprint, in a certificate with this serial."""
+    """A renewal signed with the key of the certificate that was sent, and a checked request for the next key.
 
-    serial: str
-    fingerprint: str
-    username: str
+    The certificate may be anybody's, even self-signed: nothing it says counts until it is found to equal a stored one.
+    """
+
+    certificate: x509.Certificate
     request: SigningRequest
+
+    @property
+    def serial(self) -> str:
+        """The serial number of the certificate that was sent, as serials are stored."""
+        return f"{self.certificate.serial_number:x}"
+
+    def is_for(self, stored: str) -> bool:
+        """Return whether the certificate that was sent equals the stored one (PEM), byte for byte."""
+        ours = x509.load_pem_x509_certificate(stored.encode())
+        return self.certificate.public_bytes(Encoding.DER) == ours.public_bytes(Encoding.DER)
 
 
 def message(serial: str, fingerprint: str, time: str) -> bytes:
@@ -55,20 +67,21 @@ def message(serial: str, fingerprint: str, time: str) -> bytes:
 def prove(renewal: Renewal, now: datetime) -> Proven:
     """Check a renewal's proof; `Unauthenticated` when it does not hold, `InvalidInput` for what cannot be read.
 
-    Whether the certificate is one of ours, valid and due is for the caller to look up by its serial and content.
+    The caller has to compare the certificate with the stored one (`Proven.is_for`), and to check that it is valid and
+    due.
     """
     try:
         certificate = x509.load_pem_x509_certificate(renewal.certificate.encode())
         username = pki.common_name_of(certificate)
-        key = signing_requests.fingerprint_of(certificate.public_key())  # type: ignore[arg-type]  # any key has one
+        certificate.public_key()
     except (ValueError, TypeError, AttributeError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise invalid("certificate", "must be the current certificate as PEM") from None
     request = signing_requests.read(renewal.csr, username)
     if abs(_moment(renewal.time) - now) > _CLOCKS_APART:
         raise Unauthenticated("the time is more than five minutes off; is the clock right?", "stale-proof")
-    serial = f"{certificate.serial_number:x}"
-    _verify(certificate, renewal.signature, message(serial, request.fingerprint, renewal.time))
-    return Proven(serial, key, username, request)
+    proven = Proven(certificate, request)
+    _verify(certificate, renewal.signature, message(proven.serial, request.fingerprint, renewal.time))
+    return proven
 
 
 def _moment(text: str) -> datetime:

@@ -67,6 +67,8 @@ def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float
     said = ""
     for status, answer, retry_after in _answers(enrolment, body):
         if status == 201:  # noqa: PLR2004
+            if enrolment.with_certificate:
+                _must_certify(answer, enrolment.username, _key(enrolment.directory))
             _keep(enrolment, answer)
             return answer
         message = _message(status, answer)
@@ -91,7 +93,8 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
         return True
     if now < parsed.not_valid_before_utc + (parsed.not_valid_after_utc - parsed.not_valid_before_utc) * 2 / 3:
         return False
-    body = _renewal(certificate, _key(directory), _key(directory, NEXT_KEY), now)
+    following = _key(directory, NEXT_KEY)
+    body = _renewal(certificate, _key(directory), following, now)
     url = enrolment.server.rstrip("/") + "/api/certificates/renew"
     verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     try:
@@ -101,8 +104,20 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
     answer = _json(reply)
     if reply.status_code != 201:  # noqa: PLR2004
         raise Refused(f"{answer.get('detail', 'refused')} ({reply.status_code})")
+    _must_certify(answer, common_name_of(parsed), following)
     _keep(enrolment, answer)
     return _finish_renewal(directory, x509.load_pem_x509_certificate(answer["certificate"].encode()))
+
+
+def _must_certify(answer: dict[str, Any], username: str, key: ec.EllipticCurvePrivateKey) -> None:
+    """Raise `Refused` unless the answer holds a certificate for this user and key: any other would lock us out."""
+    try:
+        certificate = x509.load_pem_x509_certificate(str(answer.get("certificate")).encode())
+        fits = common_name_of(certificate) == username and certificate.public_key() == key.public_key()
+    except (ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise Refused("the server answered with a certificate that is not for this device; nothing was replaced")
 
 
 def _current(path: Path) -> tuple[str, x509.Certificate]:

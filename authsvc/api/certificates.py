@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from flask import g, request
 from pydantic import BaseModel, Field
 
 from authsvc import certificates, renewals, signing_requests, users
@@ -123,10 +124,10 @@ def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
 @blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
 def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
-    request = signing_requests.read(body.csr, path.username)
+    wanted = signing_requests.read(body.csr, path.username)
     issuing = issuing_under(services().settings)
     issuing = issuing._replace(days=body.days or issuing.days)
-    return _issued(users.issue_certificate(actor(), path.username, request.public_key, issuing)), 201
+    return _issued(users.issue_certificate(actor(), path.username, wanted.public_key, issuing)), 201
 
 
 @blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])
@@ -136,7 +137,8 @@ def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
     proven = renewals.prove(renewals.Renewal(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
     overlap = timedelta(hours=settings.renewal_overlap_hours)
-    return _issued(certificates.renew(proven, issuing_under(settings), overlap)), 201
+    made = certificates.renew(proven, issuing_under(settings), overlap, request.remote_addr, g.get("request_id"))
+    return _issued(made), 201
 
 
 @blueprint.get("/certificates/<serial>", responses={200: CertificateView})

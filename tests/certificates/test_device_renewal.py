@@ -3,6 +3,7 @@ between."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from registry.client_cli import command
 from tests.broker import free_port
 from tests.certificates.proofs import in_
 from tests.certificates.scene import ON_SQLITE, Scene
-from tests.certificates.tools import key_pem, openssl, pem, written
+from tests.certificates.tools import certificate_for, key_pem, openssl, pem, written
 from tests.people import OPERATOR
 from tests.registry.signing import new_key, spki
 
@@ -129,6 +130,25 @@ def test_a_server_that_is_away_leaves_all_as_it_was(device: client.Enrolment) ->
         assert certificate_in(device) == before
         assert runs(device) is True
         assert_whole(device)
+
+
+def test_a_certificate_for_another_name_or_key_replaces_nothing(
+    device: client.Enrolment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = certificate_in(device)
+    following = client._key(device.directory, client.NEXT_KEY)
+    post = requests.post
+    for wrong in (certificate_for("carol", following), certificate_for("bob", new_key())):
+
+        def answered(*given: Any, wrong: x509.Certificate = wrong, **options: Any) -> requests.Response:
+            answer = post(*given, **options)
+            answer._content = json.dumps({"certificate": pem(wrong)}).encode()
+            return answer
+
+        monkeypatch.setattr(requests, "post", answered)
+        with in_(DUE, tick=True), pytest.raises(client.Refused, match="not for this device"):
+            runs(device)
+        assert certificate_in(device) == before
 
 
 @pytest.mark.parametrize("content", [None, "", "junk"], ids=["none", "empty", "junk"])

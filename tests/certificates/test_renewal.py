@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 
 from authsvc import users
 from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews, signed_by, to_sign
@@ -20,6 +21,8 @@ from tests.storage.scene import events
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 
 KINDS = ["P-256", "P-384", "Ed25519", "RSA 2048"]
@@ -124,6 +127,44 @@ def test_what_is_written_round_a_known_key_changes_nothing(scene: Scene) -> None
     with in_(DUE):
         problem_of(renews(scene, renewal(certificate_for("carol", key), key)), 403, "certificate-not-valid")
     assert count_of(scene, "carol") == 0
+
+
+def _rewritten(current: x509.Certificate, name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """Return a certificate with the serial and key of the current one and another name, signed by the key itself."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(current.issuer)
+        .serial_number(current.serial_number)
+        .public_key(key.public_key())
+        .not_valid_before(current.not_valid_before_utc)
+        .not_valid_after(current.not_valid_after_utc)
+        .sign(key, hashes.SHA256())
+    )
+
+
+@pytest.mark.parametrize("name", ["plant-head", "bob"])
+def test_own_serial_and_key_in_a_self_signed_certificate_renew_nobodys_certificate(scene: Scene, name: str) -> None:
+    scene.moves_in("plant-head")
+    key = new_key()
+    current = scene.certifies("bob", key)
+    before = len(events())
+    with in_(DUE):
+        answer = renews(scene, renewal(_rewritten(current, name, key), key))
+        problem_of(answer, 403, "certificate-not-valid")
+    assert (count_of(scene, "plant-head"), count_of(scene, "bob")) == (0, 1)
+    assert len(events()) == before
+
+
+@ON_SQLITE
+def test_a_rewritten_certificate_does_not_fetch_what_was_issued_to_another_user(scene: Scene) -> None:
+    scene.moves_in("plant-head")
+    key, heads_key = new_key(), new_key()
+    current = scene.certifies("bob", key)
+    scene.certifies("plant-head", heads_key)
+    with in_(DUE):
+        answer = renews(scene, renewal(_rewritten(current, "plant-head", key), key, heads_key))
+        problem_of(answer, 403, "certificate-not-valid")
 
 
 @ON_SQLITE
