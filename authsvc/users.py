@@ -152,16 +152,16 @@ def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.R
 
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
     """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
-    with session():
+    with policy_change():
         actor.must_hold(_rights(_row(username)))
-    return certificates.issue(actor, username, key, issuing)
+        return certificates.issue(actor, username, key, issuing)
 
 
 def issue_token(actor: Actor, username: str, label: str, hours: float) -> logins.IssuedToken:
     """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
-    with session():
+    with policy_change():
         actor.must_hold(_rights(_row(username)))
-    return logins.issue_token(actor, username, label, hours)
+        return logins.issue_token(actor, username, label, hours)
 
 
 def exists(username: str) -> bool:

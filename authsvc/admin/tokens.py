@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from flask import Response, flash, request, url_for
 
-from authsvc import browser_sessions, logins, users
+from authsvc import browser_sessions, logins
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.browser_sessions import SessionQuery
-from authsvc.api.tokens import TokenBody, TokenQuery
-from authsvc.edge import actor, caller, services, session_lifetime
+from authsvc.api.tokens import TokenBody, TokenQuery, issue
+from authsvc.edge import actor, services, session_lifetime
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 
@@ -50,7 +50,7 @@ def create() -> AnyResponse:
             label=form.get("label", ""),
             expireTimeInHours=whole_number(form.get("expireTimeInHours", "")),
         )
-        issued = users.issue_token(actor(), body.username or caller().username, body.label, body.expire_time_in_hours)
+        issued = issue(body)
     except AuthsvcError as error:
         must_read("/api/tokens")
         return _page(error)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from authsvc import logins, users
 from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
 from authsvc.edge import actor, caller, services
+from authsvc.errors import Forbidden
 
 blueprint = noun("tokens", "API tokens")
 
@@ -65,9 +66,17 @@ def list_tokens(query: TokenQuery) -> dict[str, Any]:
 @blueprint.post("/tokens", responses={201: NewTokenView})
 def create(body: TokenBody) -> tuple[dict[str, Any], int]:
     """Make a token for a user, such as a device that logs in with it; it is shown this once."""
-    username = body.username or caller().username
-    issued = users.issue_token(actor(), username, body.label, body.expire_time_in_hours)
+    issued = issue(body)
     return render(NewTokenView(**_view(issued.record).model_dump(), token=issued.token)), 201
+
+
+def issue(body: TokenBody) -> logins.IssuedToken:
+    """Make the token; for another user only by whoever might as well give that user a new password."""
+    username = body.username or caller().username
+    path = f"/api/users/{username}"
+    if username != caller().username and not services().access.may_call(caller(), "PATCH", path):
+        raise Forbidden(f"you lack http write on {path} and so may not make a token for that user")
+    return users.issue_token(actor(), username, body.label, body.expire_time_in_hours)
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})

@@ -125,6 +125,16 @@ def test_nobody_makes_a_token_that_may_more_than_they_may(service: Service) -> N
     assert service.call("GET", "/api/tokens", params={"search": "too much"}).json()["total"] == 0
 
 
+def test_who_may_make_tokens_but_not_touch_users_makes_none_to_connect_as_a_device(service: Service) -> None:
+    device = new_device(service)
+    clerk = person_with(service, "http readWrite /api/tokens", "http read /api/me")
+    answer = clerk.post("/admin/tokens", "/admin", username=device, label="to pass as it", expireTimeInHours="12")
+    assert answer.status_code == 403
+    assert service.call("GET", "/api/tokens", params={"search": "to pass as it"}).json()["total"] == 0
+    own = clerk.post("/admin/tokens", "/admin", label="its own", expireTimeInHours="12")
+    assert own.status_code == 201
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
