@@ -9,7 +9,7 @@ from flask import current_app, g, request
 
 from authsvc.actors import Actor, Via
 from authsvc.errors import Unauthenticated
-from authsvc.logins import Guesses
+from authsvc.logins import Guesses, TokenLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +76,12 @@ def caller() -> UserPolicy:
 def guesses() -> Guesses:
     """Return how many wrong passwords the address that is calling may try."""
     return Guesses(request.remote_addr, services().settings.wrong_passwords_per_minute)
+
+
+def token_limits() -> TokenLimits:
+    """Return how many tokens may be made in a minute, and how long each may last."""
+    settings = services().settings
+    return TokenLimits(settings.tokens_per_minute, settings.token_max_days)
 
 
 def session_lifetime() -> Lifetime:

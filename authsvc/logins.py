@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc import audit, stored, throttle, tokens
 from authsvc.decision import Denied, Reason
-from authsvc.errors import Busy, NotFound, Unauthenticated, invalid
+from authsvc.errors import Busy, Conflict, NotFound, Unauthenticated, invalid
 from authsvc.paging import Page
-from authsvc.storage.changes import Kind, policy_change
+from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Token, User
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_HOURS = 12
 MAX_LABEL = 200
 MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
+MAX_TOKENS = 100  # of one user that have not expired
 
 
 class Guesses(NamedTuple):
@@ -37,6 +38,22 @@ class Guesses(NamedTuple):
     def key(self, username: str) -> str:
         """Return what they are counted under; of a name that may be anything, a digest."""
         return f"password {self.address} {hashlib.sha256(username.encode('utf-8', 'replace')).hexdigest()}"
+
+
+class TokenLimits(NamedTuple):
+    """How many tokens a minute may be made for one user, and for how many days each may last; None: any number."""
+
+    per_minute: int = 30
+    max_days: int | None = None
+
+    def check_lifetime(self, hours: float) -> None:
+        """Raise `InvalidInput` for `expireTimeInHours` if a new token may not last that long."""
+        if self.max_days is not None and hours > self.max_days * 24:
+            limit = f"must be at most {self.max_days * 24} hours: tokens may last {self.max_days} days here"
+            raise invalid("expireTimeInHours", limit)
+
+
+DEFAULT_LIMITS = TokenLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +97,25 @@ def check_password(access: AccessControl, username: str, password: str, limit: G
     raise Unauthenticated("username or password is wrong", "wrong-credentials")
 
 
-def issue_token(actor: Actor, username: str, label: str, hours: float) -> IssuedToken:
-    """Make a token that speaks for the user, with the rights it has at each request, for so many hours."""
+def issue_token(
+    actor: Actor, username: str, label: str, hours: float, limits: TokenLimits = DEFAULT_LIMITS
+) -> IssuedToken:
+    """Make a token that speaks for the user, with the rights it has at each request, for so many hours.
+
+    `Conflict` if the user has `MAX_TOKENS` valid ones; `TooMany` if more were made within a minute than the limits
+    say, which do not bind an operator at the command line.
+    """
     if len(label) > MAX_LABEL:
         raise invalid("label", f"must be at most {MAX_LABEL} characters")
+    limits.check_lifetime(hours)
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
-    with policy_change() as announce:
+    with token_change() as version:
         user = _user(username)
+        if actor.rules is not None:
+            throttle.count(f"tokens {username}", limits.per_minute)
+        if Token.select().where(Token.user == user, Token.expires_at > issued_at).count() >= MAX_TOKENS:
+            raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not needed", "too-many-tokens")
         *_, newest = stored.signing_keys().values()
         token, digest = tokens.issue(username, issued_at, expires_at, newest)
         row = Token.create(
@@ -97,11 +125,11 @@ def issue_token(actor: Actor, username: str, label: str, hours: float) -> Issued
             label=label,
             created_at=issued_at,
             expires_at=expires_at,
+            version=version,
         )
         target = f"token:{row.id}"
         facts = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
         audit.record(actor, "token.create", target, after=facts)
-        announce(Kind.USER, username)
     return IssuedToken(token, _record(row))
 
 
@@ -111,9 +139,16 @@ def revoke_token(actor: Actor, token_id: str) -> None:
         row = Token.select(Token, User).join(User).where(Token.id == token_id).first()
         if row is None:
             raise NotFound("no such token", "token-not-found")
-        row.delete_instance()
-        audit.record(actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label})
+        _revoke(actor, row)
         announce(Kind.USER, row.user.username)
+
+
+def revoke_all(actor: Actor, username: str) -> int:
+    """Revoke every token of a user and return how many; to be called in the policy change that announces the user."""
+    rows = list(Token.select(Token, User).join(User).where(User.username == username))
+    for row in rows:
+        _revoke(actor, row)
+    return len(rows)
 
 
 def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[TokenRecord]:
@@ -146,6 +181,11 @@ def delete_expired() -> int:
     with transaction():
         count: int = Token.delete().where(Token.expires_at < datetime.now(UTC) - timedelta(days=1)).execute()
         return count
+
+
+def _revoke(actor: Actor, row: Token) -> None:
+    row.delete_instance()
+    audit.record(actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label})
 
 
 def _user(username: str) -> User:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from authsvc import stored
 from authsvc.snapshot import Snapshot
-from authsvc.storage.changes import Change, Kind, changes_since, current_version
+from authsvc.storage.changes import Change, Kind, Versions, changes_since, current_versions
 from authsvc.storage.database import reading, session
 
 if TYPE_CHECKING:
@@ -40,19 +41,21 @@ class Policy:
         """Bring the snapshot to the database's version; a database error leaves it as it was and is raised."""
         with self._catching_up, session():
             asked_at = time.monotonic()
-            version = current_version()
-            if version != self.snapshot.version:
+            if current_versions() != (self.snapshot.version, self.snapshot.token_version):
                 with reading():
-                    self._move_to(current_version())
+                    self._move_to(current_versions())
             self._refreshed_at = asked_at
 
-    def _move_to(self, version: int) -> None:
-        changes = changes_since(self.snapshot.version) if 0 < self.snapshot.version < version else None
+    def _move_to(self, to: Versions) -> None:
+        known = self.snapshot
+        went_on = 0 < known.version <= to.policy and known.token_version <= to.tokens
+        changes = changes_since(known.version) if went_on else None
         if changes is None or any(change.kind is Kind.AUTHORITY for change in changes):
-            self.snapshot = _load(version)
+            self.snapshot = _load(to)
             return
         self._apply(changes)
-        self.snapshot.version = version
+        self._add_tokens()
+        known.version, known.token_version = to
 
     def _apply(self, changes: Iterable[Change]) -> None:
         names: dict[Kind, set[str]] = defaultdict(set)
@@ -65,22 +68,30 @@ class Policy:
         if Kind.SIGNING_KEYS in names:
             self.snapshot.signing_keys = stored.signing_keys()
 
+    def _add_tokens(self) -> None:
+        now, users = datetime.now(UTC), self.snapshot.users
+        for username, made in stored.tokens_since(self.snapshot.token_version, now).items():
+            if username in users:
+                valid = {digest: until for digest, until in users[username].tokens.items() if until > now}
+                users[username] = replace(users[username], tokens=valid | made)
+
 
 def snapshot_of(username: str) -> Snapshot:
     """Return a snapshot of one user and its roles, for a question asked outside the service; it may be empty."""
     with reading():
-        version = current_version()
+        versions = current_versions()
         users = stored.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
-        return Snapshot(users, stored.role_permissions(names), {}, version)
+        return Snapshot(users, stored.role_permissions(names), {}, *versions)
 
 
-def _load(version: int) -> Snapshot:
+def _load(versions: Versions) -> Snapshot:
     return Snapshot(
         users=stored.user_policies(None, datetime.now(UTC)),
         roles=stored.role_permissions(None),
         signing_keys=stored.signing_keys(),
-        version=version,
+        version=versions.policy,
+        token_version=versions.tokens,
     )
 
 

@@ -57,6 +57,8 @@ class Settings:
     session_idle_minutes: int = 30
     session_hours: int = 12
     wrong_passwords_per_minute: int = 10
+    token_max_days: int | None = None
+    tokens_per_minute: int = 30
     log_level: str = "info"
     ca_key_passphrase: str | None = None
     certificate_days: int = 365
@@ -120,6 +122,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         session_idle_minutes=values.number("SESSION_IDLE_MINUTES", 30, 1, 1440),
         session_hours=values.number("SESSION_HOURS", 12, 1, 720),
         wrong_passwords_per_minute=values.number("WRONG_PASSWORDS_PER_MINUTE", 10, 1, 1_000_000),
+        token_max_days=values.optional_number("TOKEN_MAX_DAYS", 1, 36_500),
+        tokens_per_minute=values.number("TOKENS_PER_MINUTE", 30, 1, 1_000_000),
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
         ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),
         certificate_days=values.number("CERTIFICATE_DAYS", 365, 1, 3650),
@@ -166,6 +170,9 @@ class _Values:
         if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not lowest <= int(text) <= highest:
             _refuse(name, f"must be a whole number from {lowest} to {highest}")
         return int(text)
+
+    def optional_number(self, name: str, lowest: int, highest: int) -> int | None:
+        return None if self.optional(name) is None else self.number(name, lowest, lowest, highest)
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         text = self.text(name, default)

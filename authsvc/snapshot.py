@@ -56,12 +56,16 @@ class UserPolicy:
 
 @dataclass(slots=True)
 class Snapshot:
-    """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all."""
+    """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all.
+
+    `token_version` is the same for API tokens that were made since.
+    """
 
     users: dict[str, UserPolicy] = field(default_factory=dict)
     roles: dict[str, tuple[Permission, ...]] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     version: int = 0
+    token_version: int = 0
     _indexes: dict[tuple[str, str], tuple[tuple[Permission, ...], RuleIndex]] = field(default_factory=dict)
 
     def rules_of(self, user: UserPolicy) -> list[Rule]:

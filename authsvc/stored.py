@@ -41,6 +41,16 @@ def role_permissions(names: Iterable[str] | None) -> dict[str, tuple[Permission,
     return found
 
 
+def tokens_since(version: int, now: datetime) -> dict[str, dict[str, datetime]]:
+    """Return the API tokens made after a token version that are still valid: by username, digest and expiry."""
+    query = Token.select(User.username, Token.digest, Token.expires_at).join(User)
+    made: Any = query.where(Token.version > version, Token.expires_at > now).tuples()
+    found: dict[str, dict[str, datetime]] = defaultdict(dict)
+    for username, digest, expires_at in made:
+        found[username][digest] = expires_at
+    return found
+
+
 def signing_keys() -> dict[str, SigningKey]:
     """Return the signing keys by id, oldest to newest."""
     rows = SigningKeyRow.select().order_by(SigningKeyRow.id)

@@ -19,7 +19,11 @@ _PERIOD = timedelta(minutes=1)
 
 
 def count(key: str, per_minute: int) -> None:
-    """Count one attempt under a key; `TooMany` when there were more than so many in the minute that is running."""
+    """Count one attempt under a key; `TooMany` when there were more than so many in the minute that is running.
+
+    Once there were that many, further attempts write nothing.
+    """
+    refuse_beyond(key, per_minute)
     with transaction():
         now = database_time()
         since, counted = _add_one(key, now)

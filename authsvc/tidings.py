@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 # Whoever is not there by then, perhaps because it is only just starting, follows by itself.
 _PATIENCE_SECONDS = 0.8
@@ -32,12 +32,12 @@ class Tidings:
         self._mouths = [mouth for mouth, _ in pairs]
         self._ears = [ear for _, ear in pairs]
         self._listening: list[threading.Thread] = []
-        self._told = 0
+        self._told: Hashable = None
         for mouth in self._mouths:
             mouth.setblocking(False)
 
-    def tell(self, version: int) -> None:
-        """Let all listeners catch up with a policy version, and wait until they have; not twice for the same one."""
+    def tell(self, version: Hashable) -> None:
+        """Let all listeners catch up with a version, and wait until they have; not twice for the same one."""
         if version != self._told and self.all_catch_up():
             self._told = version
 

@@ -12,7 +12,7 @@ from authsvc.paging import Page
 from authsvc.permissions import Effect
 from authsvc.pki import Revocation
 from authsvc.snapshot import GrantType
-from authsvc.storage.changes import Kind, policy_change
+from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
 from authsvc.usernames import validate_username
@@ -50,6 +50,7 @@ class UserChanges(TypedDict, total=False):
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
+    revoke_others: bool  # with a password: end all API tokens and certificates too
 
 
 def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHasher) -> UserRecord:
@@ -85,6 +86,8 @@ def change(
     `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
     to administer the service, or when the user was changed since it was as expected.
     """
+    if changes.get("revoke_others") and "password" not in changes:
+        raise invalid("revokeOthers", "needs a password in the same request")
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, administrators.kept():
         row = _row(username)
@@ -102,7 +105,11 @@ def change(
             sessions.order(username, cause)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(facts(before), facts(after))
-        later |= _password_fact(changes)
+        if changes.get("password") is not None:
+            later["password"] = "changed"  # noqa: S105 - a word for the audit trail
+        if changes.get("revoke_others"):  # browser sessions end with any new password
+            certificates.revoke_all(actor, username, Revocation.PRIVILEGE_WITHDRAWN)
+            later["revokedTokens"] = logins.revoke_all(actor, username)
         if later:
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(Kind.USER, username)
@@ -134,11 +141,11 @@ def delete(actor: Actor, username: str) -> None:
     with policy_change() as announce, administrators.kept():
         row = _row(username)
         actor.must_hold(_rights(row))
-        before = _record(row)
+        before = facts(_record(row))
         certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
         sessions.order(username, "user removed")
         row.delete_instance()
-        audit.record(actor, "user.delete", f"user:{username}", before=facts(before))
+        audit.record(actor, "user.delete", f"user:{username}", before=before)
         announce(Kind.USER, username)
 
 
@@ -157,11 +164,13 @@ def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issu
         return certificates.issue(actor, username, key, issuing)
 
 
-def issue_token(actor: Actor, username: str, label: str, hours: float) -> logins.IssuedToken:
+def issue_token(
+    actor: Actor, username: str, label: str, hours: float, limits: logins.TokenLimits = logins.DEFAULT_LIMITS
+) -> logins.IssuedToken:
     """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
-    with policy_change():
+    with token_change():
         actor.must_hold(_rights(_row(username)))
-        return logins.issue_token(actor, username, label, hours)
+        return logins.issue_token(actor, username, label, hours, limits)
 
 
 def exists(username: str) -> bool:
@@ -287,7 +296,3 @@ def facts(record: UserRecord) -> audit.Facts:
         "permissions": roles.permission_facts(record.permissions),
         "hasPassword": record.has_password,
     }
-
-
-def _password_fact(changes: UserChanges) -> audit.Facts:
-    return {"password": "changed"} if changes.get("password") is not None else {}

@@ -93,10 +93,19 @@ def _page(error: AuthsvcError | None) -> Response:
         found=logins.list_tokens(query.username, query.search, query.page, query.per_page),
         query=query,
         keep=_kept(),
-        lifetimes=_LIFETIMES,
+        lifetimes=_lifetimes(),
         typed=request.form,
         errors=by_field(error),
     )
+
+
+def _lifetimes() -> dict[str, str]:
+    """Return the lifetimes to choose from, by hours; the longest that is allowed is one of them."""
+    most = services().settings.token_max_days
+    if most is None:
+        return _LIFETIMES
+    allowed = {hours: words for hours, words in _LIFETIMES.items() if int(hours) < most * 24}
+    return allowed | {str(most * 24): _LIFETIMES.get(str(most * 24), f"{most} days")}
 
 
 def _kept() -> dict[str, str]:

@@ -13,7 +13,7 @@ from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_re
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
 from authsvc.admin.user_page import beside
-from authsvc.api.users import UserBody, UserChangeBody, UserPath, UserQuery
+from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery
 from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError, Conflict, invalid
 from authsvc.passwords import generate
@@ -146,10 +146,10 @@ def ask_password(username: str) -> Response:
 @blueprint.post("/users/<username>/password")
 @stands_for("PATCH", "/api/users/{username}")
 def reset_password(username: str) -> AnyResponse:
-    """Give a user another password, or none; one that is generated is shown, this once."""
+    """Give a user another password, or none, and revoke what else it has; a generated one is shown, this once."""
     try:
         password = _password_wanted()
-        body = submitted(UserChangeBody, password=password)
+        body = submitted(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
         record = users.change(actor(), username, body.changes(), services().hasher)
     except AuthsvcError as error:
         return _password(username, error)
@@ -212,7 +212,15 @@ def _password(username: str, error: AuthsvcError | None) -> Response:
     must_read(f"/api/users/{username}")
     chosen = request.form.get("passwordIs", "generated")
     status, record = status_of(error) if error else 200, users.get(username)
-    return render("admin/user_password.html", status, user=record, chosen_password=chosen, errors=by_field(error))
+    revoke_others = request.method == "GET" or "revokeOthers" in request.form
+    return render(
+        "admin/user_password.html",
+        status,
+        user=record,
+        chosen_password=chosen,
+        revoke_others=revoke_others,
+        errors=by_field(error),
+    )
 
 
 def _tell(record: UserRecord, password: str | None, words: str) -> AnyResponse:

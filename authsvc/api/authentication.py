@@ -54,7 +54,8 @@ def _take_effect(response: Response) -> Response:
     if (request.path.startswith("/api/") or is_page(request.path)) and writes and response.status_code < 400:  # noqa: PLR2004
         try:
             services().policy.catch_up()
-            services().tidings.tell(services().policy.snapshot.version)
+            snapshot = services().policy.snapshot
+            services().tidings.tell((snapshot.version, snapshot.token_version))
         except (peewee.PeeweeException, MaxConnectionsExceeded):
             # The change is made all the same; this worker follows as soon as it can.
             log.warning("database lost right after a change")

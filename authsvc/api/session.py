@@ -18,7 +18,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
-from authsvc.edge import actor_for, caller, guesses, public, services
+from authsvc.edge import actor_for, caller, guesses, public, services, token_limits
 
 blueprint = noun("session", "Signing in")
 
@@ -63,7 +63,7 @@ class EffectivePermission(PermissionView):
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
     user = logins.check_password(services().access, body.username, body.password, guesses())
-    issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours)
+    issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours, token_limits())
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))
 

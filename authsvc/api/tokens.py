@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from authsvc import logins, users
 from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
-from authsvc.edge import actor, caller, services
+from authsvc.edge import actor, caller, services, token_limits
 from authsvc.errors import Forbidden
 
 blueprint = noun("tokens", "API tokens")
@@ -71,12 +71,12 @@ def create(body: TokenBody) -> tuple[dict[str, Any], int]:
 
 
 def issue(body: TokenBody) -> logins.IssuedToken:
-    """Make the token; for another user only by whoever might as well give that user a new password."""
+    """Make the token; for another user only if the caller may PATCH it, and so give it a new password."""
     username = body.username or caller().username
     path = f"/api/users/{username}"
     if username != caller().username and not services().access.may_call(caller(), "PATCH", path):
         raise Forbidden(f"you lack http write on {path} and so may not make a token for that user")
-    return users.issue_token(actor(), username, body.label, body.expire_time_in_hours)
+    return users.issue_token(actor(), username, body.label, body.expire_time_in_hours, token_limits())
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})

@@ -69,6 +69,19 @@ class UserChangeBody(Body):
         return changes
 
 
+class UserPatchBody(UserChangeBody):
+    """A change of a user that exists."""
+
+    revoke_others: bool = Field(
+        False,
+        description="with a password: also revoke all API tokens and certificates, and end browser sessions",
+    )
+
+    def changes(self) -> users.UserChanges:
+        """Return what was named in the body, and nothing of what was not."""
+        return {**super().changes(), "revoke_others": self.revoke_others}
+
+
 class UserBody(UserChangeBody):
     """A new user."""
 
@@ -158,7 +171,7 @@ def show(path: UserPath) -> dict[str, Any]:
 
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
-def change(path: UserPath, body: UserChangeBody) -> dict[str, Any]:
+def change(path: UserPath, body: UserPatchBody) -> dict[str, Any]:
     """Change a user; in force at once, also for clients that are connected."""
     return render(_view(users.change(actor(), path.username, body.changes(), services().hasher)))
 

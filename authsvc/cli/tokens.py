@@ -52,8 +52,9 @@ def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> 
 @as_json
 def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
     """Make a token that speaks for USERNAME; it is shown this once."""
-    with opened():
-        issued = logins.issue_token(operator(), username, label, hours)
+    with opened() as settings:
+        limits = logins.TokenLimits(settings.tokens_per_minute, settings.token_max_days)
+        issued = logins.issue_token(operator(), username, label, hours, limits)
     if as_json:
         print_json({"token": issued.token, **_facts(issued.record)})
         return

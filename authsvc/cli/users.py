@@ -148,13 +148,21 @@ def list_denials(username: str) -> None:
 @group.command("set-password")
 @click.argument("username")
 @_from_stdin
-def set_password(username: str, *, password_stdin: bool) -> None:
+@click.option(
+    "--revoke-others/--keep-others",
+    default=False,
+    show_default=True,
+    help="Whether to revoke all API tokens and certificates of the user too, as after a theft. "
+    "Browser sessions end with any new password.",
+)
+def set_password(username: str, *, password_stdin: bool, revoke_others: bool) -> None:
     """Set a new password; the old one stops working at once."""
     with opened() as settings:
         users.get(username)
-        changes = users.UserChanges(password=ask_password(from_stdin=password_stdin))
+        changes = users.UserChanges(password=ask_password(from_stdin=password_stdin), revoke_others=revoke_others)
         users.change(operator(), username, changes, hasher(settings))
-    click.echo(f"password of {username} set")
+    revoked = "; its tokens and certificates are revoked" if revoke_others else ""
+    click.echo(f"password of {username} set{revoked}")
 
 
 @group.command()

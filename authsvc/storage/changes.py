@@ -37,6 +37,13 @@ class Change(NamedTuple):
     name: str
 
 
+class Versions(NamedTuple):
+    """How many changes of policy there were, and how many API tokens were made."""
+
+    policy: int
+    tokens: int
+
+
 class Announce(Protocol):
     """Says, inside the transaction of a change, which snapshot entry to read again."""
 
@@ -71,6 +78,23 @@ def policy_change() -> Iterator[Announce]:
             _announce_in_progress.reset(token)
         if version % 1000 == 0:
             PolicyChange.delete().where(PolicyChange.version <= version - KEPT_VERSIONS).execute()
+
+
+@contextmanager
+def token_change() -> Iterator[int]:
+    """Make API tokens in one transaction, alone as in `policy_change`; give the version that announces them.
+
+    A new token changes no decision that was made before, so the policy version stays and remembered answers hold.
+    """
+    with transaction():
+        PolicyVersion.update(token_version=PolicyVersion.token_version + 1).execute()
+        yield current_versions().tokens
+
+
+def current_versions() -> Versions:
+    """Return both versions that the database is at, read at one moment."""
+    row: Any = PolicyVersion.select(PolicyVersion.version, PolicyVersion.token_version).tuples().get()
+    return Versions(*row)
 
 
 def current_version() -> int:

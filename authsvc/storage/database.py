@@ -55,10 +55,13 @@ def session() -> Iterator[None]:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """Do everything inside or nothing, durably once it returns; readers see no half of it."""
+    """Do everything inside or nothing, durably once it returns; readers see no half of it.
+
+    Inside another transaction it is a part of that one, undone on its own if it fails.
+    """
     with session():
         # SQLite: take the write lock at the start, since a reader that turns writer cannot wait for it.
-        immediate = ("IMMEDIATE",) if is_sqlite() else ()
+        immediate = ("IMMEDIATE",) if is_sqlite() and not database.in_transaction() else ()
         with database.atomic(*immediate):
             yield
 

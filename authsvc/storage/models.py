@@ -55,7 +55,10 @@ class PermissionRow(Numbered):
 
 
 class Token(Model):
-    """An API token: `id` names it in public, `digest` is that of the secret inside it."""
+    """An API token: `id` names it in public, `digest` is that of the secret inside it.
+
+    `version` is the token version that announced it; readers that have seen less read it.
+    """
 
     id = peewee.CharField(32, primary_key=True)
     user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="tokens")
@@ -64,6 +67,7 @@ class Token(Model):
     created_at = UtcDateTimeField()
     expires_at = UtcDateTimeField()
     last_used_at = UtcDateTimeField(null=True)
+    version = peewee.BigIntegerField(index=True, constraints=[peewee.SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "tokens"
@@ -99,9 +103,13 @@ class SigningKeyRow(Numbered):
 
 
 class PolicyVersion(Numbered):
-    """One row: how many changes of policy there were. Raised in the transaction of the change it announces."""
+    """One row: how many changes of policy there were, and apart from them how many API tokens were made.
+
+    Each is raised in the transaction of the change that it announces.
+    """
 
     version = peewee.BigIntegerField()
+    token_version = peewee.BigIntegerField(constraints=[peewee.SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "policy_version"
@@ -191,6 +199,21 @@ class Attempt(Model):
         table_name = "attempts"
 
 
+class SignInAddress(Model):
+    """A network (`proxies.network_of`) from which a name has signed in at the API or the page.
+
+    `name` is a digest, as in the keys of attempts.
+    """
+
+    name = peewee.CharField(64)
+    network = peewee.CharField(64)
+    last_seen = UtcDateTimeField(index=True)
+
+    class Meta:
+        table_name = "sign_in_addresses"
+        primary_key = peewee.CompositeKey("name", "network")
+
+
 class Sighting(Model):
     """A client id under which a user was lately seen on a broker."""
 
@@ -263,6 +286,7 @@ ALL = (
     Authority,
     Certificate,
     Attempt,
+    SignInAddress,
     Sighting,
     DenialRow,
     HistoryBucket,

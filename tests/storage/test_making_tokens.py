@@ -1,0 +1,169 @@
+"""Making API tokens: the limits, and how they become known without a change of policy."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import time_machine
+
+from authsvc import logins, users
+from authsvc.errors import Conflict, Forbidden, InvalidInput, TooMany
+from tests.people import ALICE, CHARLIE, OPERATOR, http
+from tests.storage.scene import change_user, everything, execute, loaded_policy, make_bob, make_user, version
+
+if TYPE_CHECKING:
+    from authsvc.actors import Actor
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
+
+
+def test_new_token_is_no_change_of_policy() -> None:
+    make_bob()
+    before = version()
+    logins.issue_token(ALICE, "bob", "", 12)
+    users.issue_token(ALICE, "bob", "", 12)
+    assert version() == before
+
+
+def test_new_token_is_known_at_the_next_look_and_nothing_else_is_read_again() -> None:
+    make_bob()
+    make_user("bertha")
+    known = loaded_policy()
+    bertha, permissions = known.snapshot.users["bertha"], known.snapshot.users["bob"].permissions
+    issued = logins.issue_token(ALICE, "bob", "", 12)
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert list(known.snapshot.users["bob"].tokens.values()) == [issued.record.expires_at]
+    assert known.snapshot.users["bertha"] is bertha
+    assert known.snapshot.users["bob"].permissions is permissions
+
+
+def test_tokens_and_changes_of_policy_are_caught_up_with_together() -> None:
+    make_bob()
+    known = loaded_policy()
+    first = logins.issue_token(ALICE, "bob", "", 12)
+    change_user("bob", enabled=False)
+    make_user("bertha")
+    logins.issue_token(ALICE, "bertha", "", 12)
+    logins.revoke_token(ALICE, first.record.id)
+    logins.issue_token(ALICE, "bob", "", 12)
+    users.delete(ALICE, "bertha")
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert len(known.snapshot.users["bob"].tokens) == 1
+
+
+def test_revoked_token_is_gone_at_the_next_look() -> None:
+    make_bob()
+    known = loaded_policy()
+    issued = logins.issue_token(ALICE, "bob", "", 12)
+    known.catch_up()
+    logins.revoke_token(ALICE, issued.record.id)
+    known.catch_up()
+    assert known.snapshot.users["bob"].tokens == {}
+
+
+def test_expired_tokens_do_not_stay_in_memory_when_new_ones_are_made() -> None:
+    make_bob()
+    with time_machine.travel(NOW, tick=False):
+        known = loaded_policy()
+        logins.issue_token(ALICE, "bob", "", 1)
+        known.catch_up()
+    with time_machine.travel(NOW + timedelta(hours=2), tick=False):
+        later = logins.issue_token(ALICE, "bob", "", 1)
+        known.catch_up()
+        assert list(known.snapshot.users["bob"].tokens.values()) == [later.record.expires_at]
+
+
+def test_database_restored_to_an_older_token_version_is_loaded_afresh() -> None:
+    make_bob()
+    known = loaded_policy()
+    logins.issue_token(ALICE, "bob", "", 12)
+    known.catch_up()
+    execute("DELETE FROM tokens")
+    execute("UPDATE policy_version SET token_version = 0")
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert known.snapshot.users["bob"].tokens == {}
+
+
+def test_user_has_at_most_100_tokens() -> None:
+    make_bob()
+    make_user("bertha")
+    for _ in range(logins.MAX_TOKENS):
+        issued = logins.issue_token(OPERATOR, "bob", "", 12)
+    for actor in (ALICE, OPERATOR):
+        before = everything()
+        with pytest.raises(Conflict, match="100 tokens") as error:
+            users.issue_token(actor, "bob", "", 12)
+        assert error.value.code == "too-many-tokens"
+        assert everything() == before
+    logins.issue_token(OPERATOR, "bertha", "", 12)
+    logins.revoke_token(OPERATOR, issued.record.id)
+    logins.issue_token(OPERATOR, "bob", "", 12)
+
+
+def test_expired_tokens_do_not_count() -> None:
+    make_bob()
+    with time_machine.travel(NOW, tick=False):
+        for _ in range(logins.MAX_TOKENS):
+            logins.issue_token(OPERATOR, "bob", "", 1)
+    with time_machine.travel(NOW + timedelta(hours=1), tick=False):
+        logins.issue_token(OPERATOR, "bob", "", 1)
+
+
+def test_tokens_made_at_the_same_time_do_not_exceed_the_limit() -> None:
+    make_bob()
+    for _ in range(logins.MAX_TOKENS - 2):
+        logins.issue_token(OPERATOR, "bob", "", 12)
+
+    def one_more(_number: int) -> bool:
+        try:
+            logins.issue_token(OPERATOR, "bob", "", 12)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(one_more, range(6))) == [False] * 4 + [True] * 2
+
+
+def test_making_tokens_is_throttled_for_each_user() -> None:
+    make_bob()
+    make_user("bertha")
+    limits = logins.TokenLimits(per_minute=3)
+    for _ in range(3):
+        users.issue_token(ALICE, "bob", "", 12, limits)
+    before = everything()
+    with pytest.raises(TooMany) as error:
+        users.issue_token(ALICE, "bob", "", 12, limits)
+    assert 0 < error.value.retry_after <= 60
+    assert everything() == before
+    users.issue_token(ALICE, "bertha", "", 12, limits)
+    logins.issue_token(OPERATOR, "bob", "", 12, limits)
+
+
+def test_refused_token_does_not_count_against_the_minute() -> None:
+    make_bob()
+    make_user("alex", permissions=(http("readWrite", "/#"),))
+    limits = logins.TokenLimits(per_minute=1)
+    with pytest.raises(Forbidden):
+        users.issue_token(CHARLIE, "alex", "", 12, limits)
+    users.issue_token(ALICE, "alex", "", 12, limits)
+
+
+@pytest.mark.parametrize("actor", [ALICE, OPERATOR])
+def test_token_longer_than_the_policy_allows_is_refused(actor: Actor) -> None:
+    make_bob()
+    limits = logins.TokenLimits(max_days=90)
+    logins.issue_token(actor, "bob", "", 90 * 24, limits)
+    before = everything()
+    with pytest.raises(InvalidInput, match="2160 hours") as error:
+        logins.issue_token(actor, "bob", "", 90 * 24 + 0.5, limits)
+    assert [one.field for one in error.value.errors] == ["expireTimeInHours"]
+    assert everything() == before
