@@ -97,12 +97,6 @@ class AccessControl:
         verdict = self._verifier.begin(username, password, user.password_hash)
         return _VERDICTS[verdict] if isinstance(verdict, Verdict) else verdict
 
-    def check_password(self, user: UserPolicy, password: str) -> Decision:
-        """Decide whether the password is that user's, who must have the grant type for it, however long it takes."""
-        if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
-            return Denied(Reason.GRANT_TYPE_MISSING)
-        return _VERDICTS[self._verifier.verify(user.username, password, user.password_hash)]
-
     def may_access(
         self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
@@ -143,17 +137,38 @@ class AccessControl:
         self.token_uses[claims.digest] = now
         return user, claims.digest
 
+    @property
+    def failure_seconds(self) -> float:
+        """How long a failed sign-in should take at least, so that its duration tells nothing."""
+        return self._verifier.failure_seconds
+
+    def holder_of_remembered_password(self, username: str, password: str) -> UserPolicy | None:
+        """Return the enabled user if its password proved right before, which takes no hash; None otherwise."""
+        user = self._user_with_password(username)
+        if user and self._verifier.recall(username, password, user.password_hash or "") is Verdict.RIGHT:
+            return user
+        return None
+
     def holder_of_password(self, username: str, password: str) -> UserPolicy | Denied:
-        """Return the enabled user with that password, taking as long to refuse an unknown name as a known one."""
+        """Return the enabled user with that password, however long it takes.
+
+        Every refusal costs one hash: for an unknown name, a user without a password and a password known to be wrong.
+        """
+        user = self._user_with_password(username)
+        stored_hash = user.password_hash or "" if user else ""
+        verdict = self._verifier.recall(username, password, stored_hash) if user else Verdict.WRONG
+        if verdict is None:
+            verdict = self._verifier.verify(username, password, stored_hash)
+        elif verdict is Verdict.WRONG:
+            verdict = self._verifier.verify_nobody(password)
+        decision = _VERDICTS[verdict]
+        return user if user and decision else Denied(decision.reason)
+
+    def _user_with_password(self, username: str) -> UserPolicy | None:
         user = self._policy.snapshot.users.get(username)
-        if user and user.enabled:
-            decision = self.check_password(user, password)
-            if decision:
-                return user
-            if decision.reason is not Reason.GRANT_TYPE_MISSING:
-                return Denied(decision.reason)
-        self._verifier.verify_nobody(password)
-        return Denied(Reason.WRONG_PASSWORD)
+        if user is None or not user.enabled or GrantType.PASSWORD not in user.grant_types:
+            return None
+        return user if user.password_hash is not None else None
 
     def _check_token(self, user: UserPolicy, token: str, now: datetime) -> Decision:
         try:

@@ -16,6 +16,7 @@ from authsvc.history import History
 from authsvc.passwords import PasswordHasher, PasswordVerifier
 from authsvc.policy import Policy
 from authsvc.sightings import Sightings
+from authsvc.sign_in import SignIns
 from authsvc.takeover import broker_under
 from authsvc.tidings import Tidings
 from authsvc.webhooks import Webhooks
@@ -83,6 +84,7 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
         access=access,
+        sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4)),
         webhooks=Webhooks(access, denials.note, settings.webhook_secret, allowance, settings.answer_cache_entries),
         sightings=sightings,
         denials=denials,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 import structlog
 
-from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, throttle
+from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, sign_in, throttle
 from authsvc.authorities import issuing_under
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
+        Job(_TIDY_EVERY, sign_in.forget_old),
         Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
     ]
 

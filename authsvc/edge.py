@@ -9,7 +9,7 @@ from flask import current_app, g, request
 
 from authsvc.actors import Actor, Via
 from authsvc.errors import Unauthenticated
-from authsvc.logins import Guesses, TokenLimits
+from authsvc.logins import TokenLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from authsvc.policy import Policy
     from authsvc.settings import Lifetime, Settings
     from authsvc.sightings import Sightings
+    from authsvc.sign_in import SignIns
     from authsvc.snapshot import UserPolicy
     from authsvc.takeover import Broker
     from authsvc.tidings import Tidings
@@ -41,6 +42,7 @@ class Services:
     hasher: PasswordHasher
     broker_hashing: HashingPool
     access: AccessControl
+    sign_ins: SignIns
     webhooks: Webhooks
     sightings: Sightings
     denials: Denials
@@ -71,11 +73,6 @@ def caller() -> UserPolicy:
     if user is None:
         raise Unauthenticated("sign in first")
     return cast("UserPolicy", user)
-
-
-def guesses() -> Guesses:
-    """Return how many wrong passwords the address that is calling may try."""
-    return Guesses(request.remote_addr, services().settings.wrong_passwords_per_minute)
 
 
 def token_limits() -> TokenLimits:

@@ -1,16 +1,14 @@
-"""Logins to the API, and the tokens that come of them."""
+"""API tokens: made by a login or for somebody else, listed, and revoked."""
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc import audit, stored, throttle, tokens
-from authsvc.decision import Denied, Reason
-from authsvc.errors import Busy, Conflict, NotFound, Unauthenticated, invalid
+from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session, transaction
@@ -19,25 +17,12 @@ from authsvc.storage.models import Token, User
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from authsvc.access import AccessControl
     from authsvc.actors import Actor
-    from authsvc.snapshot import UserPolicy
 
 DEFAULT_HOURS = 12
 MAX_LABEL = 200
 MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
 MAX_TOKENS = 100  # of one user that have not expired
-
-
-class Guesses(NamedTuple):
-    """How many wrong passwords a minute are let pass from one address for one name."""
-
-    address: str | None
-    per_minute: int
-
-    def key(self, username: str) -> str:
-        """Return what they are counted under; of a name that may be anything, a digest."""
-        return f"password {self.address} {hashlib.sha256(username.encode('utf-8', 'replace')).hexdigest()}"
 
 
 class TokenLimits(NamedTuple):
@@ -77,24 +62,6 @@ class IssuedToken:
 
     def __repr__(self) -> str:
         return f"IssuedToken({self.record!r})"
-
-
-def check_password(access: AccessControl, username: str, password: str, limit: Guesses) -> UserPolicy:
-    """Return the user with these credentials; `Unauthenticated` otherwise, the same for every cause.
-
-    `TooMany` for a while, also for the right password, after too many wrong ones for that name from that address.
-    """
-    key = limit.key(username)
-    throttle.refuse_beyond(key, limit.per_minute)
-    outcome = access.holder_of_password(username, password)
-    if not isinstance(outcome, Denied):
-        # Of many that are tried side by side, none was counted when this one began.
-        throttle.refuse_beyond(key, limit.per_minute)
-        return outcome
-    if outcome.reason is Reason.HASHING_BUSY:
-        raise Busy("too many logins are under way; try again in a moment", "hashing-busy")
-    throttle.count(key, limit.per_minute)
-    raise Unauthenticated("username or password is wrong", "wrong-credentials")
 
 
 def issue_token(

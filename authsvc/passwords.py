@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import bcrypt
 
 from authsvc.errors import Busy, invalid
+from authsvc.hashing import measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,9 @@ class PasswordVerifier:
     the stored hash it was proved against, so a changed password is in force at once.
 
     Brokers and the API hash in pools of their own, so that neither waits for the other's queue.
+
+    `failure_seconds` is twice what a hash of the configured cost takes, measured here: for how long a failed sign-in
+    should take at least, so that its duration tells nothing.
     """
 
     def __init__(self, brokers: HashingPool, api: HashingPool, max_entries: int, cost: int) -> None:
@@ -135,12 +139,21 @@ class PasswordVerifier:
         self._wrong: dict[tuple[str, bytes], None] = {}
         self._running: dict[str, tuple[str, bytes, Future[Verdict]]] = {}
         self._lock = threading.Lock()
-        self._nobodys_hash = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)).decode()
+        nobodys_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
+        self._nobodys_hash = nobodys_hash.decode()
+        self.failure_seconds = 2 * seconds
 
     @property
     def entries(self) -> int:
         """How many verified credentials are remembered."""
         return len(self._right)
+
+    def recall(self, username: str, password: str, stored_hash: str) -> Verdict | None:
+        """Say what is known of the password without a hash; None when it takes one to know."""
+        secret = password.encode("utf-8", "surrogatepass")
+        if len(secret) > MAX_BYTES:
+            return Verdict.WRONG
+        return self._recall(username, stored_hash, hmac.digest(self._key, secret, hashlib.sha256))
 
     def begin(self, username: str, password: str, stored_hash: str) -> Verdict | Future[Verdict]:
         """Say at once whether the password is right, or begin to find out, for a broker that must not be kept waiting.

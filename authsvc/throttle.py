@@ -13,6 +13,7 @@ from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
 _PERIOD = timedelta(minutes=1)
@@ -23,7 +24,7 @@ def count(key: str, per_minute: int) -> None:
 
     Once there were that many, further attempts write nothing.
     """
-    refuse_beyond(key, per_minute)
+    refuse_beyond({key: per_minute})
     with transaction():
         now = database_time()
         since, counted = _add_one(key, now)
@@ -31,15 +32,25 @@ def count(key: str, per_minute: int) -> None:
             raise _too_many(since, now)
 
 
-def refuse_beyond(key: str, per_minute: int) -> None:
-    """Raise `TooMany` when so many attempts were counted under a key in the minute that is running; counts none."""
+def note(keys: Iterable[str]) -> None:
+    """Count one attempt under each key, all or none; whether that is too many is for `refuse_beyond` to say."""
+    with transaction():
+        now = database_time()
+        for key in sorted(keys):  # in one order, so that no two of these wait for each other
+            _add_one(key, now)
+
+
+def refuse_beyond(limits: Mapping[str, int]) -> None:
+    """Raise `TooMany` if the attempts counted under any key have reached its limit a minute; counts none."""
     with session():
-        row = Attempt.get_or_none(Attempt.key == key)
-        if row is None or row.count < per_minute:
+        counted = Attempt.select().where(Attempt.key.in_(sorted(limits)))
+        reached = [row.since for row in counted if row.count >= limits[row.key]]
+        if not reached:
             return
         now = database_time()
-    if now - row.since < _PERIOD:
-        raise _too_many(row.since, now)
+    running = [since for since in reached if now - since < _PERIOD]
+    if running:
+        raise _too_many(max(running), now)
 
 
 def forget_old() -> None:

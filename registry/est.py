@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from flask import Blueprint, Response, request
 
-from authsvc import authorities, logins, signing_requests, users
+from authsvc import authorities, signing_requests, users
 from authsvc.authorities import issuing_under
-from authsvc.edge import actor_for, guesses, services
+from authsvc.edge import actor_for, services
 from authsvc.errors import Unauthenticated, invalid
 from authsvc.usernames import validate_username
 from registry.explicit import Admitted, Application
@@ -47,7 +47,7 @@ def simpleenroll() -> Response:
     """Enrol a client: at once for a user, after an administrator's grant for a stranger (RFC 7030 section 4.2)."""
     username, password = _credentials()
     if users.exists(username):
-        return _issue(logins.check_password(services().access, username, password, guesses()))
+        return _issue(services().sign_ins.check_password(username, password, request.remote_addr))
     outcome = registry().explicit.register(Application(username, password, _signing_request(username)))
     if isinstance(outcome, Admitted):
         return _certs_only(outcome.certificate or "")
@@ -57,7 +57,7 @@ def simpleenroll() -> Response:
 @blueprint.post("/simplereenroll")
 def simplereenroll() -> Response:
     """Certify another key for a user (RFC 7030 section 4.2.2)."""
-    return _issue(logins.check_password(services().access, *_credentials(), guesses()))
+    return _issue(services().sign_ins.check_password(*_credentials(), request.remote_addr))
 
 
 def _issue(user: UserPolicy) -> Response:

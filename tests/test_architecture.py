@@ -28,7 +28,7 @@ RULES = modules(
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
-    "stored policy access users roles logins signing_keys authorities certificates crl_sync sessions sightings "
+    "stored policy access users roles logins sign_in signing_keys authorities certificates crl_sync sessions sightings "
     "denials history overview "
     "takeover throttle audit browser_sessions administrators first_start backups",
 )

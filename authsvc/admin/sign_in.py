@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from flask import Response, g, request
 
-from authsvc import logins
 from authsvc.admin.guard import begin_session, end_session
 from authsvc.admin.pages import pages, render, see
 from authsvc.admin.redirects import HOME, path_on_this_host
-from authsvc.edge import guesses, public, services
+from authsvc.edge import public, services
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.problem import status_of
 
@@ -39,7 +38,7 @@ def sign_in() -> AnyResponse:
     leads_to = path_on_this_host(request.form.get("redirect", HOME))
     username, password = request.form.get("username", ""), request.form.get("password", "")[:_MAX_PASSWORD]
     try:
-        user = logins.check_password(services().access, username, password, guesses())
+        user = services().sign_ins.check_password(username, password, request.remote_addr)
     except InvalidInput:
         raise
     except AuthsvcError as error:

@@ -10,9 +10,8 @@ import structlog
 from flask import Flask, Response, current_app, g, request
 from playhouse.pool import MaxConnectionsExceeded
 
-from authsvc import logins
 from authsvc.access import operation_of
-from authsvc.edge import guesses, is_page, services
+from authsvc.edge import is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
 from authsvc.tracing import TOKEN_KEY
@@ -69,7 +68,7 @@ def _authenticate() -> UserPolicy:
     if given is not None and given.type == "bearer" and given.token:
         return access.holder_of(given.token, now)
     if given is not None and given.type == "basic" and given.username is not None:
-        return logins.check_password(access, given.username, given.password or "", guesses())
+        return services().sign_ins.check_password(given.username, given.password or "", request.remote_addr)
     if "Authorization" in request.headers:
         raise Unauthenticated("the Authorization header must be Bearer or Basic")
     token = request.environ.get(TOKEN_KEY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import request
 from pydantic import Field
 
 from authsvc import logins
@@ -18,7 +19,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
-from authsvc.edge import actor_for, caller, guesses, public, services, token_limits
+from authsvc.edge import actor_for, caller, public, services, token_limits
 
 blueprint = noun("session", "Signing in")
 
@@ -62,7 +63,7 @@ class EffectivePermission(PermissionView):
 @public
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
-    user = logins.check_password(services().access, body.username, body.password, guesses())
+    user = services().sign_ins.check_password(body.username, body.password, request.remote_addr)
     issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours, token_limits())
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))

@@ -1,58 +1,328 @@
-"""Signing in while something else happens."""
+"""Signing in while somebody guesses, and while something else happens."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, cast
 
+import bcrypt
 import pytest
+import time_machine
 
-from authsvc import browser_sessions, logins, throttle
-from authsvc.errors import TooMany, Unauthenticated
+from authsvc import browser_sessions, logins, sign_in, users
+from authsvc.access import AccessControl
+from authsvc.errors import Busy, TooMany, Unauthenticated
+from authsvc.hashing import HashingPool, measured
+from authsvc.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
 from authsvc.settings import Lifetime
+from authsvc.sightings import Sightings
+from authsvc.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.storage.database import session
-from authsvc.storage.models import BrowserSession, Token
-from tests.people import ALICE
-from tests.storage.scene import loaded_policy, make_user
+from authsvc.storage.models import BrowserSession, SignInAddress, Token
+from tests.people import ALICE, BOBS_PASSWORD
+from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_user
 
 if TYPE_CHECKING:
-    from authsvc.access import AccessControl
+    from collections.abc import Iterator
+
     from authsvc.decision import Denied
     from authsvc.snapshot import UserPolicy
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
-LIMIT = logins.Guesses("192.0.2.7", 3)
+HERE = "192.0.2.7"
+PER_MINUTE = 3
 LIFETIME = Lifetime(timedelta(minutes=30), timedelta(hours=12))
+WRONG, REFUSED, IN = "wrong", "refused", "in"
 
 
-class SlowCheck:
-    """A check of the right password, during which others were found wrong."""
+class CountedPool(HashingPool):
+    """A hashing pool that counts the hashes."""
 
-    def __init__(self, user: UserPolicy, wrong: int) -> None:
-        self._user, self._wrong = user, wrong
+    count = 0
 
-    def holder_of_password(self, username: str, _password: str) -> UserPolicy | Denied:
-        for _ in range(self._wrong):
-            throttle.count(LIMIT.key(username), LIMIT.per_minute)
+    def submit(self, work):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - as the library's
+        self.count += 1
+        return super().submit(work)
+
+
+class GatedAccess:
+    """A check of the right password that takes until it is told to go on."""
+
+    failure_seconds = 0.0
+
+    def __init__(self, user: UserPolicy) -> None:
+        self._user = user
+        self.entered = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def holder_of_remembered_password(self, _username: str, _password: str) -> None:
+        return None
+
+    def holder_of_password(self, _username: str, _password: str) -> UserPolicy | Denied:
+        self.entered.release()
+        assert self.go_on.wait(20)
         return self._user
 
 
-def access_after(wrong: int) -> AccessControl:
-    make_user("bob")
-    return SlowCheck(loaded_policy().snapshot.users["bob"], wrong)  # type: ignore[return-value]
+def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
+    """Return what one worker process knows of the users as they are now."""
+    pool = pool or HashingPool(2, 100, patience=60)
+    return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), Sightings())
 
 
-def test_the_right_one_of_many_that_are_guessed_side_by_side_is_refused_too() -> None:
-    with pytest.raises(TooMany):
-        logins.check_password(access_after(LIMIT.per_minute), "bob", "right", LIMIT)
+def sign_ins(known: AccessControl | None = None) -> SignIns:
+    return SignIns(known or access(), PER_MINUTE, places=8)
 
 
-def test_a_few_wrong_ones_beside_it_do_not_keep_the_right_one_out() -> None:
-    assert logins.check_password(access_after(LIMIT.per_minute - 1), "bob", "right", LIMIT).username == "bob"
+def outcome(signing_in: SignIns, username: str, password: str, address: str | None = HERE) -> str:
+    try:
+        return IN if signing_in.check_password(username, password, address).username == username else "somebody else"
+    except Unauthenticated:
+        return WRONG
+    except TooMany as error:
+        return REFUSED if 0 < error.retry_after <= 60 else "refused for too long"
 
 
-def test_a_token_that_is_revoked_in_this_very_moment_begins_no_session() -> None:
+def guess_until_refused(signing_in: SignIns, username: str, addresses: list[str]) -> list[str]:
+    return [outcome(signing_in, username, f"guess {number}", address) for number, address in enumerate(addresses)]
+
+
+def from_elsewhere(count: int) -> list[str]:
+    return [f"198.51.100.{number}" for number in range(count)]
+
+
+def test_sixty_addresses_do_not_get_through_at_one_name() -> None:
+    make_bob()
+    found = guess_until_refused(sign_ins(), "bob", from_elsewhere(60))
+    assert found == [WRONG] * PER_MINUTE * TIMES_PER_NAME + [REFUSED] * (60 - PER_MINUTE * TIMES_PER_NAME)
+
+
+def test_sixty_names_do_not_get_through_from_one_address() -> None:
+    make_bob()
+    signing_in = sign_ins()
+    found = [outcome(signing_in, f"name-{number}", "guess") for number in range(60)]
+    assert found == [WRONG] * PER_MINUTE * TIMES_PER_NETWORK + [REFUSED] * (60 - PER_MINUTE * TIMES_PER_NETWORK)
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == REFUSED
+    assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
+
+
+def test_one_address_does_not_get_through_at_one_name() -> None:
+    make_bob()
+    signing_in = sign_ins()
+    assert guess_until_refused(signing_in, "bob", [HERE] * 6) == [WRONG] * PER_MINUTE + [REFUSED] * 3
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == REFUSED
+    assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        [f"2001:db8:0:1::{number:x}" for number in range(1, 7)],
+        [f"2001:db8:0:1:{number:x}:ffff:0:1" for number in range(1, 7)],
+        ["192.0.2.7", "::ffff:192.0.2.7", "::FFFF:c000:207"] * 2,
+        [None, ""] * 3,
+    ],
+)
+def test_addresses_of_one_network_count_as_one(addresses: list[str]) -> None:
+    make_bob()
+    assert guess_until_refused(sign_ins(), "bob", addresses) == [WRONG] * PER_MINUTE + [REFUSED] * 3
+
+
+@pytest.mark.parametrize(("home", "beside"), [(HERE, HERE), ("2001:db8:0:7::1", "2001:db8:0:7:aaaa::2")])
+def test_owner_of_an_attacked_name_gets_in_from_a_known_network_only(home: str, beside: str) -> None:
+    make_bob()
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD, home) == IN
+    assert REFUSED in guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD, beside) == IN
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.9") == REFUSED
+
+
+def test_known_network_is_held_to_the_limit_of_network_and_name() -> None:
+    make_bob()
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == IN
+    assert guess_until_refused(sign_ins(), "bob", [HERE] * 5) == [WRONG] * PER_MINUTE + [REFUSED] * 2
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == REFUSED
+
+
+def test_network_is_known_for_the_name_that_signed_in_alone() -> None:
+    make_bob()
+    make_user("bertha")
+    assert outcome(sign_ins(), "bertha", BOBS_PASSWORD) == IN
+    guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == REFUSED
+
+
+def test_wrong_passwords_make_no_network_known() -> None:
+    make_bob()
+    signing_in = sign_ins()
+    outcome(signing_in, "bob", "wrong")
+    guess_until_refused(signing_in, "bob", from_elsewhere(20))
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == REFUSED
+
+
+def test_network_is_forgotten_after_ninety_days_without_a_sign_in() -> None:
+    make_bob()
+    now = datetime.now(UTC)
+    with time_machine.travel(now - timedelta(days=89), tick=False):
+        assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.8") == IN
+    with time_machine.travel(now - timedelta(days=91), tick=False):
+        assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.9") == IN
+    guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.8") == IN
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.9") == REFUSED
+    sign_in.forget_old()
+    with session():
+        assert [row.network for row in SignInAddress.select()] == ["203.0.113.8"]
+
+
+def test_latest_networks_of_a_name_are_remembered_and_not_more_than_a_few() -> None:
+    make_bob()
+    start = datetime.now(UTC)
+    for number in range(MAX_NETWORKS + 5):
+        with time_machine.travel(start + timedelta(seconds=number), tick=False):
+            assert outcome(sign_ins(), "bob", BOBS_PASSWORD, f"198.51.100.{number}") == IN
+    with session():
+        kept = {row.network for row in SignInAddress.select()}
+    assert kept == {f"198.51.100.{number}" for number in range(5, MAX_NETWORKS + 5)}
+
+
+def test_signing_in_again_from_a_known_network_writes_nothing() -> None:
+    make_bob()
+    signing_in = sign_ins()
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+    before = everything()
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+    assert everything() == before
+
+
+def test_attempts_beyond_the_limit_write_nothing_and_take_no_hash() -> None:
+    make_bob()
+    pool = CountedPool(2, 100, patience=60)
+    signing_in = sign_ins(access(pool))
+    guess_until_refused(signing_in, "bob", from_elsewhere(20))
+    before, hashes = everything(), pool.count
+    assert set(guess_until_refused(signing_in, "bob", from_elsewhere(60))) == {REFUSED}
+    assert (everything(), pool.count) == (before, hashes)
+
+
+def test_two_processes_count_the_same_attempts() -> None:
+    make_bob()
+    one, another = sign_ins(), sign_ins()
+    found = [outcome(signing_in, "bob", "wrong") for signing_in in (one, another, one, another)]
+    assert found == [WRONG] * PER_MINUTE + [REFUSED]
+
+
+@pytest.mark.parametrize("username", ["bob\0", "b\udc80b", "x" * 100_000, ""])
+def test_name_that_nobody_can_have_is_counted_like_any_other(username: str) -> None:
+    assert guess_until_refused(sign_ins(), username, [HERE] * 4) == [WRONG] * PER_MINUTE + [REFUSED]
+
+
+# How long it takes to fail.
+
+
+FAILURES = {
+    "unknown name": ("nemo", "wrong"),
+    "wrong password": ("bob", "wrong"),
+    "password that was wrong before": ("bob", "wrong before"),
+    "wrong password of a user that has signed in": ("alex", "wrong"),
+    "overlong password": ("bob", "x" * 100),
+    "disabled user": ("dora", BOBS_PASSWORD),
+    "user without a password": ("nick", "wrong"),
+    "user with an older, faster hash": ("olga", "wrong"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure: str) -> None:
+    for name in ("bob", "alex", "dora", "olga"):
+        make_user(name)
+    make_user("nick", password=None)
+    change_user("dora", enabled=False)
+    cost, pool = 8, CountedPool(2, 100, patience=60)
+    hasher = PasswordHasher(PasswordPolicy(), cost, HashingPool(1, 10, patience=60))
+    for name in ("bob", "alex"):
+        users.change(ALICE, name, {"password": BOBS_PASSWORD}, hasher)
+    known = access(pool, cost)
+    signing_in = SignIns(known, 100, places=1)
+    assert outcome(signing_in, "alex", BOBS_PASSWORD) == IN
+    assert outcome(signing_in, "bob", "wrong before") == WRONG
+    pool.count = 0
+    started = monotonic()
+    assert outcome(signing_in, *FAILURES[failure]) == WRONG
+    assert monotonic() - started >= known.failure_seconds
+    assert pool.count == 1
+    hashing = min(measured(lambda: bcrypt.hashpw(b"a password", bcrypt.gensalt(cost)))[1] for _ in range(5))
+    assert known.failure_seconds >= hashing, "less than a hash would show which names cost one"
+
+
+def test_password_that_was_right_before_takes_no_hash() -> None:
+    make_bob()
+    pool = CountedPool(2, 100, patience=60)
+    signing_in = sign_ins(access(pool))
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+    assert pool.count == 1
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+    assert pool.count == 1
+
+
+# Many at the same time.
+
+
+@contextmanager
+def under_way(signing_in: SignIns, gate: GatedAccess, addresses: list[str]) -> Iterator[None]:
+    """Let sign-ins from these addresses wait for their hash."""
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        try:
+            for address in addresses:
+                pool.submit(outcome, signing_in, "bob", "guess", address)
+            for _ in addresses:
+                assert gate.entered.acquire(timeout=20)
+            yield
+        finally:
+            gate.go_on.set()
+
+
+def test_more_sign_ins_than_places_are_refused_at_once_and_known_networks_have_places_of_their_own() -> None:
+    make_bob()
+    policy = access()
+    assert outcome(sign_ins(policy), "bob", BOBS_PASSWORD) == IN
+    gate = GatedAccess(loaded_policy().snapshot.users["bob"])
+    signing_in = SignIns(cast("AccessControl", gate), 100, places=2)
+    with under_way(signing_in, gate, from_elsewhere(2)):
+        with pytest.raises(Busy):
+            signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
+        with under_way(signing_in, gate, [HERE, HERE]), pytest.raises(Busy):
+            signing_in.check_password("bob", BOBS_PASSWORD, HERE)
+    assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
+
+
+def test_places_are_free_again_after_failures() -> None:
+    make_bob()
+    signing_in = SignIns(access(), 100, places=1)
+    assert [outcome(signing_in, "bob", f"guess {number}") for number in range(3)] == [WRONG] * 3
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(PER_MINUTE, REFUSED), (PER_MINUTE - 1, IN)])
+def test_right_password_among_many_tried_at_the_same_time_is_refused_beyond_the_limit(wrong: int, found: str) -> None:
+    make_bob()
+    gate = GatedAccess(loaded_policy().snapshot.users["bob"])
+    signing_in = sign_ins(cast("AccessControl", gate))
+    beside = sign_ins()
+    with ThreadPoolExecutor(1) as pool:
+        right = pool.submit(outcome, signing_in, "bob", "right")
+        assert gate.entered.acquire(timeout=20)
+        assert guess_until_refused(beside, "bob", [HERE] * wrong) == [WRONG] * wrong
+        gate.go_on.set()
+        assert right.result(20) == found
+
+
+def test_token_that_is_revoked_at_the_same_moment_begins_no_session() -> None:
     make_user("alice")
     issued = logins.issue_token(ALICE, "alice", "page", 1)
     with session():
