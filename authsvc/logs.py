@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.glogging import Logger
 
-# gunicorn quotes the address of a request that broke, as it came.
-_SECRETS_IN_ADDRESSES = re.compile(r"\b(apiToken|key)=[^&\s'\"]+", re.IGNORECASE)
+from authsvc.redaction import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 
-def _without_secrets(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    event["event"] = _SECRETS_IN_ADDRESSES.sub(r"\1=...", str(event["event"]))
-    return event
+def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    # gunicorn quotes the address of a request that broke, as it came; and a path may hold a token.
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
-    _without_secrets,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
 ]
 
@@ -33,6 +33,7 @@ def configure(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _redact,
             structlog.processors.JSONRenderer(),
         ],
     )

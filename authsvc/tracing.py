@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 
 from authsvc import metrics
 from authsvc.proxies import BehindProxies
+from authsvc.redaction import gives_token, without_secrets, without_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,25 +31,31 @@ log = structlog.get_logger()
 
 
 class TokenOutOfAddress:
-    """Takes `apiToken` out of the address before anything can log, count or pass on what stands there."""
+    """Takes `apiToken` out of the address before anything can log, count or pass on what stands there.
+
+    Every other spelling of it is taken out too, but signs nobody in. A path keeps a mark in its place, so that it stays
+    as unknown as it was.
+    """
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         query = environ.get("QUERY_STRING", "")
-        if "=" in query:
+        if query:
             kept = []
             for part in query.split("&"):
                 name, _, value = part.partition("=")
                 if unquote_plus(name) == "apiToken":
                     environ[TOKEN_KEY] = unquote_plus(value)
-                else:
-                    kept.append(part)
-            if TOKEN_KEY in environ:
-                environ["QUERY_STRING"] = "&".join(kept)
-                for copy in ("RAW_URI", "REQUEST_URI"):
-                    environ.pop(copy, None)
+                elif not gives_token(part):
+                    kept.append(without_tokens(part))
+            environ["QUERY_STRING"] = "&".join(kept)
+        environ["PATH_INFO"] = without_tokens(environ.get("PATH_INFO", ""), ";apiToken=...")
+        # Copies of the address as it came, and the address of the page that led here.
+        for copy in ("RAW_URI", "REQUEST_URI", "HTTP_REFERER"):
+            if copy in environ:
+                environ[copy] = without_secrets(environ[copy])
         return self._app(environ, start_response)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
 from flask import Response, current_app, g, request, session, url_for
 from flask_wtf.csrf import generate_csrf, validate_csrf
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from authsvc.snapshot import UserPolicy
 
 _SECRET = "id"  # noqa: S105 - where the cookie keeps the session's secret
+_OFFER = "offer"
+_OFFER_LASTS = timedelta(minutes=5)
 # Everything from this host; what scripts and styles there are lie in files, so nothing inline is ever needed.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -55,6 +57,25 @@ def begin_session(user: UserPolicy, token_digest: str | None = None) -> None:
     secret = browser_sessions.begin(actor_for(user), session_lifetime(), browser, token_digest)
     end_session(user)
     session[_SECRET] = secret
+
+
+class Offer(NamedTuple):
+    """A session that a token in the address could begin, in place of the session of another user."""
+
+    user: UserPolicy
+    token_digest: str
+    leads_to: str
+
+
+def offered() -> Offer | None:
+    """Return the session that this browser was offered a short while ago; None if its token is not valid any more."""
+    # The cookie is signed, so it says what was put there; a digest is no token and signs nobody in elsewhere.
+    username, digest, leads_to, offered_at = session.get(_OFFER, ("", "", HOME, 0.0))
+    now = datetime.now(UTC)
+    user = services().policy.snapshot.users.get(username)
+    until = user.tokens.get(digest) if user and user.enabled else None
+    fresh = now.timestamp() - offered_at < _OFFER_LASTS.total_seconds()
+    return Offer(user, digest, leads_to) if user and until and until > now and fresh else None
 
 
 def end_session(user: UserPolicy) -> None:
@@ -112,11 +133,18 @@ def _check_form() -> None:
 
 
 def _enter_with_token(token: str) -> AnyResponse:
-    """Sign in by a token that stood in the address, and lead on to an address without it."""
+    """Sign in by a token that stood in the address, and lead on to an address without it.
+
+    If another user is signed in, ask first: a link from elsewhere must not change under whose name somebody works.
+    """
     wanted = request.args.get("redirect")
     leads_to = path_on_this_host(wanted) if wanted is not None else _address()
     try:
         user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+        present = _signed_in()
+        if present and present.username != user.username:
+            session[_OFFER] = (user.username, digest, leads_to, datetime.now(UTC).timestamp())
+            return see(url_for("sign_in.ask_to_replace_session"))
         begin_session(user, digest)
     except Unauthenticated:
         return see(url_for("sign_in.form", failed="token"))

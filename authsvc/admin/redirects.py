@@ -6,6 +6,7 @@ import re
 from urllib.parse import quote, unquote
 
 from authsvc.errors import InvalidInput, invalid
+from authsvc.redaction import without_secrets, without_tokens
 
 HOME = "/admin"
 _MAX_LENGTH = 2000
@@ -14,13 +15,14 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-]*")
 
 
 def path_on_this_host(path: str) -> str:
-    r"""Return the path; `InvalidInput` for anything that some browser, in some decoding, could take for another host.
+    r"""Return the path without API tokens; `InvalidInput` for anything that some browser could take for another host.
 
-    Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority").
+    Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority"). What the
+    path says in any decoding counts.
     """
     if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _leads_away(path):
         raise invalid("redirect", "must be a path on this host, such as /admin/users")
-    return path
+    return without_secrets(without_tokens(path))
 
 
 def way_back(path: str, query: str) -> str:

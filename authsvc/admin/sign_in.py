@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Response, g, request
+from flask import Response, g, request, url_for
 
-from authsvc.admin.guard import begin_session, end_session
+from authsvc.admin.guard import begin_session, end_session, offered
 from authsvc.admin.pages import pages, render, see
 from authsvc.admin.redirects import HOME, path_on_this_host
 from authsvc.edge import public, services
@@ -45,6 +45,25 @@ def sign_in() -> AnyResponse:
         return _form(leads_to, username, error.message, status_of(error))
     begin_session(user)
     return see(leads_to)
+
+
+@blueprint.get("/replace-session")
+@public
+def ask_to_replace_session() -> AnyResponse:
+    """Ask whether a token that stood in the address is to replace the session of another user."""
+    offer = offered()
+    return render("admin/replace_session.html", offered=offer.user) if offer else see(HOME)
+
+
+@blueprint.post("/replace-session")
+@public
+def replace_session() -> AnyResponse:
+    """Begin the session that was offered, in place of the present one."""
+    offer = offered()
+    if offer is None:
+        return see(url_for("sign_in.form", failed="token"))
+    begin_session(offer.user, offer.token_digest)
+    return see(offer.leads_to)
 
 
 @blueprint.post("/sign-out")

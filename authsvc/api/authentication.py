@@ -14,6 +14,7 @@ from authsvc.access import operation_of
 from authsvc.edge import is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
+from authsvc.redaction import without_secrets
 from authsvc.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _guard() -> None:
         return
     g.caller = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
-        raise Forbidden(f"you lack http {operation_of(request.method)} on {request.path}")
+        raise Forbidden(f"you lack http {operation_of(request.method)} on {without_secrets(request.path)}")
 
 
 def _is_public() -> bool:

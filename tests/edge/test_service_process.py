@@ -91,7 +91,18 @@ def _uses_secrets_everywhere(service: Service) -> str:
     """Call in every way there is, and return the token that was used."""
     credentials = {"username": "alice", "password": ALICES_PASSWORD}
     token: str = service.call("POST", "/api/login", json=credentials).json()["token"]
-    for path in (f"/api/me?apiToken={token}", f"/api/none?x=1&api%54oken={token}", f"//api/me?apiToken={token}"):
+    for path in (
+        f"/api/me?apiToken={token}",
+        f"/api/none?x=1&api%54oken={token}",
+        f"//api/me?apiToken={token}",
+        f"/api/users;apiToken={token}",
+        f"/api/me?apitoken={token}",
+        f"/api/me?x=1;apiToken={token}",
+        f"/api/me?%2561piToken={token}",
+        f"/api/me?APITOKEN%3D{token}",
+        f"/admin/users;a%50iToken={token}",
+        f"/api/tokens/{token}",
+    ):
         requests.get(service.url + path, timeout=10)
     for value in (
         f"Bearer {token}",
@@ -123,6 +134,7 @@ def _breaks_http_with_secrets(service: Service, token: str) -> None:
         f"GET /api/me?apiToken={token}",
         f"GET /api/me?apiToken={token} junk HTTP/1.1",
         f"GET /api/me?api%54oken={token} HTTP/9.9",
+        f"GET /api/me;%61pitoken%3D{token} HTTP/9.9",
         f"G\x00T /api/me?apiToken={token} HTTP/1.1",
         f"POST /auth/user?key={WEBHOOK_SECRET}",
         f"GET /api/me HTTP/1.1\r\nAuthorization Bearer {token}",

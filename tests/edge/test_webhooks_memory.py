@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
-from authsvc import users
+from authsvc import logins, users
 from authsvc.storage.database import database
 from authsvc.users import UserChanges
 from tests.edge.broker import YES, Broker, no
@@ -63,6 +63,20 @@ def test_a_warm_login_executes_no_sql(broker: Broker, queries: list[str]) -> Non
     queries.clear()
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     assert queries == []
+
+
+def test_making_tokens_leaves_remembered_answers_in_place(broker: Broker, services: Services, alice: Caller) -> None:
+    questions = [("bob", "devices/bob/up", 2), ("bob", "lines/7", 2), ("bob", "elsewhere", 1), ("nemo", "a", 1)]
+    before = [broker.acl(*question) for question in questions]
+    counters = services.webhooks.counters
+    hits, misses = counters.hits, counters.misses
+    for username in ("tom", "bob", "alice"):
+        assert alice.post("/api/tokens", {"username": username}).status_code == 201
+    token = logins.issue_token(OPERATOR, "tom", "", 1).token
+    services.policy.catch_up()
+    assert [broker.acl(*question) for question in questions] == before
+    assert (counters.hits, counters.misses) == (hits + len(questions), misses)
+    assert broker.logs_in("tom", token) == YES
 
 
 def test_this_way_of_counting_does_see_sql(services: Services, alice: Caller, queries: list[str]) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _APP = create_app(Settings(data_dir=Path("nowhere"), database_url="sqlite:///nowhere", bcrypt_cost=4))
 # Whoever is not signed in may sign in, and whoever may do nothing at all may still leave.
-_PUBLIC = {"sign_in.form", "sign_in.sign_in", "sign_in.sign_out"}
+_REPLACING = {"sign_in.ask_to_replace_session", "sign_in.replace_session"}
+_PUBLIC = {"sign_in.form", "sign_in.sign_in", "sign_in.sign_out", *_REPLACING}
 # What only somebody who may read it should ever see.
 _TREASURE = "treasure"
 

@@ -148,6 +148,65 @@ def test_a_bad_token_gets_the_form_and_is_repeated_nowhere(service: Service) -> 
     assert "eyJ.not-a.token" not in answer.text + answer.url + service.log_text()
 
 
+def signed_in_as(browser: FormFiller) -> str:
+    found = re.search(r"You are signed in as ([\w-]+)\"", browser.get("/admin").text)
+    assert found
+    return found[1]
+
+
+def test_token_of_another_user_replaces_a_session_only_after_a_question(service: Service, page: Page) -> None:
+    victim, attacker = new_user(service, "http read /api/#"), new_user(service, "http read /api/#")
+    token, _ = token_for(service, attacker, "secret")
+    visitor = Visitor(page)
+    visitor.sign_in(victim, "secret")
+    visitor.open(f"/admin/certificates?apiToken={token}")
+    expect(page).to_have_url(service.url + "/admin/replace-session")
+    expect(page.get_by_role("heading", name=f"Sign in as {attacker}?")).to_be_visible()
+    expect(page.get_by_text(f"You are signed in as {victim}.")).to_be_visible()
+    expect(page.locator(".who")).to_contain_text(victim)
+    assert token not in page.content()
+    page.get_by_role("button", name=f"Stay signed in as {victim}").click()
+    expect(page.locator(".who")).to_contain_text(victim)
+    visitor.open("/admin/replace-session")
+    page.get_by_role("button", name=f"Sign in as {attacker}").click()
+    expect(page).to_have_url(service.url + "/admin/certificates")
+    expect(page.locator(".who")).to_contain_text(attacker)
+    assert not visitor.complaints
+
+
+def test_token_of_the_same_user_asks_nothing(service: Service) -> None:
+    username = new_user(service, "http read /api/#")
+    token, _ = token_for(service, username, "secret")
+    browser = FormFiller(service.url)
+    browser.sign_in(username, "secret")
+    assert browser.get(f"/admin/certificates?apiToken={token}").headers["Location"] == "/admin/certificates"
+
+
+def test_session_is_replaced_by_a_form_that_was_drawn_here_alone(service: Service) -> None:
+    victim, attacker = new_user(service, "http read /api/#"), new_user(service, "http read /api/#")
+    token, token_id = token_for(service, attacker, "secret")
+    browser = FormFiller(service.url)
+    browser.sign_in(victim, "secret")
+    browser.get(f"/admin?apiToken={token}")
+    forged = browser.session.post(service.url + "/admin/replace-session", allow_redirects=False, timeout=20)
+    assert forged.status_code == 400
+    assert signed_in_as(browser) == victim
+    assert service.call("DELETE", f"/api/tokens/{token_id}").status_code == 204
+    late = browser.post("/admin/replace-session", drawn_at="/admin")
+    assert late.headers["Location"].startswith("/admin/sign-in")
+    assert signed_in_as(browser) == victim
+
+
+def test_without_an_offer_no_session_is_replaced(service: Service) -> None:
+    username = new_user(service, "http read /api/#")
+    browser = FormFiller(service.url)
+    browser.sign_in(username, "secret")
+    assert browser.get("/admin/replace-session").headers["Location"] == "/admin"
+    answer = browser.post("/admin/replace-session", drawn_at="/admin")
+    assert answer.headers["Location"].startswith("/admin/sign-in")
+    assert signed_in_as(browser) == username
+
+
 def test_a_session_begun_with_a_token_ends_with_the_token(service: Service, admin: Visitor, page: Page) -> None:
     username = new_user(service, "http read /api/me")
     token, token_id = token_for(service, username, "secret")
