@@ -39,7 +39,7 @@ _BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """A role as administrators see it."""
+    """A role as administrators see it; `damage` says what could not be read of its rows."""
 
     name: str
     description: str
@@ -47,6 +47,7 @@ class RoleRecord:
     permissions: tuple[Permission, ...]
     created_at: datetime
     updated_at: datetime
+    damage: tuple[str, ...] = ()
 
 
 class RoleChanges(TypedDict, total=False):
@@ -84,7 +85,7 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: d
         row.description = changes.get("description", row.description)
         row.updated_at = datetime.now(UTC)
         row.save()
-        if wanted != before.permissions:
+        if wanted != before.permissions or (before.damage and "permissions" in changes):
             PermissionRow.delete().where(PermissionRow.role == row).execute()
             insert_permissions(wanted, role_id=row.id)
         after = _record(row)
@@ -122,7 +123,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
     with session():
         rows = list(query.order_by(Role.name).paginate(page, per_page))
         permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
-        records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
+        records = [_with_permissions(row, permissions.get(row.id, stored.NOTHING_STORED)) for row in rows]
         return Page(records, page, per_page, query.count())
 
 
@@ -173,7 +174,8 @@ def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
 
 def facts(record: RoleRecord) -> audit.Facts:
     """Return what the audit trail keeps of a role."""
-    return {"description": record.description, "permissions": permission_facts(record.permissions)}
+    damage = {"damage": list(record.damage)} if record.damage else {}
+    return {"description": record.description, "permissions": permission_facts(record.permissions), **damage}
 
 
 def _insert(name: str, description: str, permissions: Iterable[Permission], *, built_in: bool) -> RoleRecord:
@@ -194,7 +196,7 @@ def _row_for_change(actor: Actor, name: str) -> Role:
     row = _row(name)
     if row.built_in:
         raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
-    actor.must_hold(_record(row).permissions)
+    actor.must_hold(stored.rights_of_roles([name]))
     # To change a role is to change everybody who has it, by what it denies as well.
     actor.must_hold(stored.rights_of_holders(row.id))
     return row
@@ -202,8 +204,10 @@ def _row_for_change(actor: Actor, name: str) -> Role:
 
 def _record(row: Role) -> RoleRecord:
     found = stored.permissions_of(PermissionRow.role, Role.id, Role.id == row.id)
-    return _with_permissions(row, found.get(row.id, ()))
+    return _with_permissions(row, found.get(row.id, stored.NOTHING_STORED))
 
 
-def _with_permissions(row: Role, permissions: tuple[Permission, ...]) -> RoleRecord:
-    return RoleRecord(row.name, row.description, row.built_in, permissions, row.created_at, row.updated_at)
+def _with_permissions(row: Role, own: stored.OwnerPermissions) -> RoleRecord:
+    return RoleRecord(
+        row.name, row.description, row.built_in, own.permissions, row.created_at, row.updated_at, own.damage
+    )

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user as administrators see it; of its password, only whether there is one."""
+    """A user as administrators see it; of its password, only whether there is one.
+
+    `damage` says what could not be read of its own rows, and `over_the_service` whether it has http write rights.
+    """
 
     username: str
     enabled: bool
@@ -40,6 +43,16 @@ class UserRecord:
     has_password: bool
     created_at: datetime
     updated_at: datetime
+    damage: tuple[str, ...] = ()
+    over_the_service: bool = False
+
+    @property
+    def is_administrator_on_broker(self) -> bool:
+        """Whether it may change something in this service and may also log in to the broker.
+
+        Its password or token then passes through the broker, which sees it, and can be guessed there.
+        """
+        return self.over_the_service and bool(self.grant_types)
 
 
 class UserChanges(TypedDict, total=False):
@@ -227,8 +240,8 @@ def _roles_named(names: Iterable[str]) -> list[Role]:
 def _rights(row: User) -> tuple[Permission, ...]:
     """Return every permission the user has, its own and its roles'."""
     (policy,) = stored.user_policies([row.username], datetime.now(UTC)).values()
-    from_roles = stored.role_permissions(policy.roles)
-    return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
+    own = stored.OwnerPermissions(policy.permissions, policy.damage)
+    return (*own.rights, *stored.rights_of_roles(policy.roles))
 
 
 def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
@@ -263,16 +276,19 @@ def _records(rows: list[User]) -> list[UserRecord]:
     chosen = User.id.in_([row.id for row in rows])
     permissions = stored.permissions_of(PermissionRow.user, User.id, chosen)
     role_names = stored.role_names(chosen)
+    writing = stored.roles_that_write()
     return [
         UserRecord(
             row.username,
             row.enabled,
             row.grant_types,
-            role_names.get(row.id, ()),
-            permissions.get(row.id, ()),
+            names := role_names.get(row.id, ()),
+            (own := permissions.get(row.id, stored.NOTHING_STORED)).permissions,
             row.password_hash is not None,
             row.created_at,
             row.updated_at,
+            stored.damage_of(row.grant_types, own),
+            any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names),
         )
         for row in rows
     ]
@@ -286,6 +302,7 @@ def facts(record: UserRecord) -> audit.Facts:
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
         "hasPassword": record.has_password,
+        **({"damage": list(record.damage)} if record.damage else {}),
     }
 
 

@@ -23,7 +23,7 @@ def modules(package: str, names: str) -> set[str]:
 RULES = modules(
     "authsvc",
     "errors topics usernames decision permissions remedies rule_index passwords hashing tokens "
-    "pki signing_requests renewals snapshot signals settings proxies actors paging",
+    "pki signing_requests renewals sharded_map snapshot signals settings proxies actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
