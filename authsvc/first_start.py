@@ -43,6 +43,7 @@ def prepare(settings: Settings) -> str | None:
     with policy_change():
         authorities.ensure(SERVICE, settings.ca_key_passphrase)
         if signing_keys.exist():
+            roles.repair_built_in(SERVICE)
             return None
         signing_keys.rotate(SERVICE)
         roles.insert_built_in()

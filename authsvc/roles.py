@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from peewee import fn
 
 from authsvc import administrators, audit, stored
-from authsvc.errors import Conflict, NotFound
+from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Context, Operation, Permission
 from authsvc.storage.changes import Kind, policy_change
@@ -49,6 +49,11 @@ class RoleRecord:
     updated_at: datetime
     damage: tuple[str, ...] = ()
 
+    @property
+    def version(self) -> str:
+        """The name of its stored version."""
+        return stored.version_tag(self.updated_at)
+
 
 class RoleChanges(TypedDict, total=False):
     """What a PATCH may change; a key that is absent stays as it is."""
@@ -71,19 +76,19 @@ def create(actor: Actor, name: str, description: str, permissions: Iterable[Perm
     return record
 
 
-def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: datetime | None = None) -> RoleRecord:
+def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[str] | None = None) -> RoleRecord:
     """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
 
-    `Conflict` also when the role was changed since it was as expected.
+    `PreconditionFailed` when the role is not at one of the expected versions.
     """
     with policy_change() as announce, administrators.kept():
         row = _row_for_change(actor, name)
-        stored.must_be_as_of(expected_updated_at, row.updated_at)
+        stored.must_be_version(expected, row.updated_at)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
         row.description = changes.get("description", row.description)
-        row.updated_at = datetime.now(UTC)
+        row.updated_at = stored.next_update(row.updated_at)
         row.save()
         if wanted != before.permissions or (before.damage and "permissions" in changes):
             PermissionRow.delete().where(PermissionRow.role == row).execute()
@@ -96,10 +101,14 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: d
     return after
 
 
-def delete(actor: Actor, name: str) -> None:
-    """Remove a role that no user has; `Conflict` while one does or when the role is built in."""
+def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> None:
+    """Remove a role that no user has; `Conflict` while one does or when the role is built in.
+
+    `PreconditionFailed` when the role is not at one of the expected versions.
+    """
     with policy_change() as announce:
         row = _row_for_change(actor, name)
+        stored.must_be_version(expected, row.updated_at)
         holders = UserRole.select().where(UserRole.role == row).count()
         if holders:
             raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
@@ -133,6 +142,28 @@ def count_holders(names: Iterable[str]) -> dict[str, int]:
     query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
     with session():
         return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
+
+
+def named(names: Iterable[str]) -> list[Role]:
+    """Return the rows of the roles so named, each once; `InvalidInput` by position for a name that is no role's."""
+    wanted = list(dict.fromkeys(names))
+    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
+    for position, name in enumerate(wanted):
+        if name not in found:
+            raise invalid(f"roles[{position}]", "no such role")
+    return [found[name] for name in wanted]
+
+
+def repair_built_in(actor: Actor) -> None:
+    """Write the permissions of a damaged built-in role again as this version knows them: no request could do it."""
+    with policy_change() as announce:
+        for name, (_, permissions) in _BUILT_IN.items():
+            row: Role | None = Role.get_or_none(Role.name == name)
+            if row and (before := _record(row)).damage:
+                PermissionRow.delete().where(PermissionRow.role == row).execute()
+                insert_permissions(permissions, role_id=row.id)
+                audit.record(actor, "role.repair", f"role:{name}", facts(before), facts(_record(row)))
+                announce(Kind.ROLE, name)
 
 
 def insert_built_in() -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authsvc.errors import Conflict, InvalidInput
+from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, UserPolicy
 from authsvc.storage.fields import UnreadableGrantTypes
@@ -19,7 +20,6 @@ from authsvc.tokens import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     import peewee
 
@@ -82,10 +82,29 @@ def signing_keys() -> dict[str, SigningKey]:
     return found
 
 
-def must_be_as_of(expected: datetime | None, updated_at: datetime) -> None:
-    """Raise `Conflict` when what somebody looked at, as of a time, was changed since; None stands for any time."""
-    if expected not in (None, updated_at):
-        raise Conflict("somebody has changed this meanwhile", "changed-meanwhile")
+def version_tag(updated_at: datetime) -> str:
+    """Return the name of a user's or role's stored version, by the time of its last change."""
+    return f"{updated_at:%Y%m%dT%H%M%S.%fZ}"
+
+
+def must_be_version(expected: frozenset[str] | None, updated_at: datetime) -> None:
+    """Raise `PreconditionFailed` unless the stored version is one of the expected ones; None stands for any version.
+
+    To be called in the transaction of the change: of two editors who expect the same version the second fails.
+    """
+    if expected is not None and version_tag(updated_at) not in expected:
+        raise PreconditionFailed("somebody has changed this since it was read; read it again")
+
+
+def next_update(updated_at: datetime) -> datetime:
+    """Return the time of a change that is made now: always later than the last one, whatever the clock says."""
+    return max(datetime.now(UTC), updated_at + timedelta(microseconds=1))
+
+
+def rights_of_user(username: str) -> tuple[Permission, ...]:
+    """Return all that a user has, by its own permissions and its roles', for `Actor.must_hold`."""
+    (user,) = user_policies([username], datetime.now(UTC)).values()
+    return (*OwnerPermissions(user.permissions, user.damage).rights, *rights_of_roles(user.roles))
 
 
 def permission(context: str, operation: str, resource: str, effect: str) -> Permission:

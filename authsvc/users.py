@@ -18,8 +18,6 @@ from authsvc.storage.models import PermissionRow, Role, User, UserRole
 from authsvc.usernames import validate_username
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authsvc.actors import Actor
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
@@ -47,11 +45,13 @@ class UserRecord:
     over_the_service: bool = False
 
     @property
-    def is_administrator_on_broker(self) -> bool:
-        """Whether it may change something in this service and may also log in to the broker.
+    def version(self) -> str:
+        """The name of its stored version."""
+        return stored.version_tag(self.updated_at)
 
-        Its password or token then passes through the broker, which sees it, and can be guessed there.
-        """
+    @property
+    def is_administrator_on_broker(self) -> bool:
+        """Whether it may change something in this service, and log in to the broker, where its secrets are seen."""
         return self.over_the_service and bool(self.grant_types)
 
 
@@ -91,23 +91,23 @@ def change(
     username: str,
     changes: UserChanges,
     hasher: PasswordHasher,
-    expected_updated_at: datetime | None = None,
+    expected: frozenset[str] | None = None,
 ) -> UserRecord:
     """Change what is named and nothing else; in force at once, also for clients that are connected.
 
     `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
-    to administer the service, or when the user was changed since it was as expected.
+    to administer the service; `PreconditionFailed` when the user is not at one of the expected versions.
     """
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, administrators.kept():
         row = _row(username)
-        stored.must_be_as_of(expected_updated_at, row.updated_at)
+        stored.must_be_version(expected, row.updated_at)
         before = _record(row)
-        actor.must_hold(_rights(row))
+        actor.must_hold(stored.rights_of_user(row.username))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
         row.password_hash = password_hash if "password" in changes else row.password_hash
-        row.updated_at = datetime.now(UTC)
+        row.updated_at = stored.next_update(row.updated_at)
         row.save()
         after = _rewrite_rights(actor, row, changes)
         cause = _ends_sessions(before, after, changes)
@@ -115,7 +115,7 @@ def change(
             sessions.order(username, cause)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(facts(before), facts(after))
-        later |= _password_fact(changes)
+        later |= {"password": "changed"} if changes.get("password") is not None else {}
         if later:
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(Kind.USER, username)
@@ -131,10 +131,10 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
         raise invalid("effect", "must be allow; to forbid something, change the user's permissions")
     with policy_change() as announce:
         row = _row(username)
-        actor.must_hold((*_rights(row), permission))
+        actor.must_hold((*stored.rights_of_user(row.username), permission))
         if permission not in _record(row).permissions:
             roles.insert_permissions([permission], user_id=row.id)
-            row.updated_at = datetime.now(UTC)
+            row.updated_at = stored.next_update(row.updated_at)
             row.save()
             facts_added = {"permission": roles.permission_facts([permission])[0]}
             audit.record(actor, "user.allow", f"user:{username}", after=facts_added)
@@ -142,11 +142,15 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
         return _record(row)
 
 
-def delete(actor: Actor, username: str) -> None:
-    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service."""
+def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) -> None:
+    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service.
+
+    `PreconditionFailed` when the user is not at one of the expected versions.
+    """
     with policy_change() as announce, administrators.kept():
         row = _row(username)
-        actor.must_hold(_rights(row))
+        stored.must_be_version(expected, row.updated_at)
+        actor.must_hold(stored.rights_of_user(row.username))
         before = _record(row)
         certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
         sessions.order(username, "user removed")
@@ -166,14 +170,14 @@ def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.R
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
     """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
     with session():
-        actor.must_hold(_rights(_row(username)))
+        actor.must_hold(stored.rights_of_user(_row(username).username))
     return certificates.issue(actor, username, key, issuing)
 
 
 def issue_token(actor: Actor, username: str, label: str, hours: float) -> logins.IssuedToken:
     """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
     with session():
-        actor.must_hold(_rights(_row(username)))
+        actor.must_hold(stored.rights_of_user(_row(username).username))
     return logins.issue_token(actor, username, label, hours)
 
 
@@ -189,9 +193,13 @@ def get(username: str) -> UserRecord:
         return _record(_row(username))
 
 
-def search(text: str, page: int, per_page: int, role: str = "") -> Page[UserRecord]:
+def search(
+    text: str, page: int, per_page: int, role: str = "", *, administrators_on_broker: bool = False
+) -> Page[UserRecord]:
     """Return one page of the users whose name contains the text, in any case, by name; or of those with a role."""
     query = User.select()
+    if administrators_on_broker:
+        query = query.where(stored.is_administrator_on_broker())
     if role:
         query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
     if text:
@@ -218,30 +226,14 @@ def _rewrite_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     """Write the roles and permissions that are named, and hold the actor to its own rights in the outcome."""
     if "roles" in wanted:
         UserRole.delete().where(UserRole.user == row).execute()
-        chosen = _roles_named(wanted["roles"])
+        chosen = roles.named(wanted["roles"])
         if chosen:
             UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
     if "permissions" in wanted:
         PermissionRow.delete().where(PermissionRow.user == row).execute()
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
-    actor.must_hold(_rights(row))
+    actor.must_hold(stored.rights_of_user(row.username))
     return _record(row)
-
-
-def _roles_named(names: Iterable[str]) -> list[Role]:
-    wanted = list(dict.fromkeys(names))
-    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
-    for position, name in enumerate(wanted):
-        if name not in found:
-            raise invalid(f"roles[{position}]", "no such role")
-    return [found[name] for name in wanted]
-
-
-def _rights(row: User) -> tuple[Permission, ...]:
-    """Return every permission the user has, its own and its roles'."""
-    (policy,) = stored.user_policies([row.username], datetime.now(UTC)).values()
-    own = stored.OwnerPermissions(policy.permissions, policy.damage)
-    return (*own.rights, *stored.rights_of_roles(policy.roles))
 
 
 def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
@@ -304,7 +296,3 @@ def facts(record: UserRecord) -> audit.Facts:
         "hasPassword": record.has_password,
         **({"damage": list(record.damage)} if record.damage else {}),
     }
-
-
-def _password_fact(changes: UserChanges) -> audit.Facts:
-    return {"password": "changed"} if changes.get("password") is not None else {}

@@ -15,7 +15,7 @@ from authsvc.admin.roles import choices
 from authsvc.admin.user_page import beside
 from authsvc.api.users import UserBody, UserChangeBody, UserPath, UserQuery
 from authsvc.edge import actor, services
-from authsvc.errors import AuthsvcError, Conflict, invalid
+from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.passwords import generate
 from authsvc.problem import status_of
 from authsvc.snapshot import GrantType
@@ -33,7 +33,7 @@ NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/ap
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: as of when."""
+    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: which version."""
 
     username: str = ""
     enabled: bool = True
@@ -193,11 +193,11 @@ def _new(shown: Shown, error: AuthsvcError | None) -> Response:
 
 def _edit(username: str, shown: Shown, error: AuthsvcError | None) -> Response:
     meanwhile = None
-    if isinstance(error, Conflict) and error.code == "changed-meanwhile":
+    if isinstance(error, PreconditionFailed):
         must_read(f"/api/users/{username}")
         # Whoever has read what it is now, and sends the same once more, means it.
         meanwhile = users.get(username)
-        shown = replace(shown, updated=meanwhile.updated_at.isoformat())
+        shown = replace(shown, updated=meanwhile.version)
     return _form("admin/user_edit.html", shown, error, meanwhile=meanwhile)
 
 
@@ -247,7 +247,7 @@ def _stored(record: UserRecord) -> Shown:
         sorted(record.grant_types),
         list(record.roles),
         rows_of(record.permissions),
-        record.updated_at.isoformat(),
+        record.version,
     )
 
 
