@@ -8,7 +8,6 @@ from authsvc import administrators, authorities, roles, signing_keys, users
 from authsvc.actors import SERVICE
 from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordHasher, generate
-from authsvc.snapshot import GrantType
 from authsvc.storage import schema
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import connect_to, create_file
@@ -49,7 +48,8 @@ def prepare(settings: Settings) -> str | None:
         roles.insert_built_in()
         wanted = users.UserChanges(
             password=settings.admin_password or generated,
-            grant_types=frozenset({GrantType.PASSWORD, GrantType.TOKEN}),
+            # No broker sees the administrator's password, and nobody can guess it there.
+            grant_types=frozenset(),
             roles=(administrators.ROLE,),
         )
         users.create(SERVICE, ADMINISTRATOR, wanted, hasher)

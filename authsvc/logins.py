@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc import audit, stored, throttle, tokens
 from authsvc.decision import Denied, Reason
-from authsvc.errors import Busy, NotFound, Unauthenticated, invalid
+from authsvc.errors import Busy, Conflict, NotFound, Unauthenticated, invalid
 from authsvc.paging import Page
 from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session, transaction
@@ -88,8 +88,10 @@ def issue_token(actor: Actor, username: str, label: str, hours: float) -> Issued
     expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
     with policy_change() as announce:
         user = _user(username)
-        *_, newest = stored.signing_keys().values()
-        token, digest = tokens.issue(username, issued_at, expires_at, newest)
+        keys = list(stored.signing_keys().values())
+        if not keys:
+            raise Conflict("no signing key can be read; make one with: authsvc tokens rotate-key", "no-signing-key")
+        token, digest = tokens.issue(username, issued_at, expires_at, keys[-1])
         row = Token.create(
             id=uuid.uuid4().hex,
             user=user,

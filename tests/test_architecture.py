@@ -29,7 +29,7 @@ STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins signing_keys authorities certificates crl_sync sessions sightings "
-    "denials history overview "
+    "denials history overview findings "
     "takeover throttle audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.

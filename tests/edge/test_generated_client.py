@@ -62,6 +62,10 @@ class Generated:
         client = import_module(f"{package}.client").AuthenticatedClient
         self._client = client(base_url=service.url, token=answer.json()["token"], raise_on_unexpected_status=True)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.get_httpx_client().close()
+
     def call(self, operation: str, *arguments: str, **options: Any) -> Any:
         """Call one operation, named by its module, and return the whole answer."""
         module = import_module(f"{self._package}.api.{operation}")
@@ -73,8 +77,11 @@ class Generated:
 
 
 @pytest.fixture
-def client(generated: str, service: Service) -> Generated:
-    return Generated(generated, service)
+def client(generated: str, service: Service) -> Iterator[Generated]:
+    """The generated client, disconnected after the test."""
+    client = Generated(generated, service)
+    yield client
+    client.close()
 
 
 def _bodies(method: str) -> dict[str, dict[str, Any]]:
