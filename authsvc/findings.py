@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import authorities, stored
+from authsvc import stored
 from authsvc.storage.database import reading
 from authsvc.storage.models import PermissionRow, Role, User
 
@@ -20,20 +20,10 @@ class Finding(NamedTuple):
     advice: str
 
 
-def findings(ca_key_passphrase: str | None) -> list[Finding]:
+def findings() -> list[Finding]:
     """Return all findings by the database as it is now."""
     with reading():
-        found = [*_administrators_on_broker(), *_damaged_users(), *_damaged_roles()]
-        if ca_key_passphrase is None and authorities.trusted():
-            found.append(
-                Finding(
-                    "authority-without-passphrase",
-                    "authority",
-                    "the key of the certificate authority is stored without encryption: "
-                    "a copy of the database can sign certificates",
-                )
-            )
-    return found
+        return [*_administrators_on_broker(), *_damaged_users(), *_damaged_roles()]
 
 
 def _administrators_on_broker() -> Iterator[Finding]:

@@ -15,11 +15,10 @@ from authsvc.findings import findings
 def check(*, as_json: bool) -> None:
     """List what should be changed; exit status 1 if there is anything, 0 if not.
 
-    It finds administrators that may log in to the broker, users and roles with damaged rows, and a certificate
-    authority without a passphrase.
+    It finds administrators that may log in to the broker, and users and roles with damaged rows.
     """
-    with opened() as settings:
-        found = findings(settings.ca_key_passphrase)
+    with opened():
+        found = findings()
     if as_json:
         print_json([finding._asdict() for finding in found])
     elif found:

@@ -15,7 +15,6 @@ from authsvc.decision import Reason
 from authsvc.errors import Conflict, Forbidden
 from authsvc.findings import findings
 from authsvc.passwords import PasswordVerifier
-from authsvc.policy import Policy
 from authsvc.sightings import Sightings
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import is_sqlite
@@ -24,9 +23,8 @@ from tests.storage.scene import change_user, events, execute, loaded_policy, mak
 
 if TYPE_CHECKING:
     from authsvc.decision import Decision
+    from authsvc.policy import Policy
     from authsvc.settings import Settings
-
-pytestmark = pytest.mark.usefixtures("prepared")
 
 STATE = mqtt("read", "devices/%u/state")
 SECRET = mqtt("read", "secret/#", "deny")
@@ -47,7 +45,7 @@ DAMAGE = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _bob_and_a_neighbour() -> None:
+def _bob_and_a_neighbour(prepared: Settings) -> None:
     make_role("devices", STATE)
     make_user("bob", permissions=(ALL, SECRET))
     make_user("neighbour", roles=("devices",), permissions=(ALL,))
@@ -233,7 +231,7 @@ def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> N
 def test_damage_is_among_the_findings() -> None:
     damage_user("bob", "operation", "raed")
     damage_role("devices")
-    found = [(finding.code, finding.target) for finding in findings("passphrase")]
+    found = [(finding.code, finding.target) for finding in findings()]
     assert found == [("damaged-policy", "user:bob"), ("damaged-policy", "role:devices")]
 
 
