@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.sightings import Sightings
+    from authsvc.snapshot import Snapshot
 
 
 # The broker's own numbers for what a client wants of a topic; read and write at once is 3.
@@ -83,13 +84,9 @@ class AccessControl:
 
     def _check_login(self, username: str, password: str, now: datetime) -> Decision | Future[Verdict]:
         snapshot = self._policy.snapshot
-        if not snapshot.version:
-            return Denied(Reason.POLICY_NOT_LOADED)
-        user = snapshot.users.get(username)
-        if user is None:
-            return Denied(Reason.UNKNOWN_USER)
-        if not user.enabled:
-            return Denied(Reason.USER_DISABLED)
+        user = _user_in(snapshot, username)
+        if isinstance(user, Denied):
+            return user
         if GrantType.TOKEN in user.grant_types and tokens.looks_like_token(password):
             return self._check_token(user, password, now)
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
@@ -102,13 +99,9 @@ class AccessControl:
     ) -> Decision:
         """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name."""
         snapshot = self._policy.snapshot
-        if not snapshot.version:
-            return Denied(Reason.POLICY_NOT_LOADED)
-        user = snapshot.users.get(username)
-        if user is None:
-            return Denied(Reason.UNKNOWN_USER)
-        if not user.enabled:
-            return Denied(Reason.USER_DISABLED)
+        user = _user_in(snapshot, username)
+        if isinstance(user, Denied):
+            return user
         if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
             return Denied(Reason.NO_VALID_CERTIFICATE)
         decision: Decision = Denied(Reason.NO_PERMISSION)
@@ -121,8 +114,13 @@ class AccessControl:
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
         """Decide one HTTP request to this service."""
+        snapshot = self._policy.snapshot
+        # The caller was authenticated by an older snapshot: a user and its roles must be of the same version.
+        current = _user_in(snapshot, user.username)
+        if isinstance(current, Denied):
+            return current
         request = Request(Context.HTTP, operation_of(method), tuple(path.split("/")), Identity(user.username))
-        return decide(self._policy.snapshot.rules_of(user), request)
+        return decide(snapshot.rules_of(current), request)
 
     def holder_of(self, token: str, now: datetime) -> UserPolicy:
         """Return the user an API token speaks for; `Unauthenticated` when it is wrong, expired or revoked."""
@@ -165,10 +163,8 @@ class AccessControl:
         return user if user and decision else Denied(decision.reason)
 
     def _user_with_password(self, username: str) -> UserPolicy | None:
-        user = self._policy.snapshot.users.get(username)
-        if user is None or not user.enabled or GrantType.PASSWORD not in user.grant_types:
-            return None
-        return user if user.password_hash is not None else None
+        user = _user_in(self._policy.snapshot, username)
+        return user if isinstance(user, UserPolicy) and user.may_sign_in and user.password_hash is not None else None
 
     def _check_token(self, user: UserPolicy, token: str, now: datetime) -> Decision:
         try:
@@ -176,6 +172,18 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def _user_in(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
+    """Return the user if decisions may go on to its credentials and rules; otherwise why everything is denied."""
+    if not snapshot.version:
+        return Denied(Reason.POLICY_NOT_LOADED)
+    user = snapshot.users.get(username)
+    if user is None:
+        return Denied(Reason.UNKNOWN_USER)
+    if not user.enabled:
+        return Denied(Reason.USER_DISABLED)
+    return Denied(Reason.DAMAGED_POLICY) if snapshot.is_damaged(user) else user
 
 
 def requests_for(topic: str, access: int, identity: Identity) -> list[Request]:

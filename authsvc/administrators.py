@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from authsvc import stored
 from authsvc.errors import Conflict
 from authsvc.permissions import Context, Operation, Request, decide
-from authsvc.snapshot import GrantType, Snapshot
+from authsvc.snapshot import Snapshot
 from authsvc.storage.models import Role, User, UserRole
 from authsvc.topics import Identity, split
 
@@ -36,8 +36,10 @@ def _is_one_left() -> bool:
 def _administers(username: str) -> bool:
     """Whether this user can sign in with a password and mend itself, and so anything."""
     (user,) = stored.user_policies([username], datetime.now(UTC)).values()
-    snapshot = Snapshot(roles=stored.role_permissions(user.roles))
+    roles = stored.role_policies(user.roles)
+    if not user.may_sign_in or any(role.damage for role in roles.values()):
+        return False
+    snapshot = Snapshot(roles={name: role.permissions for name, role in roles.items()})
     path = split(f"/api/users/{username}")
     request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
-    may_sign_in = user.password_hash is not None and GrantType.PASSWORD in user.grant_types
-    return may_sign_in and bool(decide(snapshot.rules_of(user), request))
+    return bool(decide(snapshot.rules_of(user), request))

@@ -69,12 +69,19 @@ class AuthorityRecord:
 
 
 def ensure(actor: Actor, passphrase: str | None) -> None:
-    """Make an authority unless there is one, inside the caller's transaction; `SettingsError` if it cannot be used."""
+    """Make an authority unless there is one, inside the caller's transaction; `SettingsError` if it cannot be used.
+
+    A key that was stored before there was a passphrase is encrypted under it.
+    """
     if not Authority.select().exists():
         certificate, key = pki.new_authority(_NAME, datetime.now(UTC), _DAYS, passphrase)
         _insert(actor, "authority.create", certificate, "", key)
     try:
         for row in trusted():
+            if passphrase and not pki.is_encrypted(row.key):
+                row.key = pki.reencrypt_key(row.key, None, passphrase)
+                row.save()
+                audit.record(actor, "authority.encrypt", f"authority:{row.id}")
             pki.CertificateAuthority(row.certificate, row.key, passphrase)
     except InvalidInput:
         raise SettingsError("AUTHSVC_CA_KEY_PASSPHRASE does not open the certificate authority's key") from None

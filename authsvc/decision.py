@@ -30,6 +30,7 @@ class Reason(StrEnum):
     NO_SUPERUSERS = "no-superusers"
     MALFORMED = "malformed"
     WRONG_WEBHOOK_SECRET = "wrong-webhook-secret"  # noqa: S105
+    DAMAGED_POLICY = "damaged-policy"
     POLICY_NOT_LOADED = "policy-not-loaded"
     INTERNAL_ERROR = "internal-error"
 
@@ -79,6 +80,7 @@ _OF_USERS = frozenset(
         Reason.NO_PERMISSION,
         Reason.DENIED_BY_PERMISSION,
         Reason.SHARE_REACHES_DENIED,
+        Reason.DAMAGED_POLICY,
     }
 )
 

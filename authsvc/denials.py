@@ -192,6 +192,8 @@ def _record(row: DenialRow, username: str, snapshot: Snapshot, now: datetime) ->
 
 def _remedy(denial: Denial, snapshot: Snapshot, now: datetime) -> Remedy:
     user = snapshot.users[denial.username]
+    if snapshot.is_damaged(user):
+        return Remedy(None, "a stored row of the user or of one of its roles is damaged; set its permissions again")
     try:
         identity = Identity(denial.username, denial.client_id)
         requests = requests_for(denial.topic, denial.access, identity) if denial.topic and denial.whole else []

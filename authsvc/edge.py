@@ -88,7 +88,10 @@ def session_lifetime() -> Lifetime:
 
 def actor_for(user: UserPolicy) -> Actor:
     """Return the user as the author of a change, bound by its rights as they are now."""
-    rules = tuple(services().policy.snapshot.rules_of(user))
+    snapshot = services().policy.snapshot
+    # A user and its roles must be of the same version, so not the user as it was authenticated.
+    current = snapshot.users.get(user.username)
+    rules = tuple(snapshot.rules_of(current)) if current else ()
     via = Via.PAGE if is_page(request.path) else Via.API
     return Actor(user.username, via, rules, request.remote_addr, g.get("request_id"))
 

@@ -66,6 +66,12 @@ class Conflict(AuthsvcError):
     code = "conflict"
 
 
+class PreconditionFailed(AuthsvcError):
+    """What is to be changed is no longer as the caller has seen it; nothing was changed."""
+
+    code = "precondition-failed"
+
+
 class Busy(AuthsvcError):
     """Too much is under way; the same request may succeed later."""
 

@@ -83,8 +83,10 @@ def issue_token(
             throttle.count(f"tokens {username}", limits.per_minute)
         if Token.select().where(Token.user == user, Token.expires_at > issued_at).count() >= MAX_TOKENS:
             raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not needed", "too-many-tokens")
-        *_, newest = stored.signing_keys().values()
-        token, digest = tokens.issue(username, issued_at, expires_at, newest)
+        keys = list(stored.signing_keys().values())
+        if not keys:
+            raise Conflict("no signing key can be read; make one with: authsvc tokens rotate-key", "no-signing-key")
+        token, digest = tokens.issue(username, issued_at, expires_at, keys[-1])
         row = Token.create(
             id=uuid.uuid4().hex,
             user=user,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import peewee
 from playhouse.pool import MaxConnectionsExceeded
 
-from authsvc import __version__, certificates
+from authsvc import __version__, certificates, users
 from authsvc.certificates import Wanted
 from authsvc.storage.database import is_sqlite
 
@@ -24,6 +24,7 @@ _SHOWN = 5
 class Overview:
     """The facts. `users` are those that brokers are answered about; `policy_age` is in seconds.
 
+    `administrators_on_broker` is how many users may change something in this service and log in to the broker;
     `expiring` is how many certificates run out within `EXPIRING_DAYS`, `expiring_first` the first few of them; without
     the database, which is when `database_answers` is false, nothing is known of them.
     """
@@ -34,13 +35,14 @@ class Overview:
     database_answers: bool
     policy_version: int
     policy_age: float
+    administrators_on_broker: int | None
     expiring: int | None
     expiring_first: tuple[CertificateRecord, ...]
 
 
 def overview(policy: Policy) -> Overview:
     """Return the facts as they are now; a database that is lost is one of them and no error."""
-    expiring, first = _expiring()
+    administrators, expiring, first = _stored()
     return Overview(
         __version__,
         len(policy.snapshot.users),
@@ -48,14 +50,16 @@ def overview(policy: Policy) -> Overview:
         expiring is not None,
         policy.snapshot.version,
         policy.age,
+        administrators,
         expiring,
         first,
     )
 
 
-def _expiring() -> tuple[int | None, tuple[CertificateRecord, ...]]:
+def _stored() -> tuple[int | None, int | None, tuple[CertificateRecord, ...]]:
     try:
+        administrators = users.search("", 1, 1, administrators_on_broker=True)
         found = certificates.search(Wanted(expiring_within_days=EXPIRING_DAYS), 1, _SHOWN)
     except (peewee.PeeweeException, MaxConnectionsExceeded):
-        return None, ()
-    return found.total, tuple(found.items)
+        return None, None, ()
+    return administrators.total, found.total, tuple(found.items)

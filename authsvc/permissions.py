@@ -63,6 +63,11 @@ class Permission:
         """The resource, split; made anew each time, since a large snapshot would hold millions of them."""
         return topics.split(self.resource)
 
+    @property
+    def writes_to_the_service(self) -> bool:
+        """Whether it is a right to change something in this service."""
+        return self.effect is Effect.ALLOW and self.speaks_of(Context.HTTP, Operation.WRITE)
+
     def speaks_of(self, context: Context, operation: Operation) -> bool:
         """Say whether the rule is about this kind of access at all."""
         return self.context is context and self.operation in (operation, Operation.READ_WRITE)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authsvc.errors import Conflict, invalid
-from authsvc.signing_requests import fingerprint_of
+from authsvc.signing_requests import fingerprint_of, has_small_exponent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -164,6 +164,8 @@ def check_imported(
     key = _load_key(key_pem, given_passphrase)
     if certificate.public_key() != key.public_key():
         raise invalid("key", "does not belong to the certificate")
+    if isinstance(key, rsa.RSAPrivateKey) and has_small_exponent(key.public_key()):
+        raise invalid("key", "must have an RSA public exponent of at least 65537")
     if not _may_sign(certificate):
         raise invalid("certificate", "must be that of a certificate authority (CA:TRUE, keyCertSign and cRLSign)")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
@@ -182,6 +184,11 @@ def encrypt_key(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase:
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase.encode())
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+
+
+def is_encrypted(key_pem: str) -> bool:
+    """Say whether an authority's stored key (PEM, PKCS#8) is encrypted."""
+    return "-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem
 
 
 def reencrypt_key(key_pem: str, given_passphrase: str | None, own_passphrase: str | None) -> str:

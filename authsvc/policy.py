@@ -3,7 +3,8 @@
 `catch_up` asks the database for its policy version and reads again just what has changed. It runs in the
 background several times a second, and once around each request of an administrator, so that a change is
 in force when its answer arrives. Decisions read `snapshot` and nothing else; when the database is gone they
-go on with the last good one.
+continue with the last good one. A snapshot is replaced by one assignment after everything was read, so it is always
+the policy of one version: never a changed role together with a user as it was before.
 """
 
 from __future__ import annotations
@@ -13,15 +14,25 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import structlog
 
 from authsvc import stored
+from authsvc.sharded_map import ShardedMap
 from authsvc.snapshot import Snapshot
 from authsvc.storage.changes import Change, Kind, Versions, changes_since, current_versions
 from authsvc.storage.database import reading, session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from authsvc.permissions import Permission
+    from authsvc.stored import OwnerPermissions
+
+log = structlog.get_logger()
+
+_LOGGED = 20
 
 
 class Policy:
@@ -47,33 +58,18 @@ class Policy:
             self._refreshed_at = asked_at
 
     def _move_to(self, to: Versions) -> None:
-        known = self.snapshot
-        went_on = 0 < known.version <= to.policy and known.token_version <= to.tokens
-        changes = changes_since(known.version) if went_on else None
+        before = self.snapshot
+        went_on = 0 < before.version <= to.policy and before.token_version <= to.tokens
+        changes = changes_since(before.version) if went_on else None
         if changes is None or any(change.kind is Kind.AUTHORITY for change in changes):
-            self.snapshot = _load(to)
-            return
-        self._apply(changes)
-        self._add_tokens()
-        known.version, known.token_version = to
-
-    def _apply(self, changes: Iterable[Change]) -> None:
-        names: dict[Kind, set[str]] = defaultdict(set)
-        for change in changes:
-            names[change.kind].add(change.name)
-        now = datetime.now(UTC)
-        # Roles first: a user that is new in a role must never be seen with the role still missing.
-        _replace(self.snapshot.roles, names[Kind.ROLE], stored.role_permissions(names[Kind.ROLE]))
-        _replace(self.snapshot.users, names[Kind.USER], stored.user_policies(names[Kind.USER], now))
-        if Kind.SIGNING_KEYS in names:
-            self.snapshot.signing_keys = stored.signing_keys()
-
-    def _add_tokens(self) -> None:
-        now, users = datetime.now(UTC), self.snapshot.users
-        for username, made in stored.tokens_since(self.snapshot.token_version, now).items():
-            if username in users:
-                valid = {digest: until for digest, until in users[username].tokens.items() if until > now}
-                users[username] = replace(users[username], tokens=valid | made)
+            after = _load(to)
+            read: Iterable[str] = after.users
+        else:
+            after = _changed(before, changes, to)
+            read = {change.name for change in changes if change.kind is Kind.USER}
+        # Everything has been read: up to here an error leaves the policy wholly as it was.
+        self.snapshot = after
+        _log_new_damage(before, after, read)
 
 
 def snapshot_of(username: str) -> Snapshot:
@@ -82,22 +78,63 @@ def snapshot_of(username: str) -> Snapshot:
         versions = current_versions()
         users = stored.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
-        return Snapshot(users, stored.role_permissions(names), {}, *versions)
+        roles = stored.role_policies(names)
+        return Snapshot(ShardedMap(users.items()), _permissions(roles), {}, *versions, _damage(roles))
 
 
-def _load(versions: Versions) -> Snapshot:
-    return Snapshot(
-        users=stored.user_policies(None, datetime.now(UTC)),
-        roles=stored.role_permissions(None),
-        signing_keys=stored.signing_keys(),
-        version=versions.policy,
-        token_version=versions.tokens,
+def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snapshot:
+    """Return the snapshot after these changes; it shares everything else with the one before."""
+    names: dict[Kind, set[str]] = defaultdict(set)
+    for change in changes:
+        names[change.kind].add(change.name)
+    now = datetime.now(UTC)
+    users = stored.user_policies(names[Kind.USER], now)
+    for username, made in stored.tokens_since(before.token_version, now).items():
+        user = before.users.get(username)
+        if user and username not in names[Kind.USER]:
+            valid = {digest: until for digest, until in user.tokens.items() if until > now}
+            users[username] = replace(user, tokens=valid | made)
+    roles = stored.role_policies(names[Kind.ROLE])
+    unchanged = before.roles.keys() - names[Kind.ROLE]
+    return replace(
+        before,
+        users=before.users.replaced(names[Kind.USER] | users.keys(), users),
+        roles={name: before.roles[name] for name in unchanged} | _permissions(roles),
+        damaged_roles={name: why for name, why in before.damaged_roles.items() if name in unchanged} | _damage(roles),
+        signing_keys=stored.signing_keys() if Kind.SIGNING_KEYS in names else before.signing_keys,
+        version=to.policy,
+        token_version=to.tokens,
     )
 
 
-def _replace(entries: dict[str, Any], names: set[str], fresh: dict[str, Any]) -> None:
-    for name in names:
-        if name in fresh:
-            entries[name] = fresh[name]
-        else:
-            entries.pop(name, None)
+def _load(to: Versions) -> Snapshot:
+    roles = stored.role_policies(None)
+    return Snapshot(
+        users=ShardedMap(stored.user_policies(None, datetime.now(UTC)).items()),
+        roles=_permissions(roles),
+        signing_keys=stored.signing_keys(),
+        version=to.policy,
+        token_version=to.tokens,
+        damaged_roles=_damage(roles),
+    )
+
+
+def _permissions(roles: Mapping[str, OwnerPermissions]) -> dict[str, tuple[Permission, ...]]:
+    return {name: role.permissions for name, role in roles.items()}
+
+
+def _damage(roles: Mapping[str, OwnerPermissions]) -> dict[str, tuple[str, ...]]:
+    return {name: role.damage for name, role in roles.items() if role.damage}
+
+
+def _log_new_damage(before: Snapshot, after: Snapshot, usernames: Iterable[str]) -> None:
+    """Log each damaged one of these users, and each damaged role, once: when it is first read with this damage."""
+    fresh = [("role", name, why) for name, why in after.damaged_roles.items() if before.damaged_roles.get(name) != why]
+    for name in usernames:
+        user, earlier = after.users.get(name), before.users.get(name)
+        if user and user.damage and not (earlier and earlier.damage == user.damage):
+            fresh.append(("user", name, user.damage))
+    for kind, name, why in fresh[:_LOGGED]:
+        log.error("damaged policy: everything is denied until it is repaired", owner=f"{kind}:{name}", damage=why)
+    if len(fresh) > _LOGGED:
+        log.error("damaged policy of more users and roles; list all with: authsvc check", more=len(fresh) - _LOGGED)

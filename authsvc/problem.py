@@ -20,6 +20,7 @@ from authsvc.errors import (
     InvalidInput,
     Locked,
     NotFound,
+    PreconditionFailed,
     TooMany,
     Unauthenticated,
 )
@@ -37,6 +38,7 @@ STATUS: dict[type[AuthsvcError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    PreconditionFailed: 412,
     Locked: 423,
     TooMany: 429,
     Busy: 503,
@@ -48,6 +50,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
     423: "Locked",

@@ -22,6 +22,7 @@ _OF_LOGINS = {
     Reason.WRONG_PASSWORD: "the password was wrong; set a new one if the client cannot be corrected",
     Reason.INVALID_TOKEN: "the token was wrong, expired or revoked; issue a new one",
     Reason.USER_DISABLED: "the user was disabled then and is enabled by now",
+    Reason.DAMAGED_POLICY: "a stored row of the user or of one of its roles was damaged then and is repaired by now",
     Reason.GRANT_TYPE_MISSING: "the user has no password, or not the grant type for what it offered",
 }
 

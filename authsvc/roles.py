@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from peewee import fn
 
 from authsvc import administrators, audit, stored
-from authsvc.errors import Conflict, NotFound
+from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Context, Operation, Permission
 from authsvc.storage.changes import Kind, policy_change
@@ -39,7 +39,7 @@ _BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """A role as administrators see it."""
+    """A role as administrators see it; `damage` says what could not be read of its rows."""
 
     name: str
     description: str
@@ -47,6 +47,12 @@ class RoleRecord:
     permissions: tuple[Permission, ...]
     created_at: datetime
     updated_at: datetime
+    damage: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The name of its stored version."""
+        return stored.version_tag(self.updated_at)
 
 
 class RoleChanges(TypedDict, total=False):
@@ -70,21 +76,21 @@ def create(actor: Actor, name: str, description: str, permissions: Iterable[Perm
     return record
 
 
-def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: datetime | None = None) -> RoleRecord:
+def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[str] | None = None) -> RoleRecord:
     """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
 
-    `Conflict` also when the role was changed since it was as expected.
+    `PreconditionFailed` when the role is not at one of the expected versions.
     """
     with policy_change() as announce, administrators.kept():
         row = _row_for_change(actor, name)
-        stored.must_be_as_of(expected_updated_at, row.updated_at)
+        stored.must_be_version(expected, row.updated_at)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
         row.description = changes.get("description", row.description)
-        row.updated_at = datetime.now(UTC)
+        row.updated_at = stored.next_update(row.updated_at)
         row.save()
-        if wanted != before.permissions:
+        if wanted != before.permissions or (before.damage and "permissions" in changes):
             PermissionRow.delete().where(PermissionRow.role == row).execute()
             insert_permissions(wanted, role_id=row.id)
         after = _record(row)
@@ -95,10 +101,14 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: d
     return after
 
 
-def delete(actor: Actor, name: str) -> None:
-    """Remove a role that no user has; `Conflict` while one does or when the role is built in."""
+def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> None:
+    """Remove a role that no user has; `Conflict` while one does or when the role is built in.
+
+    `PreconditionFailed` when the role is not at one of the expected versions.
+    """
     with policy_change() as announce:
         row = _row_for_change(actor, name)
+        stored.must_be_version(expected, row.updated_at)
         holders = UserRole.select().where(UserRole.role == row).count()
         if holders:
             raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
@@ -122,7 +132,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
     with session():
         rows = list(query.order_by(Role.name).paginate(page, per_page))
         permissions = stored.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
-        records = [_with_permissions(row, permissions.get(row.id, ())) for row in rows]
+        records = [_with_permissions(row, permissions.get(row.id, stored.NOTHING_STORED)) for row in rows]
         return Page(records, page, per_page, query.count())
 
 
@@ -132,6 +142,28 @@ def count_holders(names: Iterable[str]) -> dict[str, int]:
     query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
     with session():
         return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
+
+
+def named(names: Iterable[str]) -> list[Role]:
+    """Return the rows of the roles so named, each once; `InvalidInput` by position for a name that is no role's."""
+    wanted = list(dict.fromkeys(names))
+    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
+    for position, name in enumerate(wanted):
+        if name not in found:
+            raise invalid(f"roles[{position}]", "no such role")
+    return [found[name] for name in wanted]
+
+
+def repair_built_in(actor: Actor) -> None:
+    """Write the permissions of a damaged built-in role again as this version knows them: no request could do it."""
+    with policy_change() as announce:
+        for name, (_, permissions) in _BUILT_IN.items():
+            row: Role | None = Role.get_or_none(Role.name == name)
+            if row and (before := _record(row)).damage:
+                PermissionRow.delete().where(PermissionRow.role == row).execute()
+                insert_permissions(permissions, role_id=row.id)
+                audit.record(actor, "role.repair", f"role:{name}", facts(before), facts(_record(row)))
+                announce(Kind.ROLE, name)
 
 
 def insert_built_in() -> None:
@@ -173,7 +205,8 @@ def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
 
 def facts(record: RoleRecord) -> audit.Facts:
     """Return what the audit trail keeps of a role."""
-    return {"description": record.description, "permissions": permission_facts(record.permissions)}
+    damage = {"damage": list(record.damage)} if record.damage else {}
+    return {"description": record.description, "permissions": permission_facts(record.permissions), **damage}
 
 
 def _insert(name: str, description: str, permissions: Iterable[Permission], *, built_in: bool) -> RoleRecord:
@@ -194,7 +227,7 @@ def _row_for_change(actor: Actor, name: str) -> Role:
     row = _row(name)
     if row.built_in:
         raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
-    actor.must_hold(_record(row).permissions)
+    actor.must_hold(stored.rights_of_roles([name]))
     # To change a role is to change everybody who has it, by what it denies as well.
     actor.must_hold(stored.rights_of_holders(row.id))
     return row
@@ -202,8 +235,10 @@ def _row_for_change(actor: Actor, name: str) -> Role:
 
 def _record(row: Role) -> RoleRecord:
     found = stored.permissions_of(PermissionRow.role, Role.id, Role.id == row.id)
-    return _with_permissions(row, found.get(row.id, ()))
+    return _with_permissions(row, found.get(row.id, stored.NOTHING_STORED))
 
 
-def _with_permissions(row: Role, permissions: tuple[Permission, ...]) -> RoleRecord:
-    return RoleRecord(row.name, row.description, row.built_in, permissions, row.created_at, row.updated_at)
+def _with_permissions(row: Role, own: stored.OwnerPermissions) -> RoleRecord:
+    return RoleRecord(
+        row.name, row.description, row.built_in, own.permissions, row.created_at, row.updated_at, own.damage
+    )

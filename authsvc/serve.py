@@ -47,6 +47,11 @@ def run(settings: Settings) -> None:
     # Here, so that no worker has to: one that takes another's place is there in a moment.
     importlib.import_module("authsvc.app")
     logs.configure(settings.log_level)
+    if settings.ca_key_passphrase is None:
+        log.warning(
+            "the key of the certificate authority is stored without encryption",
+            advice="set AUTHSVC_CA_KEY_PASSPHRASE, and the next start encrypts it",
+        )
     _Gunicorn(settings).run()
 
 

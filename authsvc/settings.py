@@ -143,6 +143,13 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def split_secrets(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return an environment without the variables that hold a secret, and those variables."""
+    variables = {PREFIX + name for name in SECRETS}
+    others = {name: value for name, value in environ.items() if name not in variables}
+    return others, {name: value for name, value in environ.items() if name in variables}
+
+
 def names() -> list[str]:
     """Return the name of every variable, without the `_FILE` forms of secrets."""
     return [PREFIX + field.name.upper() for field in fields(Settings)]

@@ -18,6 +18,7 @@ from authsvc.errors import invalid
 MAX_CHARACTERS = 16 * 1024
 _CURVES = ("secp256r1", "secp384r1")
 _RSA_BITS = range(2048, 4097)
+_SMALLEST_EXPONENT = 65_537
 
 ClientKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
@@ -45,6 +46,11 @@ def fingerprint_of(key: ClientKey) -> str:
     """Return the SHA-256 of a public key (SubjectPublicKeyInfo, DER) in hexadecimal."""
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(spki).hexdigest()
+
+
+def has_small_exponent(key: rsa.RSAPublicKey) -> bool:
+    """Say whether a key is so weak that a verifier with sloppy padding checks accepts forged signatures."""
+    return key.public_numbers().e < _SMALLEST_EXPONENT
 
 
 def read(text: str, username: str) -> SigningRequest:
@@ -87,6 +93,8 @@ def _strong(key: object) -> ClientKey:
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return key
     if isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS:
+        if has_small_exponent(key):
+            raise invalid("csr", f"must hold an RSA key with a public exponent of at least {_SMALLEST_EXPONENT}")
         return key
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key

@@ -1,8 +1,8 @@
 """The policy snapshot: everything a decision needs, in memory, read without a lock.
 
-What is known of a user or role is immutable and replaced whole by one assignment, so a reader sees the old
-or the new and nothing between. Users name their roles instead of copying them: a changed role costs one
-assignment however many users have it.
+A snapshot never changes. A change of policy makes another one, which shares with the old one all that stayed the
+same, and puts it in place by one assignment: a decision sees the old policy or the new one and nothing between.
+Users name their roles instead of copying them: a changed role costs one entry however many users have it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.permissions import Permission, Request, Rule
 from authsvc.rule_index import FEW, RuleIndex
+from authsvc.sharded_map import ShardedMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,7 +37,8 @@ class GrantType(StrEnum):
 class UserPolicy:
     """One user as decisions see it. `tokens` maps the digest of each API token to its expiry.
 
-    `certificate_until` is when the last of its valid certificates expires; None without any.
+    `certificate_until` is when the last of its valid certificates expires; None without any. `damage` says what
+    could not be read of its stored rows: with any damage it is denied everything.
     """
 
     username: str
@@ -47,6 +49,17 @@ class UserPolicy:
     roles: tuple[str, ...] = ()
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
     certificate_until: datetime | None = None
+    damage: tuple[str, ...] = ()
+
+    @property
+    def may_sign_in(self) -> bool:
+        """Whether it may sign in to the API and the page with its password.
+
+        A user without any grant type is an administrator that stays off the broker. A user with grant types but
+        without `password` has been told to use no password: through the API it could get a token with one.
+        """
+        allowed = not self.grant_types or GrantType.PASSWORD in self.grant_types
+        return self.enabled and not self.damage and self.password_hash is not None and allowed
 
     def has_certificate_at(self, now: datetime) -> bool:
         """Say whether it may log in with a certificate and has one that is valid."""
@@ -58,15 +71,23 @@ class UserPolicy:
 class Snapshot:
     """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all.
 
-    `token_version` is the same for API tokens that were made since.
+    `token_version` is the same for API tokens made since. `damaged_roles` says by role what could not be read of its stored rows.
     """
 
-    users: dict[str, UserPolicy] = field(default_factory=dict)
+    users: ShardedMap[UserPolicy] = field(default_factory=ShardedMap)
     roles: dict[str, tuple[Permission, ...]] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     version: int = 0
     token_version: int = 0
+    damaged_roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _indexes: dict[tuple[str, str], tuple[tuple[Permission, ...], RuleIndex]] = field(default_factory=dict)
+
+    def is_damaged(self, user: UserPolicy) -> bool:
+        """Say whether the rows of a user or of one of its roles could not all be read: it is denied everything.
+
+        What could not be read may have been a rule that denies.
+        """
+        return bool(user.damage) or (bool(self.damaged_roles) and not self.damaged_roles.keys().isdisjoint(user.roles))
 
     def rules_of(self, user: UserPolicy) -> list[Rule]:
         """Return the user's own permissions, then those of its roles, each with the role it came through."""

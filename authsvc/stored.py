@@ -1,24 +1,50 @@
-"""Reads policy out of the database into the immutable records that decisions use."""
+"""Reads policy out of the database into the immutable records that decisions use.
+
+A row that cannot be read is damage of its owner, a user or a role, and of nobody else.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from authsvc.errors import Conflict
+from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.permissions import Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, UserPolicy
+from authsvc.storage.fields import UnreadableGrantTypes
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 from authsvc.tokens import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     import peewee
 
+    from authsvc.snapshot import GrantType
+
 _BATCH = 500  # names in one IN (...)
+_SHOWN = 100  # characters of a damaged value that are shown
+
+EVERY_RIGHT = Permission(Context.HTTP, Operation.READ_WRITE, "/#")
+"""Every right over this service."""
+
+
+class OwnerPermissions(NamedTuple):
+    """The permissions of one user or role, and what could not be read of its rows."""
+
+    permissions: tuple[Permission, ...] = ()
+    damage: tuple[str, ...] = ()
+
+    @property
+    def rights(self) -> tuple[Permission, ...]:
+        """What an actor must hold to touch the owner: a row that cannot be read may have been any right."""
+        return (*self.permissions, EVERY_RIGHT) if self.damage else self.permissions
+
+
+NOTHING_STORED = OwnerPermissions()
 
 
 def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, UserPolicy]:
@@ -31,13 +57,13 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
     return found
 
 
-def role_permissions(names: Iterable[str] | None) -> dict[str, tuple[Permission, ...]]:
-    """Return the permissions of the roles so named that exist; None stands for every role."""
+def role_policies(names: Iterable[str] | None) -> dict[str, OwnerPermissions]:
+    """Return what is stored of the roles so named that exist; None stands for every role."""
     if names is None:
-        return _role_permissions(None)
-    found: dict[str, tuple[Permission, ...]] = {}
+        return _role_policies(None)
+    found: dict[str, OwnerPermissions] = {}
     for batch in _batches(sorted(names)):
-        found |= _role_permissions(Role.name.in_(batch))
+        found |= _role_policies(Role.name.in_(batch))
     return found
 
 
@@ -51,33 +77,99 @@ def tokens_since(version: int, now: datetime) -> dict[str, dict[str, datetime]]:
     return found
 
 
+def rights_of_roles(names: Iterable[str]) -> list[Permission]:
+    """Return all that the roles so named give, for `Actor.must_hold`."""
+    return [each for role in role_policies(names).values() for each in role.rights]
+
+
 def signing_keys() -> dict[str, SigningKey]:
     """Return the signing keys by id, oldest to newest."""
-    rows = SigningKeyRow.select().order_by(SigningKeyRow.id)
-    return {row.kid: SigningKey(row.kid, bytes.fromhex(row.secret)) for row in rows}
+    found = {}
+    for row in SigningKeyRow.select().order_by(SigningKeyRow.id):
+        # A damaged key makes the tokens that it signed invalid, and nothing else.
+        with suppress(ValueError):
+            found[row.kid] = SigningKey(row.kid, bytes.fromhex(row.secret))
+    return found
 
 
-def must_be_as_of(expected: datetime | None, updated_at: datetime) -> None:
-    """Raise `Conflict` when what somebody looked at, as of a time, was changed since; None stands for any time."""
-    if expected not in (None, updated_at):
-        raise Conflict("somebody has changed this meanwhile", "changed-meanwhile")
+def version_tag(updated_at: datetime) -> str:
+    """Return the name of a user's or role's stored version, by the time of its last change."""
+    return f"{updated_at:%Y%m%dT%H%M%S.%fZ}"
+
+
+def must_be_version(expected: frozenset[str] | None, updated_at: datetime) -> None:
+    """Raise `PreconditionFailed` unless the stored version is one of the expected ones; None stands for any version.
+
+    To be called in the transaction of the change: of two editors who expect the same version the second fails.
+    """
+    if expected is not None and version_tag(updated_at) not in expected:
+        raise PreconditionFailed("somebody has changed this since it was read; read it again")
+
+
+def next_update(updated_at: datetime) -> datetime:
+    """Return the time of a change that is made now: always later than the last one, whatever the clock says."""
+    return max(datetime.now(UTC), updated_at + timedelta(microseconds=1))
+
+
+def rights_of_user(username: str) -> tuple[Permission, ...]:
+    """Return all that a user has, by its own permissions and its roles', for `Actor.must_hold`."""
+    (user,) = user_policies([username], datetime.now(UTC)).values()
+    return (*OwnerPermissions(user.permissions, user.damage).rights, *rights_of_roles(user.roles))
+
+
+def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
+    """Return the permission that these stored words spell; `InvalidInput` or `ValueError` if they spell none."""
+    return Permission(Context(context), Operation(operation), resource, Effect(effect))
 
 
 # One device is much like the next: equal permissions share one object, which is most of a large snapshot.
 @lru_cache(maxsize=4096)
-def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
-    """Return the permission that these stored words spell."""
-    return Permission(Context(context), Operation(operation), resource, Effect(effect))
+def _permission(context: str, operation: str, resource: str, effect: str) -> Permission | str:
+    """Return the permission that these stored words spell; text that says what is wrong with them if they do not."""
+    try:
+        return permission(context, operation, resource, effect)
+    except InvalidInput as error:
+        return f"{error.message}: {resource[:_SHOWN]!r}"
+    except ValueError as error:
+        return str(error)[:_SHOWN]
 
 
-def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> dict[int, tuple[Permission, ...]]:
+def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> dict[int, OwnerPermissions]:
     """Return permissions by owner id, in the order they were given."""
     row = PermissionRow
-    query = row.select(column, row.context, row.operation, row.resource, row.effect).join(owner.model)
+    query = row.select(column, row.id, row.context, row.operation, row.resource, row.effect).join(owner.model)
     found: dict[int, list[Permission]] = defaultdict(list)
-    for owner_id, *words in _chosen(query, chosen).order_by(row.id).tuples().iterator():
-        found[owner_id].append(permission(*words))
-    return {owner_id: tuple(permissions) for owner_id, permissions in found.items()}
+    damage: dict[int, list[str]] = defaultdict(list)
+    for owner_id, row_id, *words in _chosen(query, chosen).order_by(row.id).tuples().iterator():
+        read = _permission(*words)
+        if isinstance(read, Permission):
+            found[owner_id].append(read)
+        else:
+            damage[owner_id].append(f"permission {row_id}: {read}")
+    return {
+        owner_id: OwnerPermissions(tuple(found.get(owner_id, ())), tuple(damage.get(owner_id, ())))
+        for owner_id in found.keys() | damage.keys()
+    }
+
+
+def _writes_to_the_service() -> Any:
+    row = PermissionRow
+    writing = [Operation.WRITE, Operation.READ_WRITE]
+    return (row.context == Context.HTTP) & (row.effect == Effect.ALLOW) & row.operation.in_(writing)
+
+
+def roles_that_write() -> frozenset[str]:
+    """Return the names of the roles that give a right to change something in this service."""
+    query: Any = PermissionRow.select(Role.name).distinct().join(Role).where(_writes_to_the_service()).tuples()
+    return frozenset(name for (name,) in query)
+
+
+def is_administrator_on_broker() -> Any:
+    """Return the condition on `User` for an http right to write together with a grant type for the broker."""
+    own = PermissionRow.select(PermissionRow.user).where(_writes_to_the_service(), PermissionRow.user.is_null(False))
+    roles = PermissionRow.select(PermissionRow.role).where(_writes_to_the_service(), PermissionRow.role.is_null(False))
+    holders = UserRole.select(UserRole.user).where(UserRole.role.in_(roles))
+    return (User.grant_types != frozenset()) & (User.id.in_(own) | User.id.in_(holders))
 
 
 def rights_of_holders(role_id: int) -> list[Permission]:
@@ -86,8 +178,16 @@ def rights_of_holders(role_id: int) -> list[Permission]:
     holders = UserRole.select(UserRole.user).where(UserRole.role == role_id)
     their_roles = of_holder.select(of_holder.role).where(of_holder.user.in_(holders))
     query = row.select(row.context, row.operation, row.resource, row.effect).distinct()
-    found: Any = query.where(row.context == Context.HTTP, row.user.in_(holders) | row.role.in_(their_roles)).tuples()
-    return [permission(*words) for words in found]
+    found: Any = query.where(row.context != Context.MQTT, row.user.in_(holders) | row.role.in_(their_roles)).tuples()
+    read = [_permission(*words) for words in found]
+    return [each if isinstance(each, Permission) else EVERY_RIGHT for each in read]
+
+
+def damage_of(grant_types: frozenset[GrantType], stored: OwnerPermissions) -> tuple[str, ...]:
+    """Return what could not be read of a user's rows."""
+    if isinstance(grant_types, UnreadableGrantTypes):
+        return (f"grant types: {grant_types.text[:_SHOWN]!r} names an unknown one", *stored.damage)
+    return stored.damage
 
 
 def role_names(chosen: Any) -> dict[int, tuple[str, ...]]:
@@ -108,22 +208,23 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
     return {
         username: UserPolicy(
             username,
-            bool(enabled),
+            enabled,
             grant_types,
             password_hash,
-            permissions.get(user_id, ()),
+            permissions.get(user_id, NOTHING_STORED).permissions,
             roles.get(user_id, ()),
             tokens.get(user_id, NO_TOKENS),
             certificates.get(user_id),
+            damage_of(grant_types, permissions.get(user_id, NOTHING_STORED)),
         )
         for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
     }
 
 
-def _role_permissions(chosen: Any) -> dict[str, tuple[Permission, ...]]:
+def _role_policies(chosen: Any) -> dict[str, OwnerPermissions]:
     permissions = permissions_of(PermissionRow.role, Role.id, chosen)
     roles = _chosen(Role.select(Role.id, Role.name), chosen).tuples()
-    return {name: permissions.get(role_id, ()) for role_id, name in roles}
+    return {name: permissions.get(role_id, NOTHING_STORED) for role_id, name in roles}
 
 
 def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:

@@ -18,8 +18,6 @@ from authsvc.storage.models import PermissionRow, Role, User, UserRole
 from authsvc.usernames import validate_username
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authsvc.actors import Actor
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher
@@ -30,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user as administrators see it; of its password, only whether there is one."""
+    """A user as administrators see it; of its password, only whether there is one.
+
+    `damage` says what could not be read of its own rows, and `over_the_service` whether it has http write rights.
+    """
 
     username: str
     enabled: bool
@@ -40,6 +41,18 @@ class UserRecord:
     has_password: bool
     created_at: datetime
     updated_at: datetime
+    damage: tuple[str, ...] = ()
+    over_the_service: bool = False
+
+    @property
+    def version(self) -> str:
+        """The name of its stored version."""
+        return stored.version_tag(self.updated_at)
+
+    @property
+    def is_administrator_on_broker(self) -> bool:
+        """Whether it may change something in this service, and log in to the broker, where its secrets are seen."""
+        return self.over_the_service and bool(self.grant_types)
 
 
 class UserChanges(TypedDict, total=False):
@@ -79,25 +92,25 @@ def change(
     username: str,
     changes: UserChanges,
     hasher: PasswordHasher,
-    expected_updated_at: datetime | None = None,
+    expected: frozenset[str] | None = None,
 ) -> UserRecord:
     """Change what is named and nothing else; in force at once, also for clients that are connected.
 
     `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
-    to administer the service, or when the user was changed since it was as expected.
+    to administer the service; `PreconditionFailed` when the user is not at one of the expected versions.
     """
     if changes.get("revoke_others") and "password" not in changes:
         raise invalid("revokeOthers", "needs a password in the same request")
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, administrators.kept():
         row = _row(username)
-        stored.must_be_as_of(expected_updated_at, row.updated_at)
+        stored.must_be_version(expected, row.updated_at)
         before = _record(row)
-        actor.must_hold(_rights(row))
+        actor.must_hold(stored.rights_of_user(row.username))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
         row.password_hash = password_hash if "password" in changes else row.password_hash
-        row.updated_at = datetime.now(UTC)
+        row.updated_at = stored.next_update(row.updated_at)
         row.save()
         after = _rewrite_rights(actor, row, changes)
         cause = _ends_sessions(before, after, changes)
@@ -125,10 +138,10 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
         raise invalid("effect", "must be allow; to forbid something, change the user's permissions")
     with policy_change() as announce:
         row = _row(username)
-        actor.must_hold((*_rights(row), permission))
+        actor.must_hold((*stored.rights_of_user(row.username), permission))
         if permission not in _record(row).permissions:
             roles.insert_permissions([permission], user_id=row.id)
-            row.updated_at = datetime.now(UTC)
+            row.updated_at = stored.next_update(row.updated_at)
             row.save()
             facts_added = {"permission": roles.permission_facts([permission])[0]}
             audit.record(actor, "user.allow", f"user:{username}", after=facts_added)
@@ -136,11 +149,15 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
         return _record(row)
 
 
-def delete(actor: Actor, username: str) -> None:
-    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service."""
+def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) -> None:
+    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service.
+
+    `PreconditionFailed` when the user is not at one of the expected versions.
+    """
     with policy_change() as announce, administrators.kept():
         row = _row(username)
-        actor.must_hold(_rights(row))
+        stored.must_be_version(expected, row.updated_at)
+        actor.must_hold(stored.rights_of_user(row.username))
         before = facts(_record(row))
         certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
         sessions.order(username, "user removed")
@@ -160,7 +177,7 @@ def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.R
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
     """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
     with policy_change():
-        actor.must_hold(_rights(_row(username)))
+        actor.must_hold(stored.rights_of_user(_row(username).username))
         return certificates.issue(actor, username, key, issuing)
 
 
@@ -169,7 +186,7 @@ def issue_token(
 ) -> logins.IssuedToken:
     """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
     with token_change():
-        actor.must_hold(_rights(_row(username)))
+        actor.must_hold(stored.rights_of_user(_row(username).username))
         return logins.issue_token(actor, username, label, hours, limits)
 
 
@@ -185,9 +202,13 @@ def get(username: str) -> UserRecord:
         return _record(_row(username))
 
 
-def search(text: str, page: int, per_page: int, role: str = "") -> Page[UserRecord]:
+def search(
+    text: str, page: int, per_page: int, role: str = "", *, administrators_on_broker: bool = False
+) -> Page[UserRecord]:
     """Return one page of the users whose name contains the text, in any case, by name; or of those with a role."""
     query = User.select()
+    if administrators_on_broker:
+        query = query.where(stored.is_administrator_on_broker())
     if role:
         query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
     if text:
@@ -214,30 +235,14 @@ def _rewrite_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     """Write the roles and permissions that are named, and hold the actor to its own rights in the outcome."""
     if "roles" in wanted:
         UserRole.delete().where(UserRole.user == row).execute()
-        chosen = _roles_named(wanted["roles"])
+        chosen = roles.named(wanted["roles"])
         if chosen:
             UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
     if "permissions" in wanted:
         PermissionRow.delete().where(PermissionRow.user == row).execute()
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
-    actor.must_hold(_rights(row))
+    actor.must_hold(stored.rights_of_user(row.username))
     return _record(row)
-
-
-def _roles_named(names: Iterable[str]) -> list[Role]:
-    wanted = list(dict.fromkeys(names))
-    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
-    for position, name in enumerate(wanted):
-        if name not in found:
-            raise invalid(f"roles[{position}]", "no such role")
-    return [found[name] for name in wanted]
-
-
-def _rights(row: User) -> tuple[Permission, ...]:
-    """Return every permission the user has, its own and its roles'."""
-    (policy,) = stored.user_policies([row.username], datetime.now(UTC)).values()
-    from_roles = stored.role_permissions(policy.roles)
-    return policy.permissions + tuple(permission for given in from_roles.values() for permission in given)
 
 
 def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
@@ -272,16 +277,19 @@ def _records(rows: list[User]) -> list[UserRecord]:
     chosen = User.id.in_([row.id for row in rows])
     permissions = stored.permissions_of(PermissionRow.user, User.id, chosen)
     role_names = stored.role_names(chosen)
+    writing = stored.roles_that_write()
     return [
         UserRecord(
             row.username,
             row.enabled,
             row.grant_types,
-            role_names.get(row.id, ()),
-            permissions.get(row.id, ()),
+            names := role_names.get(row.id, ()),
+            (own := permissions.get(row.id, stored.NOTHING_STORED)).permissions,
             row.password_hash is not None,
             row.created_at,
             row.updated_at,
+            stored.damage_of(row.grant_types, own),
+            any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names),
         )
         for row in rows
     ]
@@ -295,4 +303,5 @@ def facts(record: UserRecord) -> audit.Facts:
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
         "hasPassword": record.has_password,
+        **({"damage": list(record.damage)} if record.damage else {}),
     }

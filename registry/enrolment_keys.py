@@ -48,7 +48,7 @@ def create(
     secret = f"ek_{secrets.token_urlsafe(24)}"
     with transaction():
         window.check_roles(roles)
-        actor.must_hold([each for given in stored.role_permissions(roles).values() for each in given])
+        actor.must_hold(stored.rights_of_roles(roles))
         row = EnrolmentKey.create(
             id=uuid.uuid4().hex,
             label=label,

@@ -150,14 +150,14 @@ def _naming(advance: Advance) -> Iterator[None]:
 
 
 def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
-    given = stored.role_permissions({role for advance in wanted for role in advance.roles})
+    given = stored.role_policies({role for advance in wanted for role in advance.roles})
     for advance in wanted:
         with _naming(advance):
             for position, role in enumerate(advance.roles):
                 if role not in given:
                     raise invalid(f"roles[{position}]", "no such role")
     # What is given in advance is given by whoever writes it down.
-    actor.must_hold([each for permissions in given.values() for each in permissions])
+    actor.must_hold([each for role in given.values() for each in role.rights])
     actor.must_hold([each for advance in wanted for each in advance.permissions])
 
 

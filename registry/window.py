@@ -79,7 +79,7 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> State:
         raise invalid("durationSeconds", f"must be from 1 to {MAX_SECONDS}")
     with transaction():
         check_roles(limits.roles)
-        actor.must_hold([each for given in stored.role_permissions(limits.roles).values() for each in given])
+        actor.must_hold(stored.rights_of_roles(limits.roles))
         Window.update(
             unlocked_until=database_time() + timedelta(seconds=seconds),
             max_registrations=limits.max_registrations,

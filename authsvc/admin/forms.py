@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import request
@@ -44,12 +43,11 @@ def whole_number(typed: str) -> int | str | None:
     return int(typed) if typed.isdecimal() and len(typed) <= _MAX_DIGITS else typed or None
 
 
-def as_of(updated: str) -> datetime:
-    """Return the time of the last change that a form was drawn after; `InvalidInput` when the form does not say."""
-    try:
-        return datetime.fromisoformat(updated)
-    except ValueError:
-        raise invalid("", "this page is out of date: reload it and try again") from None
+def as_of(version: str) -> frozenset[str]:
+    """Return the version that a form shows, for a change to expect; `InvalidInput` when the form does not say."""
+    if not version:
+        raise invalid("", "this page is out of date: reload it and try again")
+    return frozenset({version})
 
 
 def permission_rows(form: MultiDict[str, str]) -> Rows:

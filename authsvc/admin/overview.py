@@ -56,6 +56,13 @@ def _tiles(facts: Overview) -> list[Tile]:
     tiles = [draw() for call, draw in calls if may(*call)]
     if may("GET", "/api/users"):
         tiles.append(Tile("Users", f"{facts.users:,}", "/admin/users"))
+        if facts.administrators_on_broker:
+            where = "/admin/users?administratorOnBroker=true"
+            tiles.append(
+                Tile(
+                    "Administrators that may log in to the broker", f"{facts.administrators_on_broker:,}", where, "warn"
+                )
+            )
     if facts.expiring is not None and may("GET", "/api/certificates"):
         where = f"/admin/certificates?expiringWithinDays={EXPIRING_DAYS}"
         kind = "warn" if facts.expiring else ""

@@ -13,7 +13,7 @@ from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
 from authsvc.api.schemas import SearchQuery, permissions_from
 from authsvc.edge import actor
-from authsvc.errors import AuthsvcError, Conflict
+from authsvc.errors import AuthsvcError, PreconditionFailed
 from authsvc.problem import status_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a form shows of a role: what is stored, or what was typed and refused. `updated`: as of when."""
+    """What a form shows of a role: what is stored, or what was typed and refused. `updated`: which version."""
 
     name: str = ""
     description: str = ""
@@ -105,7 +105,7 @@ def ask_changes(name: str) -> Response:
     """Offer what there is of a role to be changed."""
     must_read(f"/api/roles/{name}")
     role = roles.get(name)
-    shown = Shown(role.name, role.description, rows_of(role.permissions), role.updated_at.isoformat())
+    shown = Shown(role.name, role.description, rows_of(role.permissions), role.version)
     return _form("admin/role_edit.html", shown, None)
 
 
@@ -144,11 +144,11 @@ def _page(name: str, error: AuthsvcError | None) -> Response:
 
 def _edit(shown: Shown, error: AuthsvcError) -> Response:
     meanwhile = None
-    if isinstance(error, Conflict) and error.code == "changed-meanwhile":
+    if isinstance(error, PreconditionFailed):
         must_read(f"/api/roles/{shown.name}")
         # Whoever has read what it is now, and sends the same once more, means it.
         meanwhile = roles.get(shown.name)
-        shown = shown._replace(updated=meanwhile.updated_at.isoformat())
+        shown = shown._replace(updated=meanwhile.version)
     return _form("admin/role_edit.html", shown, error, meanwhile=meanwhile)
 
 

@@ -13,9 +13,9 @@ from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_re
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
 from authsvc.admin.user_page import beside
-from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery
+from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
 from authsvc.edge import actor, services
-from authsvc.errors import AuthsvcError, Conflict, invalid
+from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.passwords import generate
 from authsvc.problem import status_of
 from authsvc.snapshot import GrantType
@@ -33,7 +33,7 @@ NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/ap
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: as of when."""
+    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: which version."""
 
     username: str = ""
     enabled: bool = True
@@ -65,11 +65,18 @@ def list_() -> Response:
     """List users by name."""
     asked = {name: value for name, value in request.args.items() if value}
     query = submitted(UserQuery, **asked)
-    found = users.search(query.search, query.page, query.per_page, query.role)
+    found = users.search(
+        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
+    )
     asked.pop("page", None)
-    kept = {"search": query.search or None, "role": query.role or None, "perPage": query.per_page}
+    kept = {
+        "search": query.search or None,
+        "role": query.role or None,
+        "administratorOnBroker": "true" if query.administrator_on_broker else None,
+        "perPage": query.per_page,
+    }
     here = url_for("users_page.list_", page=query.page, **kept)  # type: ignore[arg-type]
-    return render("admin/users.html", found=found, query=query, keep=asked, here=here)
+    return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=asked, here=here)
 
 
 @blueprint.get("/new-user")
@@ -184,7 +191,8 @@ def _page(username: str, error: AuthsvcError | None) -> Response:
     must_read(f"/api/users/{username}")
     record = users.get(username)
     status = status_of(error) if error else 200
-    return render("admin/user.html", status, user=record, errors=by_field(error), **beside(record))
+    damage = damage_of(record)
+    return render("admin/user.html", status, user=record, damage=damage, errors=by_field(error), **beside(record))
 
 
 def _new(shown: Shown, error: AuthsvcError | None) -> Response:
@@ -193,11 +201,11 @@ def _new(shown: Shown, error: AuthsvcError | None) -> Response:
 
 def _edit(username: str, shown: Shown, error: AuthsvcError | None) -> Response:
     meanwhile = None
-    if isinstance(error, Conflict) and error.code == "changed-meanwhile":
+    if isinstance(error, PreconditionFailed):
         must_read(f"/api/users/{username}")
         # Whoever has read what it is now, and sends the same once more, means it.
         meanwhile = users.get(username)
-        shown = replace(shown, updated=meanwhile.updated_at.isoformat())
+        shown = replace(shown, updated=meanwhile.version)
     return _form("admin/user_edit.html", shown, error, meanwhile=meanwhile)
 
 
@@ -255,7 +263,7 @@ def _stored(record: UserRecord) -> Shown:
         sorted(record.grant_types),
         list(record.roles),
         rows_of(record.permissions),
-        record.updated_at.isoformat(),
+        record.version,
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Response
 from pydantic import BaseModel, Field
 
 from authsvc import roles
 from authsvc.api.schemas import (
+    WITH_ETAG,
+    Answer,
     Body,
+    IfMatch,
     Moment,
     PermissionBody,
     PermissionView,
@@ -19,13 +22,16 @@ from authsvc.api.schemas import (
     View,
     noun,
     permissions_from,
-    render,
     render_page,
+    tagged,
+    unchanged,
     view_permission,
 )
 from authsvc.edge import actor
 
 blueprint = noun("roles", "Permissions that many users share")
+
+Permissions = Annotated[list[PermissionBody], Field(max_length=10_000)]
 
 
 class RolePath(BaseModel):
@@ -35,8 +41,8 @@ class RolePath(BaseModel):
 class RoleChangeBody(Body):
     """What to change; a field that is left out stays as it is."""
 
-    description: Text = Field("", max_length=1000)
-    permissions: list[PermissionBody] = Field([], max_length=10_000)
+    description: Text = unchanged(max_length=1000)
+    permissions: Permissions = unchanged()
 
     def changes(self) -> roles.RoleChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -52,15 +58,19 @@ class RoleBody(RoleChangeBody):
     """A new role."""
 
     name: RoleName
+    description: Text = Field("", max_length=1000)
+    permissions: Permissions = Field([])
 
 
 class RoleView(View):
     """A role; one that is built in stays as it is."""
 
+    model_config = WITH_ETAG
     name: str
     description: str
     built_in: bool
     permissions: list[PermissionView]
+    damage: list[str] = Field(description="rows that could not be read; with any its users are denied everything")
     created: Moment
     updated: Moment
 
@@ -80,29 +90,34 @@ def list_roles(query: SearchQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/roles", responses={201: RoleView})
-def create(body: RoleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(body: RoleBody) -> Answer:
     """Make a role."""
     record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions))
-    return render(_view(record)), 201, {"Location": f"/api/roles/{record.name}"}
+    shown, _, headers = _answer(record)
+    return shown, 201, headers | {"Location": f"/api/roles/{record.name}"}
 
 
 @blueprint.get("/roles/<name>", responses={200: RoleView})
-def show(path: RolePath) -> dict[str, Any]:
+def show(path: RolePath) -> Answer:
     """Show a role."""
-    return render(_view(roles.get(path.name)))
+    return _answer(roles.get(path.name))
 
 
 @blueprint.patch("/roles/<name>", responses={200: RoleView})
-def change(path: RolePath, body: RoleChangeBody) -> dict[str, Any]:
+def change(path: RolePath, body: RoleChangeBody, header: IfMatch) -> Answer:
     """Change a role; in force at once for every user who has it."""
-    return render(_view(roles.change(actor(), path.name, body.changes())))
+    return _answer(roles.change(actor(), path.name, body.changes(), header.versions()))
 
 
 @blueprint.delete("/roles/<name>", responses={204: None})
-def delete(path: RolePath) -> Response:
+def delete(path: RolePath, header: IfMatch) -> Response:
     """Remove a role that no user has."""
-    roles.delete(actor(), path.name)
+    roles.delete(actor(), path.name, header.versions())
     return Response(status=204)
+
+
+def _answer(record: roles.RoleRecord) -> Answer:
+    return tagged(_view(record), record.version)
 
 
 def _view(record: roles.RoleRecord) -> RoleView:
@@ -111,6 +126,7 @@ def _view(record: roles.RoleRecord) -> RoleView:
         description=record.description,
         built_in=record.built_in,
         permissions=[view_permission(permission) for permission in record.permissions],
+        damage=list(record.damage),
         created=record.created_at,
         updated=record.updated_at,
     )

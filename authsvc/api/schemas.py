@@ -10,6 +10,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic.alias_generators import to_camel
+from werkzeug.http import parse_etags, quote_etag
 
 from authsvc import usernames
 from authsvc.errors import InvalidInput
@@ -57,6 +58,9 @@ RoleName = Annotated[
     _checked_by(usernames.validate_role_name),
     Field(json_schema_extra={"pattern": f"^{usernames.ROLE_NAME.pattern}$"}, examples=["line-operator"]),
 ]
+Answer = tuple[dict[str, Any], int, dict[str, str]]
+"""What Flask turns into an answer: JSON, status and headers."""
+
 GrantTypeName = Literal["password", "certificate", "token"]
 
 
@@ -69,6 +73,15 @@ class Body(BaseModel):
     def model_validate_json(cls, json_data: str | bytes | bytearray, **_options: Any) -> Self:
         """Refuse an object within a text, into which the library would look."""
         return cls.model_validate(json_data)
+
+
+def unchanged(description: str | None = None, max_length: int | None = None) -> Any:
+    """Return a field of a PATCH body: absent means unchanged.
+
+    It has no default in the description, because generated clients send defaults; the body knows by
+    `model_fields_set` which fields were sent.
+    """
+    return Field(default_factory=lambda: None, description=description, max_length=max_length)
 
 
 class OptionalBody(Body):
@@ -89,10 +102,33 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
 
+class IfMatch(BaseModel):
+    """Change only what the caller has seen."""
+
+    if_match: str = Field(
+        default_factory=str,
+        alias="If-Match",
+        description="the ETag that was read: if it was changed since, nothing is done and the answer is 412",
+    )
+
+    def versions(self) -> frozenset[str] | None:
+        """Return the versions of which the stored one must be (RFC 9110 13.1.1); None for any."""
+        if "if_match" not in self.model_fields_set:
+            return None
+        tags = parse_etags(self.if_match)
+        return None if tags.star_tag else frozenset(tags.as_set())
+
+
 class View(BaseModel):
     """What is answered."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+WITH_ETAG = ConfigDict(
+    openapi_extra={"headers": {"ETag": {"description": "its version, for If-Match", "schema": {"type": "string"}}}},  # type: ignore[typeddict-unknown-key]
+)
+"""For a view that is answered with `tagged`."""
 
 
 class PermissionBody(Body):
@@ -179,6 +215,11 @@ def render(view: View) -> dict[str, Any]:
     return view.model_dump(mode="json", by_alias=True)
 
 
+def tagged(view: View, version: str) -> Answer:
+    """Return what Flask turns into an answer with an ETag."""
+    return render(view), 200, {"ETag": quote_etag(version)}
+
+
 def render_page(page: Page[Any], views: Iterable[View]) -> dict[str, Any]:
     """Return a list's page in its one form."""
     items = [render(view) for view in views]
@@ -199,5 +240,5 @@ def noun(name: str, description: str) -> APIBlueprint:
         url_prefix="/api",
         abp_tags=[Tag(name=name, description=description)],
         abp_security=[{"token": []}, {"tokenInAddress": []}, {"password": []}],
-        abp_responses=failures(400, 401, 403, 404, 409, 413, 429, 503),
+        abp_responses=failures(400, 401, 403, 404, 409, 412, 413, 429, 503),
     )

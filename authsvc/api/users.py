@@ -10,8 +10,11 @@ from pydantic import BaseModel, Field
 from authsvc import denials, users
 from authsvc.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
+    WITH_ETAG,
+    Answer,
     Body,
     GrantTypeName,
+    IfMatch,
     Moment,
     PermissionBody,
     PermissionView,
@@ -25,6 +28,8 @@ from authsvc.api.schemas import (
     permissions_from,
     render,
     render_page,
+    tagged,
+    unchanged,
     view_permission,
 )
 from authsvc.edge import actor, services
@@ -36,7 +41,14 @@ if TYPE_CHECKING:
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
+GRANT_TYPES = (
+    "how the user may log in to the broker; without any it stays off the broker and may still sign in to this service"
+)
+
 Password = Annotated[Text, Field(max_length=200)]
+GrantTypes = Annotated[list[GrantTypeName], Field(max_length=3)]
+Roles = Annotated[list[RoleName], Field(max_length=1000)]
+Permissions = Annotated[list[PermissionBody], Field(max_length=10_000)]
 
 
 class UserPath(BaseModel):
@@ -46,11 +58,11 @@ class UserPath(BaseModel):
 class UserChangeBody(Body):
     """What to change; a field that is left out stays as it is."""
 
-    password: Password | None = Field(None, description="null takes the password away")
-    enabled: bool = True
-    grant_types: list[GrantTypeName] = Field(["password"], max_length=3)
-    roles: list[RoleName] = Field([], max_length=1000)
-    permissions: list[PermissionBody] = Field([], max_length=10_000)
+    password: Password | None = unchanged("null takes the password away")
+    enabled: bool = unchanged()
+    grant_types: GrantTypes = unchanged(GRANT_TYPES)
+    roles: Roles = unchanged()
+    permissions: Permissions = unchanged()
 
     def changes(self) -> users.UserChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -86,17 +98,25 @@ class UserBody(UserChangeBody):
     """A new user."""
 
     username: Username
+    password: Password | None = None
+    enabled: bool = True
+    grant_types: GrantTypes = Field(["password"], description=GRANT_TYPES)
+    roles: Roles = Field([])
+    permissions: Permissions = Field([])
 
 
 class UserView(View):
     """A user; of its password, only whether there is one."""
 
+    model_config = WITH_ETAG
     username: str
     enabled: bool
     grant_types: list[GrantTypeName]
     roles: list[str]
     permissions: list[PermissionView]
     has_password: bool
+    administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
+    damage: list[str] = Field(description="what could not be read of its stored rows; with any it is denied everything")
     created: Moment
     updated: Moment
 
@@ -110,6 +130,9 @@ class UserPage(View):
 
 class UserQuery(SearchQuery):
     role: Text = Field("", max_length=200, description="only users that have this role")
+    administrator_on_broker: bool = Field(
+        False, description="only users that may change something in this service and log in to the broker"
+    )
 
 
 class DecisionQuery(Query):
@@ -153,33 +176,36 @@ class DenialList(View):
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
     """List users by name."""
-    found = users.search(query.search, query.page, query.per_page, query.role)
+    found = users.search(
+        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
+    )
     return render_page(found, map(_view, found.items))
 
 
 @blueprint.post("/users", responses={201: UserView})
-def create(body: UserBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+def create(body: UserBody) -> Answer:
     """Make a user; it may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
-    return render(_view(record)), 201, {"Location": f"/api/users/{record.username}"}
+    shown, _, headers = _answer(record)
+    return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
 
 
 @blueprint.get("/users/<username>", responses={200: UserView})
-def show(path: UserPath) -> dict[str, Any]:
+def show(path: UserPath) -> Answer:
     """Show a user."""
-    return render(_view(users.get(path.username)))
+    return _answer(users.get(path.username))
 
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
-def change(path: UserPath, body: UserPatchBody) -> dict[str, Any]:
+def change(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
     """Change a user; in force at once, also for clients that are connected."""
-    return render(_view(users.change(actor(), path.username, body.changes(), services().hasher)))
+    return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
 @blueprint.delete("/users/<username>", responses={204: None})
-def delete(path: UserPath) -> Response:
+def delete(path: UserPath, header: IfMatch) -> Response:
     """Remove a user with its tokens."""
-    users.delete(actor(), path.username)
+    users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
@@ -211,9 +237,9 @@ def list_denials(path: UserPath) -> dict[str, Any]:
 
 
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
-def allow(path: UserPath, body: PermissionBody) -> dict[str, Any]:
+def allow(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those that the user has; in force at once."""
-    return render(_view(users.allow(actor(), path.username, body.permission())))
+    return _answer(users.allow(actor(), path.username, body.permission()))
 
 
 def _view_denial(record: denials.DenialRecord) -> DenialView:
@@ -231,6 +257,10 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
     )
 
 
+def _answer(record: users.UserRecord) -> Answer:
+    return tagged(_view(record), record.version)
+
+
 def _view(record: users.UserRecord) -> UserView:
     return UserView(
         username=record.username,
@@ -239,6 +269,14 @@ def _view(record: users.UserRecord) -> UserView:
         roles=list(record.roles),
         permissions=[view_permission(permission) for permission in record.permissions],
         has_password=record.has_password,
+        administrator_on_broker=record.is_administrator_on_broker,
+        damage=damage_of(record),
         created=record.created_at,
         updated=record.updated_at,
     )
+
+
+def damage_of(record: users.UserRecord) -> list[str]:
+    """Return why a user is denied everything: what could not be read of its own rows and those of its roles."""
+    damaged = services().policy.snapshot.damaged_roles
+    return [*record.damage, *(f"role {name} is damaged" for name in record.roles if name in damaged)]

@@ -10,7 +10,7 @@ import peewee
 import registry.cli
 import registry.client_cli
 from authsvc import __version__
-from authsvc.cli import audit, broker_config, certificates, crl, roles, service, tokens, users
+from authsvc.cli import audit, broker_config, certificates, check, crl, roles, service, tokens, users
 from authsvc.errors import AuthsvcError
 
 
@@ -26,7 +26,7 @@ def commands() -> None:
 
 commands.add_command(registry.cli.group)
 commands.add_command(registry.client_cli.command)
-for module in (service, users, roles, tokens, certificates, crl, broker_config, audit):
+for module in (service, check, users, roles, tokens, certificates, crl, broker_config, audit):
     for command in module.COMMANDS:
         commands.add_command(command)
 

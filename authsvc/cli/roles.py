@@ -112,3 +112,5 @@ def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
     click.echo(f"{record.name}  {record.description}")
     for permission in record.permissions:
         click.echo(f"  permission   {spell_permission(permission)}")
+    for damage in record.damage:
+        click.echo(f"  damaged      {damage}; everything is denied to its users")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authsvc import backups, first_start, serve
+from authsvc import backups, environment, first_start, serve
 from authsvc.access import AccessControl, access_for
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
 from authsvc.hashing import HashingPool
 from authsvc.passwords import PasswordVerifier
 from authsvc.policy import Policy, snapshot_of
+from authsvc.settings import from_environment
 from authsvc.sightings import Sightings
 from authsvc.storage import models as storage_models
 from authsvc.storage.database import database
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 @click.command("serve")
 def serve_command() -> None:
     """Prepare everything on first use, then serve until stopped."""
-    settings = read_settings()
+    settings = from_environment(environment.with_secrets())
     serve.check(settings)
+    environment.restart_without_secrets()
     _prepare(settings)
     _drop_connections()
     click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")

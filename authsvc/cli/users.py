@@ -21,6 +21,7 @@ from authsvc.cli.terminal import (
     spell_moment,
     spell_permission,
 )
+from authsvc.errors import invalid
 from authsvc.snapshot import GrantType
 
 _grant_types = click.option(
@@ -29,6 +30,9 @@ _grant_types = click.option(
     multiple=True,
     type=click.Choice([grant_type.value for grant_type in GrantType]),
     help="May be repeated.",
+)
+_no_grant_types = click.option(
+    "--no-grant-types", is_flag=True, help="Keep the user off the broker; it may sign in to this service alone."
 )
 _from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
@@ -70,6 +74,7 @@ def show(username: str, *, as_json: bool) -> None:
 @_from_stdin
 @click.option("--no-password", is_flag=True, help="For a user that logs in otherwise.")
 @_grant_types
+@_no_grant_types
 @click.option("--role", "role_names", multiple=True, help="May be repeated.")
 @click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
 @click.option("--disabled", is_flag=True)
@@ -80,6 +85,7 @@ def create(
     password_stdin: bool,
     no_password: bool,
     grant_types: tuple[str, ...],
+    no_grant_types: bool,
     role_names: tuple[str, ...],
     permissions: tuple[str, ...],
     disabled: bool,
@@ -89,8 +95,8 @@ def create(
     wanted = users.UserChanges(
         enabled=not disabled, roles=role_names, permissions=tuple(map(parse_permission, permissions))
     )
-    if grant_types:
-        wanted["grant_types"] = frozenset(map(GrantType, grant_types))
+    if grant_types or no_grant_types:
+        wanted["grant_types"] = _chosen(grant_types, none=no_grant_types)
     with opened() as settings:
         if not no_password:
             wanted["password"] = ask_password(from_stdin=password_stdin)
@@ -102,6 +108,7 @@ def create(
 @click.argument("username")
 @click.option("--enable/--disable", "enabled", default=None)
 @_grant_types
+@_no_grant_types
 @click.option("--add-role", multiple=True)
 @click.option("--remove-role", multiple=True)
 @click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
@@ -112,6 +119,7 @@ def change(
     *,
     enabled: bool | None,
     grant_types: tuple[str, ...],
+    no_grant_types: bool,
     add_role: tuple[str, ...],
     remove_role: tuple[str, ...],
     add_permission: tuple[str, ...],
@@ -122,8 +130,8 @@ def change(
     changes = users.UserChanges()
     if enabled is not None:
         changes["enabled"] = enabled
-    if grant_types:
-        changes["grant_types"] = frozenset(map(GrantType, grant_types))
+    if grant_types or no_grant_types:
+        changes["grant_types"] = _chosen(grant_types, none=no_grant_types)
     with opened() as settings:
         before = users.get(username)
         if add_role or remove_role:
@@ -177,6 +185,12 @@ def delete(username: str) -> None:
 COMMANDS = (group,)
 
 
+def _chosen(grant_types: tuple[str, ...], *, none: bool) -> frozenset[GrantType]:
+    if grant_types and none:
+        raise invalid("--no-grant-types", "cannot be combined with --grant-type")
+    return frozenset(map(GrantType, grant_types))
+
+
 def facts(record: users.UserRecord) -> dict[str, Any]:
     """Return a user in the words of the API."""
     return {
@@ -186,6 +200,8 @@ def facts(record: users.UserRecord) -> dict[str, Any]:
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
         "hasPassword": record.has_password,
+        "administratorOnBroker": record.is_administrator_on_broker,
+        "damage": list(record.damage),
         "created": spell_moment(record.created_at),
         "updated": spell_moment(record.updated_at),
     }
@@ -218,3 +234,7 @@ def _print(record: users.UserRecord, *, as_json: bool) -> None:
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
     for permission in record.permissions:
         click.echo(f"  permission   {spell_permission(permission)}")
+    for damage in record.damage:
+        click.echo(f"  damaged      {damage}; everything is denied")
+    if record.is_administrator_on_broker:
+        click.echo("  warning      may change something in this service and log in to the broker")

@@ -104,8 +104,14 @@ def current_version() -> int:
 
 
 def changes_since(version: int) -> set[Change] | None:
-    """Return what has changed since a version; None when that is so long ago that it was forgotten."""
+    """Return what has changed since a version; None if that is unknown, and everything has to be read again.
+
+    It is unknown if the version is so long ago that it was forgotten, or a change is of an unknown kind.
+    """
     if version < current_version() - KEPT_VERSIONS:
         return None
     rows: Any = PolicyChange.select(PolicyChange.kind, PolicyChange.name).where(PolicyChange.version > version).tuples()
-    return {Change(Kind(kind), name) for kind, name in rows}
+    try:
+        return {Change(Kind(kind), name) for kind, name in rows}
+    except ValueError:
+        return None

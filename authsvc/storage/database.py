@@ -33,13 +33,19 @@ def connect_to(url: str) -> peewee.Database:
     return target
 
 
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that holds the database; None for a database that is a server's."""
+    return _path(url) if url.startswith("sqlite:") else None
+
+
 def create_file(url: str) -> None:
     """Make the SQLite file, readable by its owner alone, unless it exists; other databases make their own."""
-    if url.startswith("sqlite:"):
+    file = sqlite_file(url)
+    if file:
         # The connections below open the file with mode=rw, so that a lost file is an error and not a new, empty one.
         # One that exists is not opened here: closing it would drop the locks that this process holds on it.
         with suppress(FileExistsError):
-            os.close(os.open(_path(url), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import peewee
 
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database
+
+UNREADABLE_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+"""What is read where SQLite holds no time. It is long past, so an expiry is over and a revocation is in force."""
 
 
 class UtcDateTimeField(peewee.DateTimeField):
@@ -20,15 +23,36 @@ class UtcDateTimeField(peewee.DateTimeField):
         return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))  # type: ignore[no-untyped-call]
 
     def python_value(self, value: Any) -> datetime | None:
-        naive: datetime | None = super().python_value(value)  # type: ignore[no-untyped-call]
-        return naive and naive.replace(tzinfo=UTC)
+        naive = super().python_value(value)  # type: ignore[no-untyped-call]
+        if naive is None:
+            return None
+        return naive.replace(tzinfo=UTC) if isinstance(naive, datetime) else UNREADABLE_MOMENT
+
+
+class FlagField(peewee.BooleanField):
+    """True or false; a value that is neither, which SQLite may hold, is false."""
+
+    def python_value(self, value: Any) -> bool:
+        return value in (True, 1)
+
+
+class UnreadableGrantTypes(frozenset[GrantType]):
+    """No grant types at all, in place of a stored `text` that names an unknown one; it is written back as it was."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Return the empty set for a text that cannot be read."""
+        made = super().__new__(cls)
+        made.text = text
+        return made
 
 
 class GrantTypesField(peewee.TextField):
     """A set of grant types, stored as their sorted names with commas between."""
 
     def db_value(self, value: frozenset[GrantType]) -> str:
-        return ",".join(sorted(value))
+        return value.text if isinstance(value, UnreadableGrantTypes) else ",".join(sorted(value))
 
     def python_value(self, value: str) -> frozenset[GrantType]:
         return _grant_types(value)
@@ -36,7 +60,10 @@ class GrantTypesField(peewee.TextField):
 
 @lru_cache  # the same few sets for everybody
 def _grant_types(names: str) -> frozenset[GrantType]:
-    return frozenset(map(GrantType, names.split(","))) if names else frozenset()
+    try:
+        return frozenset(map(GrantType, names.split(","))) if names else frozenset()
+    except ValueError:
+        return UnreadableGrantTypes(names)
 
 
 class JsonField(peewee.TextField):

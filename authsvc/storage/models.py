@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import peewee
 
-from authsvc.storage.fields import GrantTypesField, JsonField, Model, Numbered, UtcDateTimeField
+from authsvc.storage.fields import FlagField, GrantTypesField, JsonField, Model, Numbered, UtcDateTimeField
 
 
 class User(Numbered):
     username = peewee.CharField(64, unique=True)
     password_hash = peewee.TextField(null=True)
-    enabled = peewee.BooleanField()
+    enabled = FlagField()
     grant_types = GrantTypesField()
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()

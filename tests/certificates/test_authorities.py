@@ -67,6 +67,21 @@ def test_a_passphrase_encrypts_its_key_where_it_is_stored(settings: Settings) ->
 
 
 @ON_SQLITE
+def test_a_passphrase_that_is_set_later_encrypts_the_stored_key(settings: Settings) -> None:
+    first_start.prepare(settings)
+    with session():
+        plain = Authority.get()
+    assert plain.key.startswith("-----BEGIN PRIVATE KEY-----")
+    first_start.prepare(replace(settings, ca_key_passphrase="set later"))
+    with session():
+        stored = Authority.get()
+    assert stored.key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert stored.certificate == plain.certificate
+    with pytest.raises(AuthsvcError, match="AUTHSVC_CA_KEY_PASSPHRASE"):
+        first_start.prepare(settings)
+
+
+@ON_SQLITE
 def test_a_wrong_passphrase_stops_the_start_with_one_clear_line(settings: Settings) -> None:
     first_start.prepare(replace(settings, ca_key_passphrase="right"))
     with pytest.raises(AuthsvcError, match="AUTHSVC_CA_KEY_PASSPHRASE"):

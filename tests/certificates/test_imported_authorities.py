@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from authsvc.errors import InvalidInput
 from authsvc.storage.database import session
@@ -113,6 +113,7 @@ UNFIT = {
     "expired": (lambda: _certificate(valid=(-2 * DAY, -DAY)), "certificate"),
     "not yet valid": (lambda: _certificate(valid=(DAY, 2 * DAY)), "certificate"),
     "Ed25519": (_of_another_kind, "key"),
+    "RSA with exponent 3": (lambda: _certificate(key=rsa.generate_private_key(3, 2048)), "key"),
     "a chain that leads nowhere": (lambda: _chained(root("a stranger")), "chain"),
     "junk": (lambda: ("junk", "junk", ""), "certificate"),
     "junk for a key": (lambda: (pem(root()[0]), "junk", ""), "key"),

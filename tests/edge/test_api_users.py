@@ -41,6 +41,7 @@ def _is_shown_without_secrets(answer: TestResponse) -> None:
     told = answer.get_json()
     assert all(MOMENT.fullmatch(told.pop(name)) for name in ("created", "updated"))
     assert told.pop("hasPassword") is True
+    assert (told.pop("administratorOnBroker"), told.pop("damage")) == (False, [])
     assert told == {name: value for name, value in PRESS.items() if name != "password"}
     assert "secret's" not in answer.text
     assert "$2b$" not in answer.text

@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def test_the_version_is_told(console: Console) -> None:
 
 def test_help_names_every_command(console: Console) -> None:
     told = said(console.command("-h"))
-    names = ["audit", "backup", "explain", "init", "migrate", "restore", "roles", "serve", "tokens", "users"]
+    names = ["audit", "backup", "check", "explain", "init", "migrate", "restore", "roles", "serve", "tokens", "users"]
     assert [name for name in names if f"\n  {name} " not in told] == []
 
 
@@ -152,6 +153,38 @@ def test_a_data_directory_that_cannot_be_is_one_line(console: Console, tmp_path:
     (tmp_path / "file").write_text("")
     console.environment["AUTHSVC_DATA_DIR"] = str(tmp_path / "file" / "data")
     complaint(console.command("init"))
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o705, 0o770, 0o711, 0o755])
+@pytest.mark.parametrize("command", [["serve"], ["init"], ["users", "list"]], ids=" ".join)
+def test_an_open_data_directory_is_refused_with_the_command_that_closes_it(
+    console: Console, command: list[str], mode: int
+) -> None:
+    directory = _data(console)
+    directory.mkdir()
+    directory.chmod(mode)
+    assert complaint(console.command(*command)).endswith(f"close it with: chmod 700 {directory}")
+    assert list(directory.iterdir()) == []
+
+
+def test_an_open_database_file_is_refused_with_the_command_that_closes_it(console: Console) -> None:
+    said(console.command("init"))
+    file = _data(console) / "authsvc.db"
+    for mode in (0o640, 0o604, 0o660, 0o644):
+        file.chmod(mode)
+        assert complaint(console.command("users", "list")).endswith(f"close it with: chmod 600 {file}")
+    file.chmod(0o600)
+    said(console.command("users", "list"))
+
+
+def test_the_command_that_closes_a_directory_can_be_pasted_whatever_its_name(console: Console, tmp_path: Path) -> None:
+    directory = tmp_path / "it's; here"
+    directory.mkdir()
+    directory.chmod(0o755)
+    console.environment["AUTHSVC_DATA_DIR"] = str(directory)
+    command = complaint(console.command("init")).partition("close it with: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert _mode(directory) == 0o700
 
 
 def test_a_database_that_cannot_be_reached_is_one_line(console: Console, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ class _Stage:
         return self.app(environ, start_response)
 
 
-# What is too large (413) or comes while the registry is locked (423) is as good as refused.
-_REFUSALS = ["400", "401", "403", "404", "405", "409", "413", "415", "423", "429"]
+# An If-Match that names no version (412), a body that is too large (413) and a locked registry (423) are refusals too.
+_REFUSALS = ["400", "401", "403", "404", "405", "409", "412", "413", "415", "423", "429"]
 _CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": _REFUSALS}}}
 
 schema = schemathesis.openapi.from_dict(DESCRIPTION, config=SchemathesisConfig.from_dict(_CONFIG))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import requests
@@ -25,9 +26,6 @@ from tests.edge.wire import (
 )
 from tests.people import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import Service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BOBS_QUESTION = webhook_request(username="bob", topic="devices/bob/up", acc=2, clientid="c1")
 YES = (200, b'{"ok":true,"error":""}')
@@ -61,6 +59,55 @@ def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def _mode(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
+
+
+# Secrets in the environment.
+
+SECRETS = {
+    "AUTHSVC_ADMIN_PASSWORD": "admin-secret-9a31",
+    "AUTHSVC_WEBHOOK_SECRET": "webhook-secret-77fe",
+    "AUTHSVC_CA_KEY_PASSPHRASE": "passphrase-secret-02bd",
+    "AUTHSVC_BROKER_URL": "mqtt://user:broker-secret-51c8@127.0.0.1:1",
+}
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: Path) -> None:
+    with Service(tmp_path, SECRETS) as service:
+        assert service.process
+        family = _family(service.process.pid)
+        assert len(family) >= 3
+        for pid in family:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"AUTHSVC_BIND=" in environment
+            assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
+            opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+            assert not [name for name in opened if "authsvc-secrets" in name], pid
+        # They are in force all the same.
+        assert service.call("GET", "/api/me").status_code == 200
+        asked = {"username": "admin", "password": "x"}
+        assert requests.post(service.url + "/auth/user", json=asked, timeout=10).status_code == 401
+        key = {"key": SECRETS["AUTHSVC_WEBHOOK_SECRET"]}
+        assert requests.post(service.url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
+
+
+def test_a_restart_without_the_secrets_that_were_handed_over_is_refused(tmp_path: Path) -> None:
+    done = Service(tmp_path, {"AUTHSVC_HANDED_OVER_SECRETS": "99"}).command("serve")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start `authsvc serve` again" in done.stderr
+
+
+def test_a_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
+    warning = "the key of the certificate authority is stored without encryption"
+    with Service(tmp_path) as service:
+        assert service.log_text().count(warning) == 1
+    with Service(tmp_path, {"AUTHSVC_CA_KEY_PASSPHRASE": "a passphrase"}) as service:
+        assert service.log_text().count(warning) == 1
 
 
 def test_it_ends_cleanly_when_told_to(running: Service) -> None:

@@ -34,6 +34,7 @@ MAKERS: dict[str, Callable[[], Key]] = {
     "Ed448": ed448.Ed448PrivateKey.generate,
     "RSA 1024": lambda: rsa.generate_private_key(65_537, 1024),
     "RSA 2048": lambda: rsa.generate_private_key(65_537, 2048),
+    "RSA 2048 with exponent 3": lambda: rsa.generate_private_key(3, 2048),
 }
 
 
@@ -128,7 +129,7 @@ def test_a_strong_key_of_any_common_kind_is_certified(place: Place, kind: str) -
     assert spki(certificate.public_key()) == spki(key.public_key())
 
 
-@pytest.mark.parametrize("kind", ["RSA 1024", "P-521", "secp256k1", "brainpool", "Ed448"])
+@pytest.mark.parametrize("kind", ["RSA 1024", "RSA 2048 with exponent 3", "P-521", "secp256k1", "brainpool", "Ed448"])
 def test_a_weak_or_uncommon_key_is_refused(place: Place, kind: str) -> None:
     assert_refused(place, signing_request("bob", key_of(kind)))
 

@@ -17,8 +17,9 @@ from authsvc.access import READ, WRITE, AccessControl
 from authsvc.decision import Decision, Reason
 from authsvc.passwords import PasswordVerifier
 from authsvc.policy import Policy
+from authsvc.sharded_map import ShardedMap
 from authsvc.sightings import Sightings
-from authsvc.snapshot import GrantType, Snapshot, UserPolicy
+from authsvc.snapshot import GrantType, Snapshot
 from authsvc.storage.changes import KEPT_VERSIONS
 from authsvc.storage.database import session
 from authsvc.storage.models import PolicyChange
@@ -35,7 +36,7 @@ from tests.storage.scene import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from authsvc.settings import Settings
 
@@ -76,7 +77,7 @@ def crowd(numbers: Iterable[int]) -> None:
 
 def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None:
     fresh = Policy()
-    assert fresh.snapshot == Snapshot({}, {}, {}, 0)
+    assert fresh.snapshot == Snapshot(ShardedMap(), {}, {}, 0)
     assert fresh.age == float("inf")
     access = access_by(fresh)
     assert log_in(access, BOBS_PASSWORD).reason is Reason.POLICY_NOT_LOADED
@@ -137,7 +138,7 @@ def test_the_start_of_another_worker_costs_this_one_nothing(prepared: Settings) 
     before, entries = known.snapshot, dict(known.snapshot.users)
     first_start.prepare(prepared)
     known.catch_up()
-    assert known.snapshot is before
+    assert known.snapshot.users is before.users
     assert all(known.snapshot.users[name] is user for name, user in entries.items())
 
 
@@ -176,10 +177,9 @@ def test_a_change_costs_the_same_however_many_users_there_are(
         make_bob()
         crowd(range(10 * n, 10 * n + 10))
         known.catch_up()
-        snapshot, others = known.snapshot, dict(known.snapshot.users)
+        others = dict(known.snapshot.users)
         change()
         costs.append(statements(known.catch_up))
-        assert known.snapshot is snapshot
         assert all(known.snapshot.users[name] is others[name] for name in set(others) - {"bob"})
         execute("DELETE FROM users WHERE username = 'bob'")
     assert costs[0] == costs[1]
@@ -338,28 +338,94 @@ def test_the_age_counts_from_the_last_look_that_succeeded(monkeypatch: pytest.Mo
     assert known.age == 5
 
 
-class WatchedUsers(dict[str, UserPolicy]):
-    """The users of a snapshot, each asked on arrival whether all of its roles are there."""
+SECRET = mqtt("read", "secret/#", "deny")
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        super().__init__(snapshot.users)
-        self._snapshot = snapshot
-        self.arrived: list[str] = []
 
-    def __setitem__(self, username: str, user: UserPolicy) -> None:
-        assert set(user.roles) <= set(self._snapshot.roles)
-        self.arrived.append(username)
-        super().__setitem__(username, user)
+def move_the_deny_rule() -> None:
+    """Move the rule that keeps Bob from secret/# from his role to himself, in two changes; he is never without it."""
+    change_user("bob", permissions=(SECRET,))
+    roles.change(ALICE, "devices", {"permissions": (mqtt("read", "#"),)})
+
+
+@pytest.fixture
+def breaking_at() -> Iterator[Callable[[int], list[str]]]:
+    """Return a function that lets the nth statement from now on fail, and returns the list of statements so far."""
+    log = logging.getLogger("peewee")
+    added: list[Callable[[logging.LogRecord], bool]] = []
+    level = log.level
+    log.setLevel(logging.DEBUG)
+
+    def let_fail(number: int) -> list[str]:
+        seen: list[str] = []
+
+        def watch(record: logging.LogRecord) -> bool:
+            seen.append(str(record.msg[0]))
+            if len(seen) == number:
+                raise peewee.OperationalError("the connection was lost")
+            return False
+
+        for earlier in added:
+            log.removeFilter(earlier)
+        log.addFilter(watch)
+        added.append(watch)
+        return seen
+
+    yield let_fail
+    for each in added:
+        log.removeFilter(each)
+    log.setLevel(level)
+
+
+def test_an_error_between_any_two_reads_leaves_the_policy_wholly_as_it_was(
+    breaking_at: Callable[[int], list[str]],
+) -> None:
+    make_role("devices", mqtt("read", "#"), SECRET)
+    make_bob(roles=("devices",))
+    known = loaded_policy()
+    access, before = access_by(known), known.snapshot
+    entries = (dict(before.users), dict(before.roles), before.signing_keys, before.version)
+    move_the_deny_rule()
+    signing_keys.rotate(OPERATOR)
+    statements = breaking_at(0)
+    loaded_policy_elsewhere = Policy()
+    loaded_policy_elsewhere.snapshot = before
+    loaded_policy_elsewhere.catch_up()
+    count = len(statements)
+    assert count > 5
+    for number in range(1, count + 1):
+        breaking_at(number)
+        with pytest.raises(peewee.OperationalError):
+            known.catch_up()
+        breaking_at(0)
+        now = known.snapshot
+        assert (dict(now.users), dict(now.roles), now.signing_keys, now.version) == entries, number
+        assert not access.may_access("bob", "", "secret/plan", READ)
+    known.catch_up()
+    assert known.snapshot == loaded_policy().snapshot
+    assert not access.may_access("bob", "", "secret/plan", READ)
+
+
+def test_a_decision_under_way_never_sees_a_changed_role_with_the_user_as_it_was() -> None:
+    make_role("devices", mqtt("read", "#"), SECRET)
+    make_bob(roles=("devices",))
+    known = loaded_policy()
+    held = known.snapshot
+    move_the_deny_rule()
+    known.catch_up()
+    for snapshot in (held, known.snapshot):
+        rules = snapshot.rules_of(snapshot.users["bob"])
+        assert SECRET in [rule.permission for rule in rules]
+    assert held.version < known.snapshot.version
 
 
 def test_a_user_is_never_seen_with_a_new_role_still_missing() -> None:
     known = loaded_policy()
-    watched = WatchedUsers(known.snapshot)
-    known.snapshot.users = watched
-    make_role("devices", mqtt("read", "#"), mqtt("read", "secret/#", "deny"))
+    held = known.snapshot
+    make_role("devices", mqtt("read", "#"), SECRET)
     make_bob(roles=("devices",))
     known.catch_up()
-    assert watched.arrived == ["bob"]
+    assert "bob" not in held.users
+    assert set(known.snapshot.users["bob"].roles) <= set(known.snapshot.roles)
 
 
 def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,4 +453,4 @@ def test_one_user_can_be_looked_at_without_loading_all() -> None:
     assert set(snapshot.users) == {"bob"}
     rules = list(snapshot.rules_of(snapshot.users["bob"]))
     assert [rule.permission for rule in rules] == [*bob.permissions, STATE]
-    assert policy.snapshot_of("nobody").users == {}
+    assert not policy.snapshot_of("nobody").users

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from authsvc import roles
-from authsvc.errors import Conflict, InvalidInput, NotFound
+from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from tests.people import ALICE, OPERATOR, http, mqtt
 from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_role, make_user
 
@@ -59,13 +59,13 @@ def test_a_change_changes_what_it_names_and_nothing_else() -> None:
 
 def test_a_change_of_what_was_seen_is_refused_once_it_looks_different() -> None:
     seen = make_role("devices", STATE)
-    latest = roles.change(ALICE, "devices", {"permissions": (COMMANDS,)}, seen.updated_at)
+    latest = roles.change(ALICE, "devices", {"permissions": (COMMANDS,)}, frozenset({seen.version}))
     before = everything()
-    with pytest.raises(Conflict) as error:
-        roles.change(ALICE, "devices", {"description": "mine"}, seen.updated_at)
-    assert error.value.code == "changed-meanwhile"
+    with pytest.raises(PreconditionFailed) as error:
+        roles.change(ALICE, "devices", {"description": "mine"}, frozenset({seen.version}))
+    assert error.value.code == "precondition-failed"
     assert everything() == before
-    assert roles.change(ALICE, "devices", {"description": "mine"}, latest.updated_at).description == "mine"
+    assert roles.change(ALICE, "devices", {"description": "mine"}, frozenset({latest.version})).description == "mine"
 
 
 def test_who_has_a_role_is_counted() -> None:

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from authsvc import logins, users
-from authsvc.errors import Conflict, InvalidInput, NotFound
+from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.passwords import PasswordHasher, PasswordPolicy
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database, session
@@ -138,13 +138,13 @@ def test_a_change_changes_what_it_names_and_nothing_else(changes: dict[str, Any]
 
 def test_a_change_of_what_was_seen_is_refused_once_it_looks_different() -> None:
     seen = make_bob(permissions=(STATE,))
-    latest = users.change(ALICE, "bob", {"permissions": (COMMANDS,)}, HASHER, seen.updated_at)
+    latest = users.change(ALICE, "bob", {"permissions": (COMMANDS,)}, HASHER, frozenset({seen.version}))
     before = everything()
-    with pytest.raises(Conflict) as error:
-        users.change(ALICE, "bob", {"enabled": False}, HASHER, seen.updated_at)
-    assert error.value.code == "changed-meanwhile"
+    with pytest.raises(PreconditionFailed) as error:
+        users.change(ALICE, "bob", {"enabled": False}, HASHER, frozenset({seen.version}))
+    assert error.value.code == "precondition-failed"
     assert everything() == before
-    assert not users.change(ALICE, "bob", {"enabled": False}, HASHER, latest.updated_at).enabled
+    assert not users.change(ALICE, "bob", {"enabled": False}, HASHER, frozenset({latest.version})).enabled
 
 
 def test_a_new_password_replaces_the_old_one() -> None:

@@ -1,0 +1,31 @@
+"""`authsvc check`: what an operator should change."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from authsvc.cli.terminal import as_json, opened, print_json, print_table
+from authsvc.findings import findings
+
+
+@click.command()
+@as_json
+def check(*, as_json: bool) -> None:
+    """List what should be changed; exit status 1 if there is anything, 0 if not.
+
+    It finds administrators that may log in to the broker, and users and roles with damaged rows.
+    """
+    with opened():
+        found = findings()
+    if as_json:
+        print_json([finding._asdict() for finding in found])
+    elif found:
+        print_table(("FINDING", "TARGET", "ADVICE"), found)
+    else:
+        click.echo("nothing to change")
+    sys.exit(1 if found else 0)
+
+
+COMMANDS = (check,)

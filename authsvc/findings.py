@@ -1,0 +1,53 @@
+"""What `authsvc check` finds: a state of the service that its operator should change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from authsvc import stored
+from authsvc.storage.database import reading
+from authsvc.storage.models import PermissionRow, Role, User
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Finding(NamedTuple):
+    """One state to change: a stable `code`, whom or what it is about, and what to do."""
+
+    code: str
+    target: str
+    advice: str
+
+
+def findings() -> list[Finding]:
+    """Return all findings by the database as it is now."""
+    with reading():
+        return [*_administrators_on_broker(), *_damaged_users(), *_damaged_roles()]
+
+
+def _administrators_on_broker() -> Iterator[Finding]:
+    query = User.select(User.username).where(stored.is_administrator_on_broker()).order_by(User.username)
+    for row in query:
+        advice = (
+            "may change something in this service and log in to the broker: keep it off the broker with "
+            f"`authsvc users change {row.username} --no-grant-types`, or take its http rights to write"
+        )
+        yield Finding("administrator-on-broker", f"user:{row.username}", advice)
+
+
+def _damaged_users() -> Iterator[Finding]:
+    permissions = stored.permissions_of(PermissionRow.user, User.id, None)
+    for row in User.select(User.id, User.username, User.grant_types).order_by(User.username).iterator():
+        for damage in stored.damage_of(row.grant_types, permissions.get(row.id, stored.NOTHING_STORED)):
+            advice = f"{damage}: everything is denied; set its permissions and grant types again"
+            yield Finding("damaged-policy", f"user:{row.username}", advice)
+
+
+def _damaged_roles() -> Iterator[Finding]:
+    permissions = stored.permissions_of(PermissionRow.role, Role.id, None)
+    for row in Role.select(Role.id, Role.name, Role.built_in).order_by(Role.name):
+        repair = "restart the service, which repairs it" if row.built_in else "set its permissions again"
+        for damage in permissions.get(row.id, stored.NOTHING_STORED).damage:
+            advice = f"{damage}: everything is denied to its users; {repair}"
+            yield Finding("damaged-policy", f"role:{row.name}", advice)

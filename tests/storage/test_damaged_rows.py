@@ -1,0 +1,241 @@
+"""A stored row that cannot be read denies its owner everything, and nobody else anything."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from authsvc import first_start, logins, roles, users
+from authsvc.access import READ, AccessControl
+from authsvc.decision import Reason
+from authsvc.errors import Conflict, Forbidden
+from authsvc.findings import findings
+from authsvc.passwords import PasswordVerifier
+from authsvc.sightings import Sightings
+from authsvc.snapshot import GrantType
+from authsvc.storage.database import is_sqlite
+from tests.people import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, mqtt
+from tests.storage.scene import change_user, events, execute, loaded_policy, make_role, make_user
+
+if TYPE_CHECKING:
+    from authsvc.decision import Decision
+    from authsvc.policy import Policy
+    from authsvc.settings import Settings
+
+STATE = mqtt("read", "devices/%u/state")
+SECRET = mqtt("read", "secret/#", "deny")
+ALL = mqtt("read", "#")
+
+DAMAGE = pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("context", "mqqt"),
+        ("operation", "raed"),
+        ("effect", "forbid"),
+        ("effect", ""),
+        ("resource", "a/#/b"),
+        ("resource", ""),
+        ("context", "http"),  # whose resource must be a path
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def _bob_and_a_neighbour(prepared: Settings) -> None:
+    make_role("devices", STATE)
+    make_user("bob", permissions=(ALL, SECRET))
+    make_user("neighbour", roles=("devices",), permissions=(ALL,))
+
+
+def damage_user(username: str, column: str, value: str) -> None:
+    """Damage the last of a user's own permissions, as a fault or a hand in the database would, and announce it."""
+    change_user(username, enabled=True)
+    execute(
+        f"UPDATE permissions SET {column} = '{value}' WHERE id = "
+        f"(SELECT MAX(permissions.id) FROM permissions JOIN users ON user_id = users.id WHERE username = '{username}')"
+    )
+    announce()
+
+
+def damage_role(name: str) -> None:
+    execute(f"UPDATE permissions SET operation = 'raed' WHERE role_id = (SELECT id FROM roles WHERE name = '{name}')")
+    announce()
+
+
+def announce() -> None:
+    """Let every worker read everything again."""
+    execute("UPDATE policy_version SET version = version + 20000")
+
+
+def access_by(known: Policy) -> AccessControl:
+    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), Sightings())
+
+
+def log_in(access: AccessControl, username: str, password: str = BOBS_PASSWORD) -> Decision:
+    while isinstance(outcome := access.may_log_in(username, "", password, datetime.now(UTC)), Future):
+        outcome.result()
+    return outcome
+
+
+@DAMAGE
+def test_a_damaged_permission_denies_its_user_everything_and_nobody_else_anything(column: str, value: str) -> None:
+    token = logins.issue_token(ALICE, "bob", "", 12).token
+    damage_user("bob", column, value)
+    access = access_by(known := loaded_policy())
+    assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
+    assert access.may_access("bob", "", "public/a", READ).reason is Reason.DAMAGED_POLICY
+    assert access.may_call(known.snapshot.users["bob"], "GET", "/api/me").reason is Reason.DAMAGED_POLICY
+    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    change_user("bob", grant_types=frozenset({GrantType.TOKEN}))
+    known.catch_up()
+    assert log_in(access, "bob", token).reason is Reason.DAMAGED_POLICY
+    assert log_in(access, "neighbour")
+    assert access.may_access("neighbour", "", "public/a", READ)
+    assert access.holder_of_password("admin", ADMIN_PASSWORD)
+
+
+def test_a_damaged_role_denies_its_users_everything_and_nobody_else_anything() -> None:
+    damage_role("devices")
+    access = access_by(loaded_policy())
+    assert log_in(access, "neighbour").reason is Reason.DAMAGED_POLICY
+    assert access.may_access("neighbour", "", "public/a", READ).reason is Reason.DAMAGED_POLICY
+    assert access.may_access("bob", "", "public/a", READ)
+    assert log_in(access, "bob")
+
+
+def test_unknown_grant_types_deny_their_user_and_are_kept_until_they_are_set_again() -> None:
+    execute("UPDATE users SET grant_types = 'password,pasword' WHERE username = 'bob'")
+    announce()
+    access = access_by(known := loaded_policy())
+    assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
+    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    assert log_in(access, "neighbour")
+    assert "pasword" in users.get("bob").damage[0]
+    change_user("bob", permissions=(ALL,))
+    known.catch_up()
+    assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
+    change_user("bob", grant_types=frozenset({GrantType.PASSWORD}))
+    known.catch_up()
+    assert log_in(access, "bob")
+    assert not users.get("bob").damage
+
+
+def test_a_flag_that_is_neither_true_nor_false_disables_the_user() -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in this column")
+    execute("UPDATE users SET enabled = 'perhaps' WHERE username = 'bob'")
+    announce()
+    assert log_in(access_by(loaded_policy()), "bob").reason is Reason.USER_DISABLED
+
+
+def test_a_token_or_certificate_with_a_damaged_expiry_has_expired() -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in this column")
+    token = logins.issue_token(ALICE, "neighbour", "", 12).token
+    change_user("neighbour", grant_types=frozenset({GrantType.TOKEN}))
+    execute("UPDATE tokens SET expires_at = 'tomorrow'")
+    announce()
+    access = access_by(loaded_policy())
+    assert not any(at > datetime.now(UTC) for at in loaded_policy().snapshot.users["neighbour"].tokens.values())
+    assert log_in(access, "bob")
+    assert log_in(access, "neighbour", token).reason is Reason.INVALID_TOKEN
+
+
+def test_a_damaged_signing_key_invalidates_its_tokens_and_stops_nothing_else() -> None:
+    execute("UPDATE signing_keys SET secret = 'not hexadecimal'")
+    announce()
+    access = access_by(loaded_policy())
+    assert log_in(access, "bob")
+    with pytest.raises(Conflict) as error:
+        logins.issue_token(ALICE, "bob", "", 12)
+    assert "authsvc tokens rotate-key" in error.value.message
+
+
+def test_a_change_of_an_unknown_kind_makes_workers_read_everything_again() -> None:
+    known = loaded_policy()
+    change_user("bob", enabled=False)
+    execute("UPDATE policy_changes SET kind = 'weather' WHERE version = (SELECT version FROM policy_version)")
+    known.catch_up()
+    assert not known.snapshot.users["bob"].enabled
+
+
+def test_damage_is_logged_once() -> None:
+    known = loaded_policy()
+    damage_user("bob", "operation", "raed")
+    damage_role("devices")
+    with capture_logs() as logs:
+        for _ in range(3):
+            known.catch_up()
+            announce()
+    told = [(entry["owner"], entry["log_level"]) for entry in logs if "damage" in entry]
+    assert sorted(told) == [("role:devices", "error"), ("user:bob", "error")]
+
+
+def test_setting_the_permissions_of_a_damaged_user_or_role_repairs_it() -> None:
+    damage_user("bob", "operation", "raed")
+    damage_role("devices")
+    known = loaded_policy()
+    assert users.get("bob").damage
+    assert roles.get("devices").damage
+    change_user("bob", permissions=())
+    roles.change(ALICE, "devices", {"permissions": ()})
+    known.catch_up()
+    assert log_in(access_by(known), "bob")
+    assert log_in(access_by(known), "neighbour")
+    assert not users.get("bob").damage
+    assert not roles.get("devices").damage
+    assert [event.action for event in events()[-2:]] == ["user.change", "role.change"]
+
+
+def test_a_damaged_user_and_a_damaged_role_can_be_deleted() -> None:
+    damage_user("bob", "operation", "raed")
+    damage_role("devices")
+    users.delete(ALICE, "bob")
+    change_user("neighbour", roles=())
+    roles.delete(ALICE, "devices")
+    assert log_in(access_by(loaded_policy()), "neighbour")
+
+
+def test_a_row_that_cannot_be_read_may_have_been_any_right_over_the_service() -> None:
+    damage_user("bob", "context", "htp")
+    with pytest.raises(Forbidden):
+        users.change(CHARLIE, "bob", {"password": "taken over"}, HASHER)
+    with pytest.raises(Forbidden):
+        users.change(CHARLIE, "bob", {"permissions": ()}, HASHER)
+    with pytest.raises(Forbidden):
+        users.delete(CHARLIE, "bob")
+
+
+def test_an_administrator_with_damaged_rows_does_not_count_as_the_last_one() -> None:
+    make_user("alice", roles=("admin",), permissions=(STATE,))
+    damage_user("alice", "effect", "perhaps")
+    with pytest.raises(Conflict) as error:
+        change_user("admin", enabled=False)
+    assert error.value.code == "last-administrator"
+
+
+def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> None:
+    before = roles.get("admin").permissions
+    damage_role("admin")
+    assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    first_start.prepare(prepared)
+    assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert (roles.get("admin").permissions, roles.get("admin").damage) == (before, ())
+    assert (events()[-1].action, events()[-1].target) == ("role.repair", "role:admin")
+
+
+def test_damage_is_among_the_findings() -> None:
+    damage_user("bob", "operation", "raed")
+    damage_role("devices")
+    found = [(finding.code, finding.target) for finding in findings()]
+    assert found == [("damaged-policy", "user:bob"), ("damaged-policy", "role:devices")]
+
+
+def test_a_stored_value_is_shown_cut_and_not_whole() -> None:
+    damage_user("bob", "resource", "x" * 10_000 + "/#/y")
+    (damage,) = users.get("bob").damage
+    assert len(damage) < 300
