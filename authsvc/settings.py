@@ -7,11 +7,11 @@ import os
 import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from authsvc.errors import SettingsError
+from authsvc.hosts import is_loopback
 from authsvc.passwords import PasswordPolicy
 from authsvc.proxies import read_networks
 
@@ -87,12 +87,7 @@ class Settings:
     @property
     def binds_loopback_only(self) -> bool:
         """Whether nobody but this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
