@@ -230,7 +230,10 @@ def test_a_question_in_pieces_is_put_together(running: Service) -> None:
         assert answer_on(connection) == YES
 
 
-CHUNKED = b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = (
+    b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 GARBAGE = [
     b"\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
