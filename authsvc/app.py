@@ -8,7 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api, broker_views, metrics, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs
+from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs, session_jobs
 from authsvc.denials import Denials
 from authsvc.edge import EXTENSION, Services
 from authsvc.hashing import Allowance, HashingPool
@@ -63,6 +63,8 @@ def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
         Background("certificates", certificate_jobs(services)),
         Background("registry", wiring.register(app, services)),
     ]
+    if services.broker is not None:
+        app.extensions[BACKGROUND].append(Background("sessions", session_jobs(services.broker)))
     return app
 
 

@@ -15,6 +15,7 @@ from authsvc.authorities import issuing_under
 
 if TYPE_CHECKING:
     from authsvc.edge import Services
+    from authsvc.takeover import Broker
 
 log = structlog.get_logger()
 
@@ -114,10 +115,11 @@ def record_jobs(services: Services) -> list[Job]:
 
 
 def certificate_jobs(services: Services) -> list[Job]:
-    """Return what revocation needs: lists that never run out, and an end to sessions that should not go on."""
+    """Return what revocation needs: lists that never run out."""
     issuing = issuing_under(services.settings)
-    jobs = [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, sessions.forget_old)]
-    broker = services.broker
-    if broker is not None:
-        jobs.append(Job(_SESSIONS_EVERY, lambda: sessions.carry_out(broker)))
-    return jobs
+    return [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, sessions.forget_old)]
+
+
+def session_jobs(broker: Broker) -> list[Job]:
+    """Return what ends MQTT sessions, in a thread of its own: a broker that does not answer must delay no list."""
+    return [Job(_SESSIONS_EVERY, lambda: sessions.carry_out(broker))]

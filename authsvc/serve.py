@@ -24,8 +24,9 @@ log = structlog.get_logger()
 
 # A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
 _KEEP_ALIVE_SECONDS = 7 * 24 * 3600
-# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time.
-_LEFT_TO_OTHERS = ("certificates",)
+# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time, and
+# so does a broker that does not answer.
+_LEFT_TO_OTHERS = ("certificates", "sessions")
 
 
 def check(settings: Settings) -> None:

@@ -36,7 +36,8 @@ def time_passes(passed: timedelta) -> None:
     with session():
         for row in SessionEnding.select():
             row.requested_at -= passed
-            row.claimed_at = row.claimed_at and row.claimed_at - passed
+            row.due_at -= passed
+            row.claimed_until = row.claimed_until and row.claimed_until - passed
             row.save()
 
 
