@@ -12,7 +12,7 @@ from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc import logins
 from authsvc.access import operation_of
-from authsvc.edge import guesses, is_page, services
+from authsvc.edge import catch_up, guesses, is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
 from authsvc.tracing import TOKEN_KEY
@@ -35,7 +35,7 @@ def _guard() -> None:
     if not request.path.startswith("/api/"):
         return
     # Decide by what the database holds now, not by what this worker last heard of it.
-    services().policy.catch_up()
+    catch_up()
     if _is_public():
         return
     g.caller = _authenticate()

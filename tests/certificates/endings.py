@@ -41,6 +41,14 @@ def time_passes(passed: timedelta) -> None:
             row.save()
 
 
+def claims_age(passed: timedelta) -> None:
+    """Let all claims have been made, or renewed, so much earlier."""
+    with session():
+        for row in SessionEnding.select().where(SessionEnding.claimed_until.is_null(False)):
+            until = row.claimed_until - passed
+            SessionEnding.update(claimed_until=until).where(SessionEnding.id == row.id).execute()
+
+
 def carry_out(broker: Broker) -> int:
     """Carry out what was ordered, once every worker has had the time to write down whom it saw."""
     time_passes(SECOND)
