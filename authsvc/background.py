@@ -108,7 +108,7 @@ def policy_jobs(services: Services) -> list[Job]:
 
 
 class FreshnessWatch:
-    """Notices when policy cannot be refreshed: logged once for each outage, and known to the workers that draw pages."""
+    """Notices when policy cannot be refreshed: told once an outage in the log, and to the workers that draw pages."""
 
     def __init__(self, policy: Policy, tidings: Tidings) -> None:
         self._policy = policy

@@ -23,7 +23,7 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Say whether changes can be made and be in force: 200 if so, otherwise 503.
 
-    That takes a database that answers, and policy that is loaded and fresh, here and in the workers that answer brokers.
+    That takes a database that answers, and policy that is loaded and fresh here and in the workers that answer brokers.
     """
     policy = services().policy
     loaded = policy.is_loaded

@@ -11,6 +11,7 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from authsvc import first_start, logs
+from authsvc.connection_limits import ConnectionLimits, most_connections, raise_descriptor_limit
 from authsvc.errors import SettingsError
 from authsvc.tidings import Tidings
 from authsvc.workers import Kind, Worker, hand_over_pair, missing
@@ -50,6 +51,7 @@ def run(settings: Settings) -> None:
     # Here, so that no worker has to: one that takes another's place is there in a moment.
     importlib.import_module("authsvc.app")
     logs.configure(settings.log_level)
+    raise_descriptor_limit()
     _Gunicorn(settings).run()
 
 
@@ -118,6 +120,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def _settle_in(self, _arbiter: object, worker: Worker) -> None:
         self._worker = worker
+        settings = self._settings
+        worker.limits = ConnectionLimits(
+            most_connections(settings.threads), settings.connections_per_address, settings.trusted_proxies
+        )
         worker.settle_in()
 
     def _stop_worker(self, _arbiter: object, _worker: object) -> None:

@@ -56,6 +56,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()
     session_idle_minutes: int = 30
     session_hours: int = 12
+    connections_per_address: int = 256
     wrong_passwords_per_minute: int = 10
     log_level: str = "info"
     ca_key_passphrase: str | None = None
@@ -114,6 +115,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         trusted_proxies=values.networks("TRUSTED_PROXIES"),
         session_idle_minutes=values.number("SESSION_IDLE_MINUTES", 30, 1, 1440),
         session_hours=values.number("SESSION_HOURS", 12, 1, 720),
+        connections_per_address=values.number("CONNECTIONS_PER_ADDRESS", 256, 1, 65_536),
         wrong_passwords_per_minute=values.number("WRONG_PASSWORDS_PER_MINUTE", 10, 1, 1_000_000),
         log_level=values.choice("LOG_LEVEL", "info", LOG_LEVELS),
         ca_key_passphrase=values.optional("CA_KEY_PASSPHRASE"),

@@ -47,6 +47,8 @@ class Service(Api):
     """
 
     patience = _PATIENCE
+    under: tuple[str, ...] = ()
+    """A command to run the service under, such as one that limits what it may use."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -74,7 +76,11 @@ class Service(Api):
         """Start the service and wait until it is ready."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [_command(), "serve"], env=self._full_environment(), stdout=log, stderr=log, start_new_session=True
+                [*self.under, _command(), "serve"],
+                env=self._full_environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + self.patience
         while not self._ready():
