@@ -47,6 +47,8 @@ class Service(Api):
     """
 
     patience = _PATIENCE
+    wait_for = "/readyz"
+    """The address that a start waits for."""
     under: tuple[str, ...] = ()
     """A command to run the service under, such as one that limits what it may use."""
 
@@ -122,7 +124,7 @@ class Service(Api):
 
     def _ready(self) -> bool:
         try:
-            return requests.get(self.url + "/readyz", timeout=1).status_code == 200
+            return requests.get(self.url + self.wait_for, timeout=1).status_code == 200
         except (requests.ConnectionError, requests.Timeout):
             return False
 
