@@ -1,10 +1,16 @@
+# `make images` adds the digest to each image, where docker reaches its registry; the tag alone may move.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/authsvc
+# Every file that is installed has a hash that `make lock` has written down, also what builds our own package.
+COPY requirements.lock requirements-build.lock ./
+RUN pip install --no-cache-dir --require-hashes --requirement requirements-build.lock \
+    && pip --python /opt/authsvc/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY authsvc authsvc
 COPY registry registry
-RUN pip --python /opt/authsvc/bin/python install --no-cache-dir .
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
+    && pip --python /opt/authsvc/bin/python install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin authsvc \

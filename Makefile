@@ -3,11 +3,12 @@
 PYTHON ?= python3
 ARGS ?=
 BIN = .venv/bin
+LOCK = $(BIN)/uv pip compile --generate-hashes --python-version 3.11 --python-platform linux --no-header --quiet
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-packages check fmt bench broker demo screenshots secrets clean
+.PHONY: help install run test test-packages check fmt bench broker demo screenshots secrets lock audit images clean
 .NOTPARALLEL:
 
 help: ## list what make can do
@@ -45,6 +46,16 @@ screenshots: test-packages .venv/.installed ## take the pictures of every page t
 secrets: ## make the secrets that compose.yaml needs, in deploy/secrets/
 	@deploy/make-secrets.sh
 
+lock: .venv/.release ## choose the newest versions that setup.cfg allows, for requirements.lock and requirements-build.lock
+	$(LOCK) setup.cfg --upgrade --output-file requirements.lock
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) - --upgrade --output-file requirements-build.lock
+
+audit: .venv/.release ## ask for known vulnerabilities of what requirements.lock names
+	@$(BIN)/python deploy/audit.py $(BIN)/pip-audit requirements.lock
+
+images: ## write the digests of the base images into Dockerfile and compose.yaml; needs docker and its registry
+	@deploy/pin-images.sh
+
 clean: ## remove everything made here but ./data and deploy/secrets/
 	rm -rf .venv build ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/.build
 	find authsvc registry tests bench -name __pycache__ -exec rm -rf {} +
@@ -64,4 +75,9 @@ test-packages:
 .venv/.installed: .venv/.runtime
 	@echo "Adding the tools for developing to .venv"
 	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/.release: .venv/.runtime
+	@echo "Adding the tools for releasing to .venv"
+	@$(BIN)/pip install --quiet --editable '.[release]'
 	@touch $@

@@ -8,7 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api, broker_views, metrics, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs
+from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
 from authsvc.denials import Denials
 from authsvc.edge import EXTENSION, Services
 from authsvc.hashing import Allowance, HashingPool
@@ -60,10 +60,13 @@ def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
     admin.register(app)
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
+        Background("watch", watch_jobs(services)),
         Background("records", record_jobs(services)),
         Background("certificates", certificate_jobs(services)),
         Background("registry", wiring.register(app, services)),
     ]
+    if services.broker is not None:
+        app.extensions[BACKGROUND].append(Background("sessions", session_jobs(services.broker)))
     return app
 
 
@@ -85,7 +88,14 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
         broker_hashing=broker_hashing,
         access=access,
         sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4)),
-        webhooks=Webhooks(access, denials.note, settings.webhook_secret, allowance, settings.answer_cache_entries),
+        webhooks=Webhooks(
+            access,
+            denials.note,
+            settings.webhook_secret,
+            allowance,
+            settings.answer_cache_entries,
+            on_loopback=settings.binds_loopback_only,
+        ),
         sightings=sightings,
         denials=denials,
         history=History(metrics.counted),

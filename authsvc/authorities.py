@@ -201,8 +201,21 @@ def _end_superseded_sessions(row: Authority) -> None:
         return
     due = (Certificate.revoked_at > row.crl_this_update) & (Certificate.revoked_at <= datetime.now(UTC))
     superseded = Certificate.reason == Revocation.SUPERSEDED
-    for certificate in Certificate.select().where(Certificate.authority == row, due, superseded):
-        sessions.order(certificate.username, "certificate superseded")
+    rows = Certificate.select().where(Certificate.authority == row, due, superseded).order_by(Certificate.username)
+    for certificate in rows:
+        if not is_replaced(certificate):
+            sessions.order(certificate.username, "certificate superseded")
+
+
+def is_replaced(certificate: Certificate) -> bool:
+    """Return whether a certificate ends as superseded while another one of its user is valid: no access ends."""
+    if certificate.reason != Revocation.SUPERSEDED:
+        return False
+    now = datetime.now(UTC)
+    trusted_now = Authority.retires_at.is_null() | (Authority.retires_at > now)
+    valid = (Certificate.not_after > now) & (Certificate.revoked_at.is_null() | (Certificate.revoked_at > now))
+    others = (Certificate.username == certificate.username) & (Certificate.serial != certificate.serial)
+    return Certificate.select().join(Authority).where(others, valid, trusted_now).exists()
 
 
 def _entries(row: Authority, now: datetime) -> list[Entry]:

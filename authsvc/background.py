@@ -12,13 +12,18 @@ import structlog
 
 from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, sign_in, throttle
 from authsvc.authorities import issuing_under
+from authsvc.policy import STALE_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from authsvc.edge import Services
+    from authsvc.policy import Policy
+    from authsvc.takeover import Broker
+    from authsvc.tidings import Tidings
 
 log = structlog.get_logger()
 
 _METRICS_EVERY = 1.0
+_WATCH_EVERY = 0.5
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
 _SIGHTINGS_EVERY = 0.5
@@ -42,13 +47,17 @@ class Background:
         self.name = name
         self._jobs = jobs
         self._stopping = threading.Event()
+        self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._failed: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Do the first job now, so that the process begins ready, and go on in the thread."""
-        self._attempt(self._jobs[0].work)
+        """Start the thread, which does the first job at once."""
         self._thread.start()
+
+    def has_begun(self, within: float) -> bool:
+        """Wait for the first job to be done, so that the process begins ready; return whether it was, in seconds."""
+        return self._begun.wait(within)
 
     def stop(self) -> None:
         """End the thread, and do once more what would otherwise lose something."""
@@ -59,6 +68,8 @@ class Background:
                 self._attempt(job.work)
 
     def _run(self) -> None:
+        self._attempt(self._jobs[0].work)
+        self._begun.set()
         due = {job: monotonic() + job.every for job in self._jobs}
         while not self._stopping.wait(max(0.0, min(due.values()) - monotonic())):
             for job in self._jobs:
@@ -86,7 +97,6 @@ def policy_jobs(services: Services) -> list[Job]:
     """Return what keeps decisions fresh; the first job is the one that matters."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services)),
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
         Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
@@ -95,6 +105,38 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_TIDY_EVERY, throttle.forget_old),
         Job(_TIDY_EVERY, sign_in.forget_old),
         Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+    ]
+
+
+class FreshnessWatch:
+    """Notices when policy cannot be refreshed: told once an outage in the log, and to the workers that draw pages."""
+
+    def __init__(self, policy: Policy, tidings: Tidings) -> None:
+        self._policy = policy
+        self._tidings = tidings
+        self._started_at = monotonic()
+        self._stale = False
+
+    def look(self) -> None:
+        """Compare the policy's age with what it may be."""
+        policy = self._policy
+        if policy.is_loaded:
+            self._tidings.report(policy.refreshed_at)
+        age = min(policy.age, monotonic() - self._started_at)
+        stale = age > STALE_AFTER_SECONDS
+        if stale and not self._stale:
+            event = "policy cannot be refreshed" if policy.is_loaded else "policy is not loaded; brokers are refused"
+            log.error(event, seconds=round(age, 1), version=policy.snapshot.version)
+        elif self._stale and not stale:
+            log.info("policy is refreshed again", version=policy.snapshot.version)
+        self._stale = stale
+
+
+def watch_jobs(services: Services) -> list[Job]:
+    """Return what looks at the process itself, in a thread that waits for no database."""
+    return [
+        Job(_WATCH_EVERY, FreshnessWatch(services.policy, services.tidings).look),
+        Job(_METRICS_EVERY, lambda: metrics.observe_worker(services)),
     ]
 
 
@@ -115,10 +157,11 @@ def record_jobs(services: Services) -> list[Job]:
 
 
 def certificate_jobs(services: Services) -> list[Job]:
-    """Return what revocation needs: lists that never run out, and an end to sessions that should not go on."""
+    """Return what revocation needs: lists that never run out."""
     issuing = issuing_under(services.settings)
-    jobs = [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, sessions.forget_old)]
-    broker = services.broker
-    if broker is not None:
-        jobs.append(Job(_SESSIONS_EVERY, lambda: sessions.carry_out(broker)))
-    return jobs
+    return [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, sessions.forget_old)]
+
+
+def session_jobs(broker: Broker) -> list[Job]:
+    """Return what ends MQTT sessions, in a thread of its own: a broker that does not answer must delay no list."""
+    return [Job(_SESSIONS_EVERY, lambda: sessions.carry_out(broker))]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tempfile
 import zlib
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import peewee
@@ -21,8 +23,7 @@ from authsvc.storage.database import database, is_sqlite, reading, session, tran
 from authsvc.storage.models import PolicyVersion, SigningKeyRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from authsvc.storage.fields import Model
 
@@ -30,14 +31,26 @@ _FORMAT = 1
 _BATCH = 200
 
 
-def backup(target: Path, tables: Sequence[type[Model]]) -> int:
-    """Write one consistent view of the database to a new file and return the number of rows; never overwrites."""
+def backup(target: Path, tables: Iterable[type[Model]]) -> int:
+    """Write one consistent view of the database to a new file and return the number of rows; never overwrites.
+
+    The rows go to a file beside it, `.NAME.*.part`, which gets the target's name when all of it is on the disk. An
+    error or an interruption removes that file; only SIGKILL and a power cut leave it behind.
+    """
+    if target.exists():
+        raise _exists(target)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    part = Path(name)
     try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise Conflict(f"{target} exists; a backup never overwrites", "file-exists") from None
-    with os.fdopen(descriptor, "wb") as raw, gzip.open(raw, "wt", encoding="utf-8") as lines, reading():
-        return _write(lines, tables)
+        with os.fdopen(descriptor, "wb") as raw:
+            with gzip.open(raw, "wt", encoding="utf-8") as lines, reading():
+                count = _write(lines, tables)
+            raw.flush()
+            os.fsync(raw.fileno())
+        _publish(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return count
 
 
 def restore(source: Path, tables: Sequence[type[Model]]) -> int:
@@ -53,6 +66,27 @@ def restore(source: Path, tables: Sequence[type[Model]]) -> int:
         raise Conflict(f"{source} is damaged; nothing was restored", "not-a-backup") from None
 
 
+def _publish(part: Path, target: Path) -> None:
+    """Give a complete backup its name, durably."""
+    try:
+        target.hardlink_to(part)  # fails if the name was taken meanwhile, where a rename would overwrite
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise _exists(target) from None
+        part.rename(target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _exists(target: Path) -> Conflict:
+    return Conflict(f"{target} exists; a backup never overwrites", "file-exists")
+
+
 def _fill(lines: IO[str], tables: Sequence[type[Model]]) -> int:
     # What the migrations put there; the backup has its own.
     for model in tables:
@@ -65,7 +99,7 @@ def _fill(lines: IO[str], tables: Sequence[type[Model]]) -> int:
     return count
 
 
-def _write(lines: IO[str], tables: Sequence[type[Model]]) -> int:
+def _write(lines: IO[str], tables: Iterable[type[Model]]) -> int:
     header = {"authsvc": __version__, "format": _FORMAT, "migrations": schema.applied()}
     lines.write(json.dumps(header) + "\n")
     count = 0

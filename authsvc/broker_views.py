@@ -19,6 +19,8 @@ def answer(check: str) -> Response:
         (request.content_type or "").encode("latin-1", "replace"),
         request.headers.get("Authorization", "").encode("latin-1", "replace"),
         _body(),
+        request.environ.get("HTTP_HOST", "").encode("latin-1", "replace"),
+        "Origin" in request.headers or "Sec-Fetch-Site" in request.headers,
     )
     status, headers, body = services().webhooks.answer(asked)
     return Response(body, status, [(name.decode(), value.decode()) for name, value in headers])

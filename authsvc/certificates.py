@@ -112,7 +112,7 @@ def revoke(actor: Actor, serial: str, reason: Revocation, at: datetime | None = 
         row.save()
         facts = {"username": row.username, "reason": reason.value, "at": row.revoked_at.isoformat()}
         audit.record(actor, "certificate.revoke", f"certificate:{serial}", after=facts)
-        if row.revoked_at <= now:
+        if row.revoked_at <= now and not authorities.is_replaced(row):
             sessions.order(row.username, "certificate revoked")
         announce(Kind.USER, row.username)
         return _record(row)

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     SHARE_REACHES_DENIED = "share-reaches-denied-topics"
     NO_SUPERUSERS = "no-superusers"
     MALFORMED = "malformed"
+    BROWSER_REQUEST = "browser-request"
+    UNKNOWN_HOST = "unknown-host"
     WRONG_WEBHOOK_SECRET = "wrong-webhook-secret"  # noqa: S105
     DAMAGED_POLICY = "damaged-policy"
     POLICY_NOT_LOADED = "policy-not-loaded"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from flask import current_app, g, request
 
 from authsvc.actors import Actor, Via
-from authsvc.errors import Unauthenticated
+from authsvc.errors import Busy, Unauthenticated
 from authsvc.logins import TokenLimits
+from authsvc.policy import STALE_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +51,23 @@ class Services:
     broker: Broker | None
     tidings: Tidings
 
+    @property
+    def policy_is_stale(self) -> bool:
+        """Whether this worker, or one that answers brokers, could not refresh its policy for some seconds."""
+        return max(self.policy.age, self.tidings.age) > STALE_AFTER_SECONDS
+
 
 def services() -> Services:
     """Return the parts of the app that is answering."""
     return cast("Services", current_app.extensions[EXTENSION])
+
+
+def catch_up() -> None:
+    """Bring policy up to date, so that a request is decided by what the database holds now; `Busy` while it loads."""
+    policy = services().policy
+    if policy.is_loading:
+        raise Busy("the policy is loading; try again in a moment", "policy-loading")
+    policy.catch_up()
 
 
 def public(view: View) -> View:

@@ -51,7 +51,13 @@ class Front:
                 return  # broken off: nobody's attempt, and nobody to answer
         headers = dict(scope["headers"])
         request = WebhookRequest(
-            check, scope["query_string"], headers.get(b"content-type", b""), headers.get(b"authorization", b""), body
+            check,
+            scope["query_string"],
+            headers.get(b"content-type", b""),
+            headers.get(b"authorization", b""),
+            body,
+            headers.get(b"host", b""),
+            b"origin" in headers or b"sec-fetch-site" in headers,
         )
         answer = self._webhooks.begin(request)
         if isinstance(answer, Unfinished):

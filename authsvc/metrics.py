@@ -36,6 +36,11 @@ _POLICY_AGE = Gauge(
     "Time since the snapshot was known to be fresh",
     multiprocess_mode="livemax",
 )
+_POLICY_STALE = Gauge(
+    "authsvc_policy_stale",
+    "1 if a worker could not refresh its policy for more than 5 seconds, else 0",
+    multiprocess_mode="livemax",
+)
 _USERS = Gauge("authsvc_policy_users", "Users in the snapshot", multiprocess_mode="livemax")
 _CACHE = Gauge(
     "authsvc_credential_cache_lookups",
@@ -110,6 +115,7 @@ def observe_worker(services: Services) -> None:
     verifier, hashing = services.verifier, services.broker_hashing
     _POLICY_VERSION.set(policy.snapshot.version)
     _POLICY_AGE.set(policy.age)
+    _POLICY_STALE.set(services.policy_is_stale)
     _USERS.set(len(policy.snapshot.users))
     _CACHE.labels("hit").set(verifier.counters.hits)
     _CACHE.labels("miss").set(verifier.counters.misses)

@@ -23,16 +23,18 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Say whether changes can be made and be in force: 200 if so, otherwise 503.
 
-    That takes a database that answers, and policy that is loaded here and fresh in the workers that answer brokers.
+    That takes a database that answers, and policy that is loaded and fresh here and in the workers that answer brokers.
     """
     policy = services().policy
-    loaded = policy.snapshot.version > 0
+    loaded = policy.is_loaded
+    freshness = "loading" if not loaded else "stale" if services().policy_is_stale else "ok"
     database = _database_answers()
     brokers = database and services().tidings.all_catch_up()
-    ready = database and loaded and brokers
+    ready = database and freshness == "ok" and brokers
     body = jsonify(
         status="ready" if ready else "not ready",
         database="ok" if database else "unreachable",
+        policy=freshness,
         brokerWorkers="ok" if brokers else "behind",
         policyVersion=policy.snapshot.version,
         snapshotAgeSeconds=round(policy.age, 3) if loaded else None,

@@ -35,6 +35,10 @@ log = structlog.get_logger()
 _LOGGED = 20
 
 
+STALE_AFTER_SECONDS = 5.0
+"""Policy is refreshed several times a second, so after this time without one something is wrong."""
+
+
 class Policy:
     """Holds the one snapshot of this process and brings it up to date."""
 
@@ -44,9 +48,24 @@ class Policy:
         self._catching_up = threading.Lock()
 
     @property
+    def refreshed_at(self) -> float:
+        """When the snapshot was last known to be what the database holds, by the system's monotonic clock."""
+        return self._refreshed_at
+
+    @property
     def age(self) -> float:
-        """Seconds since the snapshot was last known to be what the database holds."""
+        """Seconds since then; infinite before the first time."""
         return time.monotonic() - self._refreshed_at
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a snapshot; before that every decision is a denial."""
+        return self.snapshot.version > 0
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the first snapshot is being read at the moment, which takes minutes with very many users."""
+        return not self.is_loaded and self._catching_up.locked()
 
     def catch_up(self) -> None:
         """Bring the snapshot to the database's version; a database error leaves it as it was and is raised."""

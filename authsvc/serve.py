@@ -11,6 +11,7 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from authsvc import first_start, logs
+from authsvc.connection_limits import ConnectionLimits, most_connections, raise_descriptor_limit
 from authsvc.errors import SettingsError
 from authsvc.tidings import Tidings
 from authsvc.workers import Kind, Worker, hand_over_pair, missing
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# With few users policy is loaded by then, and nobody sees a worker without it.
+_LOADED_WITHIN_SECONDS = 5.0
 # A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
 _KEEP_ALIVE_SECONDS = 7 * 24 * 3600
-# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time.
-_LEFT_TO_OTHERS = ("certificates",)
+# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time, and
+# so does a broker that does not answer.
+_LEFT_TO_OTHERS = ("certificates", "sessions")
 
 
 def check(settings: Settings) -> None:
@@ -52,6 +56,7 @@ def run(settings: Settings) -> None:
             "the key of the certificate authority is stored without encryption",
             advice="set AUTHSVC_CA_KEY_PASSPHRASE, and the next start encrypts it",
         )
+    raise_descriptor_limit()
     _Gunicorn(settings).run()
 
 
@@ -99,8 +104,12 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         answers_brokers = self._worker.kind is Kind.BROKERS
         left_to_others = _LEFT_TO_OTHERS if answers_brokers else ()
         self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_to_others]
+        policy, *_ = self._background
         for thread in self._background:
             thread.start()
+        if not policy.has_begun(within=_LOADED_WITHIN_SECONDS):
+            # gunicorn kills a worker that takes long to come up, and the next one would take as long.
+            log.warning("policy is still loading; until it is there, /readyz answers 503 and brokers are refused")
         services = app.extensions[EXTENSION]
         if answers_brokers:
             self._tidings.listen(self._worker.place, services.policy.catch_up)
@@ -116,6 +125,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def _settle_in(self, _arbiter: object, worker: Worker) -> None:
         self._worker = worker
+        settings = self._settings
+        worker.limits = ConnectionLimits(
+            most_connections(settings.threads), settings.connections_per_address, settings.trusted_proxies
+        )
         worker.settle_in()
 
     def _stop_worker(self, _arbiter: object, _worker: object) -> None:

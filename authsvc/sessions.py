@@ -1,16 +1,20 @@
-"""Ending live sessions: a broker lets a session go on after its user was disabled or its certificate revoked.
+"""Ending MQTT sessions: a broker lets a connection go on after its user was disabled or its certificate revoked.
 
 From outside there is one way to end it: to connect under its client id, upon which the broker drops the older
-connection (MQTT 5.0 section 3.1.4). An order to do so is written in the transaction of the change that calls for it;
-one worker of one replica carries it out. Nothing is done without `AUTHSVC_BROKER_URL`.
+connection (MQTT 5.0 section 3.1.4). An order to do so is written in the transaction of the change that calls for it.
+One worker of one replica claims it, and attempts it again and again until it is done. Nothing is done without
+`AUTHSVC_BROKER_URL`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from secrets import token_hex
 from time import sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from authsvc import audit, sightings
 from authsvc.actors import SERVICE
@@ -22,9 +26,14 @@ if TYPE_CHECKING:
     from authsvc.takeover import Broker
 
 _KEPT = timedelta(days=7)
+# By then every worker has written down which client ids it has just seen.
 _RIPENING = timedelta(seconds=0.8)
-# A worker that died with an order in hand is given up after this long.
-_ABANDONED = timedelta(minutes=2)
+# Renewed before each client id, which takes some 20 seconds at most. A worker that died is succeeded after this time.
+_LEASE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=5)
+_GIVEN_UP_AFTER = timedelta(days=1)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +45,24 @@ class Report:
 
 
 def order(username: str, cause: str) -> None:
-    """Order the end of a user's sessions, inside the transaction of the change that calls for it."""
-    # One that is about to be taken may miss whoever connects before this change is made.
-    fresh = SessionEnding.requested_at > database_time() - _RIPENING / 2
-    waiting = SessionEnding.select().where(SessionEnding.username == username, fresh)
-    if not waiting.exists():
-        SessionEnding.create(username=username, cause=cause, requested_at=database_time())
+    """Order the end of a user's MQTT sessions, inside the transaction of the change that calls for it.
+
+    If an order for this user is open, it begins again: it may have missed a client that connected since.
+    """
+    now = database_time()
+    anew = {"requested_at": now, "due_at": now + _RIPENING, "attempts": 0, "ended": [], "failed": []}
+    SessionEnding.insert(username=username, cause=cause, **anew).on_conflict(
+        conflict_target=[SessionEnding.username], conflict_where=SessionEnding.finished_at.is_null(), update=anew
+    ).execute()
 
 
 def carry_out(broker: Broker) -> int:
-    """Carry out every order that waits, and return how many; each is taken by one worker only."""
-    done = 0
-    while (taken := _take()) is not None:
-        report = end(broker, taken.username)
-        with transaction():
-            taken.finished_at, taken.ended, taken.failed = database_time(), report.ended, report.failed
-            taken.save()
-            facts = {"cause": taken.cause, "ended": report.ended, "failed": report.failed}
-            audit.record(SERVICE, "user.disconnect", f"user:{taken.username}", after=facts)
-        done += 1
-    return done
+    """Attempt every order that is due, and return how many were attempted here; no other worker has them meanwhile."""
+    attempted = 0
+    while (taken := _claim()) is not None:
+        _attempt(broker, taken)
+        attempted += 1
+    return attempted
 
 
 def end_for(actor: Actor, broker: Broker, username: str) -> Report:
@@ -63,13 +70,12 @@ def end_for(actor: Actor, broker: Broker, username: str) -> Report:
     sleep(_RIPENING.total_seconds())  # by then every worker has written down whom it has just seen
     report = end(broker, username)
     with transaction():
-        facts = {"cause": "asked for", "ended": report.ended, "failed": report.failed}
-        audit.record(actor, "user.disconnect", f"user:{username}", after=facts)
+        _audit(actor, username, "asked for", report)
     return report
 
 
 def end(broker: Broker, username: str) -> Report:
-    """End the user's sessions under every client id it was lately seen with, each tried a few times."""
+    """End the user's sessions under every client id it was seen with in the last days, each tried up to three times."""
     outcome = {client_id: broker.take_over(client_id) for client_id in sightings.client_ids(username)}
     return Report(
         [client_id for client_id, ended in outcome.items() if ended],
@@ -83,18 +89,59 @@ def forget_old() -> None:
         SessionEnding.delete().where(SessionEnding.requested_at < datetime.now(UTC) - _KEPT).execute()
 
 
-def _take() -> SessionEnding | None:
+def _claim() -> SessionEnding | None:
+    """Claim the oldest order that is due and that nobody has claimed; None if there is none."""
     with transaction():
         now = database_time()
-        # By then every worker has written down whom it has just seen.
-        ripe = SessionEnding.requested_at <= now - _RIPENING
-        free = SessionEnding.claimed_at.is_null() | (SessionEnding.claimed_at < now - _ABANDONED)
-        waiting = (
-            SessionEnding.select().where(SessionEnding.finished_at.is_null(), ripe, free).order_by(SessionEnding.id)
-        )
-        for row in list(waiting.limit(10)):
-            claim = SessionEnding.update(claimed_at=now).where(SessionEnding.id == row.id, free)
-            if claim.execute():
-                row.claimed_at = now
-                return row
+        free = SessionEnding.claimed_until.is_null() | (SessionEnding.claimed_until <= now)
+        due = SessionEnding.finished_at.is_null() & (SessionEnding.due_at <= now) & free
+        for row in list(SessionEnding.select(SessionEnding.id).where(due).order_by(SessionEnding.id).limit(10)):
+            claim = token_hex(16)
+            # One statement, so that of several workers that read the same row one gets it.
+            claiming = SessionEnding.update(claim=claim, claimed_until=now + _LEASE)
+            if claiming.where(SessionEnding.id == row.id, due).execute():
+                claimed: SessionEnding = SessionEnding.get_by_id(row.id)
+                return claimed
     return None
+
+
+def _attempt(broker: Broker, taken: SessionEnding) -> None:
+    """End the user's sessions, on a later attempt those that failed before, and write down how it went."""
+    ended: list[str] = list(taken.ended)
+    failed: list[str] = []
+    for client_id in taken.failed if taken.attempts else sightings.client_ids(taken.username):
+        if not _renew_claim(taken):
+            return  # this worker stood still for so long that another one has the order now
+        (ended if broker.take_over(client_id) else failed).append(client_id)
+    with transaction():
+        now = database_time()
+        finished = not failed or now - taken.requested_at >= _GIVEN_UP_AFTER
+        outcome = SessionEnding.update(
+            ended=ended,
+            failed=failed,
+            attempts=taken.attempts + 1,
+            due_at=now + min(timedelta(seconds=2 ** min(taken.attempts, 16)), _LONGEST_PAUSE),
+            finished_at=now if finished else None,
+        )
+        if outcome.where(_is_ours(taken), SessionEnding.requested_at == taken.requested_at).execute() and (
+            finished or taken.attempts == 0
+        ):
+            _audit(SERVICE, taken.username, taken.cause, Report(ended, failed))
+        SessionEnding.update(claim=None, claimed_until=None).where(_is_ours(taken)).execute()
+    if failed:
+        log.warning("MQTT sessions could not be ended", failed=len(failed), attempts=taken.attempts + 1, last=finished)
+
+
+def _renew_claim(taken: SessionEnding) -> bool:
+    with transaction():
+        renewal = SessionEnding.update(claimed_until=database_time() + _LEASE).where(_is_ours(taken))
+        return bool(renewal.execute())
+
+
+def _is_ours(taken: SessionEnding) -> Any:
+    return (SessionEnding.id == taken.id) & (SessionEnding.claim == taken.claim)
+
+
+def _audit(actor: Actor, username: str, cause: str, report: Report) -> None:
+    facts = {"cause": cause, "ended": report.ended, "failed": report.failed}
+    audit.record(actor, "user.disconnect", f"user:{username}", after=facts)

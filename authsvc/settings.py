@@ -7,11 +7,11 @@ import os
 import re
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from authsvc.errors import SettingsError
+from authsvc.hosts import is_loopback
 from authsvc.passwords import PasswordPolicy
 from authsvc.proxies import read_networks
 
@@ -56,6 +56,7 @@ class Settings:
     trusted_proxies: tuple[Network, ...] = ()
     session_idle_minutes: int = 30
     session_hours: int = 12
+    connections_per_address: int = 256
     wrong_passwords_per_minute: int = 10
     token_max_days: int | None = None
     tokens_per_minute: int = 30
@@ -89,12 +90,7 @@ class Settings:
     @property
     def binds_loopback_only(self) -> bool:
         """Whether nobody but this machine can connect."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -121,6 +117,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         trusted_proxies=values.networks("TRUSTED_PROXIES"),
         session_idle_minutes=values.number("SESSION_IDLE_MINUTES", 30, 1, 1440),
         session_hours=values.number("SESSION_HOURS", 12, 1, 720),
+        connections_per_address=values.number("CONNECTIONS_PER_ADDRESS", 256, 1, 65_536),
         wrong_passwords_per_minute=values.number("WRONG_PASSWORDS_PER_MINUTE", 10, 1, 1_000_000),
         token_max_days=values.optional_number("TOKEN_MAX_DAYS", 1, 36_500),
         tokens_per_minute=values.number("TOKENS_PER_MINUTE", 30, 1, 1_000_000),

@@ -71,7 +71,8 @@ class UserPolicy:
 class Snapshot:
     """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all.
 
-    `token_version` is the same for API tokens made since. `damaged_roles` says by role what could not be read of its stored rows.
+    `token_version` is the same for API tokens made since. `damaged_roles` says by role what could not be read of its
+    stored rows.
     """
 
     users: ShardedMap[UserPolicy] = field(default_factory=ShardedMap)

@@ -1,27 +1,37 @@
-"""The service as a client of the broker, connecting under somebody's client id so that the broker ends that session."""
+"""The service as a client of the broker, connecting under a user's client id so that the broker drops its connection.
+
+Only the connection ends. The MQTT session, with its subscriptions and the messages that wait in it, stays with the
+broker for the device's return (MQTT 5.0 section 4.1): it is neither started anew nor is any message acknowledged.
+"""
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
+    from paho.mqtt.client import ConnectFlags
+    from paho.mqtt.reasoncodes import ReasonCode
+
     from authsvc.settings import Settings
 
 # Our own login may take a hash, and the broker a moment, before it succeeds.
 _PAUSES_SECONDS = (0.0, 0.3, 0.6)
 _PATIENCE_SECONDS = 3.0
+# "Does not expire": our value takes the place of the device's own, which only the device knows and sets at its return.
+_KEPT_SECONDS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and as which user of its we may connect; the user needs no permission at all."""
+    """Where the broker is and as which of its users we connect; without `read #` the broker drops waiting messages."""
 
     host: str
     port: int
@@ -34,7 +44,10 @@ class Broker:
         return f"Broker({self.host!r}, {self.port})"
 
     def take_over(self, client_id: str) -> bool:
-        """Connect under the client id and leave at once; say whether the broker let us in, which ends the session."""
+        """Connect under the client id and leave at once; return whether the broker let us in, which ends theirs.
+
+        Tries up to three times; takes at most some 20 seconds.
+        """
         for pause in _PAUSES_SECONDS:
             time.sleep(pause)
             if self._try(client_id):
@@ -42,29 +55,38 @@ class Broker:
         return False
 
     def _try(self, client_id: str) -> bool:
-        answered = threading.Event()
-        accepted = []
-        client = Client(
-            CallbackAPIVersion.VERSION2, client_id, clean_session=True, protocol=MQTTProtocolVersion.MQTTv311
-        )
+        answers: list[tuple[bool, bool]] = []
+
+        def on_connect(_client: object, _data: object, flags: ConnectFlags, reason: ReasonCode, _: object) -> None:
+            answers.append((not reason.is_failure, flags.session_present))
+
+        client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         client.username_pw_set(self.username, self.password)
-
-        def on_connect(_client: object, _data: object, _flags: object, reason: object, _properties: object) -> None:
-            accepted.append(not getattr(reason, "is_failure", True))
-            answered.set()
-
+        client.connect_timeout = _PATIENCE_SECONDS
         client.on_connect = on_connect
         try:
             if self.tls:
                 client.tls_set(self.ca_file)
-            client.connect(self.host, self.port, keepalive=10)
+            client.connect(
+                self.host, self.port, keepalive=10, clean_start=False, properties=_kept(PacketTypes.CONNECT, True)
+            )
         except OSError:
             return False
-        client.loop_start()
-        answered.wait(_PATIENCE_SECONDS)
-        client.disconnect()
-        client.loop_stop()
-        return bool(accepted and accepted[0])
+        # Packet by packet, in this thread: what the broker sends after its answer is not read, let alone acknowledged.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not answers and time.monotonic() < deadline:
+            if client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+                break
+        accepted, session_present = answers[0] if answers else (False, False)
+        # If the device had no session that outlives its connection, none of ours is left in its place.
+        client.disconnect(properties=_kept(PacketTypes.DISCONNECT, session_present))
+        return accepted
+
+
+def _kept(packet: int, kept: bool) -> Properties:
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = _KEPT_SECONDS if kept else 0
+    return properties
 
 
 def broker_under(settings: Settings) -> Broker | None:

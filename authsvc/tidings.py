@@ -7,6 +7,7 @@ its end. When the last one is closed the pipe ends, also when a worker has died 
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import threading
@@ -33,6 +34,11 @@ class Tidings:
         self._ears = [ear for _, ear in pairs]
         self._listening: list[threading.Thread] = []
         self._told: Hashable = None
+        # Shared by all workers; a time of the monotonic clock for each place, which is the same in all processes.
+        self._refreshed_at = memoryview(mmap.mmap(-1, 8 * max(listeners, 1))).cast("d")
+        self._place: int | None = None
+        for place in range(len(self._refreshed_at)):
+            self._refreshed_at[place] = monotonic()
         for mouth in self._mouths:
             mouth.setblocking(False)
 
@@ -53,6 +59,16 @@ class Tidings:
         finally:
             os.close(hearing)
 
+    @property
+    def age(self) -> float:
+        """Seconds since the listener that is furthest behind has refreshed its policy; 0 without listeners."""
+        return monotonic() - min(self._refreshed_at) if self._ears else 0.0
+
+    def report(self, refreshed_at: float) -> None:
+        """Let the other workers know when this one, if it is a listener, has refreshed its policy."""
+        if self._place is not None:
+            self._refreshed_at[self._place] = refreshed_at
+
     def close(self) -> None:
         """Tell nobody any more, and let those that listen in this process end."""
         for mouth in self._mouths:
@@ -64,6 +80,7 @@ class Tidings:
 
     def listen(self, place: int, catch_up: Callable[[], object]) -> None:
         """Catch up whenever there is word, from now on and in a thread; the place is the listener's own."""
+        self._place = place
         listening = threading.Thread(target=_listen, args=(self._ears[place], catch_up), name="tidings", daemon=True)
         self._listening.append(listening)
         listening.start()

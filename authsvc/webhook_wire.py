@@ -29,7 +29,8 @@ _STATUS = {Reason.MALFORMED: 400, Reason.WRONG_WEBHOOK_SECRET: 401}
 class WebhookRequest(NamedTuple):
     """What an adapter hands over: `check` is the last part of the path; `body` is at most MAX_BODY + 1 bytes.
 
-    The three in the middle are as they came over HTTP, which lets none of them hold a line break.
+    The three in the middle are as they came over HTTP, which lets none of them hold a line break. `host` is the `Host`
+    header, empty if there was none; `from_browser` is whether a header came that browsers add and brokers do not send.
     """
 
     check: str
@@ -37,6 +38,8 @@ class WebhookRequest(NamedTuple):
     content_type: bytes
     authorization: bytes
     body: bytes
+    host: bytes = b""
+    from_browser: bool = False
 
 
 class Answer(NamedTuple):

@@ -21,6 +21,7 @@ import structlog
 from authsvc import metrics
 from authsvc.decision import Decision, Denial, Denied, Reason, denial_of
 from authsvc.errors import InvalidInput
+from authsvc.hosts import is_loopback_header
 from authsvc.signals import unknown_username
 from authsvc.usernames import is_username
 from authsvc.webhook_wire import Answer, Malformed, basic_password, last_values, read_fields, render
@@ -93,11 +94,14 @@ class Webhooks:
         webhook_secret: str | None,
         allowance: Allowance,
         max_remembered: int,
+        *,
+        on_loopback: bool,
     ) -> None:
         self._access = access
         self._note_denial = note_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
         self._allowance = allowance
+        self._on_loopback = on_loopback
         self.counters = AnswerCounters()
         self._remembered: dict[bytes, Remembered] = {}
         self._max_remembered = max_remembered
@@ -124,6 +128,10 @@ class Webhooks:
     def begin(self, request: WebhookRequest) -> Answer | Unfinished:
         """Answer at once, or return what is to be waited for, so long and no longer, before `finish`; never raises."""
         started = perf_counter()
+        refused = self._refused(request)
+        if refused is not None:
+            metrics.observe_decision(request.check, refused, perf_counter() - started)
+            return _rendered(request, refused)
         key = self._key(request)
         version = self._access.policy_version
         known = self._remembered.get(key)
@@ -161,9 +169,17 @@ class Webhooks:
         """Decide everything anew, so that what is noted behind a decision is noted again."""
         self._remembered.clear()
 
+    def _refused(self, request: WebhookRequest) -> Denied | None:
+        """Return why a request comes from a browser, by its headers, or None; nobody means to ask from there."""
+        if request.from_browser:
+            return Denied(Reason.BROWSER_REQUEST)
+        if self._on_loopback and not is_loopback_header(request.host):
+            return Denied(Reason.UNKNOWN_HOST)
+        return None
+
     def _key(self, request: WebhookRequest) -> bytes:
         """Return what stands for a request whole, password and secret included, and tells nothing of them."""
-        check, query, content_type, authorization, body = request
+        check, query, content_type, authorization, body, *_ = request
         whole = b"\n".join((check.encode(), query, content_type, authorization, body))
         return hashlib.blake2b(whole, key=self._memory_key, digest_size=16).digest()
 

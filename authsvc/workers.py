@@ -22,6 +22,8 @@ from gunicorn.workers.gasgi import ASGIWorker
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from authsvc.connection_limits import ConnectionLimits
+
 # `/healthz` says whether brokers are answered, so it is asked where they are.
 _KEPT = tuple(f"{method} {path}".encode() for method in ("POST", "PUT", "GET") for path in ("/auth/", "/healthz"))
 _ENOUGH = max(map(len, _KEPT))
@@ -54,12 +56,13 @@ def missing(wanted: dict[Kind, int], living: Iterable[Kind]) -> Kind:
 
 
 class Worker(ASGIWorker):  # type: ignore[misc]
-    """One process of either kind; `kind`, `place` among its kind and both ends are set before the fork."""
+    """One process of either kind; `kind`, `place` among its kind, both ends and `limits` are set before it serves."""
 
     kind: Kind
     place: int
     giving: socket.socket
     taking: socket.socket
+    limits: ConnectionLimits[asyncio.BaseProtocol]
 
     def settle_in(self) -> None:
         """Take the priority of its kind; to be called before there is any thread, for each thread has its own."""
@@ -99,7 +102,17 @@ class Worker(ASGIWorker):  # type: ignore[misc]
     async def _go_on(self, first: bytes, connection: socket.socket) -> None:
         connection.setblocking(False)
         with suppress(OSError):  # the client has gone
-            await self.loop.connect_accepted_socket(lambda: Sorted(self, first), connection)
+            address = connection.getpeername()[0]
+            if self.limits.is_full or self.limits.is_full_for(address):
+                connection.send(_UNAVAILABLE)
+                connection.close()
+                return
+            protocol = Sorted(self, first)
+            self.limits.add(protocol, address)
+            try:
+                await self.loop.connect_accepted_socket(lambda: protocol, connection)
+            except OSError:
+                self.limits.remove(protocol)
 
     @cached_property
     def _told_to_stop(self) -> asyncio.Event:
@@ -121,6 +134,26 @@ class FirstBytes(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        limits = self._worker.limits
+        if not peer or limits.is_full:  # without a peer it has ended already
+            self._transport.write(_UNAVAILABLE)
+            self._transport.close()
+            return
+        self._address = peer[0]
+        if limits.is_full_for(self._address):
+            # Not the new one is given up: it may be a broker's, which asks at once.
+            cast("FirstBytes", limits.oldest_of(self._address)).give_up()
+        limits.add(self, self._address)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Count it no longer."""
+        self._worker.limits.remove(self)
+
+    def give_up(self) -> None:
+        """End a connection that has not said anything for longer than others from its address."""
+        self._worker.limits.remove(self)
+        self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where the next bytes go."""
@@ -138,6 +171,10 @@ class FirstBytes(asyncio.BufferedProtocol):
     def _keep(self, first: bytes) -> None:
         self._transport.pause_reading()
         protocol = Sorted(self._worker, first)
+        limits = self._worker.limits
+        limits.remove(self)
+        limits.add(protocol, self._address)
+        limits.count_no_longer_for_address(protocol)  # a broker has as many as it needs
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         self._transport.resume_reading()
@@ -159,8 +196,14 @@ class Sorted(ASGIProtocol):  # type: ignore[misc]
     def __init__(self, worker: Worker, first: bytes) -> None:
         super().__init__(worker)
         self._first = first
+        self._limits = worker.limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with what was read."""
         super().connection_made(transport)
         self.data_received(self._first)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it no longer."""
+        self._limits.remove(self)
+        super().connection_lost(exc)

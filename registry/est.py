@@ -18,7 +18,7 @@ from flask import Blueprint, Response, request
 
 from authsvc import authorities, signing_requests, users
 from authsvc.authorities import issuing_under
-from authsvc.edge import actor_for, services
+from authsvc.edge import actor_for, catch_up, services
 from authsvc.errors import Unauthenticated, invalid
 from authsvc.usernames import validate_username
 from registry.explicit import Admitted, Application
@@ -39,7 +39,7 @@ def cacerts() -> Response:
 @blueprint.before_request
 def _prepare() -> None:
     request.max_content_length = registry().max_request_bytes
-    services().policy.catch_up()
+    catch_up()
 
 
 @blueprint.post("/simpleenroll")

@@ -47,6 +47,10 @@ class Service(Api):
     """
 
     patience = _PATIENCE
+    wait_for = "/readyz"
+    """The address that a start waits for."""
+    under: tuple[str, ...] = ()
+    """A command to run the service under, such as one that limits what it may use."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
@@ -74,7 +78,11 @@ class Service(Api):
         """Start the service and wait until it is ready."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [_command(), "serve"], env=self._full_environment(), stdout=log, stderr=log, start_new_session=True
+                [*self.under, _command(), "serve"],
+                env=self._full_environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + self.patience
         while not self._ready():
@@ -116,7 +124,7 @@ class Service(Api):
 
     def _ready(self) -> bool:
         try:
-            return requests.get(self.url + "/readyz", timeout=1).status_code == 200
+            return requests.get(self.url + self.wait_for, timeout=1).status_code == 200
         except (requests.ConnectionError, requests.Timeout):
             return False
 

@@ -23,7 +23,7 @@ def modules(package: str, names: str) -> set[str]:
 RULES = modules(
     "authsvc",
     "errors topics usernames decision permissions remedies rule_index passwords hashing tokens "
-    "pki signing_requests renewals sharded_map snapshot signals settings proxies redaction actors paging",
+    "pki signing_requests renewals sharded_map snapshot signals settings hosts proxies redaction actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
@@ -41,7 +41,7 @@ LAYERS = (
 EDGE = len(LAYERS)
 WEBHOOKS_MAY_IMPORT = modules(
     "authsvc",
-    "access policy permissions passwords hashing tokens decision errors signals metrics usernames webhook_wire",
+    "access policy permissions passwords hashing tokens decision errors signals metrics usernames hosts webhook_wire",
 )
 # An allowance is spent and regained by the clock, which is all that it knows.
 MAY_READ_THE_CLOCK = {"authsvc.hashing"}

@@ -14,7 +14,7 @@ from authsvc.access import operation_of
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import call_of_view, is_partial, may, see
 from authsvc.admin.redirects import HOME, path_on_this_host, way_back
-from authsvc.edge import actor_for, services, session_lifetime
+from authsvc.edge import actor_for, catch_up, services, session_lifetime
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
 from authsvc.permissions import Operation
 from authsvc.tracing import TOKEN_KEY
@@ -38,7 +38,7 @@ def check() -> AnyResponse | None:
     """Let a request for a page through, or answer it otherwise; runs before every view below `/admin`."""
     if request.endpoint and request.endpoint.endswith(".static"):
         return None
-    services().policy.catch_up()
+    catch_up()
     if not signing_secrets():
         raise Busy("the service is still starting; try again in a moment")
     if operation_of(request.method) is Operation.WRITE:

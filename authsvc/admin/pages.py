@@ -143,6 +143,7 @@ def template_context() -> dict[str, Any]:
         "may": may,
         "navigation": sorted(entry for entry in current_app.extensions[NAVIGATION] if may(*entry.call)),
         "now": datetime.now(UTC),
+        "policy_is_stale": services().policy_is_stale,
         "version": __version__,
     }
 

@@ -11,7 +11,7 @@ from flask import Flask, Response, current_app, g, request
 from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc.access import operation_of
-from authsvc.edge import is_page, services
+from authsvc.edge import catch_up, is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
 from authsvc.redaction import without_secrets
@@ -35,7 +35,7 @@ def _guard() -> None:
     if not request.path.startswith("/api/"):
         return
     # Decide by what the database holds now, not by what this worker last heard of it.
-    services().policy.catch_up()
+    catch_up()
     if _is_public():
         return
     g.caller = _authenticate()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ from authsvc.storage.database import database
 from registry import models as registry_models
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from authsvc.access import AccessName
     from authsvc.decision import Decision
     from authsvc.settings import Settings
@@ -81,8 +85,11 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(file: Path) -> None:
-    """Write everything to a new FILE; it holds secrets and is readable by you alone."""
-    with opened():
+    """Write everything to a new FILE; it holds secrets and is readable by you alone.
+
+    FILE appears when the backup is complete; an interrupted backup leaves none.
+    """
+    with opened(), _interrupted_by_sigterm():
         rows = backups.backup(file, _TABLES)
     click.echo(f"{rows} rows written to {file}")
 
@@ -100,6 +107,16 @@ def restore(file: Path) -> None:
 
 _TABLES = (*storage_models.ALL, *registry_models.ALL)
 COMMANDS = (serve_command, init, migrate, explain, backup, restore)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a block as Ctrl-C does, so that files which the block has begun are removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare(settings: Settings) -> None:

@@ -261,18 +261,30 @@ class HistoryBucket(Model):
 
 
 class SessionEnding(Numbered):
-    """An order to end a user's live sessions: written with the change that calls for it, carried out by one worker."""
+    """An order to end a user's MQTT sessions: written with the change that calls for it, carried out by one worker.
+
+    A user has at most one that is not finished. It is next attempted at `due_at`, by the worker whose `claim` it bears
+    until `claimed_until`. `ended` and `failed` are client ids, as of the last attempt.
+    """
 
     username = peewee.CharField(64)
     cause = peewee.CharField(64)
     requested_at = UtcDateTimeField()
-    claimed_at = UtcDateTimeField(null=True, index=True)
+    due_at = UtcDateTimeField()
+    attempts = peewee.IntegerField(default=0)
+    claim = peewee.CharField(32, null=True)
+    claimed_until = UtcDateTimeField(null=True)
     finished_at = UtcDateTimeField(null=True)
-    ended = JsonField(null=True)
-    failed = JsonField(null=True)
+    ended = JsonField(default=list)
+    failed = JsonField(default=list)
 
     class Meta:
         table_name = "session_endings"
+
+
+SessionEnding.add_index(
+    SessionEnding.username, name="session_endings_open", unique=True, where=SessionEnding.finished_at.is_null()
+)
 
 
 ALL = (

@@ -61,7 +61,7 @@ def devices_are_served(site: Site) -> None:
 @pytest.mark.parametrize("path", ["/auth/acl", "/auth/user", "/api/login", "/nowhere"])
 def test_requests_that_never_end_keep_no_device_waiting(site: Site, service: Service, path: str) -> None:
     beginning = (
-        f"POST {path} HTTP/1.1\r\nHost: authsvc\r\nContent-Length: 100\r\nContent-Type: application/json\r\n\r\n{{"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\nContent-Type: application/json\r\n\r\n{{"
     )
     with ExitStack() as connections:
         for _ in range(MORE_THAN_THREADS):

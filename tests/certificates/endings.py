@@ -36,8 +36,17 @@ def time_passes(passed: timedelta) -> None:
     with session():
         for row in SessionEnding.select():
             row.requested_at -= passed
-            row.claimed_at = row.claimed_at and row.claimed_at - passed
+            row.due_at -= passed
+            row.claimed_until = row.claimed_until and row.claimed_until - passed
             row.save()
+
+
+def claims_age(passed: timedelta) -> None:
+    """Let all claims have been made, or renewed, so much earlier."""
+    with session():
+        for row in SessionEnding.select().where(SessionEnding.claimed_until.is_null(False)):
+            until = row.claimed_until - passed
+            SessionEnding.update(claimed_until=until).where(SessionEnding.id == row.id).execute()
 
 
 def carry_out(broker: Broker) -> int:

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-ACCEPTED, NOT_AUTHORIZED = 0, 5
+ACCEPTED, NOT_AUTHORIZED = 0, 0x87
 _CONNECT = 0x10
 
 
 class Visit(NamedTuple):
-    """A CONNECT packet of MQTT 3.1.1, as far as it is of interest."""
+    """A CONNECT packet of MQTT 5, as far as it is of interest."""
 
     client_id: str
     username: str
     password: str
-    clean_session: bool
+    clean_start: bool
 
 
 class Gate:
@@ -60,7 +60,7 @@ class Gate:
             with connection, connection.makefile("rb") as stream:
                 visit = _read(stream)
                 self.visits.append(visit)
-                connection.sendall(bytes([0x20, 2, 0, self._answer(visit)]))
+                connection.sendall(bytes([0x20, 3, 0, self._answer(visit), 0]))
                 while stream.read(1):  # until it leaves
                     pass
 
@@ -70,6 +70,7 @@ def _read(stream: BinaryIO) -> Visit:
     _read_length(stream)
     assert _read_text(stream) == "MQTT"
     _level, flags, *_keep_alive = stream.read(4)
+    stream.read(stream.read(1)[0])  # properties
     return Visit(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2))
 
 

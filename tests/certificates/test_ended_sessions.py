@@ -13,7 +13,9 @@ from authsvc.sightings import PER_USER
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import SessionEnding
-from tests.certificates.endings import broker_at, carry_out, reports, seen, time_passes
+from tests.broker import free_port
+from tests.certificates.endings import broker_at, carry_out, claims_age, reports, seen, time_passes
+from tests.certificates.gate import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.certificates.scene import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, orders
 from tests.people import OPERATOR, mqtt
 from tests.registry.scene import at_once
@@ -21,7 +23,7 @@ from tests.registry.scene import at_once
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.certificates.gate import Gate
+    from tests.certificates.gate import Visit
 
 
 NOW = datetime.now(UTC)
@@ -79,7 +81,7 @@ def test_each_session_is_ended_by_connecting_under_its_client_id(scene: Scene, g
     scene.changes(enabled=False)
     assert carry_out(broker_at(gate.port)) == 1
     assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
-    assert {visit[1:] for visit in gate.visits} == {("authsvc-sessions", "se/cret", True)}
+    assert {visit[1:] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
 
 
 @ON_SQLITE
@@ -132,13 +134,132 @@ def test_what_a_worker_had_in_hand_when_it_died_is_taken_by_another(scene: Scene
     scene.changes(enabled=False)
     time_passes(SECOND)
     with session():
-        SessionEnding.update(claimed_at=database_time()).execute()
+        SessionEnding.update(claim="of one that died", claimed_until=database_time() + MINUTE).execute()
+    assert sessions.carry_out(broker_at(gate.port)) == 0
+    time_passes(MINUTE / 2)
     assert sessions.carry_out(broker_at(gate.port)) == 0
     time_passes(MINUTE)
-    assert sessions.carry_out(broker_at(gate.port)) == 0
-    time_passes(2 * MINUTE)
     assert sessions.carry_out(broker_at(gate.port)) == 1
     assert len(gate.visits) == 1
+
+
+# Until it is done.
+
+
+def failing(*names: str) -> Callable[[Visit], int]:
+    """Return what a broker answers that refuses these client ids."""
+    return lambda visit: NOT_AUTHORIZED if visit.client_id in names else ACCEPTED
+
+
+def test_an_order_is_attempted_again_under_the_client_ids_that_failed_until_it_is_done(scene: Scene) -> None:
+    seen("bob", "press-6", "press-7", "press-8")
+    scene.changes(enabled=False)
+    with Gate(failing("press-7", "press-8")) as gate:
+        assert carry_out(broker_at(gate.port)) == 1
+    with Gate(failing("press-8")) as gate:
+        assert sessions.carry_out(broker_at(gate.port)) == 0, "not at once"
+        assert carry_out(broker_at(gate.port)) == 1
+        assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
+    with Gate() as gate:
+        time_passes(10 * SECOND)
+        assert carry_out(broker_at(gate.port)) == 1
+        assert [visit.client_id for visit in gate.visits] == ["press-8"]
+        time_passes(DAY)
+        assert carry_out(broker_at(gate.port)) == 0
+    first, last = [report.after or {} for report in reports()]
+    assert (first["ended"], sorted(first["failed"])) == (["press-6"], ["press-7", "press-8"])
+    assert (sorted(last["ended"]), last["failed"]) == (["press-6", "press-7", "press-8"], [])
+
+
+@ON_SQLITE
+def test_the_pauses_between_attempts_grow_to_minutes_and_no_further(scene: Scene) -> None:
+    seen("bob", "press-7")
+    scene.changes(enabled=False)
+    pauses = []
+    for _ in range(10):
+        carry_out(broker_at(free_port()))
+        with session():
+            pauses.append(round((SessionEnding.get().due_at - database_time()).total_seconds()))
+        time_passes(timedelta(minutes=5))
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+
+
+@ON_SQLITE
+def test_an_order_that_fails_for_a_day_is_given_up_and_reported(scene: Scene) -> None:
+    seen("bob", "press-7")
+    scene.changes(enabled=False)
+    carry_out(broker_at(free_port()))
+    time_passes(DAY)
+    assert carry_out(broker_at(free_port())) == 1
+    time_passes(DAY)
+    assert carry_out(broker_at(free_port())) == 0
+    assert [(report.after or {})["failed"] for report in reports()] == [["press-7"], ["press-7"]]
+
+
+def test_an_order_given_while_one_is_open_begins_it_again(scene: Scene) -> None:
+    seen("bob", "press-6", "press-7")
+    scene.changes(enabled=False)
+    with Gate(failing("press-7")) as gate:
+        carry_out(broker_at(gate.port))
+    seen("bob", "press-8")
+    scene.changes(password="another one")
+    assert orders() == [("bob", "user disabled")]
+    with Gate() as gate:
+        carry_out(broker_at(gate.port))
+        assert {visit.client_id for visit in gate.visits} == {"press-6", "press-7", "press-8"}
+
+
+def test_an_order_given_while_one_is_being_carried_out_is_carried_out_after_it(scene: Scene) -> None:
+    seen("bob", "press-7")
+    scene.changes(enabled=False)
+
+    def orders_again(visit: Visit) -> int:
+        if not visits:
+            scene.changes(password="another one")
+        visits.append(visit.client_id)
+        return ACCEPTED
+
+    visits: list[str] = []
+    with Gate(orders_again) as gate:
+        assert carry_out(broker_at(gate.port)) == 1
+        assert carry_out(broker_at(gate.port)) == 1
+        assert carry_out(broker_at(gate.port)) == 0
+    assert visits == ["press-7"] * 2
+
+
+def test_two_workers_never_carry_out_one_order_at_once_however_long_it_takes(scene: Scene) -> None:
+    seen("bob", "press-6", "press-7")
+    scene.changes(enabled=False)
+    time_passes(SECOND)
+
+    def time_passes_and_another_worker_looks(_: Visit) -> int:
+        claims_age(MINUTE - 10 * SECOND)
+        attempted.append(sessions.carry_out(broker_at(free_port())))
+        return ACCEPTED
+
+    attempted: list[int] = []
+    with Gate(time_passes_and_another_worker_looks) as gate:
+        assert sessions.carry_out(broker_at(gate.port)) == 1
+    assert attempted == [0, 0]
+    assert len(reports()) == 1
+
+
+def test_a_worker_whose_claim_ran_out_stops_and_leaves_the_order_to_the_next(scene: Scene) -> None:
+    seen("bob", "press-6", "press-7")
+    scene.changes(enabled=False)
+    time_passes(SECOND)
+    with Gate() as other:
+
+        def stands_still(_: Visit) -> int:
+            claims_age(2 * MINUTE)
+            assert sessions.carry_out(broker_at(other.port)) == 1
+            return ACCEPTED
+
+        with Gate(stands_still) as gate:
+            sessions.carry_out(broker_at(gate.port))
+            assert len(gate.visits) == 1
+        assert len(other.visits) == 2
+    assert len(reports()) == 1
 
 
 @ON_SQLITE

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc import authorities, users
+from tests.certificates.endings import broker_at, carry_out
 from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews
 from tests.certificates.scene import ON_SQLITE, Scene, orders, serial_of
 from tests.certificates.tools import openssl, pem, written
@@ -16,6 +17,8 @@ from tests.registry.signing import new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.certificates.gate import Gate
 
 
 DAY = timedelta(days=1)
@@ -99,9 +102,37 @@ def test_both_are_good_for_the_overlap_and_then_only_the_new_one(scene: Scene) -
         assert scene.shows(current)["status"] == "revoked"
         assert scene.shows(following)["status"] == "valid"
         assert scene.answers("bob") == "ok"
-        assert orders() == [("bob", "certificate superseded")]
+        assert orders() == []
+
+
+@ON_SQLITE
+def test_the_end_of_an_overlap_ends_sessions_once_if_no_other_certificate_is_valid(scene: Scene, gate: Gate) -> None:
+    key = new_key()
+    current = scene.certifies("bob", key)
+    with in_(DUE):
+        following = renewed(renews(scene, renewal(current, key)))
+        scene.revokes(following, "keyCompromise")
+    carry_out(broker_at(gate.port))
+    with in_(DUE + timedelta(hours=24.1)):
         authorities.refresh_if_due(scene.issuing)
-        assert orders() == [("bob", "certificate superseded")]
+        assert orders() == [("bob", "certificate revoked"), ("bob", "certificate superseded")]
+        authorities.refresh_if_due(scene.issuing)
+        assert len(orders()) == 2
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("hours", [0, 24])
+def test_a_renewal_never_ends_sessions_while_the_next_certificate_is_valid(scene: Scene, hours: int) -> None:
+    with_overlap = scene.under(renewal_overlap_hours=hours)
+    key = new_key()
+    current = with_overlap.certifies("bob", key)
+    with in_(DUE):
+        renewed(renews(with_overlap, renewal(current, key)))
+    with in_(DUE + timedelta(hours=hours + 0.1)):
+        authorities.refresh_if_due(scene.issuing)
+        assert scene.shows(current)["status"] == "revoked"
+    with_overlap.close()
+    assert orders() == []
 
 
 @ON_SQLITE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authsvc import sightings, takeover
-from authsvc.background import certificate_jobs
+from authsvc.app import BACKGROUND
 from authsvc.sightings import PER_USER, Sightings
 from authsvc.storage.database import session
 from authsvc.storage.models import Sighting
@@ -97,7 +97,8 @@ def test_an_authority_file_that_is_not_there_is_a_failure_like_any_other() -> No
 def test_without_a_broker_nothing_is_done(scene: Scene, gate: Gate) -> None:
     assert scene.services.broker is None
     with_broker = scene.under(broker_url=gate.url)
-    assert len(certificate_jobs(with_broker.services)) == len(certificate_jobs(scene.services)) + 1
+    threads = [{thread.name for thread in each.app.extensions[BACKGROUND]} for each in (with_broker, scene)]
+    assert threads[0] - threads[1] == {"sessions"}
     with_broker.close()
     problem_of(scene.admin.post("/api/users/bob/disconnect"), 409, "no-broker")
     problem_of(scene.admin.post("/api/users/nemo/disconnect"), 404, "user-not-found")

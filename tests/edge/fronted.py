@@ -21,7 +21,7 @@ MANY = 1000
 SLOW_HASH = "12"
 QUESTION = {"username": "bob", "topic": "devices/bob/up", "acc": 2, "clientid": "c1"}
 ALLOWED = (200, b'{"ok":true,"error":""}')
-HEAD = b"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /auth/acl HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
 class PatientlyStarted(Service):

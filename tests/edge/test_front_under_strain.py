@@ -39,7 +39,7 @@ def served(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 # Clients that leave.
 
 HALF_A_LOGIN = b"clientid=c1&password=let+me+in&username=press-"
-LOGIN_HEAD = b"POST /auth/user HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+LOGIN_HEAD = b"POST /auth/user HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(served: Service) -> None:

@@ -272,7 +272,9 @@ HUGE = {"600 KiB": b'{"topic":"%s"}' % (b"x" * 600 * 1024), "the longest login t
 def test_a_huge_question_is_refused_and_the_next_one_on_the_connection_answered(running: Service, body: bytes) -> None:
     running.start()
     with Connection(running) as connection:
-        connection.sendall(b"POST /auth/user HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        connection.sendall(
+            b"POST /auth/user HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
         assert answer_on(connection) == (400, b'{"ok":false,"error":"malformed"}')
         connection.sendall(BOBS_QUESTION)
         assert answer_on(connection) == YES
@@ -287,7 +289,10 @@ def test_a_question_in_pieces_is_put_together(running: Service) -> None:
         assert answer_on(connection) == YES
 
 
-CHUNKED = b"POST /auth/acl HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = (
+    b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
 GARBAGE = [
     b"\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,

@@ -58,7 +58,7 @@ class Connection:
 def webhook_request(**fields: Any) -> bytes:
     """Return the bytes of one ACL question as go-auth sends it."""
     body = json.dumps(fields).encode()
-    head = b"POST /auth/acl HTTP/1.1\r\nHost: authsvc\r\nContent-Type: application/json\r\n"
+    head = b"POST /auth/acl HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from authsvc import backups, first_start, logins, roles, users
@@ -18,6 +24,7 @@ from authsvc.history import History
 from authsvc.storage import models
 from authsvc.storage.database import is_sqlite
 from registry import models as registry_models
+from tests.edge.wire import within
 from tests.people import ALICE, http, mqtt
 from tests.storage.scene import (
     change_user,
@@ -32,7 +39,10 @@ from tests.storage.scene import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from authsvc.settings import Settings
+    from authsvc.storage.fields import Model
 
 TABLES = (*models.ALL, *registry_models.ALL)
 
@@ -159,3 +169,73 @@ def test_a_worker_that_saw_what_a_restore_undid_forgets_it(inhabited: Settings, 
     assert version() >= known.snapshot.version
     known.catch_up()
     assert set(known.snapshot.users) == {"admin", "bob", "bruno"}
+
+
+# Interruptions.
+
+
+class TablesThatEndIn:
+    """The tables, and after the first of them an error; says what was in the directory by then."""
+
+    def __init__(self, error: BaseException, directory: Path) -> None:
+        self.seen: list[str] = []
+        self._error = error
+        self._directory = directory
+
+    def __iter__(self) -> Iterator[type[Model]]:
+        yield TABLES[0]
+        self.seen = [file.name for file in self._directory.iterdir()]
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["full", "interrupted"]
+)
+def test_a_backup_that_fails_leaves_no_file_and_never_had_its_name(
+    inhabited: Settings, tmp_path: Path, error: BaseException
+) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    tables = TablesThatEndIn(error, directory)
+    with pytest.raises(type(error)):
+        backups.backup(directory / "backup.gz", tables)
+    assert tables.seen
+    assert "backup.gz" not in tables.seen
+    assert list(directory.iterdir()) == []
+
+
+def test_a_name_that_is_taken_during_a_backup_is_not_overwritten(inhabited: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "backup.gz"
+
+    def tables() -> Iterator[type[Model]]:
+        yield TABLES[0]
+        file.write_text("somebody else's")
+
+    with pytest.raises(Conflict) as error:
+        backups.backup(file, tables())
+    assert error.value.code == "file-exists"
+    assert file.read_text() == "somebody else's"
+    assert [each.name for each in tmp_path.iterdir() if "backup" in each.name] == ["backup.gz"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True, ids=[""])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_backup_leaves_no_half_file(inhabited: Settings, tmp_path: Path, kind: signal.Signals) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
+    environment |= {"AUTHSVC_DATABASE_URL": inhabited.database_url, "AUTHSVC_DATA_DIR": str(inhabited.data_dir)}
+    with psycopg.connect(inhabited.database_url) as holder:
+        # The audit trail is among the last tables, so the backup stops half way and waits.
+        holder.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
+        command = [str(Path(sys.executable).parent / "authsvc"), "backup", str(directory / "backup.gz")]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'audit_events'::regclass)"
+        with psycopg.connect(inhabited.database_url, autocommit=True) as observer:
+            assert within(20, lambda: bool(observer.execute(waits).fetchone() == (True,)))
+        assert len(list(directory.iterdir())) == 1
+        process.send_signal(kind)
+        assert process.wait(20) != 0
+        left = list(directory.iterdir())
+    assert directory / "backup.gz" not in left
+    assert kind is signal.SIGKILL or left == []

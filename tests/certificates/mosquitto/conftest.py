@@ -25,7 +25,7 @@ def plugin() -> Path:
 def plant(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """Passwords on one listener, certificates on the other; the service may end sessions."""
     with Plant(tmp_path_factory.mktemp("plant"), plugin).may_end_sessions() as plant:
-        plant.service.create_user(SESSIONS_USER, SESSIONS_PASSWORD)
+        plant.service.create_user(SESSIONS_USER, SESSIONS_PASSWORD, "read #")
         yield plant
 
 

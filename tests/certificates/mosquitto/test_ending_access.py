@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.certificates.mosquitto.waiting import PATIENCE, until
-from tests.devices import FIRST_FAILURE, NOT_AUTHORIZED, V5
+from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
 
 if TYPE_CHECKING:
+    from paho.mqtt.enums import MQTTProtocolVersion
+
     from tests.certificates.mosquitto.certified import CertifiedDevice
     from tests.certificates.mosquitto.site import PlantSite
     from tests.devices import Device
@@ -127,3 +129,60 @@ def test_a_device_that_only_connected_is_ended_when_its_password_changes(site: P
     bob = site.connected("bob", LINE, protocol=V5)
     site.change(bob, password="another")
     assert is_ended(bob)
+
+
+# ---- What the device's session keeps ----
+
+
+@BOTH_PROTOCOLS
+def test_subscriptions_and_queued_messages_survive_the_end_of_a_connection(
+    site: PlantSite, protocol: MQTTProtocolVersion
+) -> None:
+    carol = site.connected("carol", LINE)
+    bob = site.connected("bob", LINE, protocol=protocol, persistent=True)
+    assert bob.subscribe("line/#") == [1]
+    bob.stop()
+    carol.publish("line/1", "while away")
+
+    ended = site.service.call("POST", f"/api/users/{bob.username}/disconnect").json()
+    assert ended == {"ended": [bob.client_id], "failed": []}
+    carol.publish("line/1", "after that")
+    bob.start(site.broker.port)
+    assert bob.connack() == 0
+    assert [bob.received() for _ in range(2)] == [("line/1", b"while away"), ("line/1", b"after that")]
+    carol.publish("line/1", "still subscribed")
+    assert bob.received() == ("line/1", b"still subscribed")
+
+
+@BOTH_PROTOCOLS
+def test_a_connected_device_keeps_its_session_when_its_connection_is_ended(
+    site: PlantSite, protocol: MQTTProtocolVersion
+) -> None:
+    carol = site.connected("carol", LINE)
+    bob = site.connected("bob", LINE, protocol=protocol, persistent=True)
+    assert bob.subscribe("line/#") == [1]
+    site.change(bob, enabled=False)
+    assert is_ended(bob)
+    bob.stop()
+    site.change(bob, enabled=True)
+    carol.publish("line/1", "while away")
+    bob.start(site.broker.port)
+    assert bob.connack() == 0
+    assert bob.received() == ("line/1", b"while away")
+
+
+@BOTH_PROTOCOLS
+def test_a_device_without_a_lasting_session_has_none_afterwards_and_its_will_is_published(
+    site: PlantSite, protocol: MQTTProtocolVersion
+) -> None:
+    carol = site.connected("carol", LINE)
+    assert carol.subscribe("line/wills") == [1]
+    bob = site.connected("bob", LINE, protocol=protocol, will=("line/wills", "gone"))
+    assert bob.subscribe("line/1") == [1]
+    site.service.call("POST", f"/api/users/{bob.username}/disconnect")
+    assert is_ended(bob)
+    assert carol.received() == ("line/wills", b"gone")
+    carol.publish("line/1", "to nobody")
+    # Nothing was left in its place that would collect messages.
+    again = site.connect(bob.username, client_id=bob.client_id, protocol=protocol, persistent=True)
+    assert again.received_so_far() == []
