@@ -6,7 +6,7 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic.alias_generators import to_camel
@@ -26,7 +26,11 @@ from authsvc.cli.terminal import (
     printable,
     spell_moment,
 )
-from registry import decisions, enrolment_keys, preauthorizations, records, window
+from registry import decisions, enrolment_keys, filters, preauthorizations, records, unknown_names, window
+from registry.states import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
 _ROLE_HELP = "May be repeated."
@@ -34,6 +38,21 @@ _roles = click.option("--role", "role_names", multiple=True, help=_ROLE_HELP)
 _permissions = click.option(
     "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
 )
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+
+
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a filter."""
+    for option in (
+        click.option("--max-attempts", type=click.IntRange(1), help="Those with at most this many attempts."),
+        click.option("--before", type=click.DateTime(_MOMENTS), help="Those first seen before this time; UTC."),
+        click.option("--after", type=click.DateTime(_MOMENTS), help="Those first seen at this time or later; UTC."),
+        click.option("--address", help="Those from this IP address or network."),
+        click.option("--client-id-pattern", help="Those with a client id like this, such as 'mqttjs_*'."),
+        click.option("--username-pattern", help="Those with a username like this, such as 'press_*'; * fits all."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group("registry")
@@ -127,20 +146,36 @@ def grant(
 
 
 @group.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--reason")
-def deny(ids: tuple[str, ...], reason: str | None) -> None:
-    """Refuse registrations; remembered until they are deleted."""
+@_filtered
+def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
+    """Refuse registrations by ID, or all pending ones that fit every option given; remembered until deleted."""
+    chosen = _filter(ids, wanted)
     with opened():
+        if chosen:
+            click.echo(f"{filters.deny(operator(), chosen, reason)} denied")
         for registration_id in ids:
             click.echo(f"{decisions.deny(operator(), registration_id, reason).username} denied")
 
 
 @group.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-def delete(ids: tuple[str, ...]) -> None:
-    """Forget registrations, so that their names may ask again."""
+@click.argument("ids", metavar="ID...", nargs=-1)
+@click.option(
+    "--status",
+    "wanted_status",
+    default="pending",
+    type=click.Choice(["pending", "denied", "expired"]),
+    show_default=True,
+    help="With a filter: the status of the registrations to delete.",
+)
+@_filtered
+def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
+    """Forget registrations by ID, or all of a status that fit every option given; their names may ask again."""
+    chosen = _filter(ids, wanted)
     with opened():
+        if chosen:
+            click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} forgotten")
         for registration_id in ids:
             decisions.delete(operator(), registration_id)
             click.echo(f"{registration_id} forgotten")
@@ -218,6 +253,17 @@ def revoke_key(key_id: str) -> None:
     click.echo(f"{key_id} revoked")
 
 
+def _filter(ids: tuple[str, ...], wanted: dict[str, Any]) -> filters.Filter | None:
+    """Return the filter that the options spell, None for ids; exactly one of both must be given."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if bool(ids) == bool(given):
+        raise click.UsageError("name either IDs or a filter, such as --username-pattern 'press_*'")
+    for name in ("after", "before"):
+        if name in given:
+            given[name] = given[name].replace(tzinfo=given[name].tzinfo or UTC)
+    return filters.Filter(**given) if given else None
+
+
 def _watch(chosen: tuple[str, str, int, int]) -> None:
     with Live(console=Console(markup=False, highlight=False), screen=False, auto_refresh=False) as live:
         try:
@@ -244,6 +290,11 @@ def _print_state(now: window.State, *, as_json: bool) -> None:
         print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
         return
     click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}, {pending} pending")
+    if flood := unknown_names.flood():
+        click.echo(
+            f"{flood.names} unknown usernames a minute, most like '{flood.username_pattern}'; to forget them: "
+            f"authsvc registry delete --username-pattern '{flood.username_pattern}' --max-attempts 1"
+        )
 
 
 def _row(record: records.Record) -> tuple[str, ...]:

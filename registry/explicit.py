@@ -119,7 +119,14 @@ class Explicit:
                 return self._poll(row, application)
             if application.enrolment_key is None:
                 self.unknown_names.count(application.username, address=application.address)
-            admission = self._admission(application)
+            try:
+                admission = self._admission(application)
+            except Locked:
+                # Another request may have used the grant in advance since the first look.
+                row = records.current(application.username)
+                if row is None:
+                    raise
+                return self._poll(row, application)
         claim = self._claim(application)
         try:
             return self._record(claim, admission)

@@ -136,9 +136,9 @@ class RequestLimits:
 
 
 def address_of(text: str | None) -> str | None:
-    """Return a caller's IP address in its usual form, None for anything else."""
+    """Return a caller's IP address in its usual form, without a zone; None for anything else."""
     try:
-        parsed = ip_address(text or "")
+        parsed = ip_address((text or "").partition("%")[0])
     except ValueError:
         return None
     return str(parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else str(parsed)

@@ -183,4 +183,5 @@ def common_prefix(texts: Iterable[str]) -> str | None:
             break
         prefix += character
         left = [text for text in left if text.startswith(prefix)]
+    prefix = prefix.rstrip("0123456789")  # names that are numbered share the first digits for a while
     return prefix if len(prefix) >= _SHORTEST_PREFIX else None
