@@ -6,7 +6,7 @@ import dataclasses
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from pydantic.alias_generators import to_camel
@@ -27,10 +27,8 @@ from authsvc.cli.terminal import (
     spell_moment,
 )
 from registry import decisions, enrolment_keys, filters, preauthorizations, records, unknown_names, window
+from registry.filter_options import filter_from, filtered
 from registry.states import Status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
 _ROLE_HELP = "May be repeated."
@@ -38,21 +36,6 @@ _roles = click.option("--role", "role_names", multiple=True, help=_ROLE_HELP)
 _permissions = click.option(
     "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
 )
-_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-
-
-def _filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a filter."""
-    for option in (
-        click.option("--max-attempts", type=click.IntRange(1), help="Those with at most this many attempts."),
-        click.option("--before", type=click.DateTime(_MOMENTS), help="Those first seen before this time; UTC."),
-        click.option("--after", type=click.DateTime(_MOMENTS), help="Those first seen at this time or later; UTC."),
-        click.option("--address", help="Those from this IP address or network."),
-        click.option("--client-id-pattern", help="Those with a client id like this, such as 'mqttjs_*'."),
-        click.option("--username-pattern", help="Those with a username like this, such as 'press_*'; * fits all."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group("registry")
@@ -148,11 +131,11 @@ def grant(
 @group.command()
 @click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--reason")
-@_filtered
+@filtered
 def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
     """Refuse registrations by ID, or all pending ones that fit every option given; remembered until deleted."""
-    chosen = _filter(ids, wanted)
     with opened():
+        chosen = filter_from(ids, wanted)
         if chosen:
             click.echo(f"{filters.deny(operator(), chosen, reason)} denied")
         for registration_id in ids:
@@ -169,11 +152,11 @@ def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
     show_default=True,
     help="With a filter: the status of the registrations to delete.",
 )
-@_filtered
+@filtered
 def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
     """Forget registrations by ID, or all of a status that fit every option given; their names may ask again."""
-    chosen = _filter(ids, wanted)
     with opened():
+        chosen = filter_from(ids, wanted)
         if chosen:
             click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} forgotten")
         for registration_id in ids:
@@ -251,17 +234,6 @@ def revoke_key(key_id: str) -> None:
     with opened():
         enrolment_keys.revoke(operator(), key_id)
     click.echo(f"{key_id} revoked")
-
-
-def _filter(ids: tuple[str, ...], wanted: dict[str, Any]) -> filters.Filter | None:
-    """Return the filter that the options spell, None for ids; exactly one of both must be given."""
-    given = {name: value for name, value in wanted.items() if value is not None}
-    if bool(ids) == bool(given):
-        raise click.UsageError("name either IDs or a filter, such as --username-pattern 'press_*'")
-    for name in ("after", "before"):
-        if name in given:
-            given[name] = given[name].replace(tzinfo=given[name].tzinfo or UTC)
-    return filters.Filter(**given) if given else None
 
 
 def _watch(chosen: tuple[str, str, int, int]) -> None:

@@ -50,6 +50,13 @@ class Flood(NamedTuple):
         """The pattern that most of the names fit."""
         return f"{self.name_prefix or ''}*"
 
+    @property
+    def suggested_filter(self) -> dict[str, str | int]:
+        """The filter, as in the API, that finds the names of the flood and spares every device that came back."""
+        if self.addresses and not self.name_prefix:
+            return {"address": self.addresses[0][0], "maxAttempts": 1}
+        return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
+
 
 class _Bucket:
     """What was counted in 5 seconds."""
