@@ -27,7 +27,7 @@ from authsvc.cli.terminal import (
     spell_moment,
 )
 from registry import decisions, enrolment_keys, filters, preauthorizations, records, unknown_names, window
-from registry.filter_options import filter_from, filtered
+from registry.filter_options import filter_from, filtered, of_status
 from registry.states import Status
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
@@ -144,14 +144,7 @@ def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
 
 @group.command()
 @click.argument("ids", metavar="ID...", nargs=-1)
-@click.option(
-    "--status",
-    "wanted_status",
-    default="pending",
-    type=click.Choice(["pending", "denied", "expired"]),
-    show_default=True,
-    help="With a filter: the status of the registrations to delete.",
-)
+@of_status
 @filtered
 def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
     """Forget registrations by ID, or all of a status that fit every option given; their names may ask again."""

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
+of_status = click.option(
+    "--status",
+    "wanted_status",
+    default="pending",
+    type=click.Choice(["pending", "denied", "expired"]),
+    show_default=True,
+    help="With a filter: the status of the registrations to delete.",
+)
+
+
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a filter."""
     for option in (

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, flash, request, url_for
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
 from authsvc.edge import actor
-from authsvc.errors import AuthsvcError
+from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.problem import status_of
 from registry import filter_shapes, filters, unknown_names
 from registry.pages.listed import back, is_seen, mark_of, unchanged, where
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 blueprint = Blueprint("matching", __name__, url_prefix="/registry")
 
 FIELDS = ("usernamePattern", "clientIdPattern", "address", "maxAttempts", "after", "before")
+# The form that unlocks the registry is on the same page and has fields of the same names.
+PREFIX = "filter"
 _EXAMPLES = 10
 
 
@@ -70,19 +72,27 @@ def delete() -> AnyResponse:
 def flood_context() -> dict[str, Any]:
     """Return what the templates say about a flood."""
     found = unknown_names.flood()
-    return {"flood": found, "flood_mark": mark_of(found)}
+    wanted = {f"{PREFIX}.{name}": value for name, value in found.suggested_filter.items()} if found else {}
+    return {"flood": found, "flood_filter": wanted, "flood_mark": mark_of(found)}
 
 
 def _filter(given: MultiDict[str, str]) -> filters.Filter:
-    fields: dict[str, Any] = {name: given.get(name, "").strip() or None for name in FIELDS}
-    fields["maxAttempts"] = whole_number(given.get("maxAttempts", ""))
-    return submitted(filter_shapes.FilterBody, **fields).filter()
+    fields: dict[str, Any] = {name: _typed(given, name) or None for name in FIELDS}
+    fields["maxAttempts"] = whole_number(_typed(given, "maxAttempts"))
+    try:
+        return submitted(filter_shapes.FilterBody, **fields).filter()
+    except InvalidInput as error:
+        raise error.within(PREFIX) from None
+
+
+def _typed(given: MultiDict[str, str], name: str) -> str:
+    return given.get(f"{PREFIX}.{name}", "").strip()
 
 
 def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Response:
     must_read("/api/client-registry/registrations")
     names: list[str] | None = None
-    if error is None and any(given.get(name, "").strip() for name in FIELDS):
+    if error is None and any(_typed(given, name) for name in FIELDS):
         try:
             names = [name for _, name in filters.matching(_filter(given))]
         except AuthsvcError as wrong:
@@ -90,7 +100,7 @@ def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Resp
     return render(
         "registry/matching.html",
         status_of(error) if error else 200,
-        given={name: given.get(name, "") for name in FIELDS},
+        given={f"{PREFIX}.{name}": _typed(given, name) for name in FIELDS},
         names=names,
         examples=_EXAMPLES,
         where=where(),
