@@ -71,7 +71,10 @@ class Settings:
     registry_capture_while_locked: bool = True
     registry_pending_ttl_hours: int = 24
     registry_max_pending: int = 1000
+    registry_max_locked: int = 200
     registry_attempts_per_minute: int = 30
+    registry_address_attempts_per_minute: int = 120
+    registry_names_per_minute: int = 600
     registry_max_request_bytes: int = 65_536
 
     def __repr__(self) -> str:
@@ -132,7 +135,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         registry_capture_while_locked=values.flag("REGISTRY_CAPTURE_WHILE_LOCKED", default=True),
         registry_pending_ttl_hours=values.number("REGISTRY_PENDING_TTL_HOURS", 24, 1, 8760),
         registry_max_pending=values.number("REGISTRY_MAX_PENDING", 1000, 1, 100_000),
+        registry_max_locked=values.number("REGISTRY_MAX_LOCKED", 200, 1, 10_000),
         registry_attempts_per_minute=values.number("REGISTRY_ATTEMPTS_PER_MINUTE", 30, 1, 10_000),
+        registry_address_attempts_per_minute=values.number("REGISTRY_ADDRESS_ATTEMPTS_PER_MINUTE", 120, 1, 10_000),
+        registry_names_per_minute=values.number("REGISTRY_NAMES_PER_MINUTE", 600, 1, 10_000),
         registry_max_request_bytes=values.number("REGISTRY_MAX_REQUEST_BYTES", 65_536, 1024, 4_194_304),
     )
     _check_database_url(settings.database_url)

@@ -26,7 +26,9 @@ from authsvc.cli.terminal import (
     printable,
     spell_moment,
 )
-from registry import decisions, enrolment_keys, preauthorizations, records, window
+from registry import decisions, enrolment_keys, filters, preauthorizations, records, unknown_names, window
+from registry.filter_options import filter_from, filtered, of_status
+from registry.states import Status
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
 _ROLE_HELP = "May be repeated."
@@ -127,20 +129,29 @@ def grant(
 
 
 @group.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1)
 @click.option("--reason")
-def deny(ids: tuple[str, ...], reason: str | None) -> None:
-    """Refuse registrations; remembered until they are deleted."""
+@filtered
+def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
+    """Refuse registrations by ID, or all pending ones that fit every option given; remembered until deleted."""
     with opened():
+        chosen = filter_from(ids, wanted)
+        if chosen:
+            click.echo(f"{filters.deny(operator(), chosen, reason)} denied")
         for registration_id in ids:
             click.echo(f"{decisions.deny(operator(), registration_id, reason).username} denied")
 
 
 @group.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-def delete(ids: tuple[str, ...]) -> None:
-    """Forget registrations, so that their names may ask again."""
+@click.argument("ids", metavar="ID...", nargs=-1)
+@of_status
+@filtered
+def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
+    """Forget registrations by ID, or all of a status that fit every option given; their names may ask again."""
     with opened():
+        chosen = filter_from(ids, wanted)
+        if chosen:
+            click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} forgotten")
         for registration_id in ids:
             decisions.delete(operator(), registration_id)
             click.echo(f"{registration_id} forgotten")
@@ -244,6 +255,11 @@ def _print_state(now: window.State, *, as_json: bool) -> None:
         print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
         return
     click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}, {pending} pending")
+    if flood := unknown_names.flood():
+        click.echo(
+            f"{flood.names} unknown usernames a minute, most like '{flood.username_pattern}'; to forget them: "
+            f"authsvc registry delete --username-pattern '{flood.username_pattern}' --max-attempts 1"
+        )
 
 
 def _row(record: records.Record) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from registry import records
 
 if TYPE_CHECKING:
     from registry.intake import Intake
+    from registry.unknown_names import UnknownNames
 
 _ANSWERS = Counter("authsvc_registry_answers", "Answers to explicit registrations", ["status"])
 _CONTACTS = Gauge(
@@ -19,6 +20,16 @@ _CONTACTS = Gauge(
     multiprocess_mode="livesum",
 )
 _WAITING = Gauge("authsvc_registry_waiting", "Usernames heard of and not written yet", multiprocess_mode="livesum")
+_UNKNOWN = Gauge(
+    "authsvc_registry_unknown_names",
+    "Different unknown usernames of the last minute that were not recorded before",
+    multiprocess_mode="livesum",
+)
+_UNKNOWN_ATTEMPTS = Gauge(
+    "authsvc_registry_unknown_attempts",
+    "Attempts of the last minute under unknown usernames that were not recorded before",
+    multiprocess_mode="livesum",
+)
 _PENDING = Gauge("authsvc_registry_pending", "Registrations that wait for a decision", multiprocess_mode="mostrecent")
 
 
@@ -27,8 +38,11 @@ def count_answer(status: int) -> None:
     _ANSWERS.labels(str(status)).inc()
 
 
-def observe(intake: Intake) -> None:
-    """Publish the state of this worker's intake, and how much is pending."""
+def observe(intake: Intake, unknown_names: UnknownNames) -> None:
+    """Publish the state of this worker's intake, how many unknown names arrive, and how much is pending."""
+    unknown = unknown_names.summary()
+    _UNKNOWN.set(unknown.names)
+    _UNKNOWN_ATTEMPTS.set(unknown.attempts)
     for outcome, number in intake.counters.items():
         _CONTACTS.labels(outcome).set(number)
     _WAITING.set(intake.waiting)

@@ -109,18 +109,18 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
 
 
 def expire(ttl_hours: int) -> int:
-    """Let pending registrations run out that were not heard of for so long; return how many did."""
+    """Expire pending registrations that were first seen longer ago, however often they came back; return how many."""
     with transaction():
         window.hold()
         now = database_time()
         waiting = Registration.status == Status.PENDING
-        outdated = Registration.last_seen < now - timedelta(hours=ttl_hours)
+        outdated = Registration.first_seen < now - timedelta(hours=ttl_hours)
         usernames = [row.username for row in Registration.select().where(waiting, outdated)]
         gone = {"status": Status.EXPIRED, "password_hash": None, "public_key": None, "decided_at": now}
         Registration.update(**gone).where(waiting, outdated).execute()
         for username in usernames:
             audit.record(SERVICE, "registration.expire", f"registration:{username}")
-        long_ago = Registration.last_seen < now - timedelta(hours=ttl_hours) - _EXPIRED_KEPT
+        long_ago = Registration.decided_at < now - _EXPIRED_KEPT
         Registration.delete().where(Registration.status == Status.EXPIRED, long_ago).execute()
         return len(usernames)
 

@@ -46,9 +46,10 @@ def _prepare() -> None:
 def simpleenroll() -> Response:
     """Enrol a client: at once for a user, after an administrator's grant for a stranger (RFC 7030 section 4.2)."""
     username, password = _credentials()
-    if users.exists(username):
-        return _issue(services().sign_ins.check_password(username, password, request.remote_addr))
-    outcome = registry().explicit.register(Application(username, password, _signing_request(username)))
+    if services().policy.snapshot.users.get(username):
+        return _issue(_known_user(username, password))
+    application = Application(username, password, _signing_request(username), address=request.remote_addr)
+    outcome = registry().explicit.register(application)
     if isinstance(outcome, Admitted):
         return _certs_only(outcome.certificate or "")
     return Response("pending", 202, {"Retry-After": RETRY_SECONDS}, content_type="text/plain")
@@ -58,6 +59,20 @@ def simpleenroll() -> Response:
 def simplereenroll() -> Response:
     """Certify another key for a user (RFC 7030 section 4.2.2)."""
     return _issue(services().sign_ins.check_password(*_credentials(), request.remote_addr))
+
+
+def _known_user(username: str, password: str) -> UserPolicy:
+    """Return the user with this password; counted like a registration, since the answer tells that the user exists."""
+    limits = registry().explicit.limits
+    proof = limits.proof_of(username, password, None)
+    limits.count(username, request.remote_addr, proof)
+    try:
+        user = services().sign_ins.check_password(username, password, request.remote_addr)
+    except Unauthenticated:
+        limits.forget(proof)
+        raise
+    limits.remember(proof)
+    return user
 
 
 def _issue(user: UserPolicy) -> Response:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peewee
 
-from authsvc import certificates, throttle, users
+from authsvc import certificates, users
 from authsvc.actors import SERVICE
 from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
 from authsvc.passwords import Verdict
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.signing_requests import SigningRequest
+    from registry.contacts import Contacts
     from registry.enrolment_keys import KeyRecord
+    from registry.limits import RequestLimits
     from registry.models import Registration
     from registry.preauthorizations import AdvanceRecord
-
-_FULL_RETRY_SECONDS = 60
+    from registry.unknown_names import UnknownNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Application:
     requested_roles: tuple[str, ...] = ()
     requested_permissions: tuple[dict[str, str], ...] = ()
     enrolment_key: str | None = None
+    address: str | None = None
 
     def __repr__(self) -> str:
         return f"Application({self.username!r})"
@@ -80,16 +82,32 @@ class Explicit:
     verifier: PasswordVerifier
     issuing: Issuing
     max_pending: int
-    attempts_per_minute: int
+    limits: RequestLimits
+    contacts: Contacts
+    unknown_names: UnknownNames
 
     def register(self, application: Application) -> Waiting | Admitted:
         """Record the application, or say where the one recorded earlier stands.
 
         `Locked` while nobody may register; `Forbidden` once denied, or for a bad enrolment key; `Conflict`, always
         the same, when the name is taken or belongs to a client with another password or key; `TooMany` when asked
-        too often or too much is pending.
+        too often. A client that was answered 202 or 201 before is not counted.
         """
-        throttle.count(f"register:{application.username}", self.attempts_per_minute)
+        fingerprint = application.request.fingerprint if application.request else None
+        proof = self.limits.proof_of(application.username, application.password, fingerprint)
+        try:
+            self.limits.count(application.username, application.address, proof)
+            outcome = self._answer(application)
+        except TooMany:
+            self.unknown_names.count(application.username, address=application.address)
+            raise
+        except (Conflict, Forbidden, Locked):
+            self.limits.forget(proof)
+            raise
+        self.limits.remember(proof)
+        return outcome
+
+    def _answer(self, application: Application) -> Waiting | Admitted:
         with session():
             row = records.current(application.username)
             if row is None and users.exists(application.username):
@@ -99,7 +117,16 @@ class Explicit:
                     raise _taken()
             if row:
                 return self._poll(row, application)
-            admission = self._admission(application)
+            if application.enrolment_key is None:
+                self.unknown_names.count(application.username, address=application.address)
+            try:
+                admission = self._admission(application)
+            except Locked:
+                # Another request may have used the grant in advance since the first look.
+                row = records.current(application.username)
+                if row is None:
+                    raise
+                return self._poll(row, application)
         claim = self._claim(application)
         try:
             return self._record(claim, admission)
@@ -115,7 +142,7 @@ class Explicit:
         if row.status == Status.DENIED:
             raise Forbidden("the registration was denied", "registration-denied")
         if not self._same_holder(row, application):
-            records.touch(row, attempts=0, conflicts=1)
+            self.contacts.add(row.id, attempts=0, conflicts=1)
             raise _taken()
         if row.status == Status.GRANTED:
             return Admitted(row.username, row.certificate, row.ca_certificate)
@@ -124,7 +151,7 @@ class Explicit:
             if granted is None or granted.status != Status.GRANTED:
                 raise _taken()
             return Admitted(granted.username, granted.certificate, granted.ca_certificate)
-        records.touch(row, attempts=1, conflicts=0)
+        self.contacts.add(row.id, attempts=1, conflicts=0)
         return Waiting(row.id, row.pairing_code)
 
     def _same_holder(self, row: Registration, application: Application) -> bool:
@@ -165,6 +192,7 @@ class Explicit:
             password_hash=password_hash,
             public_key=request.public_key_pem if request else None,
             csr_fingerprint=request.fingerprint if request else None,
+            address=application.address,
             context=application.context,
             requested_roles=application.requested_roles,
             requested_permissions=application.requested_permissions,
@@ -189,8 +217,8 @@ class Explicit:
             if not state.admits(claim.username):
                 raise _locked()
             window.count_one()
-        if not admission.at_once and records.count_pending() >= self.max_pending:
-            raise TooMany("too many registrations are pending", "registry-full", _FULL_RETRY_SECONDS)
+        if not admission.at_once:
+            records.make_room(self.max_pending, while_locked=False)
         return records.write(claim, while_locked=False, starting_roles=admission.starting_roles)
 
 

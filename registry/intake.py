@@ -1,16 +1,15 @@
-"""The implicit flow: a refused CONNECT becomes a pending registration, behind the broker's back.
+"""The implicit flow: a refused CONNECT becomes a pending registration, outside the broker's request.
 
-`hear` runs inside the broker's request: it touches one bounded dictionary and returns. `drain` runs in a thread of
-its own: it hashes and writes. A flood fills the dictionary, and the rest is dropped and counted.
+`hear` runs inside the broker's request: it touches one bounded queue and returns. `drain` runs in a thread of its own:
+it hashes and writes. Of a flood it writes little: see `contact_queue`, `locked_attempts` and `contacts`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
 
 import peewee
 
@@ -21,15 +20,19 @@ from authsvc.passwords import MAX_BYTES, Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
 from registry import decisions, preauthorizations, records, window
+from registry.contact_queue import Contact, ContactQueue
+from registry.locked_attempts import LockedAttempts
 from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
+    from registry.contacts import Contacts
     from registry.models import Registration
+    from registry.unknown_names import UnknownNames
 
-QUEUE_SIZE = 1000
-_MAX_PASSWORDS = 3
+# Longer than this nobody who comes later waits for those before it.
+_DRAIN_SECONDS = 1.0
 
 
 class Outcome(StrEnum):
@@ -39,82 +42,110 @@ class Outcome(StrEnum):
     REPEATED = "repeated"
     GRANTED = "granted"
     QUEUE_FULL = "queue-full"
-    REGISTRY_FULL = "registry-full"
+    NOT_RECORDED = "not-recorded"
+    EVICTED = "evicted"
     LOCKED = "locked"
     UNUSABLE_PASSWORD = "unusable-password"  # noqa: S105 - a word, not a secret
     FAILED = "failed"
 
 
-@dataclass(slots=True)
-class Contact:
-    """What was heard of one username since the last drain; passwords only until they are hashed."""
+class Capacity(NamedTuple):
+    """How many registrations may be pending: recorded while unlocked, and while locked (0 records none)."""
 
-    username: str
-    passwords: Counter[str] = field(default_factory=Counter, repr=False)
-    client_ids: list[str] = field(default_factory=list)
-    attempts: int = 0
-
-    @property
-    def password(self) -> str:
-        """The password offered first, which is the one that counts."""
-        return next(iter(self.passwords))
-
-    def add(self, password: str, client_id: str) -> None:
-        """Count one more attempt, keeping a few of what differs."""
-        self.attempts += 1
-        if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
-            self.passwords[password] += 1
-        shortened = client_id[: records.MAX_CLIENT_ID_LENGTH]
-        if shortened not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
-            self.client_ids.append(shortened)
+    unlocked: int
+    locked: int
 
 
 class Intake:
-    """A bounded queue, coalesced by username, and its writer."""
+    """A bounded queue by username, and its writer."""
 
     def __init__(
         self,
         hasher: PasswordHasher,
         verifier: PasswordVerifier,
         issuing: Issuing,
-        max_pending: int,
-        *,
-        capture_while_locked: bool,
+        capacity: Capacity,
+        contacts: Contacts,
+        unknown_names: UnknownNames,
     ) -> None:
         self.counters: Counter[Outcome] = Counter()
         self._hasher = hasher
         self._verifier = verifier
         self._issuing = issuing
-        self._max_pending = max_pending
-        self._capture_while_locked = capture_while_locked
-        self._waiting: dict[str, Contact] = {}
-        self._lock = threading.Lock()
+        self._capacity = capacity
+        self._contacts = contacts
+        self._unknown_names = unknown_names
+        self._queue = ContactQueue()
+        self._locked_attempts = LockedAttempts(capacity.locked)
 
     @property
     def waiting(self) -> int:
         """How many usernames wait to be written."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    def hear(self, _sender: object, username: str, password: str, client_id: str) -> None:
-        """Note one refused CONNECT of an unknown username, or drop it; never waits, never raises."""
-        with self._lock:
-            if len(password) > MAX_BYTES:
-                self.counters[Outcome.UNUSABLE_PASSWORD] += 1
-                return
-            contact = self._waiting.get(username)
-            if contact is None:
-                if len(self._waiting) >= QUEUE_SIZE:
-                    self.counters[Outcome.QUEUE_FULL] += 1
-                    return
-                contact = self._waiting[username] = Contact(username)
-            contact.add(password, client_id)
+    def hear(self, _sender: object, username: str, password: str, client_id: str, address: str | None = None) -> None:
+        """Note one refused CONNECT of an unknown username, or drop one; never waits, never raises."""
+        if len(password) > MAX_BYTES:
+            self.counters[Outcome.UNUSABLE_PASSWORD] += 1
+        elif not self._queue.hear(username, password, client_id, address):
+            self.counters[Outcome.QUEUE_FULL] += 1
 
     def drain(self) -> None:
-        """Write everything that was heard so far; what a database error keeps from it is dropped and counted."""
-        with self._lock:
-            contacts, self._waiting = self._waiting, {}
-        for contact in contacts.values():
+        """Write what was heard so far, as far as it fits a second; what a database error keeps from it is dropped."""
+        contacts = self._queue.take()
+        if not contacts:
+            return
+        try:
+            with session():
+                due = self._due(contacts)
+        except peewee.PeeweeException:
+            self.counters[Outcome.FAILED] += len(contacts)
+            return
+        deadline = monotonic() + _DRAIN_SECONDS
+        for position, contact in enumerate(due):
+            if monotonic() > deadline:
+                if dropped := self._queue.put_back(due[position:]):
+                    self.counters[Outcome.QUEUE_FULL] += dropped
+                return
             self.counters[self._outcome(contact)] += 1
+
+    def _due(self, contacts: list[Contact]) -> list[Contact]:
+        """Return the contacts to be written, in order; the others are counted in memory."""
+        names = [contact.username for contact in contacts]
+        known = records.known_names(names)
+        expected = preauthorizations.names_among(names)
+        state = window.state()
+        first: list[Contact] = []
+        while_locked: list[Contact] = []
+        for contact in contacts:
+            if contact.username in expected:
+                first.append(contact)
+            elif contact.username not in known:
+                self._count_unknown(contact)
+                if self._is_usable(contact):
+                    (first if state.admits(contact.username) else while_locked).append(contact)
+        return [*first, *self._chosen(while_locked), *(one for one in contacts if one.username in known - expected)]
+
+    def _chosen(self, contacts: list[Contact]) -> list[Contact]:
+        chosen = self._locked_attempts.choose(contacts) if self._capacity.locked else []
+        if len(chosen) < len(contacts):
+            left_out = Outcome.NOT_RECORDED if self._capacity.locked else Outcome.LOCKED
+            self.counters[left_out] += len(contacts) - len(chosen)
+        return chosen
+
+    def _count_unknown(self, contact: Contact) -> None:
+        client_id = next(iter(contact.client_ids), "")
+        attempts = contact.attempts - contact.reported
+        self._unknown_names.count(contact.username, attempts, client_id, contact.address)
+        contact.reported = contact.attempts
+
+    def _is_usable(self, contact: Contact) -> bool:
+        try:
+            self._hasher.policy.check(contact.password)
+        except InvalidInput:
+            self.counters[Outcome.UNUSABLE_PASSWORD] += 1
+            return False
+        return True
 
     def _outcome(self, contact: Contact) -> Outcome:
         try:
@@ -131,11 +162,6 @@ class Intake:
         if users.exists(contact.username):
             return Outcome.REPEATED  # granted a moment ago, and the broker's snapshot not yet told
         advance = preauthorizations.find(contact.username, None)
-        locked = not window.state().admits(contact.username)
-        if not advance and locked and not self._capture_while_locked:
-            return Outcome.LOCKED
-        if not advance and records.count_pending() >= self._max_pending:
-            return Outcome.REGISTRY_FULL
         try:
             password_hash = self._hasher.hash(contact.password)
         except InvalidInput:
@@ -147,8 +173,9 @@ class Intake:
             contact.username,
             records.Kind.IMPLICIT,
             password_hash=password_hash,
+            address=contact.address,
             client_ids=tuple(contact.client_ids),
-            attempts=contact.attempts,
+            attempts=contact.total,
             conflicts=contact.attempts - contact.passwords[contact.password],
         )
         if advance:
@@ -159,12 +186,16 @@ class Intake:
             return Outcome.GRANTED
         with transaction():
             state = window.hold()
-            if records.count_pending() >= self._max_pending:
-                return Outcome.REGISTRY_FULL
             admitted = state.admits(contact.username)
+            if not admitted and not self._capacity.locked:
+                return Outcome.LOCKED
+            most = self._capacity.unlocked if admitted else self._capacity.locked
+            evicted = records.make_room(most, while_locked=not admitted)
             records.write(claim, while_locked=not admitted, starting_roles=state.roles if admitted else ())
             if admitted:
                 window.count_one()
+        if evicted:
+            self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED
 
     def _count_right(self, row: Registration, contact: Contact) -> int:
@@ -178,4 +209,4 @@ class Intake:
         conflicts = 0
         if row.password_hash and row.status == Status.PENDING:
             conflicts = contact.attempts - self._count_right(row, contact)
-        records.touch(row, contact.attempts, conflicts, tuple(contact.client_ids))
+        self._contacts.add(row.id, contact.attempts, conflicts, tuple(contact.client_ids))

@@ -28,6 +28,7 @@ class Registration(Model):
     password_hash = peewee.TextField(null=True)
     public_key = peewee.TextField(null=True)
     csr_fingerprint = peewee.CharField(64, null=True)
+    address = peewee.CharField(64, null=True)
     pairing_code = peewee.CharField(16, null=True)
     context = JsonField(null=True)
     requested_roles = JsonField()
@@ -91,4 +92,19 @@ class EnrolmentKey(Model):
         table_name = "enrolment_keys"
 
 
-ALL = (Registration, Window, Preauthorization, EnrolmentKey)
+class UnknownNameReport(Model):
+    """What one process counted of unknown usernames in the last minute; written only while there are many."""
+
+    source = peewee.CharField(32, primary_key=True)
+    at = UtcDateTimeField(index=True)
+    attempts = peewee.IntegerField()
+    names = peewee.IntegerField()
+    name_prefix = peewee.CharField(64, null=True)
+    client_id_prefix = peewee.CharField(200, null=True)
+    addresses = JsonField()
+
+    class Meta:
+        table_name = "unknown_name_reports"
+
+
+ALL = (Registration, Window, Preauthorization, EnrolmentKey, UnknownNameReport)

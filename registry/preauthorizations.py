@@ -106,6 +106,11 @@ def find(username: str, csr_fingerprint: str | None) -> AdvanceRecord | None:
     return _record(row)
 
 
+def names_among(names: Iterable[str]) -> set[str]:
+    """Return those of the names that have a grant in advance."""
+    return {name for batch in chunked(names, _BATCH) for name in _named(Preauthorization, batch)}
+
+
 def use(found: AdvanceRecord) -> Grant:
     """Use one up, inside the transaction that makes the user, and return what it grants."""
     if not Preauthorization.delete().where(Preauthorization.id == found.id).execute():

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from peewee import Case, chunked
+
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
+from authsvc.storage.models import User
+from registry.limits import address_of
 from registry.models import Registration
 from registry.states import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
 # Without letters and digits that are taken for one another when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
+_BATCH = 500
 MAX_CLIENT_IDS = 10
 MAX_CLIENT_ID_LENGTH = 200
 
@@ -47,6 +53,7 @@ class Record:
     pairing_code: str | None
     csr_fingerprint: str | None
     has_password: bool
+    address: str | None
     context: Any
     requested_roles: list[str]
     requested_permissions: list[dict[str, str]]
@@ -65,6 +72,7 @@ class Claim:
     password_hash: str | None = None
     public_key: str | None = None
     csr_fingerprint: str | None = None
+    address: str | None = None
     client_ids: tuple[str, ...] = ()
     attempts: int = 1
     conflicts: int = 0
@@ -98,6 +106,33 @@ def count_pending() -> int:
         return count
 
 
+def count_pending_while_locked(*, never_came_back: bool = False) -> int:
+    """Return how many pending registrations were recorded while locked; on request only those of a single attempt."""
+    query = Registration.select().where(Registration.status == Status.PENDING, Registration.recorded_while_locked)
+    if never_came_back:
+        query = query.where(Registration.attempts == 1)
+    with session():
+        count: int = query.count()
+        return count
+
+
+def make_room(most: int, *, while_locked: bool) -> int:
+    """Delete pending registrations until one more fits below `most`, inside a transaction; return how many.
+
+    Those recorded while locked and those recorded while unlocked have separate limits. The oldest that never came
+    back go first, then those that were not seen for longest.
+    """
+    pending = (Registration.status == Status.PENDING) & (Registration.recorded_while_locked == while_locked)
+    excess = Registration.select().where(pending).count() - most + 1
+    if excess <= 0:
+        return 0
+    came_back = Case(None, [(Registration.attempts > 1, 1)], 0)
+    order = (came_back, Registration.last_seen, Registration.first_seen, Registration.id)
+    victims = Registration.select(Registration.id).where(pending).order_by(*order).limit(excess)
+    deleted: int = Registration.delete().where(Registration.id.in_(victims)).execute()
+    return deleted
+
+
 def row_of(registration_id: str) -> Registration:
     """Return the row of one registration; `NotFound` otherwise."""
     row: Registration | None = Registration.get_or_none(Registration.id == registration_id)
@@ -112,6 +147,18 @@ def current(username: str) -> Registration | None:
         Registration.username == username, Registration.status != Status.EXPIRED
     )
     return row
+
+
+def known_names(names: Iterable[str]) -> set[str]:
+    """Return those of the names that are a user's or registered."""
+    known: set[str] = set()
+    for batch in chunked(names, _BATCH):
+        registered: Any = Registration.select(Registration.username).where(
+            Registration.username.in_(batch), Registration.status != Status.EXPIRED
+        )
+        users: Any = User.select(User.username).where(User.username.in_(batch))
+        known.update(name for query in (registered, users) for (name,) in query.tuples())
+    return known
 
 
 def write(claim: Claim, *, while_locked: bool, starting_roles: tuple[str, ...] = ()) -> Registration:
@@ -134,6 +181,7 @@ def write(claim: Claim, *, while_locked: bool, starting_roles: tuple[str, ...] =
         password_hash=claim.password_hash,
         public_key=claim.public_key,
         csr_fingerprint=claim.csr_fingerprint,
+        address=address_of(claim.address),
         pairing_code=_pairing_code() if claim.kind is Kind.EXPLICIT else None,
         context=claim.context,
         requested_roles=list(claim.requested_roles),
@@ -175,6 +223,7 @@ def record_of(row: Registration) -> Record:
         pairing_code=row.pairing_code,
         csr_fingerprint=row.csr_fingerprint,
         has_password=row.password_hash is not None,
+        address=row.address,
         context=row.context,
         requested_roles=row.requested_roles,
         requested_permissions=row.requested_permissions,

@@ -24,6 +24,7 @@ from authsvc.api.schemas import (
 )
 from authsvc.signing_requests import MAX_CHARACTERS
 from registry import decisions, window
+from registry.flood_shapes import FloodView  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
@@ -35,13 +36,13 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 __all__ = ["PageQuery", "SearchQuery", "failures"]
 
 
-def _text(value: Any) -> Any:
+def a_text(value: Any) -> Any:
     if value is not None and not isinstance(value, str):
         raise ValueError("must be a time as RFC 3339 has it")
     return value
 
 
-def _this_side_of_the_calendar(moment: datetime | None) -> datetime | None:
+def this_side_of_the_calendar(moment: datetime | None) -> datetime | None:
     if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
     return moment
@@ -59,8 +60,8 @@ def _not_too_deep(value: Any, levels: int = 16) -> Any:
 Expiry = Annotated[
     AwareDatetime | None,
     Field(None, strict=False, description="RFC 3339; null for never"),
-    BeforeValidator(_text),
-    AfterValidator(_this_side_of_the_calendar),
+    BeforeValidator(a_text),
+    AfterValidator(this_side_of_the_calendar),
 ]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]
 Roles = Annotated[list[RoleName], Field(max_length=100)]
@@ -95,6 +96,7 @@ class StateView(View):
     max_registrations: int | None
     username_pattern: str | None
     roles: list[str]
+    flood: FloodView | None
 
 
 class RegisterBody(Body):
@@ -161,6 +163,7 @@ class RegistrationView(View):
     pairing_code: str | None
     csr_fingerprint: str | None
     has_password: bool
+    address: str | None
     context: dict[str, Any] | None
     requested_roles: list[str]
     requested_permissions: list[PermissionView]
@@ -199,12 +202,6 @@ class GrantManyBody(GrantBody):
     ids: Ids
 
 
-class DenyManyBody(DenyBody):
-    """The same for each."""
-
-    ids: Ids
-
-
 class FailureView(View):
     """One that could not be done."""
 
@@ -214,8 +211,9 @@ class FailureView(View):
 
 
 class BulkView(View):
-    """What was done, and what could not be."""
+    """What was done, and what could not be; registrations chosen by a filter are only counted."""
 
+    count: int
     items: list[RegistrationView]
     failed: list[FailureView]
 

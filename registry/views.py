@@ -13,8 +13,22 @@ from authsvc.edge import actor, public
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from authsvc.roles import permission_facts
-from registry import advance_shapes, counters, decisions, enrolment_keys, preauthorizations, records, shapes, window
+from registry import (
+    advance_shapes,
+    counters,
+    decisions,
+    enrolment_keys,
+    filter_shapes,
+    filters,
+    flood_shapes,
+    preauthorizations,
+    records,
+    shapes,
+    unknown_names,
+    window,
+)
 from registry.explicit import Admitted, Application
+from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
@@ -137,10 +151,20 @@ def grant_many(body: shapes.GrantManyBody) -> dict[str, Any]:
 
 
 @blueprint.post("/client-registry/registrations/deny", responses={200: shapes.BulkView})
-def deny_many(body: shapes.DenyManyBody) -> dict[str, Any]:
-    """Deny many, each on its own."""
+def deny_many(body: filter_shapes.DenyManyBody) -> dict[str, Any]:
+    """Deny many: each of those named by id on its own, or all that match a filter at once."""
     author = actor()
+    if body.filter:
+        return render(
+            shapes.BulkView(count=filters.deny(author, body.filter.filter(), body.reason), items=[], failed=[])
+        )
     return _bulk(*decisions.each(body.ids, lambda one: decisions.deny(author, one, body.reason)))
+
+
+@blueprint.post("/client-registry/registrations/delete", responses={200: filter_shapes.CountView})
+def delete_many(body: filter_shapes.DeleteManyBody) -> dict[str, Any]:
+    """Delete all registrations that match a filter, so that their names may ask again."""
+    return render(filter_shapes.CountView(count=filters.delete(actor(), body.filter.filter(), Status(body.status))))
 
 
 @advance_blueprint.get("/client-registry/preauthorizations", responses={200: advance_shapes.AdvancePage})
@@ -204,6 +228,7 @@ def _application(body: shapes.RegisterBody) -> Application:
         requested_roles=tuple(body.roles),
         requested_permissions=tuple(permission_facts(permissions_from(body.permissions))),
         enrolment_key=body.enrolment_key,
+        address=request.remote_addr,
     )
 
 
@@ -216,10 +241,13 @@ def _state(now: window.State) -> dict[str, Any]:
         max_registrations=now.max_registrations,
         username_pattern=now.username_pattern,
         roles=list(now.roles),
+        flood=flood_shapes.view_flood(unknown_names.flood()),
     )
     return render(view)
 
 
 def _bulk(done: list[records.Record], failed: list[decisions.Failure]) -> dict[str, Any]:
     failures = [shapes.FailureView(id=id_, code=error.code, detail=error.message) for id_, error in failed]
-    return render(shapes.BulkView(items=[shapes.view_registration(record) for record in done], failed=failures))
+    return render(
+        shapes.BulkView(count=len(done), items=[shapes.view_registration(record) for record in done], failed=failures)
+    )

@@ -9,8 +9,11 @@ from authsvc.authorities import issuing_under
 from authsvc.background import Job
 from authsvc.signals import unknown_username
 from registry import counters, decisions, est, pages, views
+from registry.contacts import Contacts
 from registry.explicit import Explicit
-from registry.intake import Intake
+from registry.intake import Capacity, Intake
+from registry.limits import Limits, RequestLimits
+from registry.unknown_names import UnknownNames
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
@@ -22,19 +25,25 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     """Add the registry to the app and return the work it needs done in the background."""
     settings = services.settings
     issuing = issuing_under(settings)
-    intake = Intake(
-        services.hasher,
-        services.verifier,
-        issuing,
+    contacts, unknown_names = Contacts(), UnknownNames()
+    capacity = Capacity(
         settings.registry_max_pending,
-        capture_while_locked=settings.registry_capture_while_locked,
+        settings.registry_max_locked if settings.registry_capture_while_locked else 0,
+    )
+    intake = Intake(services.hasher, services.verifier, issuing, capacity, contacts, unknown_names)
+    limits = Limits(
+        per_name_and_address=settings.registry_attempts_per_minute,
+        per_address=settings.registry_address_attempts_per_minute,
+        names=settings.registry_names_per_minute,
     )
     explicit = Explicit(
         services.hasher,
         services.verifier,
         issuing,
         settings.registry_max_pending,
-        settings.registry_attempts_per_minute,
+        RequestLimits(limits),
+        contacts,
+        unknown_names,
     )
     app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
     for blueprint in views.BLUEPRINTS:
@@ -46,6 +55,8 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     unknown_username.connect(intake.hear, weak=False)
     return [
         Job(0.1, intake.drain),
-        Job(1.0, lambda: counters.observe(intake)),
+        Job(1.0, contacts.write, also_at_the_end=True),
+        Job(1.0, lambda: counters.observe(intake, unknown_names)),
+        Job(5.0, unknown_names.report),
         Job(60.0, lambda: decisions.expire(settings.registry_pending_ttl_hours)),
     ]

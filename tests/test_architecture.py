@@ -36,7 +36,12 @@ USE_CASES = modules(
 LAYERS = (
     RULES | {"authsvc", "registry.states"},
     STORAGE | {"registry.models"},
-    USE_CASES | modules("registry", "records window decisions preauthorizations enrolment_keys explicit intake"),
+    USE_CASES
+    | modules(
+        "registry",
+        "records window decisions preauthorizations enrolment_keys explicit intake "
+        "limits contacts contact_queue locked_attempts unknown_names filters",
+    ),
 )
 EDGE = len(LAYERS)
 WEBHOOKS_MAY_IMPORT = modules(

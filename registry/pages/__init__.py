@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from authsvc.admin.pages import ApiCall, NavigationEntry, Tile, pages
 from registry import records
-from registry.pages import advances, keys, lock, registrations, selection
+from registry.pages import advances, keys, lock, matching, registrations, selection
 
 blueprint = pages("registry_page", "registry", template_folder="templates")
 NAVIGATION = NavigationEntry(2, "Client Registry", "registry_page.lock.show", ApiCall("GET", "/api/client-registry"))
-for part in (lock, registrations, selection, advances, keys):
+for part in (lock, registrations, selection, matching, advances, keys):
     blueprint.register_blueprint(part.blueprint)
 
 

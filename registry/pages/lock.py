@@ -15,6 +15,7 @@ from authsvc.problem import status_of
 from registry import shapes, window
 from registry.pages import fields
 from registry.pages.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
+from registry.pages.matching import flood_context
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -88,6 +89,7 @@ def _page(error: AuthsvcError | None) -> Response:
         roles=fields.roles_to_give(),
         captures=services().settings.registry_capture_while_locked,
         errors=by_field(error),
+        **flood_context(),
         **_lock(),
     )
 

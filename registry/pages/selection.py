@@ -11,7 +11,7 @@ from authsvc.admin.pages import by_field, may, render, see, stands_for
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
 from authsvc.problem import status_of
-from registry import decisions, records, shapes, window
+from registry import decisions, filter_shapes, records, shapes, window
 from registry.pages import fields
 from registry.pages.listed import back, where
 from registry.views import registry
@@ -55,7 +55,7 @@ def grant() -> AnyResponse:
 def deny() -> AnyResponse:
     """Deny them all, each on its own."""
     try:
-        body = submitted(shapes.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
+        body = submitted(filter_shapes.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
     except AuthsvcError as error:
         return _ask("deny", error)
     names, author = _names(body.ids), actor()

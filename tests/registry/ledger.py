@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_PENDING = 2
+# As many as there are names: how this list changes when it is full depends on time, and has tests of its own.
+MAX_LOCKED = 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Request:
     while_locked: bool = False
     starting_roles: frozenset[str] = frozenset()
     wishes: frozenset[str] = frozenset()
+    attempts: int = 1
+    last_seen: int = 0
 
 
 @dataclass
@@ -61,6 +70,7 @@ class Ledger:
     requests: dict[str, Request] = field(default_factory=dict)
     advances: dict[str, Advance] = field(default_factory=dict)
     certificates: dict[str, int] = field(default_factory=dict)
+    moments: Iterator[int] = field(default_factory=count)
 
     def known(self, name: str) -> Request | None:
         """Return the registration that counts: not one that ran out, or whose user is gone."""
@@ -90,7 +100,9 @@ class Ledger:
         member, held = self.users.get(name), Held(password)
         if member:
             return member.held.password == password
-        if not self.known(name) and not self._use_advance(name, held):
+        if request := self.known(name):
+            self._see_again(request)
+        elif not self._use_advance(name, held):
             roles = self.window_roles if self.open else frozenset()
             self._take_down(name, Request(held, while_locked=not self.open, starting_roles=roles))
         return False
@@ -138,9 +150,19 @@ class Ledger:
         request = self.requests[name]
         if request.status == "denied":
             return 403
-        if request.held != held or (request.status == "pending" and name in self.users):
+        if request.held != held:
+            request.last_seen = next(self.moments)
             return 409
-        return 201 if request.status == "granted" else 202
+        if request.status == "pending" and name in self.users:
+            return 409
+        if request.status == "granted":
+            return 201
+        self._see_again(request)
+        return 202
+
+    def _see_again(self, request: Request) -> None:
+        request.attempts += 1
+        request.last_seen = next(self.moments)
 
     def _enrol(self, name: str, request: Request, key: EnrolmentKey) -> int:
         if key.uses == 0:
@@ -150,7 +172,7 @@ class Ledger:
         else:
             self._admit(name, request, request.starting_roles)
             answer = 201
-        key.uses -= answer != 429
+        key.uses -= 1
         return answer
 
     def _use_advance(self, name: str, held: Held) -> bool:
@@ -162,8 +184,16 @@ class Ledger:
         return True
 
     def _take_down(self, name: str, request: Request) -> int:
-        if self.pending() >= MAX_PENDING:
-            return 429
+        """Record it; of those recorded under the same lock, the oldest that never came back makes room."""
+        self.requests.pop(name, None)
+        alike = [
+            (other.attempts > 1, other.last_seen, who)
+            for who, other in self.requests.items()
+            if other.status == "pending" and other.while_locked == request.while_locked
+        ]
+        if len(alike) >= (MAX_LOCKED if request.while_locked else MAX_PENDING):
+            del self.requests[min(alike)[2]]
+        request.last_seen = next(self.moments)
         self.requests[name] = request
         return 202
 

@@ -24,7 +24,7 @@ from authsvc.storage.models import Attempt, AuditEvent
 from authsvc.users import UserChanges
 from authsvc.webhook_wire import WebhookRequest
 from registry import decisions, models, views
-from registry.models import EnrolmentKey, Preauthorization, Registration, Window
+from registry.models import EnrolmentKey, Preauthorization, Registration, UnknownNameReport, Window
 from tests.edge.callers import Caller, basic
 from tests.people import HASHER, OPERATOR, http, mqtt
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from authsvc.settings import Settings
     from registry.intake import Intake
+    from registry.unknown_names import UnknownNames
 
 ALICES_PASSWORD = "alice may do anything"
 CHARLIES_PASSWORD = "charlie looks after the registry"
@@ -107,6 +108,12 @@ class Place:
         assert isinstance(parts, views.Registry)
         return parts.intake
 
+    @property
+    def unknown_names(self) -> UnknownNames:
+        parts = self.app.extensions[views.EXTENSION]
+        assert isinstance(parts, views.Registry)
+        return parts.explicit.unknown_names
+
     def hears(self, username: str, password: str, client_id: str = "c1") -> str:
         """Let the broker ask about one CONNECT, and return the reason that it is given."""
         fields = {"username": username, "password": password, "clientid": client_id}
@@ -123,10 +130,11 @@ class Place:
         self.intake.drain()
         return not reason
 
-    def registers(self, username: str = "bob", **body: Any) -> TestResponse:
+    def registers(self, username: str = "bob", *, address: str = "127.0.0.1", **body: Any) -> TestResponse:
         """Ask as a client does; with Bob's password unless it brings something else."""
         held = body if {"password", "csr"} & set(body) else {"password": BOBS_PASSWORD, **body}
-        return self.stranger.post(REGISTER, {"username": username, **held})
+        client = {"REMOTE_ADDR": address}
+        return self.stranger.post(REGISTER, {"username": username, **held}, environ_base=client)
 
     def asks(self, username: str = "bob", **body: Any) -> str:
         """Register, which must be taken down, and return the registration's id."""
@@ -190,7 +198,7 @@ def done(answer: TestResponse) -> dict[str, Any]:
 def time_passes(passed: timedelta) -> None:
     """Let all that the registry has stored have happened so much earlier."""
     with transaction():
-        for model in (Registration, Window, Preauthorization, EnrolmentKey, Attempt):
+        for model in (Registration, Window, Preauthorization, EnrolmentKey, UnknownNameReport, Attempt):
             for row in list(model.select()):
                 _shift(row, passed)
 
@@ -257,6 +265,14 @@ def soon(ask: Callable[[], Result], within: float = 10.0) -> Result:
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
     return answer
+
+
+@contextmanager
+def no_writes() -> Iterator[None]:
+    """Hold what happens inside to changing nothing in the database."""
+    before = everything()
+    yield
+    assert everything() == before
 
 
 def at_once(number: int, action: Callable[[int], Result]) -> list[Result]:

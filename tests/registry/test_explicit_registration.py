@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +17,6 @@ from tests.registry.scene import (
     actions,
     expire,
     stored,
-    time_passes,
     with_settings,
 )
 from tests.registry.signing import new_key, signing_request
@@ -200,28 +198,16 @@ def test_wishes_that_come_later_change_nothing(place: Place) -> None:
 
 @with_settings(registry_max_pending=2)
 @ON_BOTH_DATABASES
-def test_what_does_not_fit_is_told_to_come_back_later(place: Place) -> None:
+def test_a_newcomer_takes_the_place_of_the_oldest_that_never_came_back(place: Place) -> None:
     place.unlock()
-    first = place.asks("bob-1")
+    returning = place.asks("bob-1")
+    assert place.asks("bob-1") == returning
     place.asks("bob-2")
-    answer = place.registers("bob-3")
-    problem_of(answer, 429, "registry-full")
-    assert int(answer.headers["Retry-After"]) > 0
-    assert place.registers("bob-1").status_code == 202
-    place.granted(first)
-    assert place.registers("bob-3").status_code == 202
-
-
-@with_settings(registry_attempts_per_minute=3)
-def test_who_asks_too_often_under_one_name_waits_a_minute(place: Place) -> None:
-    place.unlock()
-    assert [place.registers().status_code for _ in range(3)] == [202, 202, 202]
-    answer = place.registers()
-    problem_of(answer, 429, "too-many-attempts")
-    assert 1 <= int(answer.headers["Retry-After"]) <= 60
-    assert place.registers("carol").status_code == 202
-    time_passes(timedelta(seconds=61))
-    assert place.registers().status_code == 202
+    newcomer = place.asks("bob-3")
+    assert {one["username"] for one in place.registrations()} == {"bob-1", "bob-3"}
+    place.granted(newcomer)
+    assert place.asks("bob-2")
+    assert place.asks("bob-1") == returning
 
 
 def test_what_a_client_holds_is_shown_to_nobody(place: Place) -> None:

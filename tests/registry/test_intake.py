@@ -9,8 +9,9 @@ from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 from authsvc.storage.database import database, is_sqlite, transaction
-from registry import intake as intake_module
-from registry.intake import QUEUE_SIZE, Outcome
+from registry import contact_queue
+from registry.contact_queue import QUEUE_SIZE
+from registry.intake import Outcome
 from registry.models import Window
 from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, at_once, broken, with_settings
 
@@ -36,29 +37,39 @@ def test_what_does_not_fit_the_queue_is_dropped_and_counted(place: Place) -> Non
     assert place.intake.counters == {Outcome.QUEUE_FULL: 100}
 
 
-def test_names_that_are_waiting_are_heard_also_when_the_queue_is_full(
+def test_a_name_that_came_back_keeps_its_place_in_a_full_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_queue, "QUEUE_SIZE", 2)
+    place.hears("bob", BOBS_PASSWORD)
+    place.hears("bob", BOBS_PASSWORD)
+    hear_many(place, 3)
+    place.hears("bob", BOBS_PASSWORD)
+    place.intake.drain()
+    assert {one["username"]: one["attempts"] for one in place.registrations()} == {"bob": 3, "flood-2": 1}
+    assert place.intake.counters == {Outcome.QUEUE_FULL: 2, Outcome.RECORDED: 2}
+    assert place.intake.waiting == 0
+
+
+def test_a_newcomer_is_dropped_when_every_name_in_a_full_queue_came_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "QUEUE_SIZE", 2)
-    hear_many(place, 3)
+    monkeypatch.setattr(contact_queue, "QUEUE_SIZE", 2)
+    hear_many(place, 2)
     hear_many(place, 3)
     place.intake.drain()
     assert {one["username"]: one["attempts"] for one in place.registrations()} == {"flood-0": 2, "flood-1": 2}
-    assert place.intake.counters == {Outcome.QUEUE_FULL: 2, Outcome.RECORDED: 2}
-    assert place.intake.waiting == 0
+    assert place.intake.counters == {Outcome.QUEUE_FULL: 1, Outcome.RECORDED: 2}
 
 
 @with_settings(registry_max_pending=3)
 @ON_BOTH_DATABASES
 def test_no_more_is_pending_than_fits(place: Place) -> None:
+    place.unlock()
+    hear_many(place, 1)
     hear_many(place, 10)
     place.intake.drain()
-    assert place.intake.counters == {Outcome.RECORDED: 3, Outcome.REGISTRY_FULL: 7}
-    assert len(place.registrations()) == 3
-    # What is in goes on being counted, and what is decided makes room.
-    hear_many(place, 1)
-    place.intake.drain()
-    assert place.registration("flood-0")["attempts"] == 2
+    assert place.intake.counters == {Outcome.RECORDED: 10, Outcome.EVICTED: 7}
+    # The one that came back stays, and of the others the latest.
+    assert {one["username"] for one in place.registrations()} == {"flood-0", "flood-8", "flood-9"}
     place.deny(place.registration("flood-0")["id"])
     hear_many(place, 4, "later")
     place.intake.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authsvc import users
+from registry import preauthorizations
 from tests.registry.scene import BOBS_PASSWORD, done
 from tests.registry.signing import signing_request
 from tests.registry.test_enrolment_keys import make_key
@@ -49,6 +50,17 @@ def test_a_client_that_asks_twice_at_once_with_a_key_is_answered_twice(
     answers.append(place.registers(**body))
     assert [answer.status_code for answer in answers] == [201, 201]
     assert done(answers[0]) == done(answers[1])
+
+
+def test_a_name_that_another_client_takes_by_a_preauthorization_at_the_same_moment_is_taken(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(place.alice.post("/api/client-registry/preauthorizations", {"username": "bob"}))
+    answers = []
+    another = once(lambda: answers.append(place.registers()), preauthorizations.find)
+    monkeypatch.setattr(preauthorizations, "find", another)
+    answers.append(place.registers(password="charlie's secret"))
+    assert [answer.status_code for answer in answers] == [201, 409]
 
 
 def test_a_client_that_is_denied_while_its_password_is_checked_is_told_so_next_time(

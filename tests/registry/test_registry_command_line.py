@@ -121,6 +121,20 @@ def test_a_stranger_is_denied_and_forgotten(registry: Command, refusal: Command,
     assert ask(service, bob)["id"] != asked
 
 
+def test_all_that_match_are_denied_or_forgotten(
+    registry: Command, refusal: Command, service: Service, bob: str
+) -> None:
+    for number in range(3):
+        ask(service, f"{bob}-{number}")
+    assert registry("deny", "--username-pattern", f"{bob}-[01]", "--max-attempts", "1") == "2 denied\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--address", "127.0.0.0/8") == "1 forgotten\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--after", "2999-01-01") == "0 forgotten\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--status", "denied") == "2 forgotten\n"
+    assert "either IDs or a filter" in refusal("deny")
+    assert "either IDs or a filter" in refusal("delete", "x", "--max-attempts", "1")
+    assert "address" in refusal("delete", "--address", "nonsense")
+
+
 def test_names_are_preauthorized_one_by_one_and_from_a_file(
     registry: Command, service: Service, bob: str, tmp_path: Path
 ) -> None:

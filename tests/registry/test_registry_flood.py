@@ -27,7 +27,7 @@ ACL: dict[str, str | int] = {"username": "bob", "clientid": "press-7", "topic": 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A service as in earnest, with room for a hundred strangers and with one device that it knows."""
-    environment = {"AUTHSVC_BCRYPT_COST": "10", "AUTHSVC_REGISTRY_MAX_PENDING": str(MAX_PENDING)}
+    environment = {"AUTHSVC_BCRYPT_COST": "10", "AUTHSVC_REGISTRY_MAX_LOCKED": str(MAX_PENDING)}
     with Service(tmp_path, environment) as service:
         service.create_user("bob", str(LOGIN["password"]), "write presses/%u/#")
         yield service

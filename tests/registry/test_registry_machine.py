@@ -30,7 +30,7 @@ from authsvc.storage.models import Certificate
 from registry import decisions
 from registry.models import Registration
 from tests.registry import ledger
-from tests.registry.ledger import MAX_PENDING, Advance, Held, Ledger
+from tests.registry.ledger import MAX_LOCKED, MAX_PENDING, Advance, Held, Ledger
 from tests.registry.scene import REGISTRATIONS, Place, done, stored, time_passes
 from tests.registry.signing import new_key, signing_request
 from tests.registry.test_enrolment_keys import KEYS
@@ -77,6 +77,8 @@ class Registry(RuleBasedStateMachine):
             f"sqlite:///{directory}/authsvc.db",
             bcrypt_cost=4,
             registry_max_pending=MAX_PENDING,
+            registry_max_locked=MAX_LOCKED,
+            registry_address_attempts_per_minute=10_000,
             registry_attempts_per_minute=10_000,
         )
         first_start.open_database(chosen)
@@ -225,7 +227,9 @@ class Registry(RuleBasedStateMachine):
         with session():
             rows = list(Registration.select())
             issued = Counter(row.username for row in Certificate.select())
-        assert sum(row.status == "pending" for row in rows) <= MAX_PENDING
+        pending = Counter(row.recorded_while_locked for row in rows if row.status == "pending")
+        assert pending[False] <= MAX_PENDING
+        assert pending[True] <= MAX_LOCKED
         for row in rows:
             entry = self.ledger.requests.get(row.username)
             assert entry is None or entry.status == row.status

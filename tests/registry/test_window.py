@@ -31,6 +31,7 @@ def test_the_registry_is_locked_until_somebody_opens_it(place: Place) -> None:
         "maxRegistrations": None,
         "usernamePattern": None,
         "roles": [],
+        "flood": None,
     }
 
 

@@ -76,7 +76,10 @@ def test_every_setting_can_be_set() -> None:
         "REGISTRY_CAPTURE_WHILE_LOCKED": "false",
         "REGISTRY_PENDING_TTL_HOURS": "48",
         "REGISTRY_MAX_PENDING": "7",
+        "REGISTRY_MAX_LOCKED": "6",
         "REGISTRY_ATTEMPTS_PER_MINUTE": "8",
+        "REGISTRY_ADDRESS_ATTEMPTS_PER_MINUTE": "9",
+        "REGISTRY_NAMES_PER_MINUTE": "10",
         "REGISTRY_MAX_REQUEST_BYTES": "4096",
     }
     assert {PREFIX + name for name in given} == set(names())
@@ -114,7 +117,10 @@ def test_every_setting_can_be_set() -> None:
         registry_capture_while_locked=False,
         registry_pending_ttl_hours=48,
         registry_max_pending=7,
+        registry_max_locked=6,
         registry_attempts_per_minute=8,
+        registry_address_attempts_per_minute=9,
+        registry_names_per_minute=10,
         registry_max_request_bytes=4096,
     )
 
@@ -148,7 +154,10 @@ def test_other_programs_variables_are_left_alone() -> None:
         ("REGISTRY_MAX_PENDING", ["0", "100001"], "whole number from 1 to 100000"),
         ("TOKEN_MAX_DAYS", ["0", "36501", "x"], "whole number from 1 to 36500"),
         ("TOKENS_PER_MINUTE", ["0", "1000001"], "whole number from 1 to 1000000"),
+        ("REGISTRY_MAX_LOCKED", ["0", "10001"], "whole number from 1 to 10000"),
         ("REGISTRY_ATTEMPTS_PER_MINUTE", ["0", "10001"], "whole number from 1 to 10000"),
+        ("REGISTRY_ADDRESS_ATTEMPTS_PER_MINUTE", ["0", "10001"], "whole number from 1 to 10000"),
+        ("REGISTRY_NAMES_PER_MINUTE", ["0", "10001"], "whole number from 1 to 10000"),
         ("REGISTRY_MAX_REQUEST_BYTES", ["1023", "4194305"], "whole number from 1024 to 4194304"),
         ("LOG_LEVEL", ["loud", "INFO", "info "], "one of debug, info, warning, error"),
         ("PASSWORD_POLICY", ["{", "hunter2", "{'min': 5}"], "JSON object"),

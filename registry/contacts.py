@@ -1,0 +1,71 @@
+"""Further contact of registrations: counted in memory and written at a bounded rate, however often somebody asks."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from authsvc.storage.database import session
+from registry import records
+from registry.limits import TokenBucket
+from registry.models import Registration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WRITES_PER_SECOND = 20
+BURST = 200
+MAX_UNWRITTEN = 5000
+
+
+@dataclass(slots=True)
+class _Unwritten:
+    attempts: int = 0
+    conflicts: int = 0
+    client_ids: tuple[str, ...] = ()
+
+
+class Contacts:
+    """Adds attempts and conflicts to registrations: at once while the write rate allows it, otherwise later."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._bucket = TokenBucket(WRITES_PER_SECOND, BURST, clock)
+        self._unwritten: OrderedDict[str, _Unwritten] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def unwritten(self) -> int:
+        """How many registrations have contact that is not written yet."""
+        return len(self._unwritten)
+
+    def add(self, registration_id: str, attempts: int, conflicts: int, client_ids: tuple[str, ...] = ()) -> None:
+        """Count contact of a registration, and write it if the rate allows it."""
+        with self._lock:
+            counted = self._unwritten.setdefault(registration_id, _Unwritten())
+            counted.attempts += attempts
+            counted.conflicts += conflicts
+            counted.client_ids = tuple(records.bounded_client_ids((*counted.client_ids, *client_ids)))
+            if len(self._unwritten) > MAX_UNWRITTEN:
+                self._unwritten.popitem(last=False)
+            due = self._unwritten.pop(registration_id, None) if self._bucket.take() else None
+        if due:
+            _write(registration_id, due)
+
+    def write(self) -> None:
+        """Write what is due, longest waiting first, as far as the rate allows."""
+        while True:
+            with self._lock:
+                if not self._unwritten or not self._bucket.take():
+                    return
+                registration_id, due = self._unwritten.popitem(last=False)
+            _write(registration_id, due)
+
+
+def _write(registration_id: str, due: _Unwritten) -> None:
+    with session():
+        row = Registration.get_or_none(Registration.id == registration_id)
+        if row:
+            records.touch(row, due.attempts, due.conflicts, due.client_ids)

@@ -1,0 +1,150 @@
+"""Limits on registration requests, counted in the memory of one process before anything reads the database."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import threading
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from authsvc.errors import TooMany
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+_MINUTE = 60.0
+_IPV6_PREFIX = 64
+# Each entry takes about 300 bytes.
+MAX_COUNTED = 20_000
+MAX_PROOFS = 10_000
+
+
+class PerMinute:
+    """Counts events by key, each key in minutes of its own; beyond `max_keys` the oldest minute is forgotten."""
+
+    def __init__(self, limit: int, max_keys: int = MAX_COUNTED, clock: Callable[[], float] = monotonic) -> None:
+        self._limit = limit
+        self._max_keys = max_keys
+        self._clock = clock
+        self._counts: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def add(self, key: Hashable) -> float:
+        """Count one event; return 0 within the limit, otherwise the seconds until the key's minute ends."""
+        now = self._clock()
+        since, count = self._counts.get(key, (-_MINUTE, 0))
+        if now - since >= _MINUTE:
+            self._counts.pop(key, None)
+            since, count = now, 0
+        self._counts[key] = (since, count + 1)
+        if len(self._counts) > self._max_keys:
+            self._counts.popitem(last=False)
+        return since + _MINUTE - now if count >= self._limit else 0.0
+
+
+class TokenBucket:
+    """Allows `burst` events at once and `per_second` in the long run."""
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._left = float(burst)
+        self._filled_at = clock()
+
+    def take(self) -> bool:
+        """Return whether one more event is allowed now, and count it if so."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Limits(NamedTuple):
+    """How many requests a minute one process answers."""
+
+    per_name_and_address: int
+    per_address: int
+    names: int
+
+
+class RequestLimits:
+    """Limits requests by name and address, by address, and by how many different names are answered at all.
+
+    Nobody who has proved to hold the password and key of a registration is counted, so that others, even behind the
+    same address, cannot put a device on 429. The proofs are keyed digests; the key lives and dies with the process.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
+        self._pairs = PerMinute(limits.per_name_and_address, clock=clock)
+        self._addresses = PerMinute(limits.per_address, clock=clock)
+        self._max_names = limits.names
+        self._names: set[str] = set()
+        self._names_since = clock()
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._proofs: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def proof_of(self, username: str, password: str | None, fingerprint: str | None) -> bytes:
+        """Return what a name and the credentials sent with it are remembered by."""
+        sent = repr((username, password, fingerprint)).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(sent, key=self._key, digest_size=16).digest()
+
+    def count(self, username: str, address: str | None, proof: bytes) -> None:
+        """Count a request; `TooMany`, the same for every name, beyond the limits. A remembered proof is not counted."""
+        network = network_of(address)
+        with self._lock:
+            if proof in self._proofs:
+                self._proofs.move_to_end(proof)
+                return
+            # One device that repeats itself is refused by the first, and does not use up its neighbours' share.
+            seconds = self._pairs.add((username, network)) or self._addresses.add(network) or self._add_name(username)
+        if seconds:
+            raise TooMany("too many attempts; wait a little", "too-many-attempts", math.ceil(seconds))
+
+    def remember(self, proof: bytes) -> None:
+        """Count no further request with these credentials."""
+        with self._lock:
+            self._proofs[proof] = None
+            self._proofs.move_to_end(proof)
+            if len(self._proofs) > MAX_PROOFS:
+                self._proofs.popitem(last=False)
+
+    def forget(self, proof: bytes) -> None:
+        """Count requests with these credentials again."""
+        with self._lock:
+            self._proofs.pop(proof, None)
+
+    def _add_name(self, username: str) -> float:
+        now = self._clock()
+        if now - self._names_since >= _MINUTE:
+            self._names, self._names_since = set(), now
+        if username not in self._names and len(self._names) >= self._max_names:
+            return self._names_since + _MINUTE - now
+        self._names.add(username)
+        return 0.0
+
+
+def address_of(text: str | None) -> str | None:
+    """Return a caller's IP address in its usual form, without a zone; None for anything else."""
+    try:
+        parsed = ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+    return str(parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else str(parsed)
+
+
+def network_of(text: str | None) -> str:
+    """Return what callers are counted by: the IPv4 address, or the /64 network of an IPv6 address."""
+    address = address_of(text) or ""
+    return str(ip_network(f"{address}/{_IPV6_PREFIX}", strict=False)) if ":" in address else address
