@@ -67,9 +67,9 @@ class AccessControl:
         self._verifier = verifier
 
     @property
-    def policy_version(self) -> int:
-        """The policy version that decisions are made at; read it before deciding."""
-        return self._policy.snapshot.version
+    def policy_generation(self) -> int:
+        """The generation of the policy snapshot that decisions are made with; read it before deciding."""
+        return self._policy.generation
 
     def may_log_in(self, username: str, client_id: str, password: str, now: datetime) -> Decision | Future[Verdict]:
         """Decide whether these credentials, a password or one of the user's API tokens, let a client connect.

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 
 class Policy:
-    """Holds the one snapshot of this process and brings it up to date."""
+    """Holds the one snapshot of this process and brings it up to date.
+
+    `generation` grows with every change of the snapshot. Unlike the database's version it never goes back, not even
+    when an older database is restored under the running service, so a cached answer is valid for one generation.
+    """
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self.generation = 0
         self._refreshed_at = float("-inf")
         self._catching_up = threading.Lock()
 
@@ -44,6 +49,7 @@ class Policy:
             if version != self.snapshot.version:
                 with reading():
                     self._move_to(current_version())
+                self.generation += 1
             self._refreshed_at = asked_at
 
     def _move_to(self, version: int) -> None:

@@ -37,9 +37,9 @@ log = structlog.get_logger()
 
 
 class Remembered(NamedTuple):
-    """An answer that holds as long as policy stays at this version."""
+    """An answer that holds as long as the policy snapshot stays in this generation."""
 
-    version: int
+    generation: int
     decision: Decision
     answer: Answer
     denial: Denial | None = None
@@ -82,8 +82,9 @@ class AnswerCounters:
 class Webhooks:
     """Answers `/auth/user`, `/auth/superuser` and `/auth/acl`.
 
-    A decision that depends on nothing but the request and the policy is remembered with the policy version it was made
-    at, so the same question is decided once a version: devices ask the same few things over and over.
+    A decision that depends on nothing but the request and the policy is remembered with the generation of the policy
+    snapshot it was made with, so the same question is decided once a generation: devices ask the same few things over
+    and over.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Webhooks:
 
     @property
     def entries(self) -> int:
-        """How many answers are remembered, those of former policy versions included."""
+        """How many answers are remembered, those of former generations included."""
         return len(self._remembered)
 
     def answer(self, request: WebhookRequest) -> Answer:
@@ -125,9 +126,9 @@ class Webhooks:
         """Answer at once, or return what is to be waited for, so long and no longer, before `finish`; never raises."""
         started = perf_counter()
         key = self._key(request)
-        version = self._access.policy_version
+        generation = self._access.policy_generation
         known = self._remembered.get(key)
-        if known is not None and known.version == version:
+        if known is not None and known.generation == generation:
             self.counters.hits += 1
             if known.denial:
                 self._note_denial(known.denial)
@@ -139,7 +140,7 @@ class Webhooks:
             return Unfinished(request, decided, self._allowance.left_for(decided), started)
         answer = _rendered(request, decided.decision)
         if decided.lasting:
-            self._remember(key, Remembered(version, decided.decision, answer, decided.denial))
+            self._remember(key, Remembered(generation, decided.decision, answer, decided.denial))
         if decided.denial:
             self._note_denial(decided.denial)
         metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
