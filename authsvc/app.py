@@ -18,7 +18,7 @@ from authsvc.policy import Policy
 from authsvc.sightings import Sightings
 from authsvc.takeover import broker_under
 from authsvc.tidings import Tidings
-from authsvc.webhooks import Webhooks
+from authsvc.webhooks import Allowances, Webhooks
 from registry import wiring
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
     policy = Policy()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
-    allowance = Allowance(settings.connect_budget_ms / 1000, broker_hashing)
+    budget = settings.connect_budget_ms / 1000
+    allowances = Allowances(Allowance(budget, broker_hashing), Allowance(budget, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
     sightings = Sightings()
     denials = Denials()
@@ -83,7 +84,7 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
         access=access,
-        webhooks=Webhooks(access, denials.note, settings.webhook_secret, allowance, settings.answer_cache_entries),
+        webhooks=Webhooks(access, denials.note, settings.webhook_secret, allowances, settings.answer_cache_entries),
         sightings=sightings,
         denials=denials,
         history=History(metrics.counted),

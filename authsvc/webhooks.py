@@ -21,6 +21,7 @@ import structlog
 from authsvc import metrics
 from authsvc.decision import Decision, Denial, Denied, Reason, denial_of
 from authsvc.errors import InvalidInput
+from authsvc.guess_limit import Login
 from authsvc.signals import unknown_username
 from authsvc.usernames import is_username
 from authsvc.webhook_wire import Answer, Malformed, basic_password, last_values, read_fields, render
@@ -43,17 +44,27 @@ class Remembered(NamedTuple):
     decision: Decision
     answer: Answer
     denial: Denial | None = None
+    login: Login | None = None
 
 
 class Decided(NamedTuple):
     """A decision, and whether it holds until policy changes: a decision that depends on the time does not.
 
-    `denial` is what to note of it, each time that it is given.
+    `denial` is what to note of it, each time that it is given. `login` is set of a login that was allowed by its
+    password: it does not hold while the limit for wrong passwords is reached.
     """
 
     decision: Decision
     lasting: bool = False
     denial: Denial | None = None
+    login: Login | None = None
+
+
+class Hashing(NamedTuple):
+    """A login that takes a hash, and whether the user has logged in with its client id before."""
+
+    future: Future[Verdict]
+    known: bool
 
 
 _MAX_REMEMBERED_TOPIC = 256
@@ -63,12 +74,26 @@ _STILL_VERIFYING = Decided(Denied(Reason.VERIFYING))
 
 
 class Unfinished(NamedTuple):
-    """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`."""
+    """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`.
+
+    The wait is taken off `allowance`.
+    """
 
     request: WebhookRequest
     future: Future[Verdict]
     patience: float
     started: float
+    allowance: Allowance
+
+
+class Allowances(NamedTuple):
+    """How long brokers may wait for hashes: of logins with a client id that the user has logged in with, and others.
+
+    Apart, so that guesses use up nothing of what is for the devices that a user is known to have.
+    """
+
+    known: Allowance
+    unknown: Allowance
 
 
 @dataclass(slots=True)
@@ -92,18 +117,18 @@ class Webhooks:
         access: AccessControl,
         note_denial: Callable[[Denial], None],
         webhook_secret: str | None,
-        allowance: Allowance,
+        allowances: Allowances,
         max_remembered: int,
     ) -> None:
         self._access = access
         self._note_denial = note_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
-        self._allowance = allowance
+        self._allowances = allowances
         self.counters = AnswerCounters()
         self._remembered: dict[bytes, Remembered] = {}
         self._max_remembered = max_remembered
         self._memory_key = secrets.token_bytes(32)
-        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Future[Verdict]]] = {
+        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Hashing]] = {
             "user": self._user,
             "superuser": self._superuser,
             "acl": self._acl,
@@ -128,7 +153,7 @@ class Webhooks:
         key = self._key(request)
         generation = self._access.policy_generation
         known = self._remembered.get(key)
-        if known is not None and known.generation == generation:
+        if known is not None and known.generation == generation and not self._is_throttled(known.login):
             self.counters.hits += 1
             if known.denial:
                 self._note_denial(known.denial)
@@ -136,11 +161,12 @@ class Webhooks:
             return known.answer
         self.counters.misses += 1
         decided = self._decide(request)
-        if isinstance(decided, Future):
-            return Unfinished(request, decided, self._allowance.left_for(decided), started)
+        if isinstance(decided, Hashing):
+            allowance = self._allowances.known if decided.known else self._allowances.unknown
+            return Unfinished(request, decided.future, allowance.left_for(decided.future), started, allowance)
         answer = _rendered(request, decided.decision)
         if decided.lasting:
-            self._remember(key, Remembered(generation, decided.decision, answer, decided.denial))
+            self._remember(key, Remembered(generation, decided.decision, answer, decided.denial, decided.login))
         if decided.denial:
             self._note_denial(decided.denial)
         metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
@@ -149,9 +175,9 @@ class Webhooks:
     def finish(self, begun: Unfinished) -> Answer:
         """Decide again if the hash is there by now, for policy may have changed meanwhile; otherwise refuse for now."""
         spent = perf_counter() - begun.started
-        self._allowance.spend(spent)
+        begun.allowance.spend(spent)
         decided = self._decide(begun.request) if begun.future.done() else _STILL_VERIFYING
-        if isinstance(decided, Future):
+        if isinstance(decided, Hashing):
             decided = _STILL_VERIFYING
         if decided.denial:
             self._note_denial(decided.denial)
@@ -173,7 +199,7 @@ class Webhooks:
             self._remembered.clear()
         self._remembered[key] = answer
 
-    def _decide(self, request: WebhookRequest) -> Decided | Future[Verdict]:
+    def _decide(self, request: WebhookRequest) -> Decided | Hashing:
         query = last_values(request.query)
         if not self._is_our_broker(request, query):
             return Decided(Denied(Reason.WRONG_WEBHOOK_SECRET))
@@ -186,15 +212,21 @@ class Webhooks:
             log.error("webhook failed", check=request.check, error=type(error).__name__)
             return Decided(Denied(Reason.INTERNAL_ERROR))
 
-    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Future[Verdict]:
+    def _is_throttled(self, login: Login | None) -> bool:
+        return login is not None and self._access.guess_limit.refuses(login)
+
+    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Hashing:
         username, password, client_id = fields.username(), fields.text("password"), fields.client_id()
-        decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC))
+        fields.certificate_serial()  # not needed to decide, but refused if it is none
+        login = Login(username, client_id, fields.address())
+        decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC), login.address)
         if isinstance(decision, Future):
-            return decision
+            return Hashing(decision, self._access.knows(login))
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
-        # Tokens expire, and of a stranger each attempt is to be heard.
-        return Decided(decision, decision.reason is Reason.PASSWORD, denial_of(decision, username, client_id))
+        denial = denial_of(decision, username, client_id)
+        # Tokens expire, wrong passwords are counted, and the registry must see each attempt by an unknown username.
+        return Decided(decision, decision.reason is Reason.PASSWORD, denial, login)
 
     def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decided:
         fields.username()
@@ -203,6 +235,7 @@ class Webhooks:
     def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decided:
         by_certificate = query.get("grant") == "certificate"
         username, client_id = fields.username(), fields.client_id()
+        fields.address(), fields.certificate_serial()  # not needed to decide, but refused if they are none
         topic, access = fields.text("topic"), fields.access()
         decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
         denial = denial_of(decision, username, client_id, topic, access)
