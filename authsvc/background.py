@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 import structlog
 
-from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, throttle
+from authsvc import (
+    authorities,
+    browser_sessions,
+    denials,
+    history,
+    logins,
+    metrics,
+    sessions,
+    throttle,
+    throttled_logins,
+)
 from authsvc.authorities import issuing_under
 
 if TYPE_CHECKING:
@@ -22,6 +32,8 @@ _METRICS_EVERY = 1.0
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
 _SIGHTINGS_EVERY = 0.5
+_CLIENT_IDS_EVERY = 15.0
+_THROTTLED_EVERY = 1.0
 _DENIALS_EVERY = 0.5
 _HISTORY_EVERY = 5.0
 _SESSIONS_EVERY = 0.2
@@ -33,6 +45,7 @@ class Job(NamedTuple):
     every: float
     work: Callable[[], object]
     also_at_the_end: bool = False
+    also_at_the_start: bool = False
 
 
 class Background:
@@ -46,8 +59,10 @@ class Background:
         self._failed: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Do the first job now, so that the process begins ready, and go on in the thread."""
-        self._attempt(self._jobs[0].work)
+        """Do now what the process needs to begin ready, the first job at least, and go on in the thread."""
+        for place, job in enumerate(self._jobs):
+            if place == 0 or job.also_at_the_start:
+                self._attempt(job.work)
         self._thread.start()
 
     def stop(self) -> None:
@@ -90,6 +105,7 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
         Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
+        Job(_CLIENT_IDS_EVERY, services.sightings.learn_stored, also_at_the_start=True),
         Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
@@ -106,6 +122,7 @@ def record_jobs(services: Services) -> list[Job]:
 
     return [
         Job(_DENIALS_EVERY, services.denials.store, also_at_the_end=True),
+        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), also_at_the_end=True),
         Job(_HISTORY_EVERY, store_history, also_at_the_end=True),
         Job(_METRICS_EVERY, lambda: metrics.observe_dropped_denials(services.denials.dropped)),
         Job(_TIDY_EVERY, denials.forget_old),

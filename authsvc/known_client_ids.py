@@ -25,13 +25,13 @@ class KnownClientIds:
         self._half = max(max_entries // 2, PER_USER)
         self._newer: dict[str, tuple[int, ...]] = {}
         self._older: dict[str, tuple[int, ...]] = {}
-        self._in_newer = 0
+        self._in_newer = self._in_older = 0
         self._learning = threading.Lock()
 
     @property
     def entries(self) -> int:
-        """How many client ids are known."""
-        return self._in_newer + sum(map(len, self._older.values()))
+        """How many client ids are in memory, those twice that are in both generations."""
+        return self._in_newer + self._in_older
 
     def knows(self, username: str, client_id: str) -> bool:
         """Return whether the user has logged in with this client id."""
@@ -50,7 +50,8 @@ class KnownClientIds:
                 self._in_newer += len(known) - len(self._newer.get(username, ()))
                 self._newer[username] = known
             if self._in_newer >= self._half:
-                self._older, self._newer, self._in_newer = self._newer, {}, 0
+                self._older, self._newer = self._newer, {}
+                self._in_older, self._in_newer = self._in_newer, 0
 
     def _of_user(self, username: str) -> tuple[int, ...]:
         return self._newer.get(username) or self._older.get(username, ())

@@ -90,20 +90,18 @@ class Sightings:
         self._stored = OrderedDict()
         with transaction():
             Sighting.delete().where(Sighting.seen_at < datetime.now(UTC) - _KEPT).execute()
-            for username in _users_with_too_many():
-                latest = _latest_of(username).limit(known_client_ids.PER_USER)
-                kept = [row.client_id for row in latest]
-                Sighting.delete().where(Sighting.username == username, Sighting.client_id.not_in(kept)).execute()
+            _drop_beyond(PER_USER, ~Sighting.logged_in)
+            _drop_beyond(known_client_ids.PER_USER, Sighting.logged_in)
 
 
-def _users_with_too_many() -> list[str]:
-    too_many = fn.COUNT(Sighting.client_id) > known_client_ids.PER_USER
-    query: Any = Sighting.select(Sighting.username).group_by(Sighting.username).having(too_many).tuples()
-    return [username for (username,) in query]
-
-
-def _latest_of(username: str) -> Any:
-    return Sighting.select().where(Sighting.username == username).order_by(Sighting.seen_at.desc())
+def _drop_beyond(most: int, chosen: Any) -> None:
+    """Keep the latest of the chosen sightings of each user, so many as are given."""
+    query: Any = Sighting.select(Sighting.username).where(chosen).group_by(Sighting.username)
+    for (username,) in list(query.having(fn.COUNT(Sighting.client_id) > most).tuples()):
+        of_user = chosen & (Sighting.username == username)
+        latest = Sighting.select(Sighting.client_id).where(of_user).order_by(Sighting.seen_at.desc()).limit(most)
+        kept = [row.client_id for row in latest]
+        Sighting.delete().where(of_user, Sighting.client_id.not_in(kept)).execute()
 
 
 class Seen(NamedTuple):
@@ -116,7 +114,8 @@ class Seen(NamedTuple):
 def of_user(username: str) -> list[Seen]:
     """Return the client ids that a user was seen with, the latest first and not more than a few."""
     with session():
-        return [Seen(row.client_id, row.seen_at) for row in _latest_of(username).limit(PER_USER)]
+        rows = Sighting.select().where(Sighting.username == username).order_by(Sighting.seen_at.desc())
+        return [Seen(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
 
 
 def client_ids(username: str) -> list[str]:
