@@ -22,6 +22,7 @@ from authsvc import metrics
 from authsvc.decision import Decision, Denial, Denied, Reason, denial_of
 from authsvc.errors import InvalidInput
 from authsvc.guess_limit import Login
+from authsvc.passwords import Verdict
 from authsvc.signals import unknown_username
 from authsvc.usernames import is_username
 from authsvc.webhook_wire import Answer, Malformed, basic_password, last_values, read_fields, render
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from authsvc.access import AccessControl
     from authsvc.hashing import Allowance
-    from authsvc.passwords import Verdict
     from authsvc.webhook_wire import Fields, WebhookRequest
 
 log = structlog.get_logger()
@@ -63,6 +63,7 @@ class Decided(NamedTuple):
 class Hashing(NamedTuple):
     """A login that takes a hash, and whether the user has logged in with its client id before."""
 
+    login: Login
     future: Future[Verdict]
     known: bool
 
@@ -80,6 +81,7 @@ class Unfinished(NamedTuple):
     """
 
     request: WebhookRequest
+    login: Login
     future: Future[Verdict]
     patience: float
     started: float
@@ -163,7 +165,8 @@ class Webhooks:
         decided = self._decide(request)
         if isinstance(decided, Hashing):
             allowance = self._allowances.known if decided.known else self._allowances.unknown
-            return Unfinished(request, decided.future, allowance.left_for(decided.future), started, allowance)
+            patience = allowance.left_for(decided.future)
+            return Unfinished(request, decided.login, decided.future, patience, started, allowance)
         answer = _rendered(request, decided.decision)
         if decided.lasting:
             self._remember(key, Remembered(generation, decided.decision, answer, decided.denial, decided.login))
@@ -173,16 +176,22 @@ class Webhooks:
         return answer
 
     def finish(self, begun: Unfinished) -> Answer:
-        """Decide again if the hash is there by now, for policy may have changed meanwhile; otherwise refuse for now."""
+        """Answer by the hash if it is there by now, with the policy as it is by then; otherwise refuse for now."""
         spent = perf_counter() - begun.started
         begun.allowance.spend(spent)
-        decided = self._decide(begun.request) if begun.future.done() else _STILL_VERIFYING
-        if isinstance(decided, Hashing):
-            decided = _STILL_VERIFYING
+        decided = self._decide_hashed(begun) if begun.future.done() else _STILL_VERIFYING
         if decided.denial:
             self._note_denial(decided.denial)
         metrics.observe_decision(begun.request.check, decided.decision, spent)
         return _rendered(begun.request, decided.decision)
+
+    def _decide_hashed(self, begun: Unfinished) -> Decided:
+        if begun.future.exception() is None and begun.future.result() is Verdict.WRONG:
+            # Not decided again: it would be refused as one too many, if it was the last within the limit.
+            decision = Denied(Reason.WRONG_PASSWORD)
+            return Decided(decision, denial=denial_of(decision, begun.login.username, begun.login.client_id))
+        decided = self._decide(begun.request)
+        return _STILL_VERIFYING if isinstance(decided, Hashing) else decided
 
     def forget(self) -> None:
         """Decide everything anew, so that what is noted behind a decision is noted again."""
@@ -221,7 +230,7 @@ class Webhooks:
         login = Login(username, client_id, fields.address())
         decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC), login.address)
         if isinstance(decision, Future):
-            return Hashing(decision, self._access.knows(login))
+            return Hashing(login, decision, self._access.knows(login))
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
         denial = denial_of(decision, username, client_id)
