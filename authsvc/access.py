@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from authsvc import tokens, topics
 from authsvc.decision import Allowed, Decision, Denied, Reason
 from authsvc.errors import Unauthenticated
+from authsvc.guess_limit import GuessLimit, Login
 from authsvc.passwords import Verdict
 from authsvc.permissions import Context, Operation, Request, decide
 from authsvc.snapshot import GrantType, UserPolicy
@@ -16,6 +17,7 @@ from authsvc.topics import Identity
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from authsvc.guess_limit import Address
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.sightings import Sightings
@@ -63,36 +65,62 @@ class AccessControl:
 
     def __init__(self, policy: Policy, verifier: PasswordVerifier, sightings: Sightings) -> None:
         self._sightings = sightings
+        self.guess_limit = GuessLimit(sightings.known)
         self.token_uses: dict[str, datetime] = {}
         self._policy = policy
         self._verifier = verifier
 
     @property
-    def policy_version(self) -> int:
-        """The policy version that decisions are made at; read it before deciding."""
-        return self._policy.snapshot.version
+    def policy_generation(self) -> int:
+        """The generation of the policy snapshot that decisions are made with; read it before deciding."""
+        return self._policy.generation
 
-    def may_log_in(self, username: str, client_id: str, password: str, now: datetime) -> Decision | Future[Verdict]:
+    def may_log_in(
+        self, username: str, client_id: str, password: str, now: datetime, address: Address | None = None
+    ) -> Decision | Future[Verdict]:
         """Decide whether these credentials, a password or one of the user's API tokens, let a client connect.
 
         When it takes a hash to know, that has begun; ask again once it is done.
         """
-        decision = self._check_login(username, password, now)
+        decision = self._check_login(Login(username, client_id, address), password, now)
         if isinstance(decision, Allowed):
-            self._sightings.note(username, client_id)
+            self._sightings.note(username, client_id, logged_in=True)
         return decision
 
-    def _check_login(self, username: str, password: str, now: datetime) -> Decision | Future[Verdict]:
+    def _check_login(self, login: Login, password: str, now: datetime) -> Decision | Future[Verdict]:
         snapshot = self._policy.snapshot
-        user = _user_in(snapshot, username)
+        user = _user_in(snapshot, login.username)
         if isinstance(user, Denied):
             return user
         if GrantType.TOKEN in user.grant_types and tokens.looks_like_token(password):
             return self._check_token(user, password, now)
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
-        verdict = self._verifier.begin(username, password, user.password_hash)
-        return _VERDICTS[verdict] if isinstance(verdict, Verdict) else verdict
+        return self._check_within_limit(login, password, user.password_hash)
+
+    def _check_within_limit(self, login: Login, password: str, stored_hash: str) -> Decision | Future[Verdict]:
+        """Count the password before it is checked, so that passwords that are checked at the same time count too."""
+        attempt = self.guess_limit.attempt(login)
+        counted = self.guess_limit.count(attempt, password)
+        if counted is None:
+            return Denied(Reason.THROTTLED)
+
+        def note_right() -> None:
+            # The client id is known from here on, so that nobody else's guesses refuse the client when it comes again.
+            self._sightings.known.learn(login.username, login.client_id)
+            self.guess_limit.take_back(counted)
+
+        known_client_id = login.client_id if attempt.known else None
+        verdict = self._verifier.begin(login.username, password, stored_hash, known_client_id, note_right)
+        if not isinstance(verdict, Verdict):
+            return verdict
+        if verdict is not Verdict.WRONG:
+            self.guess_limit.take_back(counted)
+        return _VERDICTS[verdict]
+
+    def knows(self, login: Login) -> bool:
+        """Return whether the user has logged in with this client id before."""
+        return self._sightings.known.knows(login.username, login.client_id)
 
     def may_access(
         self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
@@ -109,7 +137,7 @@ class AccessControl:
             decision = decide(snapshot.rules_for(user, request), request)
             if not decision:
                 return decision
-        self._sightings.note(username, client_id)
+        self._sightings.note(username, client_id, logged_in=by_certificate)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:

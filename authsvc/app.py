@@ -19,7 +19,7 @@ from authsvc.sightings import Sightings
 from authsvc.sign_in import SignIns
 from authsvc.takeover import broker_under
 from authsvc.tidings import Tidings
-from authsvc.webhooks import Webhooks
+from authsvc.webhooks import Allowances, Webhooks
 from registry import wiring
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
     policy = Policy()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
-    allowance = Allowance(settings.connect_budget_ms / 1000, broker_hashing)
+    budget = settings.connect_budget_ms / 1000
+    allowances = Allowances(Allowance(budget, broker_hashing), Allowance(budget, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
     sightings = Sightings()
     denials = Denials()
@@ -92,7 +93,7 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
             access,
             denials.note,
             settings.webhook_secret,
-            allowance,
+            allowances,
             settings.answer_cache_entries,
             on_loopback=settings.binds_loopback_only,
         ),

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 import structlog
 
-from authsvc import authorities, browser_sessions, denials, history, logins, metrics, sessions, sign_in, throttle
+from authsvc import (
+    authorities,
+    browser_sessions,
+    denials,
+    history,
+    logins,
+    metrics,
+    sessions,
+    sign_in,
+    throttle,
+    throttled_logins,
+)
 from authsvc.authorities import issuing_under
 from authsvc.policy import STALE_AFTER_SECONDS
 
@@ -27,6 +38,8 @@ _WATCH_EVERY = 0.5
 _TOKEN_USES_EVERY = 5.0
 _TIDY_EVERY = 600.0
 _SIGHTINGS_EVERY = 0.5
+_CLIENT_IDS_EVERY = 15.0
+_THROTTLED_EVERY = 1.0
 _DENIALS_EVERY = 0.5
 _HISTORY_EVERY = 5.0
 _SESSIONS_EVERY = 0.2
@@ -38,6 +51,7 @@ class Job(NamedTuple):
     every: float
     work: Callable[[], object]
     also_at_the_end: bool = False
+    also_at_the_start: bool = False
 
 
 class Background:
@@ -52,7 +66,7 @@ class Background:
         self._failed: Callable[[], object] | None = None
 
     def start(self) -> None:
-        """Start the thread, which does the first job at once."""
+        """Start the thread, which does at once what the process needs to be ready, and the first job last."""
         self._thread.start()
 
     def has_begun(self, within: float) -> bool:
@@ -68,7 +82,8 @@ class Background:
                 self._attempt(job.work)
 
     def _run(self) -> None:
-        self._attempt(self._jobs[0].work)
+        for job in [job for job in self._jobs if job.also_at_the_start] + self._jobs[:1]:
+            self._attempt(job.work)
         self._begun.set()
         due = {job: monotonic() + job.every for job in self._jobs}
         while not self._stopping.wait(max(0.0, min(due.values()) - monotonic())):
@@ -100,6 +115,7 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
         Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
+        Job(_CLIENT_IDS_EVERY, services.sightings.learn_stored, also_at_the_start=True),
         Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
@@ -149,6 +165,7 @@ def record_jobs(services: Services) -> list[Job]:
 
     return [
         Job(_DENIALS_EVERY, services.denials.store, also_at_the_end=True),
+        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), also_at_the_end=True),
         Job(_HISTORY_EVERY, store_history, also_at_the_end=True),
         Job(_METRICS_EVERY, lambda: metrics.observe_dropped_denials(services.denials.dropped)),
         Job(_TIDY_EVERY, denials.forget_old),

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     INVALID_TOKEN = "invalid-token"  # noqa: S105
     HASHING_BUSY = "hashing-busy"
     VERIFYING = "verifying"
+    THROTTLED = "throttled"
     NO_VALID_CERTIFICATE = "no-valid-certificate"
     NO_PERMISSION = "no-permission"
     DENIED_BY_PERMISSION = "denied-by-permission"
@@ -78,6 +79,7 @@ _OF_USERS = frozenset(
         Reason.GRANT_TYPE_MISSING,
         Reason.WRONG_PASSWORD,
         Reason.INVALID_TOKEN,
+        Reason.THROTTLED,
         Reason.NO_VALID_CERTIFICATE,
         Reason.NO_PERMISSION,
         Reason.DENIED_BY_PERMISSION,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from time import monotonic, thread_time
@@ -23,7 +24,9 @@ _NICER, _NICEST = 10, 19
 class HashingPool:
     """Runs hashes in so many threads; what finds the queue full, or is not done in time, is `Busy`.
 
-    `shortest` is the least that any took so far, in seconds; 0 before the first.
+    What is submitted with `first` runs before all else that waits, and has as many places again in the queue, so that
+    no flood of other work delays it by more than the hashes that run already. `shortest` is the least that any took so
+    far, in seconds; 0 before the first.
     """
 
     def __init__(self, workers: int, max_waiting: int, patience: float = 5.0) -> None:
@@ -33,6 +36,8 @@ class HashingPool:
         self._patience = patience
         self._unfinished = 0
         self._lock = threading.Lock()
+        self._first: deque[Callable[[], None]] = deque()
+        self._rest: deque[Callable[[], None]] = deque()
         self._executor = ThreadPoolExecutor(workers, "hashing", _step_back)
 
     @property
@@ -49,15 +54,17 @@ class HashingPool:
         """Say whether a hash has a thread, or gets one in this very moment, since nothing else is waiting."""
         return hashing.running() or self._unfinished <= self._workers
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[], T], *, first: bool = False) -> Future[T]:
         """Begin some hashing and return at once."""
+        hashing: Future[T] = Future()
         with self._lock:
-            if self._unfinished >= self._max_waiting:
+            if self._unfinished >= self._max_waiting * (2 if first else 1):
                 raise _busy()
             self._unfinished += 1
-        future = self._executor.submit(self._timed, work)
-        future.add_done_callback(self._done)
-        return future
+            (self._first if first else self._rest).append(lambda: self._complete(hashing, work))
+        hashing.add_done_callback(self._done)
+        self._executor.submit(self._run_next)
+        return hashing
 
     def run(self, work: Callable[[], T]) -> T:
         """Hash and wait for the outcome; `Busy` when that would take too long."""
@@ -68,15 +75,26 @@ class HashingPool:
             future.cancel()
             raise _busy() from None
 
-    def _timed(self, work: Callable[[], T]) -> T:
+    def _run_next(self) -> None:
+        # There are as many calls of this as hashes in both queues, so one of them has a hash.
+        with self._lock:
+            complete = (self._first or self._rest).popleft()
+        complete()
+
+    def _complete(self, hashing: Future[T], work: Callable[[], T]) -> None:
+        if not hashing.set_running_or_notify_cancel():
+            return
         started = monotonic()
         try:
             outcome = work()
-        finally:
-            self._free_place()  # before anybody hears of the outcome, who may ask for the place at once
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the outcome gets it
+            self._free_place()
+            hashing.set_exception(error)
+            return
+        self._free_place()  # before the outcome is known to a caller who may ask for the place at once
         taken = monotonic() - started
         self.shortest = min(self.shortest or taken, taken)
-        return outcome
+        hashing.set_result(outcome)
 
     def _done(self, future: Future[T]) -> None:
         if future.cancelled():

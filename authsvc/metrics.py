@@ -66,6 +66,14 @@ _HASHING_REFUSED = Gauge(
     multiprocess_mode="livesum",
 )
 
+_THROTTLED = Gauge(
+    "authsvc_throttled_windows",
+    "Users and minutes in which logins were throttled for too many wrong passwords, since the worker started",
+    multiprocess_mode="livesum",
+)
+_KNOWN_CLIENT_IDS = Gauge(
+    "authsvc_known_client_ids", "Client ids in memory that a user has logged in with", multiprocess_mode="livemax"
+)
 _DENIALS_DROPPED = Gauge(
     "authsvc_denials_dropped", "Denials too many to be noted for the users' lists", multiprocess_mode="livesum"
 )
@@ -126,6 +134,8 @@ def observe_worker(services: Services) -> None:
     _HASHING_RUNNING.set(hashing.running)
     _HASHING_WAITING.set(hashing.waiting)
     _HASHING_REFUSED.set(verifier.counters.busy)
+    _THROTTLED.set(services.access.guess_limit.throttled_windows)
+    _KNOWN_CLIENT_IDS.set(services.sightings.known.entries)
 
 
 def observe_dropped_denials(count: int) -> None:

@@ -137,7 +137,7 @@ class PasswordVerifier:
         self._max_entries = max_entries
         self._right: dict[str, tuple[str, bytes]] = {}
         self._wrong: dict[tuple[str, bytes], None] = {}
-        self._running: dict[str, tuple[str, bytes, Future[Verdict]]] = {}
+        self._running: dict[tuple[str, str | None], tuple[str, bytes, Future[Verdict]]] = {}
         self._lock = threading.Lock()
         nobodys_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
         self._nobodys_hash = nobodys_hash.decode()
@@ -155,18 +155,47 @@ class PasswordVerifier:
             return Verdict.WRONG
         return self._recall(username, stored_hash, hmac.digest(self._key, secret, hashlib.sha256))
 
-    def begin(self, username: str, password: str, stored_hash: str) -> Verdict | Future[Verdict]:
+    def begin(
+        self,
+        username: str,
+        password: str,
+        stored_hash: str,
+        known_client_id: str | None = None,
+        on_right: Callable[[], object] = lambda: None,
+    ) -> Verdict | Future[Verdict]:
         """Say at once whether the password is right, or begin to find out, for a broker that must not be kept waiting.
 
-        The hash runs on behind whoever gives up waiting for it, and is remembered. One at a time for each username: an
-        attacker who knows a name can fill no queue with guesses, and is told `BUSY`.
+        The hash runs on behind whoever gives up waiting for it, and is remembered. One runs at a time for each username
+        and client id that it has logged in with, before all others, and one for all other client ids together: an
+        attacker who knows a name can fill no queue with guesses, and is told `BUSY`. A hash that proves the password
+        right calls `on_right` before its verdict is there.
         """
         secret = password.encode("utf-8", "surrogatepass")
         if len(secret) > MAX_BYTES:
             return Verdict.WRONG
         digest = hmac.digest(self._key, secret, hashlib.sha256)
         remembered = self._recall(username, stored_hash, digest)
-        return remembered or self._begin_hash(username, secret, stored_hash, digest)
+        if remembered is not None:
+            return remembered
+
+        def hash_it() -> Verdict:
+            verdict = self._spend_a_hash(username, secret, stored_hash, digest)
+            if verdict is Verdict.RIGHT:
+                on_right()
+            return verdict
+
+        login = (username, known_client_id)
+        with self._lock:
+            running = self._running.get(login)
+            if running and running[:2] == (stored_hash, digest):
+                return running[2]
+            future = None if running else self._submit(hash_it, first=known_client_id is not None)
+            if future is None:
+                self.counters.busy += 1
+                return Verdict.BUSY
+            self._running[login] = (stored_hash, digest, future)
+        future.add_done_callback(lambda _: self._running.pop(login, None))
+        return future
 
     def verify(self, username: str, password: str, stored_hash: str) -> Verdict:
         """Say whether the password belongs to the stored hash, waiting for as long as it takes; for the API."""
@@ -202,22 +231,9 @@ class PasswordVerifier:
             return Verdict.WRONG
         return None
 
-    def _begin_hash(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Verdict | Future[Verdict]:
-        with self._lock:
-            running = self._running.get(username)
-            if running and running[:2] == (stored_hash, digest):
-                return running[2]
-            future = None if running else self._submit(username, secret, stored_hash, digest)
-            if future is None:
-                self.counters.busy += 1
-                return Verdict.BUSY
-            self._running[username] = (stored_hash, digest, future)
-        future.add_done_callback(lambda _: self._running.pop(username, None))
-        return future
-
-    def _submit(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Future[Verdict] | None:
+    def _submit(self, work: Callable[[], Verdict], *, first: bool) -> Future[Verdict] | None:
         try:
-            return self._brokers.submit(lambda: self._spend_a_hash(username, secret, stored_hash, digest))
+            return self._brokers.submit(work, first=first)
         except Busy:
             return None
 

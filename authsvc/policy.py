@@ -40,10 +40,15 @@ STALE_AFTER_SECONDS = 5.0
 
 
 class Policy:
-    """Holds the one snapshot of this process and brings it up to date."""
+    """Holds the one snapshot of this process and brings it up to date.
+
+    `generation` grows with every change of the snapshot. Unlike the database's version it never goes back, not even
+    when an older database is restored under the running service, so a cached answer is valid for one generation.
+    """
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self.generation = 0
         self._refreshed_at = float("-inf")
         self._catching_up = threading.Lock()
 
@@ -88,6 +93,8 @@ class Policy:
             read = {change.name for change in changes if change.kind is Kind.USER}
         # Everything has been read: up to here an error leaves the policy wholly as it was.
         self.snapshot = after
+        if changes is None or after.version != before.version:
+            self.generation += 1
         _log_new_damage(before, after, read)
 
 

@@ -20,6 +20,7 @@ _PLACEHOLDERS = ("%u", "%c")
 _BROKERS_OWN = "$CONTROL"
 _OF_LOGINS = {
     Reason.WRONG_PASSWORD: "the password was wrong; set a new one if the client cannot be corrected",
+    Reason.THROTTLED: "too many wrong passwords were tried for this user within a minute; find out who tries them",
     Reason.INVALID_TOKEN: "the token was wrong, expired or revoked; issue a new one",
     Reason.USER_DISABLED: "the user was disabled then and is enabled by now",
     Reason.DAMAGED_POLICY: "a stored row of the user or of one of its roles was damaged then and is repaired by now",

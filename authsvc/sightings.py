@@ -1,49 +1,81 @@
-"""Under which client ids a user was lately seen: noted on the broker path in memory, written down behind it."""
+"""The client ids that users were seen with: noted on the broker path in memory, stored by a thread beside it."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from peewee import EXCLUDED, fn
 
+from authsvc import known_client_ids
+from authsvc.known_client_ids import KnownClientIds
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Sighting
 
 MAX_NOTED = 100_000
-MAX_CLIENT_ID = 200
+MAX_STORED = 100_000
+MAX_CLIENT_ID = known_client_ids.MAX_LENGTH
 PER_USER = 20
 _KEPT = timedelta(days=30)
 _BATCH = 200
+# What another process has stored may appear this much later than its time says, since clocks differ.
+_OVERLAP = timedelta(seconds=30)
 
 
 class Sightings:
-    """What this worker has seen since it last wrote it down: bounded, and one look-up when there is no news."""
+    """What this worker has seen since it last wrote it down: bounded, and one look-up when there is no news.
+
+    `known` are the client ids that users have logged in with, here and, as of the last `learn_stored`, elsewhere.
+    """
 
     def __init__(self) -> None:
-        self._noted: dict[tuple[str, str], None] = {}
-        self._stored: set[tuple[str, str]] = set()
+        self.known = KnownClientIds()
+        self._noted: dict[tuple[str, str], bool] = {}
+        self._stored: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._learnt_until = datetime.min.replace(tzinfo=UTC)
 
-    def note(self, username: str, client_id: str) -> None:
-        """Note a client that was let in; touches memory only."""
+    def note(self, username: str, client_id: str, *, logged_in: bool = False) -> None:
+        """Note a client that was let in, or with `logged_in` one that has proved to be the user; memory only."""
+        if logged_in:
+            self.known.learn(username, client_id)
         key = (username, client_id)
-        if key not in self._stored and len(self._noted) < MAX_NOTED and 0 < len(client_id) <= MAX_CLIENT_ID:
-            self._noted[key] = None
+        stored = self._stored.get(key)
+        if stored is not None and stored >= logged_in:
+            return
+        if len(self._noted) < MAX_NOTED and 0 < len(client_id) <= MAX_CLIENT_ID:
+            self._noted[key] = logged_in or self._noted.get(key, False)
 
     def store(self) -> None:
         """Write down what was noted; what a database error keeps from it stays noted."""
-        noted = [key for key in list(self._noted) if self._can_be_stored(key)]
+        noted = [(key, logged_in) for key, logged_in in list(self._noted.items()) if self._can_be_stored(key)]
         now = datetime.now(UTC)
         for start in range(0, len(noted), _BATCH):
             batch = noted[start : start + _BATCH]
-            rows = [{"username": username, "client_id": client_id, "seen_at": now} for username, client_id in batch]
+            rows = [{"username": key[0], "client_id": key[1], "seen_at": now, "logged_in": way} for key, way in batch]
             with transaction():
                 target = [Sighting.username, Sighting.client_id]
-                update = {Sighting.seen_at: EXCLUDED.seen_at}
+                update = {
+                    Sighting.seen_at: EXCLUDED.seen_at,
+                    Sighting.logged_in: Sighting.logged_in | EXCLUDED.logged_in,
+                }
                 Sighting.insert_many(rows).on_conflict(conflict_target=target, update=update).execute()
-            for key in batch:
-                self._noted.pop(key, None)
-                self._stored.add(key)
+            for key, logged_in in batch:
+                if self._noted.get(key) is logged_in:
+                    del self._noted[key]
+                self._stored[key] = logged_in
+            while len(self._stored) > MAX_STORED:
+                self._stored.popitem(last=False)
+
+    def learn_stored(self) -> None:
+        """Learn the client ids that any process has stored since this was last asked; the first time, all of them."""
+        now = datetime.now(UTC)
+        with session():
+            rows: Any = Sighting.select(Sighting.username, Sighting.client_id)
+            rows = rows.where(Sighting.logged_in, Sighting.seen_at > self._learnt_until).order_by(Sighting.seen_at)
+            for username, client_id in rows.tuples().iterator():
+                self.known.learn(username, client_id)
+        self._learnt_until = now - _OVERLAP
 
     def _can_be_stored(self, key: tuple[str, str]) -> bool:
         try:
@@ -55,18 +87,21 @@ class Sightings:
 
     def forget_stored(self) -> None:
         """Let everything be noted anew, so that the time of the last sighting moves on; and drop what is long past."""
-        self._stored = set()
+        self._stored = OrderedDict()
         with transaction():
             Sighting.delete().where(Sighting.seen_at < datetime.now(UTC) - _KEPT).execute()
-            for username in _users_with_too_many():
-                latest = client_ids(username)
-                Sighting.delete().where(Sighting.username == username, Sighting.client_id.not_in(latest)).execute()
+            _drop_beyond(PER_USER, ~Sighting.logged_in)
+            _drop_beyond(known_client_ids.PER_USER, Sighting.logged_in)
 
 
-def _users_with_too_many() -> list[str]:
-    counted = fn.COUNT(Sighting.client_id)
-    query: Any = Sighting.select(Sighting.username).group_by(Sighting.username).having(counted > PER_USER).tuples()
-    return [username for (username,) in query]
+def _drop_beyond(most: int, chosen: Any) -> None:
+    """Keep the latest of the chosen sightings of each user, so many as are given."""
+    query: Any = Sighting.select(Sighting.username).where(chosen).group_by(Sighting.username)
+    for (username,) in list(query.having(fn.COUNT(Sighting.client_id) > most).tuples()):
+        of_user = chosen & (Sighting.username == username)
+        latest = Sighting.select(Sighting.client_id).where(of_user).order_by(Sighting.seen_at.desc()).limit(most)
+        kept = [row.client_id for row in latest]
+        Sighting.delete().where(of_user, Sighting.client_id.not_in(kept)).execute()
 
 
 class Seen(NamedTuple):

@@ -116,6 +116,9 @@ class Snapshot:
             return permissions
         indexed, index = self._indexes.get((kind, name), ((), None))
         if index is None or indexed is not permissions:
+            # Deleted users and roles leave their indexes behind; so there are at most as many as users and roles.
+            if (kind, name) not in self._indexes and len(self._indexes) >= len(self.users) + len(self.roles):
+                self._indexes.clear()
             index = RuleIndex(permissions)
             self._indexes[kind, name] = (permissions, index)
         return index.candidates(request.levels)

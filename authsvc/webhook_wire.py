@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -18,10 +20,13 @@ from authsvc.decision import Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authsvc.guess_limit import Address
+
 # A topic of 65,535 bytes may be spelled with six-byte JSON escapes throughout.
 MAX_BODY = 512 * 1024
 _MAX_FIELD_BYTES = 65_535
 _MAX_USERNAME = 64
+_SERIAL = re.compile("[0-9A-Fa-f]{1,64}")
 _OK = b'{"ok":true,"error":""}'
 _STATUS = {Reason.MALFORMED: 400, Reason.WRONG_WEBHOOK_SECRET: 401}
 
@@ -78,6 +83,24 @@ class Fields:
     def client_id(self) -> str:
         name = "clientid" if "clientid" in self._given else "client_id"
         return self.text(name) if name in self._given else ""
+
+    def address(self) -> Address | None:
+        """Return the client's IP address; None from a caller that does not tell it."""
+        if "address" not in self._given:
+            return None
+        try:
+            return ip_address(self.text("address"))
+        except ValueError:
+            raise Malformed("address") from None
+
+    def certificate_serial(self) -> str | None:
+        """Return the serial of the client's certificate; None from a caller that does not tell it."""
+        if "certificateSerial" not in self._given:
+            return None
+        serial = self.text("certificateSerial")
+        if not _SERIAL.fullmatch(serial):
+            raise Malformed("certificateSerial")
+        return serial
 
     def access(self) -> int:
         acc = self._given.get("acc")

@@ -21,7 +21,9 @@ import structlog
 from authsvc import metrics
 from authsvc.decision import Decision, Denial, Denied, Reason, denial_of
 from authsvc.errors import InvalidInput
+from authsvc.guess_limit import Login
 from authsvc.hosts import is_loopback_header
+from authsvc.passwords import Verdict
 from authsvc.signals import unknown_username
 from authsvc.usernames import is_username
 from authsvc.webhook_wire import Answer, Malformed, basic_password, last_values, read_fields, render
@@ -31,30 +33,40 @@ if TYPE_CHECKING:
 
     from authsvc.access import AccessControl
     from authsvc.hashing import Allowance
-    from authsvc.passwords import Verdict
     from authsvc.webhook_wire import Fields, WebhookRequest
 
 log = structlog.get_logger()
 
 
 class Remembered(NamedTuple):
-    """An answer that holds as long as policy stays at this version."""
+    """An answer that holds as long as the policy snapshot stays in this generation."""
 
-    version: int
+    generation: int
     decision: Decision
     answer: Answer
     denial: Denial | None = None
+    login: Login | None = None
 
 
 class Decided(NamedTuple):
     """A decision, and whether it holds until policy changes: a decision that depends on the time does not.
 
-    `denial` is what to note of it, each time that it is given.
+    `denial` is what to note of it, each time that it is given. `login` is set of a login that was allowed by its
+    password: it does not hold while the limit for wrong passwords is reached.
     """
 
     decision: Decision
     lasting: bool = False
     denial: Denial | None = None
+    login: Login | None = None
+
+
+class Hashing(NamedTuple):
+    """A login that takes a hash, and whether the user has logged in with its client id before."""
+
+    login: Login
+    future: Future[Verdict]
+    known: bool
 
 
 _MAX_REMEMBERED_TOPIC = 256
@@ -64,12 +76,27 @@ _STILL_VERIFYING = Decided(Denied(Reason.VERIFYING))
 
 
 class Unfinished(NamedTuple):
-    """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`."""
+    """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`.
+
+    The wait is taken off `allowance`.
+    """
 
     request: WebhookRequest
+    login: Login
     future: Future[Verdict]
     patience: float
     started: float
+    allowance: Allowance
+
+
+class Allowances(NamedTuple):
+    """How long brokers may wait for hashes: of logins with a client id that the user has logged in with, and others.
+
+    Apart, so that guesses use up nothing of what is for the devices that a user is known to have.
+    """
+
+    known: Allowance
+    unknown: Allowance
 
 
 @dataclass(slots=True)
@@ -83,8 +110,9 @@ class AnswerCounters:
 class Webhooks:
     """Answers `/auth/user`, `/auth/superuser` and `/auth/acl`.
 
-    A decision that depends on nothing but the request and the policy is remembered with the policy version it was made
-    at, so the same question is decided once a version: devices ask the same few things over and over.
+    A decision that depends on nothing but the request and the policy is remembered with the generation of the policy
+    snapshot it was made with, so the same question is decided once a generation: devices ask the same few things over
+    and over.
     """
 
     def __init__(
@@ -92,7 +120,7 @@ class Webhooks:
         access: AccessControl,
         note_denial: Callable[[Denial], None],
         webhook_secret: str | None,
-        allowance: Allowance,
+        allowances: Allowances,
         max_remembered: int,
         *,
         on_loopback: bool,
@@ -100,13 +128,13 @@ class Webhooks:
         self._access = access
         self._note_denial = note_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
-        self._allowance = allowance
         self._on_loopback = on_loopback
+        self._allowances = allowances
         self.counters = AnswerCounters()
         self._remembered: dict[bytes, Remembered] = {}
         self._max_remembered = max_remembered
         self._memory_key = secrets.token_bytes(32)
-        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Future[Verdict]]] = {
+        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Hashing]] = {
             "user": self._user,
             "superuser": self._superuser,
             "acl": self._acl,
@@ -114,7 +142,7 @@ class Webhooks:
 
     @property
     def entries(self) -> int:
-        """How many answers are remembered, those of former policy versions included."""
+        """How many answers are remembered, those of former generations included."""
         return len(self._remembered)
 
     def answer(self, request: WebhookRequest) -> Answer:
@@ -133,9 +161,9 @@ class Webhooks:
             metrics.observe_decision(request.check, refused, perf_counter() - started)
             return _rendered(request, refused)
         key = self._key(request)
-        version = self._access.policy_version
+        generation = self._access.policy_generation
         known = self._remembered.get(key)
-        if known is not None and known.version == version:
+        if known is not None and known.generation == generation and not self._is_throttled(known.login):
             self.counters.hits += 1
             if known.denial:
                 self._note_denial(known.denial)
@@ -143,27 +171,35 @@ class Webhooks:
             return known.answer
         self.counters.misses += 1
         decided = self._decide(request)
-        if isinstance(decided, Future):
-            return Unfinished(request, decided, self._allowance.left_for(decided), started)
+        if isinstance(decided, Hashing):
+            allowance = self._allowances.known if decided.known else self._allowances.unknown
+            patience = allowance.left_for(decided.future)
+            return Unfinished(request, decided.login, decided.future, patience, started, allowance)
         answer = _rendered(request, decided.decision)
         if decided.lasting:
-            self._remember(key, Remembered(version, decided.decision, answer, decided.denial))
+            self._remember(key, Remembered(generation, decided.decision, answer, decided.denial, decided.login))
         if decided.denial:
             self._note_denial(decided.denial)
         metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
         return answer
 
     def finish(self, begun: Unfinished) -> Answer:
-        """Decide again if the hash is there by now, for policy may have changed meanwhile; otherwise refuse for now."""
+        """Answer by the hash if it is there by now, with the policy as it is by then; otherwise refuse for now."""
         spent = perf_counter() - begun.started
-        self._allowance.spend(spent)
-        decided = self._decide(begun.request) if begun.future.done() else _STILL_VERIFYING
-        if isinstance(decided, Future):
-            decided = _STILL_VERIFYING
+        begun.allowance.spend(spent)
+        decided = self._decide_hashed(begun) if begun.future.done() else _STILL_VERIFYING
         if decided.denial:
             self._note_denial(decided.denial)
         metrics.observe_decision(begun.request.check, decided.decision, spent)
         return _rendered(begun.request, decided.decision)
+
+    def _decide_hashed(self, begun: Unfinished) -> Decided:
+        if begun.future.exception() is None and begun.future.result() is Verdict.WRONG:
+            # Not decided again: it would be refused as one too many, if it was the last within the limit.
+            decision = Denied(Reason.WRONG_PASSWORD)
+            return Decided(decision, denial=denial_of(decision, begun.login.username, begun.login.client_id))
+        decided = self._decide(begun.request)
+        return _STILL_VERIFYING if isinstance(decided, Hashing) else decided
 
     def forget(self) -> None:
         """Decide everything anew, so that what is noted behind a decision is noted again."""
@@ -188,7 +224,7 @@ class Webhooks:
             self._remembered.clear()
         self._remembered[key] = answer
 
-    def _decide(self, request: WebhookRequest) -> Decided | Future[Verdict]:
+    def _decide(self, request: WebhookRequest) -> Decided | Hashing:
         query = last_values(request.query)
         if not self._is_our_broker(request, query):
             return Decided(Denied(Reason.WRONG_WEBHOOK_SECRET))
@@ -201,15 +237,21 @@ class Webhooks:
             log.error("webhook failed", check=request.check, error=type(error).__name__)
             return Decided(Denied(Reason.INTERNAL_ERROR))
 
-    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Future[Verdict]:
+    def _is_throttled(self, login: Login | None) -> bool:
+        return login is not None and self._access.guess_limit.refuses(login)
+
+    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Hashing:
         username, password, client_id = fields.username(), fields.text("password"), fields.client_id()
-        decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC))
+        fields.certificate_serial()  # not needed to decide, but refused if it is none
+        login = Login(username, client_id, fields.address())
+        decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC), login.address)
         if isinstance(decision, Future):
-            return decision
+            return Hashing(login, decision, self._access.knows(login))
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
-        # Tokens expire, and of a stranger each attempt is to be heard.
-        return Decided(decision, decision.reason is Reason.PASSWORD, denial_of(decision, username, client_id))
+        denial = denial_of(decision, username, client_id)
+        # Tokens expire, wrong passwords are counted, and the registry must see each attempt by an unknown username.
+        return Decided(decision, decision.reason is Reason.PASSWORD, denial, login)
 
     def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decided:
         fields.username()
@@ -218,6 +260,7 @@ class Webhooks:
     def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decided:
         by_certificate = query.get("grant") == "certificate"
         username, client_id = fields.username(), fields.client_id()
+        fields.address(), fields.certificate_serial()  # not needed to decide, but refused if they are none
         topic, access = fields.text("topic"), fields.access()
         decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
         denial = denial_of(decision, username, client_id, topic, access)

@@ -42,11 +42,15 @@ class BrokerConnection:
     def warm(self, request: bytes) -> None:
         """Ask until the answer is yes, as the first login of a device may have to."""
         for _ in range(100):
-            self._socket.sendall(request)
-            if self._read_answer() == b"200":
+            if self.status(request) == b"200":
                 return
             sleep(0.05)
         raise RuntimeError(f"never allowed: {request.decode()}")
+
+    def status(self, request: bytes) -> bytes:
+        """Ask once and return the status of the answer, whatever it is."""
+        self._socket.sendall(request)
+        return self._read_answer()
 
     def _reconnect(self) -> None:
         self._socket.close()
@@ -75,9 +79,9 @@ def acl_request(username: str, topic: str, acc: int = 2) -> bytes:
     return _request("/auth/acl", {"acc": acc, "clientid": username, "topic": topic, "username": username})
 
 
-def user_request(username: str, password: str) -> bytes:
-    """Return the question whether a client, whose id is its username, may log in."""
-    return _request("/auth/user", {"clientid": username, "password": password, "username": username})
+def user_request(username: str, password: str, client_id: str | None = None) -> bytes:
+    """Return the question whether a client, whose id is its username unless told, may log in."""
+    return _request("/auth/user", {"clientid": client_id or username, "password": password, "username": username})
 
 
 def _connected(port: int) -> socket.socket:

@@ -22,15 +22,15 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions remedies rule_index passwords hashing tokens "
-    "pki signing_requests renewals sharded_map snapshot signals settings hosts proxies redaction actors paging",
+    "errors topics usernames decision permissions remedies rule_index passwords hashing guess_limit known_client_ids "
+    "tokens pki signing_requests renewals sharded_map snapshot signals settings hosts proxies redaction actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins sign_in signing_keys authorities certificates crl_sync sessions sightings "
     "denials history overview findings "
-    "takeover throttle audit browser_sessions administrators first_start backups",
+    "takeover throttle throttled_logins audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.
 LAYERS = (
@@ -46,10 +46,11 @@ LAYERS = (
 EDGE = len(LAYERS)
 WEBHOOKS_MAY_IMPORT = modules(
     "authsvc",
-    "access policy permissions passwords hashing tokens decision errors signals metrics usernames hosts webhook_wire",
+    "access policy permissions passwords hashing guess_limit tokens decision errors signals metrics usernames hosts "
+    "webhook_wire",
 )
-# An allowance is spent and regained by the clock, which is all that it knows.
-MAY_READ_THE_CLOCK = {"authsvc.hashing"}
+# Waiting for hashes is limited by the time that passes, and so are wrong passwords; they know no more of the clock.
+MAY_READ_THE_CLOCK = {"authsvc.hashing", "authsvc.guess_limit"}
 PAGES = ("authsvc.admin", "registry.pages")
 # Here, and nowhere else in authsvc, the registry is put together with the rest.
 MAY_IMPORT_REGISTRY = ("authsvc.app", "authsvc.cli")

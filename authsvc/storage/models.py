@@ -215,11 +215,16 @@ class SignInAddress(Model):
 
 
 class Sighting(Model):
-    """A client id under which a user was lately seen on a broker."""
+    """A client id that a user was lately seen with on a broker.
+
+    `logged_in` says that it was at a login, or used a certificate. Other sightings are of accesses only, and whoever
+    asks about an access has not proved to be the user.
+    """
 
     username = peewee.CharField(64)
     client_id = peewee.CharField(200)
     seen_at = UtcDateTimeField(index=True)
+    logged_in = peewee.BooleanField(default=True, constraints=[peewee.SQL("DEFAULT TRUE")])
 
     class Meta:
         table_name = "sightings"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -224,3 +227,27 @@ def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker
     assert "ours" not in kept
     assert BOBS_PASSWORD not in kept
     assert all(len(key) == 16 for key in services.webhooks._remembered)
+
+
+# No answer outlives a restored database.
+
+
+def test_no_answer_of_before_a_restore_survives_when_the_version_number_is_reached_again(
+    broker: Broker, services: Services, inhabited: Settings
+) -> None:
+    file = Path(inhabited.database_url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(":memory:")) as backup:
+        live.backup(backup)
+        change("bob", permissions=(mqtt("write", "elsewhere"),))
+        change("dot", permissions=(mqtt("write", "news"),))
+        services.policy.catch_up()
+        then = services.policy.snapshot.version
+        assert [ELSEWHERE(broker), broker.acl("dot", "news", 2)] == [YES, YES]
+        backup.backup(live)
+    services.policy.catch_up()
+    for enabled in (False, True):
+        change("tom", enabled=enabled)
+        services.policy.catch_up()
+    assert services.policy.snapshot.version == then
+    assert [ELSEWHERE(broker), broker.acl("dot", "news", 2)] == [no("no-permission")] * 2
+    assert "elsewhere" not in {permission.resource for permission in services.policy.snapshot.users["bob"].permissions}

@@ -63,9 +63,9 @@ def all_hashing_held_up(services: Services) -> Iterator[threading.Event]:
     may_end.set()
 
 
-def until_decided(broker: Broker, username: str, password: str) -> Told:
+def until_decided(broker: Broker, username: str, password: str, client_id: str = "c1") -> Told:
     """Come again, as a device does, until there is a decision."""
-    answers = iter(lambda: broker.logs_in(username, password), no("never"))
+    answers = iter(lambda: broker.logs_in(username, password, client_id), no("never"))
     return next(answer for answer in answers if answer not in (no("verifying"), no("hashing-busy")))
 
 
@@ -184,8 +184,8 @@ def test_nothing_is_spent_on_a_login_whose_hash_has_to_queue(routes: OpenAPI, in
         assert patience(services, "bob") == 0, "nor when it comes again"
 
 
-def login(username: str, password: str = BOBS_PASSWORD) -> WebhookRequest:
-    body = json.dumps({"username": username, "password": password, "clientid": "c1"})
+def login(username: str, password: str = BOBS_PASSWORD, client_id: str = "c1") -> WebhookRequest:
+    body = json.dumps({"username": username, "password": password, "clientid": client_id})
     return WebhookRequest("user", b"", b"application/json", b"", body.encode())
 
 

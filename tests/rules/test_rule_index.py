@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hypothesis import event, given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from authsvc.permissions import Context, Effect, Operation, Permission, Request, decide
 from authsvc.rule_index import FEW, RuleIndex
+from authsvc.sharded_map import ShardedMap
 from authsvc.snapshot import Snapshot, UserPolicy
 from authsvc.topics import Identity, validate_topic_filter
 from tests.people import mqtt
@@ -82,3 +84,25 @@ def test_a_rule_is_found_with_the_role_it_came_through() -> None:
     snapshot = Snapshot(roles={"devices": (*FILLING, allowed)})
     decision = decide(snapshot.rules_for(user(roles=("devices",)), request_for("devices/1")), request_for("devices/1"))
     assert (decision.permission, decision.role) == (allowed, "devices")
+
+
+def test_deleted_users_do_not_leave_indexes_behind_without_end() -> None:
+    snapshot = Snapshot()
+    for number in range(50):
+        name = f"press-{number}"
+        bob = UserPolicy(name, True, frozenset(), None, (*FILLING, mqtt("read", "news")))
+        # As the policy does at each change: a new snapshot shares the indexes of the one before.
+        snapshot = replace(snapshot, users=snapshot.users.replaced([name], {name: bob}))
+        assert decide(snapshot.rules_for(bob, request_for("news")), request_for("news"))
+        snapshot = replace(snapshot, users=snapshot.users.replaced([name], {}))
+    assert len(snapshot._indexes) <= 1
+
+
+def test_every_user_that_exists_keeps_its_index() -> None:
+    names = [f"press-{number}" for number in range(50)]
+    users = {name: UserPolicy(name, True, frozenset(), None, (*FILLING, mqtt("read", name))) for name in names}
+    snapshot = Snapshot(users=ShardedMap(users.items()))
+    for _ in range(2):
+        for bob in users.values():
+            snapshot.rules_for(bob, request_for("news"))
+    assert len(snapshot._indexes) == len(names)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import bcrypt
 import pytest
@@ -27,10 +27,13 @@ from tests.people import ALICE, BOBS_PASSWORD
 from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from authsvc.decision import Denied
     from authsvc.snapshot import UserPolicy
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -45,9 +48,9 @@ class CountedPool(HashingPool):
 
     count = 0
 
-    def submit(self, work):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - as the library's
+    def submit(self, work: Callable[[], T], *, first: bool = False) -> Future[T]:
         self.count += 1
-        return super().submit(work)
+        return super().submit(work, first=first)
 
 
 class GatedAccess:

@@ -1,0 +1,192 @@
+"""How many wrong passwords a minute are checked for a user, so that nobody guesses a password over MQTT.
+
+The rule, and why it counts by client id, is in `docs/adr/0010-guessing-over-mqtt.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict, deque
+from ipaddress import IPv4Address, IPv6Address
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from authsvc.known_client_ids import KnownClientIds
+
+Address = IPv4Address | IPv6Address
+
+FROM_UNKNOWN_CLIENT_IDS = 30
+"""Wrong passwords a minute for a username, over all client ids that it has not logged in with."""
+FROM_KNOWN_CLIENT_ID = 300
+"""Wrong passwords a minute for a username from one client id that it has logged in with."""
+OVER_ALL_ADDRESSES = 10
+"""Where addresses are told, each has a limit of its own, and all together have this many times as much."""
+MAX_COUNTED = 100_000
+"""Wrong passwords that are counted at a time, once for known client ids and once for all others."""
+MAX_REPORTED = 100
+"""Usernames a minute of which it is reported that their logins were throttled."""
+_PERIOD = 60.0
+
+
+class Login(NamedTuple):
+    """Who logs in; the address is None from a broker that does not tell it."""
+
+    username: str
+    client_id: str
+    address: Address | None = None
+
+
+class Attempt(NamedTuple):
+    """A login, whether its client id is known, and the limit of each window that its wrong password counts in."""
+
+    login: Login
+    known: bool
+    limits: tuple[tuple[Hashable, int], ...]
+
+
+class Counted(NamedTuple):
+    """A password that is checked now, and the windows in which it was not counted before."""
+
+    attempt: Attempt
+    password: bytes
+    keys: tuple[Hashable, ...]
+
+
+class GuessLimit:
+    """Counts the different wrong passwords of the last minute, and refuses to check more than the limits allow.
+
+    A password is counted before it is checked and taken back when it turns out right, so passwords that are tried at
+    the same time count too. The same password counts once a minute. Nothing is evicted before its minute is over: when
+    the memory is full, no more passwords are checked, for known client ids and for others separately.
+
+    `reports` holds the first refused attempt of each user and minute until somebody takes it; `throttled_windows` is
+    how many there were.
+    """
+
+    def __init__(
+        self, known: KnownClientIds, clock: Callable[[], float] = monotonic, max_counted: int = MAX_COUNTED
+    ) -> None:
+        self.throttled_windows = 0
+        self.reports: deque[Attempt] = deque(maxlen=MAX_REPORTED)
+        self._known = known
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._of_known = _Windows(max_counted)
+        self._of_unknown = _Windows(max_counted)
+        self._reported: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def attempt(self, login: Login) -> Attempt:
+        """Return what limits a login now."""
+        username, client_id, address = login
+        known = self._known.knows(username, client_id)
+        limit = FROM_KNOWN_CLIENT_ID if known else FROM_UNKNOWN_CLIENT_IDS
+        key = (username, client_id) if known else (username,)
+        if address is None:
+            return Attempt(login, known, ((key, limit),))
+        return Attempt(login, known, (((key, network_of(address)), limit), ((key, "all"), limit * OVER_ALL_ADDRESSES)))
+
+    def refuses(self, login: Login) -> bool:
+        """Return whether no password of this login is checked now, not even a right one."""
+        if not self._of_known and not self._of_unknown:
+            return False
+        attempt = self.attempt(login)
+        with self._lock:
+            return self._windows_of(attempt).is_full(attempt.limits, self._clock())
+
+    def count(self, attempt: Attempt, password: str) -> Counted | None:
+        """Count a password that is about to be checked; None if the limit is reached and it must not be."""
+        digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
+        with self._lock:
+            now, windows = self._clock(), self._windows_of(attempt)
+            if windows.is_full(attempt.limits, now):
+                self._report(attempt, now)
+                return None
+            return Counted(attempt, digest, windows.add([key for key, _ in attempt.limits], digest, now))
+
+    def take_back(self, counted: Counted) -> None:
+        """Undo `count`, because the password was right or was not checked after all."""
+        with self._lock:
+            self._windows_of(counted.attempt).remove(counted.keys, counted.password)
+
+    def _windows_of(self, attempt: Attempt) -> _Windows:
+        return self._of_known if attempt.known else self._of_unknown
+
+    def _report(self, attempt: Attempt, now: float) -> None:
+        reported = self._reported
+        while reported and next(iter(reported.values())) <= now - _PERIOD:
+            reported.popitem(last=False)
+        username = attempt.login.username
+        if username not in reported and len(reported) < MAX_REPORTED:
+            reported[username] = now
+            self.reports.append(attempt)
+            self.throttled_windows += 1
+
+
+def network_of(address: Address) -> str:
+    """Return what an address counts as: an IPv4 address itself, of IPv6 the first 64 bits, which one site has."""
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+    return str(address)
+
+
+class _Windows:
+    """The passwords that were counted under each key within the last minute, with the time of each.
+
+    The key that was counted under longest ago is the first, so that what is over is found without a search.
+    """
+
+    def __init__(self, max_counted: int) -> None:
+        self._windows: OrderedDict[Hashable, dict[bytes, float]] = OrderedDict()
+        self._counted = 0
+        self._max_counted = max_counted
+
+    def __bool__(self) -> bool:
+        return bool(self._windows)
+
+    def is_full(self, limits: tuple[tuple[Hashable, int], ...], now: float) -> bool:
+        return any(self._size(key, now) >= limit for key, limit in limits) or not self._has_room(now)
+
+    def add(self, keys: list[Hashable], password: bytes, now: float) -> tuple[Hashable, ...]:
+        """Count a password under each key and return the keys under which it is new."""
+        new = tuple(key for key in keys if password not in self._windows.get(key, ()))
+        for key in new:
+            self._windows.setdefault(key, {})[password] = now
+            self._windows.move_to_end(key)
+        self._counted += len(new)
+        return new
+
+    def remove(self, keys: tuple[Hashable, ...], password: bytes) -> None:
+        for key in keys:
+            window = self._windows.get(key, {})
+            if window.pop(password, None) is not None:
+                self._counted -= 1
+            if not window:
+                self._windows.pop(key, None)
+
+    def _size(self, key: Hashable, now: float) -> int:
+        window = self._windows.get(key)
+        if window is None:
+            return 0
+        over = []
+        for password, counted_at in window.items():
+            if counted_at > now - _PERIOD:
+                break
+            over.append(password)
+        for password in over:
+            self.remove((key,), password)
+        return len(window)
+
+    def _has_room(self, now: float) -> bool:
+        while self._windows:
+            key, window = next(iter(self._windows.items()))
+            if next(reversed(window.values())) > now - _PERIOD:
+                break
+            del self._windows[key]
+            self._counted -= len(window)
+        return self._counted < self._max_counted

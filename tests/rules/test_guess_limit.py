@@ -1,0 +1,230 @@
+"""The limit of wrong passwords: so many a minute for a user, and a client that is known has a limit of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+
+import pytest
+
+from authsvc.guess_limit import (
+    FROM_KNOWN_CLIENT_ID,
+    FROM_UNKNOWN_CLIENT_IDS,
+    MAX_REPORTED,
+    OVER_ALL_ADDRESSES,
+    Counted,
+    GuessLimit,
+    Login,
+    network_of,
+)
+from authsvc.known_client_ids import KnownClientIds
+
+MINUTE = 60.0
+KNOWN = Login("bob", "press-7")
+UNKNOWN = Login("bob", "made up")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limit(clock: Clock) -> GuessLimit:
+    return limit_by(clock)
+
+
+def limit_by(clock: Clock, max_counted: int = 10_000) -> GuessLimit:
+    known = KnownClientIds()
+    known.learn("bob", "press-7")
+    return GuessLimit(known, clock, max_counted)
+
+
+def count(limit: GuessLimit, login: Login, password: str) -> Counted | None:
+    return limit.count(limit.attempt(login), password)
+
+
+def checked(limit: GuessLimit, login: Login, guesses: int, first: int = 0) -> int:
+    """Return how many of so many different guesses are checked."""
+    return sum(count(limit, login, f"guess {first + number}") is not None for number in range(guesses))
+
+
+@pytest.mark.parametrize(
+    ("login", "allowed"), [(UNKNOWN, FROM_UNKNOWN_CLIENT_IDS), (KNOWN, FROM_KNOWN_CLIENT_ID)], ids=["unknown", "known"]
+)
+def test_so_many_guesses_are_checked_in_any_minute(limit: GuessLimit, clock: Clock, login: Login, allowed: int) -> None:
+    assert checked(limit, login, 1000) == allowed
+    assert limit.refuses(login)
+    clock.now += MINUTE - 0.01
+    assert checked(limit, login, 1000) == 0
+    clock.now += 0.01
+    assert not limit.refuses(login)
+    assert checked(limit, login, 1000) == allowed
+
+
+def test_no_minute_has_more_guesses_than_allowed_wherever_it_begins(limit: GuessLimit, clock: Clock) -> None:
+    times = []
+    for number in range(1000):
+        if count(limit, UNKNOWN, f"guess {number}"):
+            times.append(clock.now)
+        clock.now += 0.7
+    for began in times:
+        assert sum(began <= at < began + MINUTE for at in times) <= FROM_UNKNOWN_CLIENT_IDS
+    assert len(times) > FROM_UNKNOWN_CLIENT_IDS * 5
+
+
+def test_ever_new_client_ids_share_one_limit(limit: GuessLimit) -> None:
+    guesses = [count(limit, Login("bob", f"made up {number}"), f"guess {number}") for number in range(1000)]
+    assert sum(guess is not None for guess in guesses) == FROM_UNKNOWN_CLIENT_IDS
+
+
+def test_guesses_from_unknown_client_ids_do_not_keep_out_a_known_one_nor_another_user(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, 1000)
+    assert not limit.refuses(KNOWN)
+    assert not limit.refuses(Login("bertha", "made up"))
+    assert checked(limit, KNOWN, 1) == 1
+
+
+def test_the_same_wrong_password_counts_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+    for _ in range(500):
+        assert count(limit, UNKNOWN, "what was right last year")
+        clock.now += 0.1
+    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS - 1
+
+
+def test_beyond_the_limit_a_password_that_was_counted_is_not_checked_either(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS)
+    assert count(limit, UNKNOWN, "guess 0") is None
+
+
+def test_a_right_password_is_taken_back_and_leaves_room(limit: GuessLimit) -> None:
+    for _ in range(500):
+        counted = count(limit, UNKNOWN, "right")
+        assert counted
+        limit.take_back(counted)
+    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+
+
+def test_taking_back_an_attempt_that_was_not_checked_leaves_an_earlier_check_of_it_counted(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS - 1)
+    again = count(limit, UNKNOWN, "guess 0")
+    assert again
+    limit.take_back(again)
+    assert checked(limit, UNKNOWN, 1000, first=5000) == 1
+
+
+def test_a_client_id_that_becomes_known_while_its_password_is_checked_leaves_nothing_behind(clock: Clock) -> None:
+    known = KnownClientIds()
+    limit = GuessLimit(known, clock)
+    counted = count(limit, UNKNOWN, "right")
+    assert counted
+    known.learn(*UNKNOWN[:2])
+    limit.take_back(counted)
+    assert checked(limit, Login("bob", "another"), 1000) == FROM_UNKNOWN_CLIENT_IDS
+
+
+def test_guesses_at_the_same_time_are_not_more_than_guesses_one_by_one(limit: GuessLimit) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        parts = pool.map(lambda part: checked(limit, UNKNOWN, 200, first=200 * part), range(8))
+        assert sum(parts) == FROM_UNKNOWN_CLIENT_IDS
+
+
+# Where the caller tells the address.
+
+
+def at(address: str, login: Login = UNKNOWN) -> Login:
+    return login._replace(address=ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("login", "allowed"), [(UNKNOWN, FROM_UNKNOWN_CLIENT_IDS), (KNOWN, FROM_KNOWN_CLIENT_ID)], ids=["unknown", "known"]
+)
+def test_each_address_has_a_limit_and_all_together_ten_times_as_much(
+    limit: GuessLimit, login: Login, allowed: int
+) -> None:
+    by_address = [checked(limit, at(f"192.0.2.{n}", login), 400, first=400 * n) for n in range(OVER_ALL_ADDRESSES + 5)]
+    assert by_address == [allowed] * OVER_ALL_ADDRESSES + [0] * 5
+
+
+def test_guesses_from_one_address_keep_out_nobody_at_another(limit: GuessLimit) -> None:
+    for login in (UNKNOWN, KNOWN):
+        checked(limit, at("192.0.2.1", login), 1000)
+        assert limit.refuses(at("192.0.2.1", login))
+        assert not limit.refuses(at("192.0.2.2", login))
+        assert not limit.refuses(login), "nor through a broker that tells no address"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+    ],
+)
+def test_an_ipv6_site_counts_as_one_address(one: str, other: str, same: bool) -> None:
+    assert (network_of(ip_address(one)) == network_of(ip_address(other))) is same
+
+
+# Memory.
+
+
+def test_what_is_over_is_dropped(limit: GuessLimit, clock: Clock) -> None:
+    for number in range(2000):
+        count(limit, Login(f"press-{number}", "made up"), "guess")
+        clock.now += 1
+    assert len(limit._of_unknown._windows) <= MINUTE + 1
+    assert limit._of_unknown._counted == len(limit._of_unknown._windows)
+
+
+def test_a_full_memory_evicts_no_count_and_keeps_out_no_known_client(clock: Clock) -> None:
+    limit = limit_by(clock, max_counted=100)
+    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+    others = [checked(limit, Login(f"press-{number}", "made up"), 10) for number in range(100)]
+    assert sum(others) == 100 - FROM_UNKNOWN_CLIENT_IDS
+    assert checked(limit, UNKNOWN, 1000, first=5000) == 0
+    assert checked(limit, KNOWN, 50) == 50
+    clock.now += MINUTE
+    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+
+
+# Reports.
+
+
+def reported(limit: GuessLimit) -> list[str]:
+    names = [attempt.login.username for attempt in limit.reports]
+    limit.reports.clear()
+    return names
+
+
+def test_a_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+    for _ in range(3):
+        checked(limit, UNKNOWN, 1000)
+        checked(limit, KNOWN, 1000)
+        assert reported(limit) == ["bob"]
+        checked(limit, UNKNOWN, 1000)
+        assert reported(limit) == []
+        clock.now += MINUTE
+    assert limit.throttled_windows == 3
+
+
+def test_not_more_users_than_so_many_are_reported_in_a_minute(limit: GuessLimit) -> None:
+    for number in range(2 * MAX_REPORTED):
+        checked(limit, Login(f"press-{number}", "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
+    assert reported(limit) == [f"press-{number}" for number in range(MAX_REPORTED)]
+
+
+def test_within_the_limit_nobody_is_reported(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS)
+    assert reported(limit) == []
