@@ -60,10 +60,11 @@ class SignIns:
         """
         started = monotonic()
         attempt = SignInAttempt(_digest(username), network_of(address))
-        last_seen = attempt.last_seen()
-        known = last_seen is not None
-        limits = attempt.limits(self._per_minute, known=known)
-        throttle.refuse_beyond(limits)
+        with session():
+            last_seen = attempt.last_seen()
+            known = last_seen is not None
+            limits = attempt.limits(self._per_minute, known=known)
+            throttle.refuse_beyond(limits)
         user = self._access.holder_of_remembered_password(username, password)
         if user is None:
             with self._place(known=known):

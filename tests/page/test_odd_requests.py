@@ -107,3 +107,21 @@ def test_what_turns_text_round_is_spelled_out(service: Service, admin_filler: Fo
         time.sleep(0.05)
     assert "a\\u202eb" in shown
     assert "\u202e" not in shown
+
+
+def test_bidirectional_characters_in_requested_permissions_are_escaped(
+    service: Service, admin_filler: FormFiller
+) -> None:
+    asked = {"context": "mqtt", "operation": "read", "resource": "plans/\u202ex/\u2066y", "effect": "allow"}
+    body = {"username": "odd-asker", "password": "secret", "permissions": [asked]}
+    assert service.call("POST", "/api/client-registry/unlock", json={}).status_code == 200
+    made = requests.post(service.url + "/api/client-registry/register", json=body, timeout=10)
+    assert made.status_code == 202, made.text
+    registration = f"/registry/registrations/{made.json()['id']}"
+    shown = [admin_filler.get(f"/admin{registration}").text]
+    granted = service.call("POST", f"/api/client-{registration[1:]}/grant", json={"acceptRequested": True})
+    assert granted.status_code == 200, granted.text
+    shown += [admin_filler.get(path).text for path in ("/admin/users/odd-asker", f"/admin{registration}")]
+    for page in shown:
+        assert "plans/\\u202ex/\\u2066y" in page
+        assert not {"\u202e", "\u2066"} & set(page)

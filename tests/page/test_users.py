@@ -243,6 +243,30 @@ def test_a_password_is_reset_to_what_was_typed_or_generated_or_taken_away(servic
     assert not admin.complaints
 
 
+@pytest.mark.parametrize("revoked", [True, False])
+def test_new_password_revokes_tokens_unless_that_is_switched_off(
+    service: Service, admin: Visitor, *, revoked: bool
+) -> None:
+    username, page = new_user(service), admin.page
+    assert service.call("POST", "/api/tokens", json={"username": username, "label": "wall"}).status_code == 201
+    admin.open(f"/admin/users/{username}/password")
+    also = page.get_by_label("Also revoke all its API tokens and certificates")
+    expect(also).to_be_checked()
+    if not revoked:
+        also.uncheck()
+    page.get_by_label("Type one").check()
+    page.get_by_label("New password").fill("four")
+    page.get_by_role("button", name="Set").click()
+    expect(page.locator("#password-wrong")).to_be_visible()
+    expect(also).to_be_checked(checked=revoked)
+    page.get_by_label("Type one").check()
+    page.get_by_label("New password").fill("another secret")
+    page.get_by_role("button", name="Set").click()
+    expect(page.get_by_role("status")).to_contain_text("has a new password")
+    assert service.call("GET", "/api/tokens", params={"username": username}).json()["total"] == int(not revoked)
+    assert not admin.complaints
+
+
 def test_a_user_is_deleted_after_a_question(service: Service, admin: Visitor) -> None:
     username = new_user(service)
     hesitant = admin.page.context.new_page()  # where nobody listens, every question is answered with no
