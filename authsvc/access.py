@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from authsvc.passwords import PasswordVerifier
     from authsvc.policy import Policy
     from authsvc.sightings import Sightings
+    from authsvc.snapshot import Snapshot
 
 
 # The broker's own numbers for what a client wants of a topic; read and write at once is 3.
@@ -78,6 +79,8 @@ class AccessControl:
         """
         decision = self._check_login(username, password, now)
         if isinstance(decision, Allowed):
+            decision = self._check_client_id(decision, username, client_id)
+        if isinstance(decision, Allowed):
             self._sightings.note(username, client_id)
         return decision
 
@@ -97,6 +100,16 @@ class AccessControl:
         verdict = self._verifier.begin(username, password, user.password_hash)
         return _VERDICTS[verdict] if isinstance(verdict, Verdict) else verdict
 
+    def _check_client_id(self, decision: Decision, username: str, client_id: str) -> Decision:
+        """Return the decision on right credentials, or a denial if the user may not use this client id.
+
+        Only right credentials come this far: for wrong ones, neither the answer nor its time depends on the client id.
+        """
+        snapshot = self._policy.snapshot
+        user = snapshot.users.get(username)
+        allowed = user is not None and snapshot.allows_client_id(user, client_id)
+        return decision if allowed else Denied(Reason.CLIENT_ID_NOT_ALLOWED)
+
     def check_password(self, user: UserPolicy, password: str) -> Decision:
         """Decide whether the password is that user's, who must have the grant type for it, however long it takes."""
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
@@ -104,25 +117,28 @@ class AccessControl:
         return _VERDICTS[self._verifier.verify(user.username, password, user.password_hash)]
 
     def may_access(
-        self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
+        self, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
-        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name."""
+        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name.
+
+        The client id is checked again, for a CONNECT with a certificate does not ask us, and an MQTT session may be
+        older than the user's allowed client ids. None, which no broker sends, asks for any client id that is allowed.
+        """
         snapshot = self._policy.snapshot
         if not snapshot.version:
             return Denied(Reason.POLICY_NOT_LOADED)
         user = snapshot.users.get(username)
         if user is None:
             return Denied(Reason.UNKNOWN_USER)
-        if not user.enabled:
-            return Denied(Reason.USER_DISABLED)
-        if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
-            return Denied(Reason.NO_VALID_CERTIFICATE)
+        refusal = _refusal_of_client(snapshot, user, client_id, by_certificate=by_certificate)
+        if refusal:
+            return Denied(refusal)
         decision: Decision = Denied(Reason.NO_PERMISSION)
-        for request in requests_for(topic, access, Identity(username, client_id)):
+        for request in requests_for(topic, access, Identity(username, client_id or "")):
             decision = decide(snapshot.rules_for(user, request), request)
             if not decision:
                 return decision
-        self._sightings.note(username, client_id)
+        self._sightings.note(username, client_id or "")
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
@@ -161,6 +177,19 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def _refusal_of_client(
+    snapshot: Snapshot, user: UserPolicy, client_id: str | None, *, by_certificate: bool
+) -> Reason | None:
+    """Return why this client may not act as the user at all, whatever it asks for; None if it may."""
+    if not user.enabled:
+        return Reason.USER_DISABLED
+    if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
+        return Reason.NO_VALID_CERTIFICATE
+    if client_id is not None and not snapshot.allows_client_id(user, client_id):
+        return Reason.CLIENT_ID_NOT_ALLOWED
+    return None
 
 
 def requests_for(topic: str, access: int, identity: Identity) -> list[Request]:

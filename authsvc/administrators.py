@@ -36,7 +36,7 @@ def _is_one_left() -> bool:
 def _administers(username: str) -> bool:
     """Whether this user can sign in with a password and mend itself, and so anything."""
     (user,) = stored.user_policies([username], datetime.now(UTC)).values()
-    snapshot = Snapshot(roles=stored.role_permissions(user.roles))
+    snapshot = Snapshot(roles=stored.role_policies(user.roles))
     path = split(f"/api/users/{username}")
     request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
     may_sign_in = user.password_hash is not None and GrantType.PASSWORD in user.grant_types

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     GRANT_TYPE_MISSING = "grant-type-missing"
     WRONG_PASSWORD = "wrong-password"  # noqa: S105
     INVALID_TOKEN = "invalid-token"  # noqa: S105
+    CLIENT_ID_NOT_ALLOWED = "client-id-not-allowed"
     HASHING_BUSY = "hashing-busy"
     VERIFYING = "verifying"
     NO_VALID_CERTIFICATE = "no-valid-certificate"
@@ -75,6 +76,7 @@ _OF_USERS = frozenset(
         Reason.GRANT_TYPE_MISSING,
         Reason.WRONG_PASSWORD,
         Reason.INVALID_TOKEN,
+        Reason.CLIENT_ID_NOT_ALLOWED,
         Reason.NO_VALID_CERTIFICATE,
         Reason.NO_PERMISSION,
         Reason.DENIED_BY_PERMISSION,

@@ -60,7 +60,7 @@ class Policy:
             names[change.kind].add(change.name)
         now = datetime.now(UTC)
         # Roles first: a user that is new in a role must never be seen with the role still missing.
-        _replace(self.snapshot.roles, names[Kind.ROLE], stored.role_permissions(names[Kind.ROLE]))
+        _replace(self.snapshot.roles, names[Kind.ROLE], stored.role_policies(names[Kind.ROLE]))
         _replace(self.snapshot.users, names[Kind.USER], stored.user_policies(names[Kind.USER], now))
         if Kind.SIGNING_KEYS in names:
             self.snapshot.signing_keys = stored.signing_keys()
@@ -72,13 +72,13 @@ def snapshot_of(username: str) -> Snapshot:
         version = current_version()
         users = stored.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
-        return Snapshot(users, stored.role_permissions(names), {}, version)
+        return Snapshot(users, stored.role_policies(names), {}, version)
 
 
 def _load(version: int) -> Snapshot:
     return Snapshot(
         users=stored.user_policies(None, datetime.now(UTC)),
-        roles=stored.role_permissions(None),
+        roles=stored.role_policies(None),
         signing_keys=stored.signing_keys(),
         version=version,
     )

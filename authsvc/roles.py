@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from peewee import fn
 
 from authsvc import administrators, audit, stored
+from authsvc.allowed_client_ids import validate_client_ids
 from authsvc.errors import Conflict, NotFound
 from authsvc.paging import Page
 from authsvc.permissions import Context, Operation, Permission
@@ -45,6 +46,7 @@ class RoleRecord:
     description: str
     built_in: bool
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
 
@@ -54,24 +56,27 @@ class RoleChanges(TypedDict, total=False):
 
     description: str
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
 
 
-def create(actor: Actor, name: str, description: str, permissions: Iterable[Permission]) -> RoleRecord:
+def create(
+    actor: Actor, name: str, description: str, permissions: Iterable[Permission], client_ids: Iterable[str] = ()
+) -> RoleRecord:
     """Make a role; `Conflict` when the name is taken, `Forbidden` when it holds more than the actor does."""
     validate_role_name(name)
-    wanted = tuple(dict.fromkeys(permissions))
+    wanted, patterns = tuple(dict.fromkeys(permissions)), validate_client_ids(client_ids)
     actor.must_hold(wanted)
     with policy_change() as announce:
         if Role.select().where(Role.name == name).exists():
             raise Conflict(f"a role named {name} exists", "role-exists")
-        record = _insert(name, description, wanted, built_in=False)
+        record = _insert(name, description, wanted, patterns, built_in=False)
         audit.record(actor, "role.create", f"role:{name}", after=facts(record))
         announce(Kind.ROLE, name)
     return record
 
 
 def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: datetime | None = None) -> RoleRecord:
-    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
+    """Change what is named of a role and nothing else; built-in roles stay as they are (`Conflict`).
 
     `Conflict` also when the role was changed since it was as expected.
     """
@@ -82,6 +87,7 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected_updated_at: d
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
         row.description = changes.get("description", row.description)
+        row.client_ids = validate_client_ids(changes.get("client_ids", row.client_ids))
         row.updated_at = datetime.now(UTC)
         row.save()
         if wanted != before.permissions:
@@ -138,7 +144,7 @@ def insert_built_in() -> None:
     """Make the built-in roles; for the first start."""
     with policy_change() as announce:
         for name, (description, permissions) in _BUILT_IN.items():
-            _insert(name, description, permissions, built_in=True)
+            _insert(name, description, permissions, (), built_in=True)
             announce(Kind.ROLE, name)
 
 
@@ -173,12 +179,25 @@ def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
 
 def facts(record: RoleRecord) -> audit.Facts:
     """Return what the audit trail keeps of a role."""
-    return {"description": record.description, "permissions": permission_facts(record.permissions)}
+    return {
+        "description": record.description,
+        "permissions": permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
+    }
 
 
-def _insert(name: str, description: str, permissions: Iterable[Permission], *, built_in: bool) -> RoleRecord:
+def _insert(
+    name: str, description: str, permissions: Iterable[Permission], client_ids: tuple[str, ...], *, built_in: bool
+) -> RoleRecord:
     now = datetime.now(UTC)
-    row = Role.create(name=name, description=description, built_in=built_in, created_at=now, updated_at=now)
+    row = Role.create(
+        name=name,
+        description=description,
+        built_in=built_in,
+        client_ids=client_ids,
+        created_at=now,
+        updated_at=now,
+    )
     insert_permissions(permissions, role_id=row.id)
     return _record(row)
 
@@ -206,4 +225,6 @@ def _record(row: Role) -> RoleRecord:
 
 
 def _with_permissions(row: Role, permissions: tuple[Permission, ...]) -> RoleRecord:
-    return RoleRecord(row.name, row.description, row.built_in, permissions, row.created_at, row.updated_at)
+    return RoleRecord(
+        row.name, row.description, row.built_in, permissions, row.client_ids, row.created_at, row.updated_at
+    )

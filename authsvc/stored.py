@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from authsvc.errors import Conflict
 from authsvc.permissions import Context, Effect, Operation, Permission
-from authsvc.snapshot import NO_TOKENS, UserPolicy
+from authsvc.snapshot import NO_TOKENS, RolePolicy, UserPolicy
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 from authsvc.tokens import SigningKey
 
@@ -31,14 +31,19 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
     return found
 
 
-def role_permissions(names: Iterable[str] | None) -> dict[str, tuple[Permission, ...]]:
-    """Return the permissions of the roles so named that exist; None stands for every role."""
+def role_policies(names: Iterable[str] | None) -> dict[str, RolePolicy]:
+    """Return the policies of the roles so named that exist; None stands for every role."""
     if names is None:
-        return _role_permissions(None)
-    found: dict[str, tuple[Permission, ...]] = {}
+        return _role_policies(None)
+    found: dict[str, RolePolicy] = {}
     for batch in _batches(sorted(names)):
-        found |= _role_permissions(Role.name.in_(batch))
+        found |= _role_policies(Role.name.in_(batch))
     return found
+
+
+def role_permissions(names: Iterable[str]) -> dict[str, tuple[Permission, ...]]:
+    """Return the permissions of the roles so named that exist."""
+    return {name: role.permissions for name, role in role_policies(names).items()}
 
 
 def signing_keys() -> dict[str, SigningKey]:
@@ -94,7 +99,7 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
     roles = role_names(chosen)
     tokens = _tokens(chosen, now)
     certificates = _certificates(chosen)
-    columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash)
+    columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash, User.client_ids)
     return {
         username: UserPolicy(
             username,
@@ -105,15 +110,18 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
             roles.get(user_id, ()),
             tokens.get(user_id, NO_TOKENS),
             certificates.get(user_id),
+            client_ids,
         )
-        for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
+        for user_id, username, enabled, grant_types, password_hash, client_ids in _chosen(
+            User.select(*columns), chosen
+        ).tuples()
     }
 
 
-def _role_permissions(chosen: Any) -> dict[str, tuple[Permission, ...]]:
+def _role_policies(chosen: Any) -> dict[str, RolePolicy]:
     permissions = permissions_of(PermissionRow.role, Role.id, chosen)
-    roles = _chosen(Role.select(Role.id, Role.name), chosen).tuples()
-    return {name: permissions.get(role_id, ()) for role_id, name in roles}
+    roles = _chosen(Role.select(Role.id, Role.name, Role.client_ids), chosen).tuples()
+    return {name: RolePolicy(permissions.get(role_id, ()), client_ids) for role_id, name, client_ids in roles}
 
 
 def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:

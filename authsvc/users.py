@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 from authsvc import administrators, audit, browser_sessions, certificates, logins, roles, sessions, stored
+from authsvc.allowed_client_ids import validate_client_ids
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Effect
@@ -37,6 +38,7 @@ class UserRecord:
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
     has_password: bool
     created_at: datetime
     updated_at: datetime
@@ -50,6 +52,7 @@ class UserChanges(TypedDict, total=False):
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
 
 
 def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHasher) -> UserRecord:
@@ -93,6 +96,7 @@ def change(
         actor.must_hold(_rights(row))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
+        row.client_ids = validate_client_ids(changes.get("client_ids", row.client_ids))
         row.password_hash = password_hash if "password" in changes else row.password_hash
         row.updated_at = datetime.now(UTC)
         row.save()
@@ -195,6 +199,7 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> Us
         password_hash=password_hash,
         enabled=wanted.get("enabled", True),
         grant_types=wanted.get("grant_types", frozenset({GrantType.PASSWORD})),
+        client_ids=validate_client_ids(wanted.get("client_ids", ())),
         created_at=now,
         updated_at=now,
     )
@@ -270,6 +275,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
             row.grant_types,
             role_names.get(row.id, ()),
             permissions.get(row.id, ()),
+            row.client_ids,
             row.password_hash is not None,
             row.created_at,
             row.updated_at,
@@ -285,6 +291,7 @@ def facts(record: UserRecord) -> audit.Facts:
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
     }
 

@@ -22,14 +22,14 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions remedies rule_index passwords hashing tokens "
+    "errors topics usernames decision permissions allowed_client_ids remedies rule_index passwords hashing tokens "
     "pki signing_requests renewals snapshot signals settings proxies actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins signing_keys authorities certificates crl_sync sessions sightings "
-    "denials history overview "
+    "denials history overview client_id_warnings "
     "takeover throttle audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.

@@ -7,9 +7,10 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import roles
+from authsvc import client_id_warnings, roles
 from authsvc.api.schemas import (
     Body,
+    ClientIds,
     Moment,
     PermissionBody,
     PermissionView,
@@ -17,11 +18,13 @@ from authsvc.api.schemas import (
     SearchQuery,
     Text,
     View,
+    WarningView,
     noun,
     permissions_from,
     render,
     render_page,
     view_permission,
+    view_warnings,
 )
 from authsvc.edge import actor
 
@@ -37,6 +40,7 @@ class RoleChangeBody(Body):
 
     description: Text = Field("", max_length=1000)
     permissions: list[PermissionBody] = Field([], max_length=10_000)
+    client_ids: ClientIds = Field([])
 
     def changes(self) -> roles.RoleChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -45,6 +49,8 @@ class RoleChangeBody(Body):
             changes["description"] = self.description
         if "permissions" in self.model_fields_set:
             changes["permissions"] = permissions_from(self.permissions)
+        if "client_ids" in self.model_fields_set:
+            changes["client_ids"] = tuple(self.client_ids)
         return changes
 
 
@@ -61,8 +67,10 @@ class RoleView(View):
     description: str
     built_in: bool
     permissions: list[PermissionView]
+    client_ids: list[str]
     created: Moment
     updated: Moment
+    warnings: list[WarningView]
 
 
 class RolePage(View):
@@ -82,7 +90,7 @@ def list_roles(query: SearchQuery) -> dict[str, Any]:
 @blueprint.post("/roles", responses={201: RoleView})
 def create(body: RoleBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a role."""
-    record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions))
+    record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     return render(_view(record)), 201, {"Location": f"/api/roles/{record.name}"}
 
 
@@ -111,6 +119,8 @@ def _view(record: roles.RoleRecord) -> RoleView:
         description=record.description,
         built_in=record.built_in,
         permissions=[view_permission(permission) for permission in record.permissions],
+        client_ids=list(record.client_ids),
         created=record.created_at,
         updated=record.updated_at,
+        warnings=view_warnings(client_id_warnings.of_role(record)),
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import denials, users
+from authsvc import client_id_warnings, denials, users
 from authsvc.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
     Body,
+    ClientIds,
     GrantTypeName,
     Moment,
     PermissionBody,
@@ -21,17 +22,22 @@ from authsvc.api.schemas import (
     Text,
     Username,
     View,
+    WarningView,
     noun,
     permissions_from,
     render,
     render_page,
     view_permission,
+    view_warnings,
 )
 from authsvc.edge import actor, services
 from authsvc.sightings import Sightings
 from authsvc.snapshot import GrantType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.allowed_client_ids import PolicyWarning
     from authsvc.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
@@ -51,6 +57,7 @@ class UserChangeBody(Body):
     grant_types: list[GrantTypeName] = Field(["password"], max_length=3)
     roles: list[RoleName] = Field([], max_length=1000)
     permissions: list[PermissionBody] = Field([], max_length=10_000)
+    client_ids: ClientIds = Field([])
 
     def changes(self) -> users.UserChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -66,6 +73,8 @@ class UserChangeBody(Body):
             changes["roles"] = tuple(self.roles)
         if "permissions" in given:
             changes["permissions"] = permissions_from(self.permissions)
+        if "client_ids" in given:
+            changes["client_ids"] = tuple(self.client_ids)
         return changes
 
 
@@ -83,9 +92,11 @@ class UserView(View):
     grant_types: list[GrantTypeName]
     roles: list[str]
     permissions: list[PermissionView]
+    client_ids: list[str]
     has_password: bool
     created: Moment
     updated: Moment
+    warnings: list[WarningView]
 
 
 class UserPage(View):
@@ -104,7 +115,7 @@ class DecisionQuery(Query):
 
     topic: Text = Field(min_length=1, max_length=65_535)
     operation: Literal["read", "write", "readWrite", "subscribe"]
-    client_id: Text = Field("", max_length=65_535)
+    client_id: Text = Field("", max_length=65_535, description="without it, the allowed client ids are not checked")
 
 
 class DecisionView(View):
@@ -141,26 +152,27 @@ class DenialList(View):
 def list_users(query: UserQuery) -> dict[str, Any]:
     """List users by name."""
     found = users.search(query.search, query.page, query.per_page, query.role)
-    return render_page(found, map(_view, found.items))
+    warnings = client_id_warnings.of_users(found.items)
+    return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
 
 
 @blueprint.post("/users", responses={201: UserView})
 def create(body: UserBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Make a user; it may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
-    return render(_view(record)), 201, {"Location": f"/api/users/{record.username}"}
+    return _rendered(record), 201, {"Location": f"/api/users/{record.username}"}
 
 
 @blueprint.get("/users/<username>", responses={200: UserView})
 def show(path: UserPath) -> dict[str, Any]:
     """Show a user."""
-    return render(_view(users.get(path.username)))
+    return _rendered(users.get(path.username))
 
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
 def change(path: UserPath, body: UserChangeBody) -> dict[str, Any]:
     """Change a user; in force at once, also for clients that are connected."""
-    return render(_view(users.change(actor(), path.username, body.changes(), services().hasher)))
+    return _rendered(users.change(actor(), path.username, body.changes(), services().hasher))
 
 
 @blueprint.delete("/users/<username>", responses={204: None})
@@ -188,7 +200,7 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
 def decide_for(username: str, query: DecisionQuery) -> Decision:
     """Decide what a broker would be answered, and note no sighting: who is only asked about was not seen."""
     rules = AccessControl(services().policy, services().verifier, Sightings())
-    return rules.may_access(username, query.client_id, query.topic, access_for(query.operation, query.topic))
+    return rules.may_access(username, query.client_id or None, query.topic, access_for(query.operation, query.topic))
 
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
@@ -200,7 +212,7 @@ def list_denials(path: UserPath) -> dict[str, Any]:
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
 def allow(path: UserPath, body: PermissionBody) -> dict[str, Any]:
     """Add one permission to those that the user has; in force at once."""
-    return render(_view(users.allow(actor(), path.username, body.permission())))
+    return _rendered(users.allow(actor(), path.username, body.permission()))
 
 
 def _view_denial(record: denials.DenialRecord) -> DenialView:
@@ -218,14 +230,20 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
     )
 
 
-def _view(record: users.UserRecord) -> UserView:
+def _rendered(record: users.UserRecord) -> dict[str, Any]:
+    return render(_view(record, client_id_warnings.of_user(record)))
+
+
+def _view(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> UserView:
     return UserView(
         username=record.username,
         enabled=record.enabled,
         grant_types=sorted(grant.value for grant in record.grant_types),
         roles=list(record.roles),
         permissions=[view_permission(permission) for permission in record.permissions],
+        client_ids=list(record.client_ids),
         has_password=record.has_password,
         created=record.created_at,
         updated=record.updated_at,
+        warnings=view_warnings(warnings),
     )

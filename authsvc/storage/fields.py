@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peewee
 
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class UtcDateTimeField(peewee.DateTimeField):
@@ -37,6 +40,21 @@ class GrantTypesField(peewee.TextField):
 @lru_cache  # the same few sets for everybody
 def _grant_types(names: str) -> frozenset[GrantType]:
     return frozenset(map(GrantType, names.split(","))) if names else frozenset()
+
+
+class ClientIdsField(peewee.TextField):
+    """Allowed client ids, stored as a JSON list of patterns."""
+
+    def db_value(self, value: Iterable[str]) -> str:
+        return json.dumps(list(value))
+
+    def python_value(self, value: str) -> tuple[str, ...]:
+        return _client_ids(value)
+
+
+@lru_cache(maxsize=4096)  # most users have the same few patterns, and share one tuple
+def _client_ids(patterns: str) -> tuple[str, ...]:
+    return tuple(json.loads(patterns))
 
 
 class JsonField(peewee.TextField):
