@@ -6,13 +6,13 @@ So a pattern on a user or on any of its roles restricts the user, and a role wit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from authsvc.errors import FieldError, InvalidInput, invalid
 from authsvc.permissions import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from authsvc.permissions import Permission
 
@@ -21,13 +21,6 @@ MAX_LENGTH = 200
 
 _USERNAME, _ANY = "%u", "*"
 _CLIENT_ID = "%c"
-
-
-class PolicyWarning(NamedTuple):
-    """A weakness that an administrator should know of; `code` is stable."""
-
-    code: str
-    message: str
 
 
 def validate_client_ids(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -76,19 +69,15 @@ def allows(patterns: Iterable[str], username: str, client_id: str) -> bool:
     return unrestricted
 
 
-def warnings(patterns: Sequence[str], permissions: Iterable[Permission], owner: str) -> tuple[PolicyWarning, ...]:
-    """Return a warning if a topic rule uses `%c` and the patterns allow any client id; `owner` says whose rules."""
-    if patterns and not any(set(pattern) == {_ANY} for pattern in patterns):
-        return ()
-    for permission in permissions:
-        if permission.context is Context.MQTT and _CLIENT_ID in permission.levels:
-            rule = f"{permission.effect} {permission.operation} {permission.resource}"
-            message = (
-                f"the rule '{rule}' depends on the client id, and {owner} may use any: whoever logs in can take the "
-                "client id of another device and with it that device's topics; set allowed client ids, such as %u"
-            )
-            return (PolicyWarning("any-client-id", message),)
-    return ()
+def restrict(patterns: Iterable[str]) -> bool:
+    """Say whether these patterns together exclude some client id; none of them, or a `*` among them, excludes none."""
+    given = tuple(patterns)
+    return bool(given) and not any(set(pattern) == {_ANY} for pattern in given)
+
+
+def depend_on_client_id(permissions: Iterable[Permission]) -> bool:
+    """Say whether one of these rules names topics by the client id, which the client chooses."""
+    return any(each.context is Context.MQTT and _CLIENT_ID in each.levels for each in permissions)
 
 
 def _matches(pattern: str, username: str, client_id: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flask_openapi3.types import ResponseDict
 
-    from authsvc.allowed_client_ids import PolicyWarning
+    from authsvc.client_id_warnings import PolicyWarning
     from authsvc.paging import Page
 
 

@@ -37,7 +37,7 @@ from authsvc.snapshot import GrantType
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authsvc.allowed_client_ids import PolicyWarning
+    from authsvc.client_id_warnings import PolicyWarning
     from authsvc.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")

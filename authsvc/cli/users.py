@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from authsvc import denials, roles, users
+from authsvc import client_id_warnings, denials, roles, users
 from authsvc.access import operation_for
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
+    any_client_id,
     as_json,
     ask_password,
+    chosen_client_ids,
+    client_ids,
     hasher,
     opened,
     operator,
@@ -20,8 +23,14 @@ from authsvc.cli.terminal import (
     print_table,
     spell_moment,
     spell_permission,
+    spell_warnings,
 )
 from authsvc.snapshot import GrantType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.client_id_warnings import PolicyWarning
 
 _grant_types = click.option(
     "--grant-type",
@@ -47,8 +56,10 @@ def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List users by name."""
     with opened():
         found = users.search(search, page, per_page)
+        warnings = client_id_warnings.of_users(found.items)
     if as_json:
-        print_json({"items": list(map(facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        items = [facts(record, warnings[record.username]) for record in found.items]
+        print_json({"items": items, "page": page, "perPage": per_page, "total": found.total})
         return
     print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
@@ -62,7 +73,7 @@ def show(username: str, *, as_json: bool) -> None:
     """Show one user."""
     with opened():
         record = users.get(username)
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command()
@@ -72,6 +83,7 @@ def show(username: str, *, as_json: bool) -> None:
 @_grant_types
 @click.option("--role", "role_names", multiple=True, help="May be repeated.")
 @click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
+@client_ids
 @click.option("--disabled", is_flag=True)
 @as_json
 def create(
@@ -82,12 +94,16 @@ def create(
     grant_types: tuple[str, ...],
     role_names: tuple[str, ...],
     permissions: tuple[str, ...],
+    client_ids: tuple[str, ...],
     disabled: bool,
     as_json: bool,
 ) -> None:
     """Make a user; asks for the password unless told otherwise."""
     wanted = users.UserChanges(
-        enabled=not disabled, roles=role_names, permissions=tuple(map(parse_permission, permissions))
+        enabled=not disabled,
+        roles=role_names,
+        permissions=tuple(map(parse_permission, permissions)),
+        client_ids=client_ids,
     )
     if grant_types:
         wanted["grant_types"] = frozenset(map(GrantType, grant_types))
@@ -95,7 +111,7 @@ def create(
         if not no_password:
             wanted["password"] = ask_password(from_stdin=password_stdin)
         record = users.create(operator(), username, wanted, hasher(settings))
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command()
@@ -106,6 +122,8 @@ def create(
 @click.option("--remove-role", multiple=True)
 @click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
 @click.option("--remove-permission", multiple=True, metavar="RULE")
+@client_ids
+@any_client_id
 @as_json
 def change(
     username: str,
@@ -116,6 +134,8 @@ def change(
     remove_role: tuple[str, ...],
     add_permission: tuple[str, ...],
     remove_permission: tuple[str, ...],
+    client_ids: tuple[str, ...],
+    any_client_id: bool,
     as_json: bool,
 ) -> None:
     """Change a user; what is not named stays as it is."""
@@ -124,6 +144,9 @@ def change(
         changes["enabled"] = enabled
     if grant_types:
         changes["grant_types"] = frozenset(map(GrantType, grant_types))
+    patterns = chosen_client_ids(client_ids, any_client_id=any_client_id)
+    if patterns is not None:
+        changes["client_ids"] = patterns
     with opened() as settings:
         before = users.get(username)
         if add_role or remove_role:
@@ -133,7 +156,7 @@ def change(
             kept = (*before.permissions, *map(parse_permission, add_permission))
             changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
         record = users.change(operator(), username, changes, hasher(settings))
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command("denials")
@@ -169,7 +192,7 @@ def delete(username: str) -> None:
 COMMANDS = (group,)
 
 
-def facts(record: users.UserRecord) -> dict[str, Any]:
+def facts(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> dict[str, Any]:
     """Return a user in the words of the API."""
     return {
         "username": record.username,
@@ -177,9 +200,11 @@ def facts(record: users.UserRecord) -> dict[str, Any]:
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         "created": spell_moment(record.created_at),
         "updated": spell_moment(record.updated_at),
+        "warnings": spell_warnings(warnings),
     }
 
 
@@ -201,12 +226,16 @@ def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
 
 
 def _print(record: users.UserRecord, *, as_json: bool) -> None:
+    warnings = client_id_warnings.of_user(record)
     if as_json:
-        print_json(facts(record))
+        print_json(facts(record, warnings))
         return
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
     click.echo(f"  password     {'set' if record.has_password else 'none'}")
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
+    click.echo(f"  client ids   {', '.join(record.client_ids) or 'any, unless a role restricts them'}")
     for permission in record.permissions:
         click.echo(f"  permission   {spell_permission(permission)}")
+    for warning in warnings:
+        click.echo(f"  warning      {warning.message}")
