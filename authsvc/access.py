@@ -84,6 +84,8 @@ class AccessControl:
         """
         decision = self._check_login(Login(username, client_id, address), password, now)
         if isinstance(decision, Allowed):
+            decision = self._check_client_id(decision, username, client_id)
+        if isinstance(decision, Allowed):
             self._sightings.note(username, client_id, logged_in=True)
         return decision
 
@@ -122,22 +124,38 @@ class AccessControl:
         """Return whether the user has logged in with this client id before."""
         return self._sightings.known.knows(login.username, login.client_id)
 
+    def _check_client_id(self, decision: Decision, username: str, client_id: str) -> Decision:
+        """Return the decision on right credentials, or a denial if the user may not use this client id.
+
+        Only right credentials come this far: for wrong ones, neither the answer nor its time depends on the client id.
+        """
+        snapshot = self._policy.snapshot
+        user = snapshot.users.get(username)
+        allowed = user is not None and snapshot.allows_client_id(user, client_id)
+        return decision if allowed else Denied(Reason.CLIENT_ID_NOT_ALLOWED)
+
     def may_access(
-        self, username: str, client_id: str, topic: str, access: int, *, by_certificate: bool = False
+        self, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
-        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name."""
+        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name.
+
+        The client id is checked again, for a CONNECT with a certificate does not ask us, and an MQTT session may be
+        older than the user's allowed client ids. None, which no broker sends, asks for any client id that is allowed.
+        """
         snapshot = self._policy.snapshot
         user = _user_in(snapshot, username)
         if isinstance(user, Denied):
             return user
         if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
             return Denied(Reason.NO_VALID_CERTIFICATE)
+        if client_id is not None and not snapshot.allows_client_id(user, client_id):
+            return Denied(Reason.CLIENT_ID_NOT_ALLOWED)
         decision: Decision = Denied(Reason.NO_PERMISSION)
-        for request in requests_for(topic, access, Identity(username, client_id)):
+        for request in requests_for(topic, access, Identity(username, client_id or "")):
             decision = decide(snapshot.rules_for(user, request), request)
             if not decision:
                 return decision
-        self._sightings.note(username, client_id, logged_in=by_certificate)
+        self._sightings.note(username, client_id or "", logged_in=by_certificate)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:

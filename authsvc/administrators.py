@@ -39,7 +39,7 @@ def _administers(username: str) -> bool:
     roles = stored.role_policies(user.roles)
     if not user.may_sign_in or any(role.damage for role in roles.values()):
         return False
-    snapshot = Snapshot(roles={name: role.permissions for name, role in roles.items()})
+    snapshot = Snapshot(roles=roles)
     path = split(f"/api/users/{username}")
     request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
     return bool(decide(snapshot.rules_of(user), request))

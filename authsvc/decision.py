@@ -21,6 +21,7 @@ class Reason(StrEnum):
     GRANT_TYPE_MISSING = "grant-type-missing"
     WRONG_PASSWORD = "wrong-password"  # noqa: S105
     INVALID_TOKEN = "invalid-token"  # noqa: S105
+    CLIENT_ID_NOT_ALLOWED = "client-id-not-allowed"
     HASHING_BUSY = "hashing-busy"
     VERIFYING = "verifying"
     THROTTLED = "throttled"
@@ -80,6 +81,7 @@ _OF_USERS = frozenset(
         Reason.WRONG_PASSWORD,
         Reason.INVALID_TOKEN,
         Reason.THROTTLED,
+        Reason.CLIENT_ID_NOT_ALLOWED,
         Reason.NO_VALID_CERTIFICATE,
         Reason.NO_PERMISSION,
         Reason.DENIED_BY_PERMISSION,

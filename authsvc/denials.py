@@ -199,4 +199,5 @@ def _remedy(denial: Denial, snapshot: Snapshot, now: datetime) -> Remedy:
         requests = requests_for(denial.topic, denial.access, identity) if denial.topic and denial.whole else []
     except InvalidInput as error:
         return Remedy(None, f"no client can use this topic: it {error.errors[0].message}")
-    return remedy_for(denial, requests, user, snapshot.rules_of(user), now)
+    allowed = snapshot.allows_client_id(user, denial.client_id)
+    return remedy_for(denial, requests, user, snapshot.rules_of(user), now, client_id_allowed=allowed)

@@ -38,16 +38,18 @@ def _administrators_on_broker() -> Iterator[Finding]:
 
 def _damaged_users() -> Iterator[Finding]:
     permissions = stored.permissions_of(PermissionRow.user, User.id, None)
-    for row in User.select(User.id, User.username, User.grant_types).order_by(User.username).iterator():
-        for damage in stored.damage_of(row.grant_types, permissions.get(row.id, stored.NOTHING_STORED)):
-            advice = f"{damage}: everything is denied; set its permissions and grant types again"
+    for row in (
+        User.select(User.id, User.username, User.grant_types, User.client_ids).order_by(User.username).iterator()
+    ):
+        for damage in stored.damage_of(row.grant_types, row.client_ids, permissions.get(row.id, stored.NOTHING_STORED)):
+            advice = f"{damage}: everything is denied; set its permissions, grant types and client ids again"
             yield Finding("damaged-policy", f"user:{row.username}", advice)
 
 
 def _damaged_roles() -> Iterator[Finding]:
-    permissions = stored.permissions_of(PermissionRow.role, Role.id, None)
-    for row in Role.select(Role.id, Role.name, Role.built_in).order_by(Role.name):
-        repair = "restart the service, which repairs it" if row.built_in else "set its permissions again"
-        for damage in permissions.get(row.id, stored.NOTHING_STORED).damage:
+    policies = stored.role_policies(None)
+    for row in Role.select(Role.name, Role.built_in).order_by(Role.name):
+        repair = "restart the service, which repairs it" if row.built_in else "set its permissions and client ids again"
+        for damage in policies[row.name].damage:
             advice = f"{damage}: everything is denied to its users; {repair}"
             yield Finding("damaged-policy", f"role:{row.name}", advice)

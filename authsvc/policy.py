@@ -27,8 +27,7 @@ from authsvc.storage.database import reading, session
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from authsvc.permissions import Permission
-    from authsvc.stored import OwnerPermissions
+    from authsvc.snapshot import RolePolicy
 
 log = structlog.get_logger()
 
@@ -105,7 +104,7 @@ def snapshot_of(username: str) -> Snapshot:
         users = stored.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
         roles = stored.role_policies(names)
-        return Snapshot(ShardedMap(users.items()), _permissions(roles), {}, *versions, _damage(roles))
+        return Snapshot(ShardedMap(users.items()), roles, {}, *versions, _damage(roles))
 
 
 def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snapshot:
@@ -125,7 +124,7 @@ def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snaps
     return replace(
         before,
         users=before.users.replaced(names[Kind.USER] | users.keys(), users),
-        roles={name: before.roles[name] for name in unchanged} | _permissions(roles),
+        roles={name: before.roles[name] for name in unchanged} | roles,
         damaged_roles={name: why for name, why in before.damaged_roles.items() if name in unchanged} | _damage(roles),
         signing_keys=stored.signing_keys() if Kind.SIGNING_KEYS in names else before.signing_keys,
         version=to.policy,
@@ -137,7 +136,7 @@ def _load(to: Versions) -> Snapshot:
     roles = stored.role_policies(None)
     return Snapshot(
         users=ShardedMap(stored.user_policies(None, datetime.now(UTC)).items()),
-        roles=_permissions(roles),
+        roles=roles,
         signing_keys=stored.signing_keys(),
         version=to.policy,
         token_version=to.tokens,
@@ -145,11 +144,7 @@ def _load(to: Versions) -> Snapshot:
     )
 
 
-def _permissions(roles: Mapping[str, OwnerPermissions]) -> dict[str, tuple[Permission, ...]]:
-    return {name: role.permissions for name, role in roles.items()}
-
-
-def _damage(roles: Mapping[str, OwnerPermissions]) -> dict[str, tuple[str, ...]]:
+def _damage(roles: Mapping[str, RolePolicy]) -> dict[str, tuple[str, ...]]:
     return {name: role.damage for name, role in roles.items() if role.damage}
 
 

@@ -24,6 +24,7 @@ _OF_LOGINS = {
     Reason.INVALID_TOKEN: "the token was wrong, expired or revoked; issue a new one",
     Reason.USER_DISABLED: "the user was disabled then and is enabled by now",
     Reason.DAMAGED_POLICY: "a stored row of the user or of one of its roles was damaged then and is repaired by now",
+    Reason.CLIENT_ID_NOT_ALLOWED: "the user may use this client id by now",
     Reason.GRANT_TYPE_MISSING: "the user has no password, or not the grant type for what it offered",
 }
 
@@ -41,15 +42,23 @@ class Remedy(NamedTuple):
 
 
 def remedy_for(
-    denial: Denial, requests: Sequence[Request], user: UserPolicy, rules: Sequence[Rule], now: datetime
+    denial: Denial,
+    requests: Sequence[Request],
+    user: UserPolicy,
+    rules: Sequence[Rule],
+    now: datetime,
+    *,
+    client_id_allowed: bool = True,
 ) -> Remedy:
     """Return what would cure a denial by a user's rules as they are now.
 
     `requests` are what the denied access asked for, none for a login or a topic that is not whole. The permission
-    allows them and no other topic.
+    allows them and no other topic. `client_id_allowed`: whether the user may use the denied client id by now.
     """
     if not user.enabled:
         return Remedy(None, "the user is disabled; enable it first")
+    if denial.reason is Reason.CLIENT_ID_NOT_ALLOWED and not client_id_allowed:
+        return Remedy(None, "the client id is none of its allowed client ids; add it to them, or correct the client")
     if not denial.topic:
         return Remedy(None, _OF_LOGINS.get(denial.reason, "no permission helps with that"))
     if denial.reason is Reason.NO_VALID_CERTIFICATE and not user.has_certificate_at(now):

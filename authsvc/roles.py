@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from peewee import fn
 
 from authsvc import administrators, audit, stored
+from authsvc.allowed_client_ids import validate_client_ids
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Context, Operation, Permission
@@ -45,6 +46,7 @@ class RoleRecord:
     description: str
     built_in: bool
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
     damage: tuple[str, ...] = ()
@@ -60,17 +62,20 @@ class RoleChanges(TypedDict, total=False):
 
     description: str
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
 
 
-def create(actor: Actor, name: str, description: str, permissions: Iterable[Permission]) -> RoleRecord:
+def create(
+    actor: Actor, name: str, description: str, permissions: Iterable[Permission], client_ids: Iterable[str] = ()
+) -> RoleRecord:
     """Make a role; `Conflict` when the name is taken, `Forbidden` when it holds more than the actor does."""
     validate_role_name(name)
-    wanted = tuple(dict.fromkeys(permissions))
+    wanted, patterns = tuple(dict.fromkeys(permissions)), validate_client_ids(client_ids)
     actor.must_hold(wanted)
     with policy_change() as announce:
         if Role.select().where(Role.name == name).exists():
             raise Conflict(f"a role named {name} exists", "role-exists")
-        record = _insert(name, description, wanted, built_in=False)
+        record = _insert(name, description, wanted, patterns, built_in=False)
         audit.record(actor, "role.create", f"role:{name}", after=facts(record))
         announce(Kind.ROLE, name)
     return record
@@ -89,6 +94,8 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[st
         actor.must_hold(wanted)
         row.description = changes.get("description", row.description)
         row.updated_at = stored.next_update(row.updated_at)
+        if "client_ids" in changes:
+            row.client_ids = validate_client_ids(changes["client_ids"])
         row.save()
         if wanted != before.permissions or (before.damage and "permissions" in changes):
             PermissionRow.delete().where(PermissionRow.role == row).execute()
@@ -170,7 +177,7 @@ def insert_built_in() -> None:
     """Make the built-in roles; for the first start."""
     with policy_change() as announce:
         for name, (description, permissions) in _BUILT_IN.items():
-            _insert(name, description, permissions, built_in=True)
+            _insert(name, description, permissions, (), built_in=True)
             announce(Kind.ROLE, name)
 
 
@@ -206,12 +213,26 @@ def permission_facts(permissions: Iterable[Permission]) -> list[dict[str, str]]:
 def facts(record: RoleRecord) -> audit.Facts:
     """Return what the audit trail keeps of a role."""
     damage = {"damage": list(record.damage)} if record.damage else {}
-    return {"description": record.description, "permissions": permission_facts(record.permissions), **damage}
+    return {
+        "description": record.description,
+        "permissions": permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
+        **damage,
+    }
 
 
-def _insert(name: str, description: str, permissions: Iterable[Permission], *, built_in: bool) -> RoleRecord:
+def _insert(
+    name: str, description: str, permissions: Iterable[Permission], client_ids: tuple[str, ...], *, built_in: bool
+) -> RoleRecord:
     now = datetime.now(UTC)
-    row = Role.create(name=name, description=description, built_in=built_in, created_at=now, updated_at=now)
+    row = Role.create(
+        name=name,
+        description=description,
+        built_in=built_in,
+        client_ids=client_ids,
+        created_at=now,
+        updated_at=now,
+    )
     insert_permissions(permissions, role_id=row.id)
     return _record(row)
 
@@ -239,6 +260,14 @@ def _record(row: Role) -> RoleRecord:
 
 
 def _with_permissions(row: Role, own: stored.OwnerPermissions) -> RoleRecord:
+    policy = stored.role_policy(own, row.client_ids)
     return RoleRecord(
-        row.name, row.description, row.built_in, own.permissions, row.created_at, row.updated_at, own.damage
+        row.name,
+        row.description,
+        row.built_in,
+        policy.permissions,
+        policy.client_ids,
+        row.created_at,
+        row.updated_at,
+        policy.damage,
     )

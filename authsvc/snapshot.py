@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from authsvc import allowed_client_ids
 from authsvc.permissions import Permission, Request, Rule
 from authsvc.rule_index import FEW, RuleIndex
 from authsvc.sharded_map import ShardedMap
@@ -49,6 +50,7 @@ class UserPolicy:
     roles: tuple[str, ...] = ()
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
     certificate_until: datetime | None = None
+    client_ids: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
 
     @property
@@ -67,16 +69,28 @@ class UserPolicy:
         return GrantType.CERTIFICATE in self.grant_types and until is not None and until > now
 
 
+@dataclass(frozen=True, slots=True)
+class RolePolicy:
+    """One role as decisions see it. `damage` says what could not be read of its stored rows."""
+
+    permissions: tuple[Permission, ...] = ()
+    client_ids: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
+
+
+_NO_ROLE = RolePolicy()
+
+
 @dataclass(slots=True)
 class Snapshot:
     """Users and roles by name, and the signing keys by id, as of a policy version. Version 0 is nothing at all.
 
-    `token_version` is the same for API tokens made since. `damaged_roles` says by role what could not be read of its
-    stored rows.
+    `token_version` is the same for API tokens made since. `damaged_roles` holds the damage of the roles that
+    have some.
     """
 
     users: ShardedMap[UserPolicy] = field(default_factory=ShardedMap)
-    roles: dict[str, tuple[Permission, ...]] = field(default_factory=dict)
+    roles: dict[str, RolePolicy] = field(default_factory=dict)
     signing_keys: dict[str, SigningKey] = field(default_factory=dict)
     version: int = 0
     token_version: int = 0
@@ -94,8 +108,15 @@ class Snapshot:
         """Return the user's own permissions, then those of its roles, each with the role it came through."""
         rules = [Rule(permission, None) for permission in user.permissions]
         for role in user.roles:
-            rules += [Rule(permission, role) for permission in self.roles.get(role, ())]
+            rules += [Rule(permission, role) for permission in self.roles.get(role, _NO_ROLE).permissions]
         return rules
+
+    def allows_client_id(self, user: UserPolicy, client_id: str) -> bool:
+        """Say whether the user may use this client id, by its own allowed client ids and those of its roles."""
+        patterns = [*user.client_ids]
+        for role in user.roles:
+            patterns += self.roles.get(role, _NO_ROLE).client_ids
+        return allowed_client_ids.allows(patterns, user.username, client_id)
 
     def rules_for(self, user: UserPolicy, request: Request) -> list[Rule]:
         """Return those of the user's rules that can matter to a request, and maybe some that cannot."""
@@ -105,7 +126,7 @@ class Snapshot:
             Rule(permission, None) for permission in self._narrowed("user", user.username, user.permissions, request)
         ]
         for role in user.roles:
-            narrowed = self._narrowed("role", role, self.roles.get(role, ()), request)
+            narrowed = self._narrowed("role", role, self.roles.get(role, _NO_ROLE).permissions, request)
             rules += [Rule(permission, role) for permission in narrowed]
         return rules
 

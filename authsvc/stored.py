@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.permissions import Context, Effect, Operation, Permission
-from authsvc.snapshot import NO_TOKENS, UserPolicy
-from authsvc.storage.fields import UnreadableGrantTypes
+from authsvc.snapshot import NO_TOKENS, RolePolicy, UserPolicy
+from authsvc.storage.fields import UnreadableClientIds, UnreadableGrantTypes
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 from authsvc.tokens import SigningKey
 
@@ -57,11 +57,11 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
     return found
 
 
-def role_policies(names: Iterable[str] | None) -> dict[str, OwnerPermissions]:
-    """Return what is stored of the roles so named that exist; None stands for every role."""
+def role_policies(names: Iterable[str] | None) -> dict[str, RolePolicy]:
+    """Return the policies of the roles so named that exist; None stands for every role."""
     if names is None:
         return _role_policies(None)
-    found: dict[str, OwnerPermissions] = {}
+    found: dict[str, RolePolicy] = {}
     for batch in _batches(sorted(names)):
         found |= _role_policies(Role.name.in_(batch))
     return found
@@ -79,7 +79,8 @@ def tokens_since(version: int, now: datetime) -> dict[str, dict[str, datetime]]:
 
 def rights_of_roles(names: Iterable[str]) -> list[Permission]:
     """Return all that the roles so named give, for `Actor.must_hold`."""
-    return [each for role in role_policies(names).values() for each in role.rights]
+    roles = role_policies(names).values()
+    return [each for role in roles for each in OwnerPermissions(role.permissions, role.damage).rights]
 
 
 def signing_keys() -> dict[str, SigningKey]:
@@ -183,11 +184,20 @@ def rights_of_holders(role_id: int) -> list[Permission]:
     return [each if isinstance(each, Permission) else EVERY_RIGHT for each in read]
 
 
-def damage_of(grant_types: frozenset[GrantType], stored: OwnerPermissions) -> tuple[str, ...]:
+def damage_of(
+    grant_types: frozenset[GrantType], client_ids: tuple[str, ...], stored: OwnerPermissions
+) -> tuple[str, ...]:
     """Return what could not be read of a user's rows."""
+    damage = (*_damage_of_client_ids(client_ids), *stored.damage)
     if isinstance(grant_types, UnreadableGrantTypes):
-        return (f"grant types: {grant_types.text[:_SHOWN]!r} names an unknown one", *stored.damage)
-    return stored.damage
+        return (f"grant types: {grant_types.text[:_SHOWN]!r} names an unknown one", *damage)
+    return damage
+
+
+def _damage_of_client_ids(client_ids: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(client_ids, UnreadableClientIds):
+        return (f"client ids: {client_ids.text[:_SHOWN]!r} is no list of patterns",)
+    return ()
 
 
 def role_names(chosen: Any) -> dict[int, tuple[str, ...]]:
@@ -204,7 +214,7 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
     roles = role_names(chosen)
     tokens = _tokens(chosen, now)
     certificates = _certificates(chosen)
-    columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash)
+    columns = (User.id, User.username, User.enabled, User.grant_types, User.password_hash, User.client_ids)
     return {
         username: UserPolicy(
             username,
@@ -215,16 +225,24 @@ def _user_policies(chosen: Any, now: datetime) -> dict[str, UserPolicy]:
             roles.get(user_id, ()),
             tokens.get(user_id, NO_TOKENS),
             certificates.get(user_id),
-            damage_of(grant_types, permissions.get(user_id, NOTHING_STORED)),
+            client_ids,
+            damage_of(grant_types, client_ids, permissions.get(user_id, NOTHING_STORED)),
         )
-        for user_id, username, enabled, grant_types, password_hash in _chosen(User.select(*columns), chosen).tuples()
+        for user_id, username, enabled, grant_types, password_hash, client_ids in _chosen(
+            User.select(*columns), chosen
+        ).tuples()
     }
 
 
-def _role_policies(chosen: Any) -> dict[str, OwnerPermissions]:
-    permissions = permissions_of(PermissionRow.role, Role.id, chosen)
-    roles = _chosen(Role.select(Role.id, Role.name), chosen).tuples()
-    return {name: permissions.get(role_id, NOTHING_STORED) for role_id, name in roles}
+def _role_policies(chosen: Any) -> dict[str, RolePolicy]:
+    found = permissions_of(PermissionRow.role, Role.id, chosen)
+    roles = _chosen(Role.select(Role.id, Role.name, Role.client_ids), chosen).tuples()
+    return {name: role_policy(found.get(role_id, NOTHING_STORED), client_ids) for role_id, name, client_ids in roles}
+
+
+def role_policy(stored: OwnerPermissions, client_ids: tuple[str, ...]) -> RolePolicy:
+    """Return a role's policy with what could not be read of its rows."""
+    return RolePolicy(stored.permissions, client_ids, (*_damage_of_client_ids(client_ids), *stored.damage))
 
 
 def _tokens(chosen: Any, now: datetime) -> dict[int, dict[str, datetime]]:

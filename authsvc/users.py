@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
 from authsvc import administrators, audit, browser_sessions, certificates, logins, roles, sessions, stored
+from authsvc.allowed_client_ids import validate_client_ids
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Effect
@@ -38,6 +39,7 @@ class UserRecord:
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
     has_password: bool
     created_at: datetime
     updated_at: datetime
@@ -64,6 +66,7 @@ class UserChanges(TypedDict, total=False):
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
     revoke_others: bool  # with a password: end all API tokens and certificates too
+    client_ids: tuple[str, ...]
 
 
 def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHasher) -> UserRecord:
@@ -109,6 +112,8 @@ def change(
         actor.must_hold(stored.rights_of_user(row.username))
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
+        if "client_ids" in changes:
+            row.client_ids = validate_client_ids(changes["client_ids"])
         row.password_hash = password_hash if "password" in changes else row.password_hash
         row.updated_at = stored.next_update(row.updated_at)
         row.save()
@@ -225,6 +230,7 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> Us
         password_hash=password_hash,
         enabled=wanted.get("enabled", True),
         grant_types=wanted.get("grant_types", frozenset({GrantType.PASSWORD})),
+        client_ids=validate_client_ids(wanted.get("client_ids", ())),
         created_at=now,
         updated_at=now,
     )
@@ -285,10 +291,11 @@ def _records(rows: list[User]) -> list[UserRecord]:
             row.grant_types,
             names := role_names.get(row.id, ()),
             (own := permissions.get(row.id, stored.NOTHING_STORED)).permissions,
+            row.client_ids,
             row.password_hash is not None,
             row.created_at,
             row.updated_at,
-            stored.damage_of(row.grant_types, own),
+            stored.damage_of(row.grant_types, row.client_ids, own),
             any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names),
         )
         for row in rows
@@ -302,6 +309,7 @@ def facts(record: UserRecord) -> audit.Facts:
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         **({"damage": list(record.damage)} if record.damage else {}),
     }

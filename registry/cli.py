@@ -18,6 +18,7 @@ from authsvc.authorities import issuing_under
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     as_json,
+    client_ids,
     opened,
     operator,
     parse_permission,
@@ -116,11 +117,17 @@ def show(registration_id: str) -> None:
 @_roles
 @_permissions
 @click.option("--accept-requested", is_flag=True, help="Also give what the client asked for.")
+@client_ids
 def grant(
-    ids: tuple[str, ...], role_names: tuple[str, ...], permissions: tuple[str, ...], *, accept_requested: bool
+    ids: tuple[str, ...],
+    role_names: tuple[str, ...],
+    permissions: tuple[str, ...],
+    client_ids: tuple[str, ...],
+    *,
+    accept_requested: bool,
 ) -> None:
     """Make users of registrations, with what is named here and nothing else."""
-    given = decisions.Grant(role_names, tuple(map(parse_permission, permissions)), accept_requested)
+    given = decisions.Grant(role_names, tuple(map(parse_permission, permissions)), accept_requested, client_ids)
     with opened() as settings:
         issuing = issuing_under(settings)
         for registration_id in ids:

@@ -36,6 +36,7 @@ class Grant:
     roles: tuple[str, ...] = ()
     permissions: tuple[Permission, ...] = ()
     accept_requested: bool = False
+    client_ids: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -96,7 +97,10 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
     if users.exists(row.username):
         raise Conflict(f"a user named {row.username} exists", "user-exists")
     wanted = users.UserChanges(
-        grant_types=_grant_types(row), roles=_roles(row, given), permissions=_permissions(row, given)
+        grant_types=_grant_types(row),
+        roles=_roles(row, given),
+        permissions=_permissions(row, given),
+        client_ids=given.client_ids,
     )
     record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
     if row.public_key:
@@ -104,7 +108,8 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
         row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
     row.user = User.get(User.username == row.username)
     _move(row, Event.GRANT, actor)
-    facts = {"roles": list(record.roles), "permissions": users.facts(record)["permissions"]}
+    given_facts = users.facts(record)
+    facts = {name: given_facts[name] for name in ("roles", "permissions", "clientIds")}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)
 
 

@@ -162,7 +162,7 @@ def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
                 if role not in given:
                     raise invalid(f"roles[{position}]", "no such role")
     # What is given in advance is given by whoever writes it down.
-    actor.must_hold([each for role in given.values() for each in role.rights])
+    actor.must_hold(stored.rights_of_roles(given))
     actor.must_hold([each for advance in wanted for each in advance.permissions])
 
 

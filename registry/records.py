@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import Case, chunked
 
+from authsvc.allowed_client_ids import can_be_literal
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
@@ -61,6 +62,18 @@ class Record:
     decided_by: str | None
     decided_at: datetime | None
     reason: str | None
+
+    @property
+    def literal_client_ids(self) -> list[str]:
+        """The recorded client ids that can be spelled as allowed client ids; one that may have been cut cannot."""
+        whole = [client_id for client_id in self.client_ids if len(client_id) < MAX_CLIENT_ID_LENGTH]
+        return [client_id for client_id in whole if can_be_literal(client_id)]
+
+    @property
+    def suggested_client_ids(self) -> list[str]:
+        """The one client id that all attempts came with, of which there were two or more; otherwise none."""
+        one_for_all = len(self.client_ids) == 1 and self.attempts > 1
+        return self.literal_client_ids if one_for_all else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 
 from authsvc.api.schemas import (
     Body,
+    ClientIds,
     Moment,
     OptionalBody,
     PageQuery,
@@ -186,10 +187,12 @@ class GrantBody(OptionalBody):
     roles: Roles = []
     permissions: Permissions = []
     accept_requested: bool = False
+    client_ids: ClientIds = []
 
     def grant(self) -> decisions.Grant:
         """Return what it spells; `InvalidInput` by field when a permission is none."""
-        return decisions.Grant(tuple(self.roles), permissions_from(self.permissions), self.accept_requested)
+        permissions, client_ids = permissions_from(self.permissions), tuple(self.client_ids)
+        return decisions.Grant(tuple(self.roles), permissions, self.accept_requested, client_ids)
 
 
 class DenyBody(OptionalBody):

@@ -22,14 +22,15 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions remedies rule_index passwords hashing guess_limit known_client_ids "
-    "tokens pki signing_requests renewals sharded_map snapshot signals settings hosts proxies redaction actors paging",
+    "errors topics usernames decision permissions allowed_client_ids remedies rule_index passwords hashing guess_limit "
+    "known_client_ids tokens pki signing_requests renewals sharded_map snapshot signals settings hosts proxies "
+    "redaction actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins sign_in signing_keys authorities certificates crl_sync sessions sightings "
-    "denials history overview findings "
+    "denials history overview findings client_id_warnings "
     "takeover throttle throttled_logins audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.

@@ -57,6 +57,11 @@ def permission_rows(form: MultiDict[str, str]) -> Rows:
     return [row for row in rows if row["resource"].strip()]
 
 
+def lines(form: MultiDict[str, str], name: str) -> list[str]:
+    """Return the lines of a text area as they were typed, without empty ones."""
+    return [line for line in form.get(name, "").splitlines() if line.strip()]
+
+
 def rows_of(permissions: Iterable[Permission | PermissionView]) -> Rows:
     """Return the rows in which a permission editor shows these."""
     return [{name: str(getattr(one, name)) for name in _COLUMNS} for one in permissions]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Response, flash, request, url_for
 
-from authsvc import roles
-from authsvc.admin.forms import as_of, permission_rows, rows_of, submitted
+from authsvc import client_id_warnings, roles
+from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
@@ -41,7 +41,12 @@ class Shown(NamedTuple):
     name: str = ""
     description: str = ""
     permissions: Rows = []  # noqa: RUF012 - a tuple's default, which nobody changes
+    client_ids: list[str] = []  # noqa: RUF012
     updated: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the API's bodies take of it."""
+        return {"description": self.description, "permissions": self.permissions, "clientIds": self.client_ids}
 
 
 def choices(chosen: Iterable[str]) -> list[Choice]:
@@ -84,8 +89,8 @@ def create() -> AnyResponse:
     """Make a role."""
     typed = _typed(request.form.get("name", ""))
     try:
-        body = submitted(RoleBody, name=typed.name, description=typed.description, permissions=typed.permissions)
-        roles.create(actor(), body.name, body.description, permissions_from(body.permissions))
+        body = submitted(RoleBody, name=typed.name, **typed.fields())
+        roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     except AuthsvcError as error:
         return _form("admin/role_new.html", typed, error)
     flash(f"The role {typed.name} was created.")
@@ -105,7 +110,7 @@ def ask_changes(name: str) -> Response:
     """Offer what there is of a role to be changed."""
     must_read(f"/api/roles/{name}")
     role = roles.get(name)
-    shown = Shown(role.name, role.description, rows_of(role.permissions), role.version)
+    shown = Shown(role.name, role.description, rows_of(role.permissions), list(role.client_ids), role.version)
     return _form("admin/role_edit.html", shown, None)
 
 
@@ -115,7 +120,7 @@ def change(name: str) -> AnyResponse:
     """Change a role, unless somebody else did after the form was drawn."""
     typed = _typed(name)
     try:
-        body = submitted(RoleChangeBody, description=typed.description, permissions=typed.permissions)
+        body = submitted(RoleChangeBody, **typed.fields())
         roles.change(actor(), name, body.changes(), as_of(typed.updated))
     except AuthsvcError as error:
         return _edit(typed, error)
@@ -139,7 +144,8 @@ def _page(name: str, error: AuthsvcError | None) -> Response:
     must_read(f"/api/roles/{name}")
     status = status_of(error) if error else 200
     role, holders, events = roles.get(name), roles.count_holders([name])[name], latest_events(f"role:{name}")
-    return render("admin/role.html", status, role=role, holders=holders, events=events, errors=by_field(error))
+    shown = {"role": role, "holders": holders, "events": events, "warnings": client_id_warnings.of_role(role)}
+    return render("admin/role.html", status, errors=by_field(error), **shown)
 
 
 def _edit(shown: Shown, error: AuthsvcError) -> Response:
@@ -165,4 +171,6 @@ def _lead_to(name: str) -> AnyResponse:
 
 def _typed(name: str) -> Shown:
     form = request.form
-    return Shown(name, form.get("description", ""), permission_rows(form), form.get("updated", ""))
+    return Shown(
+        name, form.get("description", ""), permission_rows(form), lines(form, "clientIds"), form.get("updated", "")
+    )

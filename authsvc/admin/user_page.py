@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from authsvc import audit, browser_sessions, certificates, logins, sightings
+from authsvc import audit, browser_sessions, certificates, client_id_warnings, logins, sightings
 from authsvc.admin.pages import may
 from authsvc.edge import services, session_lifetime
 
@@ -22,6 +22,8 @@ def beside(user: UserRecord) -> dict[str, Any]:
     return {
         "rules": rules,
         "hidden_roles": hidden_roles,
+        "client_ids": _allowed_client_ids(user, hidden_roles),
+        "warnings": client_id_warnings.of_user(user),
         "seen": sightings.of_user(name),
         "has_broker": services().broker is not None,
         "certificates": may("GET", f"/api/users/{name}/certificates")
@@ -46,6 +48,14 @@ def effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
     hidden = [role for role in user.roles if not may("GET", f"/api/roles/{role}")]
     rules = snapshot.rules_of(policy) if policy else []
     return [rule for rule in rules if rule.role not in hidden], hidden
+
+
+def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple[str, str | None]]:
+    """Return the user's allowed client ids, each with the role it comes through or None; not those of hidden roles."""
+    roles = services().policy.snapshot.roles
+    visible = [role for role in user.roles if role in roles and role not in hidden_roles]
+    own = [(pattern, None) for pattern in user.client_ids]
+    return [*own, *((pattern, role) for role in visible for pattern in roles[role].client_ids)]
 
 
 def _tokens(username: str) -> Any:

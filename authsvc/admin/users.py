@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, flash, request, url_for
 
 from authsvc import users
-from authsvc.admin.forms import as_of, permission_rows, rows_of, submitted
+from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
@@ -40,6 +40,7 @@ class Shown:
     grant_types: list[str] = field(default_factory=lambda: [GrantType.PASSWORD])
     roles: list[str] = field(default_factory=list)
     permissions: Rows = field(default_factory=list)
+    client_ids: list[str] = field(default_factory=list)
     updated: str = ""
 
     def fields(self) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class Shown:
             "grantTypes": self.grant_types,
             "roles": self.roles,
             "permissions": self.permissions,
+            "clientIds": self.client_ids,
         }
 
 
@@ -263,6 +265,7 @@ def _stored(record: UserRecord) -> Shown:
         sorted(record.grant_types),
         list(record.roles),
         rows_of(record.permissions),
+        list(record.client_ids),
         record.version,
     )
 
@@ -275,6 +278,7 @@ def _typed() -> Shown:
         form.getlist("grantTypes"),
         form.getlist("roles"),
         permission_rows(form),
+        lines(form, "clientIds"),
         form.get("updated", ""),
     )
 

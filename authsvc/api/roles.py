@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import roles
+from authsvc import client_id_warnings, roles
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
     Body,
+    ClientIds,
     IfMatch,
     Moment,
     PermissionBody,
@@ -20,12 +21,14 @@ from authsvc.api.schemas import (
     SearchQuery,
     Text,
     View,
+    WarningView,
     noun,
     permissions_from,
     render_page,
     tagged,
     unchanged,
     view_permission,
+    view_warnings,
 )
 from authsvc.edge import actor
 
@@ -43,6 +46,7 @@ class RoleChangeBody(Body):
 
     description: Text = unchanged(max_length=1000)
     permissions: Permissions = unchanged()
+    client_ids: ClientIds = unchanged()
 
     def changes(self) -> roles.RoleChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -51,6 +55,8 @@ class RoleChangeBody(Body):
             changes["description"] = self.description
         if "permissions" in self.model_fields_set:
             changes["permissions"] = permissions_from(self.permissions)
+        if "client_ids" in self.model_fields_set:
+            changes["client_ids"] = tuple(self.client_ids)
         return changes
 
 
@@ -71,8 +77,10 @@ class RoleView(View):
     built_in: bool
     permissions: list[PermissionView]
     damage: list[str] = Field(description="rows that could not be read; with any its users are denied everything")
+    client_ids: list[str]
     created: Moment
     updated: Moment
+    warnings: list[WarningView]
 
 
 class RolePage(View):
@@ -92,7 +100,7 @@ def list_roles(query: SearchQuery) -> dict[str, Any]:
 @blueprint.post("/roles", responses={201: RoleView})
 def create(body: RoleBody) -> Answer:
     """Make a role."""
-    record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions))
+    record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     shown, _, headers = _answer(record)
     return shown, 201, headers | {"Location": f"/api/roles/{record.name}"}
 
@@ -127,6 +135,8 @@ def _view(record: roles.RoleRecord) -> RoleView:
         built_in=record.built_in,
         permissions=[view_permission(permission) for permission in record.permissions],
         damage=list(record.damage),
+        client_ids=list(record.client_ids),
         created=record.created_at,
         updated=record.updated_at,
+        warnings=view_warnings(client_id_warnings.of_role(record)),
     )

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic.alias_generators import to_camel
 from werkzeug.http import parse_etags, quote_etag
 
-from authsvc import usernames
+from authsvc import allowed_client_ids, usernames
 from authsvc.errors import InvalidInput
 from authsvc.permissions import Context, Effect, Operation, Permission
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flask_openapi3.types import ResponseDict
 
+    from authsvc.client_id_warnings import PolicyWarning
     from authsvc.paging import Page
 
 
@@ -61,6 +62,21 @@ RoleName = Annotated[
 Answer = tuple[dict[str, Any], int, dict[str, str]]
 """What Flask turns into an answer: JSON, status and headers."""
 
+ClientIdPattern = Annotated[
+    str,
+    _checked_by(allowed_client_ids.validate_client_id),
+    Field(json_schema_extra={"minLength": 1, "maxLength": allowed_client_ids.MAX_LENGTH}, examples=["%u", "%u-*"]),
+]
+ClientIds = Annotated[
+    list[ClientIdPattern],
+    Field(
+        max_length=allowed_client_ids.MAX_PATTERNS,
+        description=(
+            "the client ids with which the user may log in to the broker: %u is the username, * any characters. "
+            "A user may use what matches one of its own patterns or of those of its roles; without any, every client id"
+        ),
+    ),
+]
 GrantTypeName = Literal["password", "certificate", "token"]
 
 
@@ -158,6 +174,13 @@ class PermissionView(View):
     effect: Literal["allow", "deny"]
 
 
+class WarningView(View):
+    """A weakness that an administrator should know of; `code` is stable."""
+
+    code: str
+    message: str
+
+
 class PageQuery(Query):
     """Which part of a list."""
 
@@ -208,6 +231,11 @@ def view_permission(permission: Permission) -> PermissionView:
         resource=permission.resource,
         effect=permission.effect.value,
     )
+
+
+def view_warnings(warnings: Iterable[PolicyWarning]) -> list[WarningView]:
+    """Show warnings."""
+    return [WarningView(code=code, message=message) for code, message in warnings]
 
 
 def render(view: View) -> dict[str, Any]:

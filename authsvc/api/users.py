@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import denials, users
+from authsvc import client_id_warnings, denials, users
 from authsvc.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
     Body,
+    ClientIds,
     GrantTypeName,
     IfMatch,
     Moment,
@@ -24,6 +25,7 @@ from authsvc.api.schemas import (
     Text,
     Username,
     View,
+    WarningView,
     noun,
     permissions_from,
     render,
@@ -31,12 +33,16 @@ from authsvc.api.schemas import (
     tagged,
     unchanged,
     view_permission,
+    view_warnings,
 )
 from authsvc.edge import actor, services
 from authsvc.sightings import Sightings
 from authsvc.snapshot import GrantType
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.client_id_warnings import PolicyWarning
     from authsvc.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
@@ -63,6 +69,7 @@ class UserChangeBody(Body):
     grant_types: GrantTypes = unchanged(GRANT_TYPES)
     roles: Roles = unchanged()
     permissions: Permissions = unchanged()
+    client_ids: ClientIds = unchanged()
 
     def changes(self) -> users.UserChanges:
         """Return what was named in the body, and nothing of what was not."""
@@ -78,6 +85,8 @@ class UserChangeBody(Body):
             changes["roles"] = tuple(self.roles)
         if "permissions" in given:
             changes["permissions"] = permissions_from(self.permissions)
+        if "client_ids" in given:
+            changes["client_ids"] = tuple(self.client_ids)
         return changes
 
 
@@ -114,11 +123,13 @@ class UserView(View):
     grant_types: list[GrantTypeName]
     roles: list[str]
     permissions: list[PermissionView]
+    client_ids: list[str]
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="what could not be read of its stored rows; with any it is denied everything")
     created: Moment
     updated: Moment
+    warnings: list[WarningView]
 
 
 class UserPage(View):
@@ -140,7 +151,7 @@ class DecisionQuery(Query):
 
     topic: Text = Field(min_length=1, max_length=65_535)
     operation: Literal["read", "write", "readWrite", "subscribe"]
-    client_id: Text = Field("", max_length=65_535)
+    client_id: Text = Field("", max_length=65_535, description="without it, the allowed client ids are not checked")
 
 
 class DecisionView(View):
@@ -179,7 +190,8 @@ def list_users(query: UserQuery) -> dict[str, Any]:
     found = users.search(
         query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
     )
-    return render_page(found, map(_view, found.items))
+    warnings = client_id_warnings.of_users(found.items)
+    return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
 
 
 @blueprint.post("/users", responses={201: UserView})
@@ -227,7 +239,7 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
 def decide_for(username: str, query: DecisionQuery) -> Decision:
     """Decide what a broker would be answered, and note no sighting: who is only asked about was not seen."""
     rules = AccessControl(services().policy, services().verifier, Sightings())
-    return rules.may_access(username, query.client_id, query.topic, access_for(query.operation, query.topic))
+    return rules.may_access(username, query.client_id or None, query.topic, access_for(query.operation, query.topic))
 
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
@@ -258,21 +270,23 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
 
 
 def _answer(record: users.UserRecord) -> Answer:
-    return tagged(_view(record), record.version)
+    return tagged(_view(record, client_id_warnings.of_user(record)), record.version)
 
 
-def _view(record: users.UserRecord) -> UserView:
+def _view(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> UserView:
     return UserView(
         username=record.username,
         enabled=record.enabled,
         grant_types=sorted(grant.value for grant in record.grant_types),
         roles=list(record.roles),
         permissions=[view_permission(permission) for permission in record.permissions],
+        client_ids=list(record.client_ids),
         has_password=record.has_password,
         administrator_on_broker=record.is_administrator_on_broker,
         damage=damage_of(record),
         created=record.created_at,
         updated=record.updated_at,
+        warnings=view_warnings(warnings),
     )
 
 

@@ -6,16 +6,20 @@ from typing import Any
 
 import click
 
-from authsvc import roles
+from authsvc import client_id_warnings, roles
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
+    any_client_id,
     as_json,
+    chosen_client_ids,
+    client_ids,
     opened,
     operator,
     parse_permission,
     print_json,
     print_table,
     spell_permission,
+    spell_warnings,
 )
 
 
@@ -54,11 +58,14 @@ def show(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--description", default="")
 @click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
+@client_ids
 @as_json
-def create(name: str, description: str, permissions: tuple[str, ...], *, as_json: bool) -> None:
+def create(
+    name: str, description: str, permissions: tuple[str, ...], client_ids: tuple[str, ...], *, as_json: bool
+) -> None:
     """Make a role."""
     with opened():
-        record = roles.create(operator(), name, description, map(parse_permission, permissions))
+        record = roles.create(operator(), name, description, map(parse_permission, permissions), client_ids)
     _print(record, as_json=as_json)
 
 
@@ -67,19 +74,26 @@ def create(name: str, description: str, permissions: tuple[str, ...], *, as_json
 @click.option("--description", default=None)
 @click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
 @click.option("--remove-permission", multiple=True, metavar="RULE")
+@client_ids
+@any_client_id
 @as_json
 def change(
     name: str,
     description: str | None,
     add_permission: tuple[str, ...],
     remove_permission: tuple[str, ...],
+    client_ids: tuple[str, ...],
     *,
+    any_client_id: bool,
     as_json: bool,
 ) -> None:
     """Change a role; what is not named stays as it is."""
     changes = roles.RoleChanges()
     if description is not None:
         changes["description"] = description
+    patterns = chosen_client_ids(client_ids, any_client_id=any_client_id)
+    if patterns is not None:
+        changes["client_ids"] = patterns
     with opened():
         if add_permission or remove_permission:
             removed = set(map(parse_permission, remove_permission))
@@ -102,7 +116,11 @@ COMMANDS = (group,)
 
 
 def _facts(record: roles.RoleRecord) -> dict[str, Any]:
-    return {"name": record.name, "builtIn": record.built_in, **roles.facts(record)}
+    return {"name": record.name, "builtIn": record.built_in, **roles.facts(record), "warnings": _warnings(record)}
+
+
+def _warnings(record: roles.RoleRecord) -> list[dict[str, str]]:
+    return spell_warnings(client_id_warnings.of_role(record))
 
 
 def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
@@ -110,7 +128,10 @@ def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
         print_json(_facts(record))
         return
     click.echo(f"{record.name}  {record.description}")
+    click.echo(f"  client ids   {', '.join(record.client_ids) or 'not restricted by this role'}")
     for permission in record.permissions:
         click.echo(f"  permission   {spell_permission(permission)}")
     for damage in record.damage:
         click.echo(f"  damaged      {damage}; everything is denied to its users")
+    for warning in client_id_warnings.of_role(record):
+        click.echo(f"  warning      {warning.message}")

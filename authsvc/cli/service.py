@@ -61,7 +61,7 @@ def migrate() -> None:
 @click.argument("username")
 @click.argument("operation", type=click.Choice(["read", "write", "readWrite", "subscribe"]))
 @click.argument("topic")
-@click.option("--client-id", default="", help="What %c stands for.")
+@click.option("--client-id", default="", help="What %c stands for; checked against the allowed client ids if given.")
 @as_json
 def explain(username: str, operation: AccessName, topic: str, client_id: str, *, as_json: bool) -> None:
     """Say whether USERNAME may do OPERATION on TOPIC, and which rule decides; exit status 1 if not.
@@ -74,7 +74,7 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
     access = AccessControl(
         policy, PasswordVerifier(HashingPool(1, 1), HashingPool(1, 1), max_entries=1, cost=4), Sightings()
     )
-    decision = access.may_access(username, client_id, topic, access_for(operation, topic))
+    decision = access.may_access(username, client_id or None, topic, access_for(operation, topic))
     if as_json:
         print_json(_facts(decision))
     else:

@@ -25,9 +25,19 @@ from authsvc.storage import schema
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from authsvc.client_id_warnings import PolicyWarning
     from authsvc.settings import Settings
 
 PERMISSION_FORM = "[allow|deny] [mqtt|http] read|write|readWrite RESOURCE"
+
+client_ids = click.option(
+    "--client-id",
+    "client_ids",
+    multiple=True,
+    metavar="PATTERN",
+    help="Allowed client id: %u is the username, * any characters; may be repeated.",
+)
+any_client_id = click.option("--any-client-id", is_flag=True, help="Remove the allowed client ids.")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -81,6 +91,18 @@ def parse_permission(text: str) -> Permission:
         return Permission(context, Operation(operation), resource, effect)
     except InvalidInput as error:
         raise error.within("permission") from None
+
+
+def chosen_client_ids(client_ids: tuple[str, ...], *, any_client_id: bool) -> tuple[str, ...] | None:
+    """Return the allowed client ids that a command names in place of those there are; None to keep them."""
+    if client_ids and any_client_id:
+        raise click.UsageError("--client-id and --any-client-id exclude each other")
+    return client_ids if client_ids or any_client_id else None
+
+
+def spell_warnings(warnings: Iterable[PolicyWarning]) -> list[dict[str, str]]:
+    """Return warnings in the words of the API."""
+    return [{"code": code, "message": message} for code, message in warnings]
 
 
 def spell_permission(permission: Permission) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from authsvc import denials, roles, users
+from authsvc import client_id_warnings, denials, roles, users
 from authsvc.access import operation_for
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
+    any_client_id,
     as_json,
     ask_password,
+    chosen_client_ids,
+    client_ids,
     hasher,
     opened,
     operator,
@@ -20,9 +23,15 @@ from authsvc.cli.terminal import (
     print_table,
     spell_moment,
     spell_permission,
+    spell_warnings,
 )
 from authsvc.errors import invalid
 from authsvc.snapshot import GrantType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.client_id_warnings import PolicyWarning
 
 _grant_types = click.option(
     "--grant-type",
@@ -51,8 +60,10 @@ def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List users by name."""
     with opened():
         found = users.search(search, page, per_page)
+        warnings = client_id_warnings.of_users(found.items)
     if as_json:
-        print_json({"items": list(map(facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        items = [facts(record, warnings[record.username]) for record in found.items]
+        print_json({"items": items, "page": page, "perPage": per_page, "total": found.total})
         return
     print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
@@ -66,7 +77,7 @@ def show(username: str, *, as_json: bool) -> None:
     """Show one user."""
     with opened():
         record = users.get(username)
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command()
@@ -77,6 +88,7 @@ def show(username: str, *, as_json: bool) -> None:
 @_no_grant_types
 @click.option("--role", "role_names", multiple=True, help="May be repeated.")
 @click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
+@client_ids
 @click.option("--disabled", is_flag=True)
 @as_json
 def create(
@@ -88,12 +100,16 @@ def create(
     no_grant_types: bool,
     role_names: tuple[str, ...],
     permissions: tuple[str, ...],
+    client_ids: tuple[str, ...],
     disabled: bool,
     as_json: bool,
 ) -> None:
     """Make a user; asks for the password unless told otherwise."""
     wanted = users.UserChanges(
-        enabled=not disabled, roles=role_names, permissions=tuple(map(parse_permission, permissions))
+        enabled=not disabled,
+        roles=role_names,
+        permissions=tuple(map(parse_permission, permissions)),
+        client_ids=client_ids,
     )
     if grant_types or no_grant_types:
         wanted["grant_types"] = _chosen(grant_types, none=no_grant_types)
@@ -101,7 +117,7 @@ def create(
         if not no_password:
             wanted["password"] = ask_password(from_stdin=password_stdin)
         record = users.create(operator(), username, wanted, hasher(settings))
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command()
@@ -113,6 +129,8 @@ def create(
 @click.option("--remove-role", multiple=True)
 @click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
 @click.option("--remove-permission", multiple=True, metavar="RULE")
+@client_ids
+@any_client_id
 @as_json
 def change(
     username: str,
@@ -124,6 +142,8 @@ def change(
     remove_role: tuple[str, ...],
     add_permission: tuple[str, ...],
     remove_permission: tuple[str, ...],
+    client_ids: tuple[str, ...],
+    any_client_id: bool,
     as_json: bool,
 ) -> None:
     """Change a user; what is not named stays as it is."""
@@ -132,6 +152,9 @@ def change(
         changes["enabled"] = enabled
     if grant_types or no_grant_types:
         changes["grant_types"] = _chosen(grant_types, none=no_grant_types)
+    patterns = chosen_client_ids(client_ids, any_client_id=any_client_id)
+    if patterns is not None:
+        changes["client_ids"] = patterns
     with opened() as settings:
         before = users.get(username)
         if add_role or remove_role:
@@ -141,7 +164,7 @@ def change(
             kept = (*before.permissions, *map(parse_permission, add_permission))
             changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
         record = users.change(operator(), username, changes, hasher(settings))
-    _print(record, as_json=as_json)
+        _print(record, as_json=as_json)
 
 
 @group.command("denials")
@@ -191,7 +214,7 @@ def _chosen(grant_types: tuple[str, ...], *, none: bool) -> frozenset[GrantType]
     return frozenset(map(GrantType, grant_types))
 
 
-def facts(record: users.UserRecord) -> dict[str, Any]:
+def facts(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> dict[str, Any]:
     """Return a user in the words of the API."""
     return {
         "username": record.username,
@@ -199,11 +222,13 @@ def facts(record: users.UserRecord) -> dict[str, Any]:
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
         "permissions": roles.permission_facts(record.permissions),
+        "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         "administratorOnBroker": record.is_administrator_on_broker,
         "damage": list(record.damage),
         "created": spell_moment(record.created_at),
         "updated": spell_moment(record.updated_at),
+        "warnings": spell_warnings(warnings),
     }
 
 
@@ -225,16 +250,20 @@ def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
 
 
 def _print(record: users.UserRecord, *, as_json: bool) -> None:
+    warnings = client_id_warnings.of_user(record)
     if as_json:
-        print_json(facts(record))
+        print_json(facts(record, warnings))
         return
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
     click.echo(f"  password     {'set' if record.has_password else 'none'}")
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
+    click.echo(f"  client ids   {', '.join(record.client_ids) or 'any, unless a role restricts them'}")
     for permission in record.permissions:
         click.echo(f"  permission   {spell_permission(permission)}")
     for damage in record.damage:
         click.echo(f"  damaged      {damage}; everything is denied")
     if record.is_administrator_on_broker:
         click.echo("  warning      may change something in this service and log in to the broker")
+    for warning in warnings:
+        click.echo(f"  warning      {warning.message}")

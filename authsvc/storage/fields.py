@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import peewee
 
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNREADABLE_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 """What is read where SQLite holds no time. It is long past, so an expiry is over and a revocation is in force."""
@@ -64,6 +67,42 @@ def _grant_types(names: str) -> frozenset[GrantType]:
         return frozenset(map(GrantType, names.split(","))) if names else frozenset()
     except ValueError:
         return UnreadableGrantTypes(names)
+
+
+class ClientIdsField(peewee.TextField):
+    """Allowed client ids, stored as a JSON list of patterns."""
+
+    def db_value(self, value: Iterable[str]) -> str:
+        return value.text if isinstance(value, UnreadableClientIds) else json.dumps(list(value))
+
+    def python_value(self, value: str) -> tuple[str, ...]:
+        return _client_ids(value)
+
+
+class UnreadableClientIds(tuple[str, ...]):
+    """What is read where the column holds no list of patterns: one pattern that no client id matches."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        # Not empty, which would allow any client id; no client id contains a NUL.
+        return super().__new__(cls, ("\0" + text,))
+
+    @property
+    def text(self) -> str:
+        """What the column holds."""
+        return self[0].removeprefix("\0")
+
+
+@lru_cache(maxsize=4096)  # most users have the same few patterns, and share one tuple
+def _client_ids(patterns: str) -> tuple[str, ...]:
+    try:
+        read = json.loads(patterns)
+    except (ValueError, TypeError):
+        return UnreadableClientIds(str(patterns))
+    if isinstance(read, list) and all(isinstance(each, str) for each in read):
+        return tuple(read)
+    return UnreadableClientIds(patterns)
 
 
 class JsonField(peewee.TextField):

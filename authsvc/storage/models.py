@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import peewee
 
-from authsvc.storage.fields import FlagField, GrantTypesField, JsonField, Model, Numbered, UtcDateTimeField
+from authsvc.storage.fields import (
+    ClientIdsField,
+    FlagField,
+    GrantTypesField,
+    JsonField,
+    Model,
+    Numbered,
+    UtcDateTimeField,
+)
 
 
 class User(Numbered):
@@ -12,6 +20,7 @@ class User(Numbered):
     password_hash = peewee.TextField(null=True)
     enabled = FlagField()
     grant_types = GrantTypesField()
+    client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()
 
@@ -23,6 +32,7 @@ class Role(Numbered):
     name = peewee.CharField(64, unique=True)
     description = peewee.TextField()
     built_in = peewee.BooleanField()
+    client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()
 

@@ -48,10 +48,15 @@ def show(registration_id: str) -> Response:
 def grant(registration_id: str) -> AnyResponse:
     """Make the user."""
     try:
-        wanted = submitted(shapes.GrantBody, **fields.given(), acceptRequested="acceptRequested" in request.form)
+        wanted = submitted(
+            shapes.GrantBody,
+            **fields.given(),
+            acceptRequested="acceptRequested" in request.form,
+            clientIds=request.form.getlist("clientIds"),
+        )
         record = decisions.grant(actor(), registration_id, wanted.grant(), registry().issuing)
     except AuthsvcError as error:
-        return _show(registration_id, error)
+        return _show(registration_id, error, client_ids=request.form.getlist("clientIds"))
     flash(f"{record.username} is granted, and is let in at its next attempt.")
     return see(back())
 
@@ -85,12 +90,13 @@ def unlock(registration_id: str) -> AnyResponse:
     must_read(_call(registration_id))
     window.unlock(actor(), window.DEFAULT_SECONDS, window.Limits())
     if is_partial():
-        return _show(registration_id)
+        return _show(registration_id, client_ids=request.form.getlist("clientIds"))
     flash("The registry is unlocked.")
     return see(url_for(".show", registration_id=registration_id, **where()))
 
 
-def _show(registration_id: str, error: AuthsvcError | None = None) -> Response:
+def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids: list[str] | None = None) -> Response:
+    """Draw the dialog; `client_ids` are the ticked ones, None to tick the suggested one."""
     must_read(_call(registration_id))
     record = records.get(registration_id)
     return render(
@@ -102,6 +108,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None) -> Response:
         unlock_minutes=window.DEFAULT_SECONDS // 60,
         roles=fields.roles_to_give(),
         rows=permission_rows(request.form),
+        client_ids=record.suggested_client_ids if client_ids is None else client_ids,
         where=where(),
         errors=by_field(error),
     )

@@ -170,6 +170,8 @@ def test_a_role_lives_by_command(shell: Service) -> None:
         "builtIn": False,
         "description": "who waits",
         "permissions": [permission("read queue/#")],
+        "clientIds": [],
+        "warnings": [],
     }
     changed = _told(shell, "roles", "change", "queue", "--add-permission", "deny http write /#")
     assert changed["permissions"] == [permission("read queue/#"), permission("deny http write /#")]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authsvc.permissions import Context, Effect, Operation, Permission, Request, decide
 from authsvc.rule_index import FEW, RuleIndex
 from authsvc.sharded_map import ShardedMap
-from authsvc.snapshot import Snapshot, UserPolicy
+from authsvc.snapshot import RolePolicy, Snapshot, UserPolicy
 from authsvc.topics import Identity, validate_topic_filter
 from tests.people import mqtt
 from tests.rules.filters import LITERALS, chains, personal_requests
@@ -45,7 +45,7 @@ def request_for(topic_filter: str, identity: Identity = Identity("bob"), *, shar
 def test_no_answer_differs_from_that_of_all_rules_asked_one_by_one(
     own: tuple[Permission, ...], of_role: tuple[Permission, ...], requested: str, identity: Identity, shared: bool
 ) -> None:
-    snapshot = Snapshot(roles={"devices": of_role})
+    snapshot = Snapshot(roles={"devices": RolePolicy(of_role)})
     bob = user(own, roles=("devices",))
     request = request_for(requested, identity, shared=shared)
     thorough = decide(snapshot.rules_of(bob), request)
@@ -63,10 +63,10 @@ def test_of_many_rules_few_are_found() -> None:
 
 
 def test_a_role_that_changes_is_found_by_its_new_rules_at_once() -> None:
-    snapshot = Snapshot(roles={"devices": (*FILLING, mqtt("read", "old"))})
+    snapshot = Snapshot(roles={"devices": RolePolicy((*FILLING, mqtt("read", "old")))})
     bob = user(roles=("devices",))
     assert decide(snapshot.rules_for(bob, request_for("old")), request_for("old"))
-    snapshot.roles["devices"] = (*FILLING, mqtt("read", "new"))
+    snapshot.roles["devices"] = RolePolicy((*FILLING, mqtt("read", "new")))
     assert not decide(snapshot.rules_for(bob, request_for("old")), request_for("old"))
     assert decide(snapshot.rules_for(bob, request_for("new")), request_for("new"))
 
@@ -81,7 +81,7 @@ def test_a_user_that_changes_is_found_by_its_new_rules_at_once() -> None:
 
 def test_a_rule_is_found_with_the_role_it_came_through() -> None:
     allowed = mqtt("read", "devices/#")
-    snapshot = Snapshot(roles={"devices": (*FILLING, allowed)})
+    snapshot = Snapshot(roles={"devices": RolePolicy((*FILLING, allowed))})
     decision = decide(snapshot.rules_for(user(roles=("devices",)), request_for("devices/1")), request_for("devices/1"))
     assert (decision.permission, decision.role) == (allowed, "devices")
 

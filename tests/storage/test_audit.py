@@ -139,6 +139,7 @@ def test_a_creation_says_everything_and_a_deletion_what_there_was() -> None:
         "grantTypes": ["password"],
         "roles": ["minimum-access"],
         "permissions": [STATE_FACTS],
+        "clientIds": [],
         "hasPassword": True,
     }
     assert (created.before, created.after) == (None, facts)

@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 import bcrypt
 import peewee
 import pytest
+from playhouse.migrations import Runner
 from playhouse.schema_diff import diff_models
 
-from authsvc import administrators, first_start, users
+from authsvc import administrators, first_start, roles, users
 from authsvc.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
 from authsvc.storage.models import PolicyVersion, SigningKeyRow, User
 from registry import models as registry_models
 from tests.people import ADMIN_PASSWORD
-from tests.storage.scene import change_user, everything, execute, policy_of
+from tests.storage.scene import change_user, everything, execute, loaded_policy, policy_of
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
 
 ALL_MODELS = (*models.ALL, *registry_models.ALL)
 CHECKOUT = Path(__file__).parents[2]
+MIGRATIONS = CHECKOUT / "authsvc" / "storage" / "migrations"
 # Says when it is ready, does what it is told as soon as it is told, and prints what came of it.
 STARTING_PROCESS = """
 import json, sys
@@ -111,6 +113,26 @@ def test_the_migrations_make_what_the_models_describe(prepared: Settings) -> Non
         database.drop_tables(ALL_MODELS)
         database.create_tables(ALL_MODELS)
     assert shape() == migrated
+
+
+def test_users_and_roles_from_before_allowed_client_ids_may_use_any(settings: Settings) -> None:
+    first_start.open_database(settings)
+    moments = "'2026-11-20 08:00:00', '2026-11-20 08:00:00'"
+    with session():
+        runner = Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations")
+        runner.up("0004_browser_sessions")
+        database.execute_sql(
+            "INSERT INTO users (username, enabled, grant_types, created_at, updated_at) "
+            f"VALUES ('press-7', TRUE, 'password', {moments})"
+        )
+        database.execute_sql(
+            "INSERT INTO roles (name, description, built_in, created_at, updated_at) "
+            f"VALUES ('line', '', FALSE, {moments})"
+        )
+    assert "0006_client_ids" in first_start.migrate(settings)
+    assert (users.get("press-7").client_ids, roles.get("line").client_ids) == ((), ())
+    known = loaded_policy().snapshot
+    assert known.allows_client_id(known.users["press-7"], "anything")
 
 
 def test_a_permission_belongs_to_exactly_one_user_or_one_role(prepared: Settings) -> None:

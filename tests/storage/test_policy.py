@@ -197,7 +197,7 @@ def test_a_changed_role_costs_one_entry_however_many_users_have_it() -> None:
     users_before = dict(known.snapshot.users)
     roles.change(ALICE, "devices", {"permissions": (COMMANDS,)})
     known.catch_up()
-    assert known.snapshot.roles["devices"] == (COMMANDS,)
+    assert known.snapshot.roles["devices"].permissions == (COMMANDS,)
     assert all(known.snapshot.users[name] is user for name, user in users_before.items())
 
 
@@ -229,7 +229,7 @@ def test_what_was_deleted_is_gone_and_what_was_made_again_is_new() -> None:
     make_role("devices")
     known.catch_up()
     assert known.snapshot.users["bob"].permissions == ()
-    assert known.snapshot.roles["devices"] == ()
+    assert known.snapshot.roles["devices"].permissions == ()
 
 
 def test_a_token_works_with_the_next_look_and_a_revoked_one_no_longer() -> None:

@@ -1,0 +1,60 @@
+"""Warnings about users and roles whose rules depend on the client id while any client id is allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from authsvc import allowed_client_ids, stored
+from authsvc.snapshot import RolePolicy
+from authsvc.storage.database import session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from authsvc.roles import RoleRecord
+    from authsvc.users import UserRecord
+
+_ADVICE = (
+    "can take the client id of another device and with it the topics of that device; "
+    "set allowed client ids, such as %u and %u-*"
+)
+
+
+class PolicyWarning(NamedTuple):
+    """A weakness that an administrator should know of; `code` is stable."""
+
+    code: str
+    message: str
+
+
+def of_users(records: Sequence[UserRecord]) -> dict[str, tuple[PolicyWarning, ...]]:
+    """Return the warnings about each of these users by username, by its own rules and those of its roles."""
+    with session():
+        policies = stored.role_policies({role for record in records for role in record.roles})
+    return {record.username: _warnings(record, policies) for record in records}
+
+
+def of_user(record: UserRecord) -> tuple[PolicyWarning, ...]:
+    """Return the warnings about one user."""
+    return of_users([record])[record.username]
+
+
+def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
+    """Return the warnings about a role: what holds for each of its users that has no allowed client ids of its own."""
+    if allowed_client_ids.restrict(record.client_ids) or not allowed_client_ids.depend_on_client_id(record.permissions):
+        return ()
+    return (_warning("a rule uses %c and the role allows any client id: each user with this role"),)
+
+
+def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
+    # The message names the role and not the rule, which the reader of a user may not be permitted to see.
+    sources = {"a rule of its own": RolePolicy(record.permissions, record.client_ids)}
+    sources |= {f"a rule of the role {name}": policies[name] for name in record.roles if name in policies}
+    if allowed_client_ids.restrict(pattern for source in sources.values() for pattern in source.client_ids):
+        return ()
+    found = [name for name, source in sources.items() if allowed_client_ids.depend_on_client_id(source.permissions)]
+    return (_warning(f"{found[0]} uses %c and any client id is allowed: this user"),) if found else ()
+
+
+def _warning(finding: str) -> PolicyWarning:
+    return PolicyWarning("any-client-id", f"{finding} {_ADVICE}")

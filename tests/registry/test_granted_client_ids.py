@@ -1,0 +1,75 @@
+"""A grant can allow only the client id that asked, and suggests it if all attempts came with the same one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from registry import records
+from tests.edge.callers import refused_fields
+from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, events
+
+if TYPE_CHECKING:
+    from tests.registry.scene import Place
+
+
+def _attempts(place: Place, *client_ids: str) -> records.Record:
+    """Let Bob try to connect with each of these client ids, and return his registration."""
+    place.unlock()
+    for client_id in client_ids:
+        assert not place.connects("bob", BOBS_PASSWORD, client_id)
+    return records.get(place.registration()["id"])
+
+
+@ON_BOTH_DATABASES
+def test_a_grant_restricts_the_user_to_the_client_ids_that_it_names(place: Place) -> None:
+    registration = _attempts(place, "press-7")
+    place.granted(registration.id, clientIds=["press-7"])
+    user = place.user()
+    assert user
+    assert user["clientIds"] == ["press-7"]
+    assert place.connects("bob", BOBS_PASSWORD, "press-7")
+    assert place.hears("bob", BOBS_PASSWORD, "press-8") == "client-id-not-allowed"
+    event = next(event for event in events() if event.action == "registration.grant")
+    assert event.after
+    assert event.after["clientIds"] == ["press-7"]
+
+
+def test_a_grant_that_names_no_client_id_allows_any(place: Place) -> None:
+    place.granted(_attempts(place, "press-7", "press-7").id)
+    assert place.connects("bob", BOBS_PASSWORD, "press-8")
+
+
+def test_one_grant_of_many_gives_each_user_its_own_pattern(place: Place) -> None:
+    registration = _attempts(place, "press-7")
+    body = {"ids": [registration.id], "clientIds": ["%u"]}
+    answer = place.alice.post("/api/client-registry/registrations/grant", body)
+    assert [item["status"] for item in answer.get_json()["items"]] == ["granted"]
+    assert not place.connects("bob", BOBS_PASSWORD, "press-7")
+    assert place.connects("bob", BOBS_PASSWORD, "bob")
+
+
+def test_a_wrong_client_id_is_refused_and_grants_nothing(place: Place) -> None:
+    registration = _attempts(place, "press-7")
+    assert refused_fields(place.grant(registration.id, clientIds=["press-7", "%c"])) == ["clientIds[1]"]
+    assert place.registration()["status"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("client_ids", "suggested"),
+    [
+        (["press-7", "press-7"], ["press-7"]),
+        (["press-7"] * 3, ["press-7"]),
+        (["press-7"], []),
+        (["press-7", "press-8"], []),
+        (["press-7", "press-7", "press-8"], []),
+        (["*", "*"], []),
+        (["%u", "%u"], []),
+        (["x" * 200, "x" * 201], []),
+    ],
+)
+def test_a_client_id_is_suggested_if_two_attempts_or_more_came_with_it_and_no_other(
+    place: Place, client_ids: list[str], suggested: list[str]
+) -> None:
+    assert _attempts(place, *client_ids).suggested_client_ids == suggested
