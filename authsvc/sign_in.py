@@ -2,7 +2,7 @@
 
 Wrong passwords are counted per minute under three keys: the network that tries together with the name, the network,
 and the name. A network from which the name has signed in before is exempt from the third, so that guesses from
-elsewhere do not keep the owner out. `docs/adr/0010-sign-ins.md` says what an attacker can still do.
+elsewhere do not keep the owner out. `docs/adr/0017-sign-ins.md` says what an attacker can still do.
 """
 
 from __future__ import annotations
