@@ -105,8 +105,8 @@ def _figure(turns: Turns[Taken]) -> Figure:
     return Figure(
         "7. Attacks",
         f"A broker asks about {_DEVICES} devices that have logged in before, on one kept connection, while somebody "
-        "else sends up to 1,000 wrong passwords a second for their names, 200 logins of unknown usernames, 200 requests "
-        "to register, or as many sign-ins at the API as are answered over 60 connections.",
+        "else sends up to 1,000 wrong passwords a second for their names, 200 logins of unknown usernames, 200 "
+        "requests to register, or as many sign-ins at the API as are answered over 60 connections.",
         [["", *_FIGURES, "attacks a second"], *rows],
         [
             Limit(f"{what} beside {name} and without", turns.ratio(name, _ALONE, by), at_most=1.5)
