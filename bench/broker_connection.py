@@ -76,12 +76,12 @@ class BrokerConnection:
 
 def acl_request(username: str, topic: str, acc: int = 2) -> bytes:
     """Return the question whether a client, whose id is its username, may use a topic so."""
-    return _request("/auth/acl", {"acc": acc, "clientid": username, "topic": topic, "username": username})
+    return post("/auth/acl", {"acc": acc, "clientid": username, "topic": topic, "username": username})
 
 
 def user_request(username: str, password: str, client_id: str | None = None) -> bytes:
     """Return the question whether a client, whose id is its username unless told, may log in."""
-    return _request("/auth/user", {"clientid": client_id or username, "password": password, "username": username})
+    return post("/auth/user", {"clientid": client_id or username, "password": password, "username": username})
 
 
 def _connected(port: int) -> socket.socket:
@@ -90,7 +90,8 @@ def _connected(port: int) -> socket.socket:
     return connected
 
 
-def _request(path: str, fields: Mapping[str, str | int]) -> bytes:
+def post(path: str, fields: Mapping[str, str | int]) -> bytes:
+    """Return a POST of these fields as JSON, as go-auth sends it."""
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: mosquitto-2.0.11\r\nContent-Length: {len(body)}\r\n"

@@ -3,9 +3,11 @@
     python -m bench.load administrators PORT TOKEN COUNT PAGES
     python -m bench.load changes PORT TOKEN DEVICES
     python -m bench.load logins PORT DEVICES
+    python -m bench.load guesses|unknown|signins|registrations PORT DEVICES
 
 Each is a process of its own. It ends with its standard input, and then says how much it was answered in how many
-seconds. The administrators run at the lowest priority, so that the work of asking is not taken from the service.
+seconds. The administrators and the attackers run at the lowest priority, so that the work of asking is not taken from
+the service.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import selectors
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from itertools import count
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from bench.broker_connection import user_request
+from bench.broker_connection import BrokerConnection, post, user_request
 from bench.population import PASSWORD, username
 
 if TYPE_CHECKING:
@@ -121,6 +125,52 @@ def logins(port: int, devices: int) -> int:
     return _ten_a_second(log_in)
 
 
+def guesses(port: int, devices: int) -> int:
+    """Guess passwords of the devices over `/auth/user`, a thousand a second, each with a new client id."""
+    return _attack(port, 1000, 4, lambda n: user_request(username(n % devices), f"guess {n}", f"made-up-{n}"))
+
+
+def unknown(port: int, _devices: int) -> int:
+    """Let made-up usernames log in over `/auth/user`, 200 a second."""
+    return _attack(port, 200, 4, lambda n: user_request(f"unknown-{os.getpid()}-{n}", PASSWORD))
+
+
+def signins(port: int, _devices: int) -> int:
+    """Try to sign in at the API over 60 connections, each as another name, as fast as they are answered."""
+    return _attack(port, 6000, 60, lambda n: post("/api/login", {"username": f"unknown-{n}", "password": f"guess {n}"}))
+
+
+def registrations(port: int, _devices: int) -> int:
+    """Ask to register made-up usernames, 200 a second."""
+    path = "/api/client-registry/register"
+    return _attack(port, 200, 10, lambda n: post(path, {"username": f"new-{os.getpid()}-{n}", "password": PASSWORD}))
+
+
+def _attack(port: int, per_second: int, connections: int, request: Callable[[int], bytes]) -> int:
+    """Send at most so many requests a second over so many connections until standard input ends; return how many."""
+    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    enough = threading.Event()
+
+    def send(place: int) -> int:
+        answered, started = 0, monotonic()
+        while not enough.is_set():
+            with closing(BrokerConnection(port)) as connection:
+                try:
+                    while not enough.wait(max(0.0, started + answered * connections / per_second - monotonic())):
+                        connection.status(request(place + answered * connections))
+                        answered += 1
+                except (OSError, RuntimeError):  # the service closed the connection, as it may
+                    continue
+        return answered
+
+    with ThreadPoolExecutor(connections) as pool:
+        sending = [pool.submit(send, place) for place in range(connections)]
+        sys.stdin.read()
+        enough.set()
+        return sum(each.result() for each in sending)
+
+
 def _ten_a_second(act: Callable[[int], None]) -> int:
     """Act every tenth of a second until standard input ends, and return how often."""
     started = monotonic()
@@ -163,8 +213,8 @@ def main() -> None:
     kind, *words = sys.argv[1:]
     given: list[Any] = [int(word) if word.isdigit() else word for word in words]
     started = perf_counter()
-    kinds: dict[str, Callable[..., int]] = {"administrators": administrators, "changes": changes, "logins": logins}
-    answered = kinds[kind](*given)
+    kinds: list[Callable[..., int]] = [administrators, changes, logins, guesses, unknown, signins, registrations]
+    answered = {each.__name__: each for each in kinds}[kind](*given)
     print(answered, perf_counter() - started)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from bench.broker_connection import BrokerConnection, _request
+from bench.broker_connection import BrokerConnection, post
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Asking(BrokerConnection):
 
     def ask(self, path: str, fields: Mapping[str, str | int]) -> tuple[int, float]:
         """Ask once and return the status and the seconds it took."""
-        request = _request(path, fields)
+        request = post(path, fields)
         started = perf_counter()
         self._socket.sendall(request)
         status = int(self._read_answer())

@@ -9,11 +9,11 @@ import peewee
 import pytest
 import time_machine
 
-from authsvc import sightings
+from authsvc import known_client_ids, sightings
 from authsvc.sightings import MAX_CLIENT_ID, PER_USER, Sightings, client_ids, of_user
 from authsvc.storage.database import session
 from authsvc.storage.models import Sighting
-from tests.storage.scene import database_gone
+from tests.storage.scene import database_gone, execute
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -116,3 +116,102 @@ def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
     seen.note("bob", "sensor-1")
     seen.store()
     assert client_ids("bob") == ["sensor-1"]
+
+
+# Client ids that a user has logged in with.
+
+
+def known_after_a_restart() -> Sightings:
+    started = Sightings()
+    started.learn_stored()
+    return started
+
+
+def test_a_client_id_that_logged_in_is_known_at_once_and_after_a_restart() -> None:
+    seen = Sightings()
+    seen.note("bob", "sensor-1", logged_in=True)
+    assert seen.known.knows("bob", "sensor-1")
+    seen.store()
+    assert known_after_a_restart().known.knows("bob", "sensor-1")
+
+
+def test_a_client_id_that_only_asked_about_a_topic_is_seen_and_not_known() -> None:
+    seen = Sightings()
+    see(seen, "sensor-1")
+    assert client_ids("bob") == ["sensor-1"]
+    assert not seen.known.knows("bob", "sensor-1")
+    assert not known_after_a_restart().known.knows("bob", "sensor-1")
+
+
+def test_a_client_id_stays_known_whatever_else_it_is_seen_with() -> None:
+    seen = Sightings()
+    for logged_in in (False, True, False):
+        seen.note("bob", "sensor-1", logged_in=logged_in)
+        seen.store()
+    seen.forget_stored()
+    seen.note("bob", "sensor-1")
+    seen.store()
+    assert known_after_a_restart().known.knows("bob", "sensor-1")
+
+
+def test_a_login_and_an_access_noted_together_are_stored_as_a_login() -> None:
+    for first in (True, False):
+        seen = Sightings()
+        seen.note(f"bob-{first}", "sensor-1", logged_in=first)
+        seen.note(f"bob-{first}", "sensor-1", logged_in=not first)
+        seen.store()
+        assert known_after_a_restart().known.knows(f"bob-{first}", "sensor-1")
+
+
+def test_client_ids_that_other_processes_stored_are_learnt_once_they_are_looked_for() -> None:
+    one, other = Sightings(), Sightings()
+    one.learn_stored()
+    for number in range(2):
+        other.note("bob", f"sensor-{number}", logged_in=True)
+        other.store()
+        one.learn_stored()
+        assert one.known.knows("bob", f"sensor-{number}")
+
+
+def test_client_ids_stored_before_this_was_told_apart_are_known() -> None:
+    execute("INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', 'sensor-1', '2026-11-20 08:00:00')")
+    assert known_after_a_restart().known.knows("bob", "sensor-1")
+
+
+def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_client_ids, "PER_USER", 2 * PER_USER)
+    seen = Sightings()
+    for number in range(3 * PER_USER):
+        seen.note("bob", f"sensor-{number}", logged_in=True)
+        seen.note("bob", f"asked-{number}")
+        seen.note("bertha", f"sensor-{number}", logged_in=number % 2 == 0)
+    seen.store()
+    seen.forget_stored()
+    with session():
+        kept = [(row.username, row.logged_in) for row in Sighting.select()]
+    assert kept.count(("bob", True)) == 2 * PER_USER
+    assert kept.count(("bob", False)) == PER_USER
+    assert kept.count(("bertha", True)) == 1.5 * PER_USER
+
+
+def test_what_was_stored_is_remembered_of_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "MAX_STORED", 100)
+    seen = Sightings()
+    for number in range(500):
+        seen.note("bob", f"sensor-{number}")
+        if number % 50 == 0:
+            seen.store()
+    seen.store()
+    assert len(seen._stored) == 100
+    seen.note("bob", "sensor-499")
+    assert not seen._noted
+    seen.note("bob", "sensor-0")
+    assert seen._noted
+
+
+def test_while_the_database_is_gone_what_was_learnt_stays_known(prepared: Settings) -> None:
+    seen = Sightings()
+    seen.note("bob", "sensor-1", logged_in=True)
+    with database_gone(prepared), pytest.raises(peewee.OperationalError):
+        seen.learn_stored()
+    assert seen.known.knows("bob", "sensor-1")

@@ -1,0 +1,122 @@
+"""Figure 7: how long a broker waits for answers about known devices while the service is attacked.
+
+python -m bench.attacks [--rounds N] [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import command
+from bench.broker_connection import BrokerConnection, acl_request, user_request
+from bench.load import Load
+from bench.population import PASSWORD, Population, inhabited, topic, username
+from bench.report import Figure, Limit, number
+from bench.turns import Times, in_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.turns import Turns
+    from tests.service import Service
+
+_DEVICES = 100
+_ALONE = "no attack"
+_ATTACKS = {
+    "wrong passwords for their names": "guesses",
+    "logins of unknown usernames": "unknown",
+    "sign-ins at the API": "signins",
+    "requests to register": "registrations",
+}
+_SETTLE_SECONDS = 1.0
+
+
+class Taken(NamedTuple):
+    """How long a broker waited for both kinds of answer, and how much the attacker was answered a second."""
+
+    acl: Times
+    login: Times
+    attacks: float = 0.0
+
+
+def measure(rounds: int, *, quick: bool) -> Figure:
+    """Ask about known devices in turns, without an attack and beside each of them."""
+    seconds = 1.0 if quick else 4.0
+    with inhabited(Population(_DEVICES, 5, 0)) as service, service:
+        asking = _Asking(service, seconds)
+        asking.warm()
+        attacked = {name: partial(asking.beside, kind) for name, kind in _ATTACKS.items()}
+        return _figure(in_turns({_ALONE: asking.alone} | attacked, rounds))
+
+
+class _Asking:
+    def __init__(self, service: Service, seconds: float) -> None:
+        self._port, self._seconds = service.port, seconds
+        self._accesses = [acl_request(username(each), topic(each, each % 5, "state")) for each in range(_DEVICES)]
+        self._logins = [user_request(username(each), PASSWORD) for each in range(_DEVICES)]
+
+    def warm(self) -> None:
+        """Let every device log in once, which costs its hash and makes its client id known."""
+        with closing(BrokerConnection(self._port)) as connection:
+            for login in self._logins:
+                connection.warm(login)
+        self.alone()
+
+    def alone(self) -> Taken:
+        """Ask for a while, all questions of both kinds over and over."""
+        accesses: list[float] = []
+        logins: list[float] = []
+        end = time.monotonic() + self._seconds
+        with closing(BrokerConnection(self._port)) as connection:
+            while time.monotonic() < end:
+                accesses += connection.times(self._accesses)
+                logins += connection.times(self._logins)
+        return Taken(Times.of(accesses), Times.of(logins))
+
+    def beside(self, kind: str) -> Taken:
+        """Ask so beside an attack."""
+        attack = Load()
+        with attack.running(kind, self._port, _DEVICES):
+            time.sleep(_SETTLE_SECONDS)
+            taken = self.alone()
+        return taken._replace(attacks=attack.rate)
+
+
+_FIGURES: dict[str, Callable[[Taken], float]] = {
+    "`/auth/acl`, p50": lambda taken: taken.acl.p50,
+    "`/auth/acl`, p99": lambda taken: taken.acl.p99,
+    "`/auth/user`, p50": lambda taken: taken.login.p50,
+    "`/auth/user`, p99": lambda taken: taken.login.p99,
+}
+
+
+def _figure(turns: Turns[Taken]) -> Figure:
+    rows = [
+        [
+            name,
+            *(f"{turns.median(name, by) * 1e6:.0f} us" for by in _FIGURES.values()),
+            number(turns.median(name, lambda taken: taken.attacks)) if name in _ATTACKS else "",
+        ]
+        for name in (_ALONE, *_ATTACKS)
+    ]
+    return Figure(
+        "7. Attacks",
+        f"A broker asks about {_DEVICES} devices that have logged in before, on one kept connection, while somebody "
+        "else sends up to 1,000 wrong passwords a second for their names, 200 logins of unknown usernames, 200 "
+        "requests to register, or as many sign-ins at the API as are answered over 60 connections.",
+        [["", *_FIGURES, "attacks a second"], *rows],
+        [
+            Limit(f"{what} beside {name} and without", turns.ratio(name, _ALONE, by), at_most=1.5)
+            for name in _ATTACKS
+            for what, by in _FIGURES.items()
+        ],
+        "The attackers are processes of their own at the lowest priority (nice 19, idle), so that their work is not "
+        "taken from the service where there are few processors.",
+    )
+
+
+if __name__ == "__main__":
+    command.run(measure, __doc__)
