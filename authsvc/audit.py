@@ -70,9 +70,9 @@ def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
 
 
 def difference(before: Facts, after: Facts) -> tuple[Facts, Facts]:
-    """Return the parts of two records that differ."""
-    changed = {key for key in after if before.get(key) != after[key]}
-    return {key: before.get(key) for key in changed}, {key: after[key] for key in changed}
+    """Return the parts of two records that differ; None stands for a part that one of them lacks."""
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    return {key: before.get(key) for key in changed}, {key: after.get(key) for key in changed}
 
 
 def _event(row: AuditEvent) -> Event:
