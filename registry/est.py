@@ -48,7 +48,8 @@ def simpleenroll() -> Response:
     username, password = _credentials()
     if users.exists(username):
         return _issue(logins.check_password(services().access, username, password, guesses()))
-    outcome = registry().explicit.register(Application(username, password, _signing_request(username)))
+    application = Application(username, password, _signing_request(username), address=request.remote_addr)
+    outcome = registry().explicit.register(application)
     if isinstance(outcome, Admitted):
         return _certs_only(outcome.certificate or "")
     return Response("pending", 202, {"Retry-After": RETRY_SECONDS}, content_type="text/plain")

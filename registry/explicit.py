@@ -13,17 +13,19 @@ from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooM
 from authsvc.passwords import Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, enrolment_keys, preauthorizations, records, window
+from registry import decisions, enrolment_keys, preauthorization_match, records, window
 from registry.decisions import Grant
+from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.signing_requests import SigningRequest
+    from registry.attempted_names import AttemptedNames
     from registry.enrolment_keys import KeyRecord
     from registry.models import Registration
-    from registry.preauthorizations import AdvanceRecord
+    from registry.preauthorization_match import Match
 
 _FULL_RETRY_SECONDS = 60
 
@@ -39,6 +41,7 @@ class Application:
     requested_roles: tuple[str, ...] = ()
     requested_permissions: tuple[dict[str, str], ...] = ()
     enrolment_key: str | None = None
+    address: str | None = None
 
     def __repr__(self) -> str:
         return f"Application({self.username!r})"
@@ -60,16 +63,18 @@ class Admitted(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Why a stranger may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
+    """Why an unknown client may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
 
     key: KeyRecord | None
-    advance: AdvanceRecord | None
-    starting_roles: tuple[str, ...]
+    advance: Match | None
+    start: Start
 
     @property
     def at_once(self) -> bool:
         """Whether nobody needs to decide any more."""
-        return self.advance is not None or (self.key is not None and not self.key.approval_required)
+        if self.key:
+            return not self.key.approval_required
+        return self.advance is not None and self.advance.admits
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Explicit:
     issuing: Issuing
     max_pending: int
     attempts_per_minute: int
+    attempted: AttemptedNames
 
     def register(self, application: Application) -> Waiting | Admitted:
         """Record the application, or say where the one recorded earlier stands.
@@ -90,6 +96,7 @@ class Explicit:
         too often or too much is pending.
         """
         throttle.count(f"register:{application.username}", self.attempts_per_minute)
+        self.attempted.note(application.username)
         with session():
             row = records.current(application.username)
             if row is None and users.exists(application.username):
@@ -97,9 +104,10 @@ class Explicit:
                 row = records.current(application.username)
                 if row is None:
                     raise _taken()
-            if row:
+            advance = self._advance(application) if row is None or row.status == Status.PENDING else None
+            if row and not (advance and advance.proves_holder and not users.exists(application.username)):
                 return self._poll(row, application)
-            admission = self._admission(application)
+            admission = self._admission(application, advance)
         claim = self._claim(application)
         try:
             return self._record(claim, admission)
@@ -115,7 +123,7 @@ class Explicit:
         if row.status == Status.DENIED:
             raise Forbidden("the registration was denied", "registration-denied")
         if not self._same_holder(row, application):
-            records.touch(row, attempts=0, conflicts=1)
+            records.note_conflict(row, application.address)
             raise _taken()
         if row.status == Status.GRANTED:
             return Admitted(row.username, row.certificate, row.ca_certificate)
@@ -139,20 +147,26 @@ class Explicit:
             raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
         return verdict is Verdict.RIGHT
 
-    def _admission(self, application: Application) -> Admission:
+    def _advance(self, application: Application) -> Match | None:
+        fingerprint = application.request.fingerprint if application.request else None
+        secrets = (application.enrolment_key, application.password)
+        return preauthorization_match.match(application.username, fingerprint, secrets, self.attempted)
+
+    def _admission(self, application: Application, advance: Match | None) -> Admission:
         fingerprint = application.request.fingerprint if application.request else None
         if fingerprint and certificates.is_used(fingerprint):
             raise Conflict("this key was certified before; make a new one", "key-used")
+        if advance and advance.proves_holder:
+            return Admission(None, advance, records.NOTHING)
         if application.enrolment_key is not None:
             key = enrolment_keys.check(application.enrolment_key)
-            return Admission(key, None, key.roles)
-        advance = preauthorizations.find(application.username, fingerprint)
-        if advance:
-            return Admission(None, advance, ())
+            return Admission(key, None, Start(key.roles))
+        if advance and advance.opens:
+            return Admission(None, advance, advance.start)
         state = window.state()
         if not state.admits(application.username):
             raise _locked()
-        return Admission(None, None, state.roles)
+        return Admission(None, None, Start(state.roles, held=advance.held if advance else None))
 
     def _claim(self, application: Application) -> records.Claim:
         password_hash = None
@@ -177,7 +191,7 @@ class Explicit:
                 return Waiting(row.id, row.pairing_code)
         with policy_change():
             row = self._write(claim, admission)
-            given = preauthorizations.use(admission.advance) if admission.advance else Grant()
+            given = preauthorization_match.use(admission.advance.record) if admission.advance else Grant()
             decisions.admit(SERVICE, row, given, self.issuing)
             return Admitted(row.username, row.certificate, row.ca_certificate)
 
@@ -191,7 +205,9 @@ class Explicit:
             window.count_one()
         if not admission.at_once and records.count_pending() >= self.max_pending:
             raise TooMany("too many registrations are pending", "registry-full", _FULL_RETRY_SECONDS)
-        return records.write(claim, while_locked=False, starting_roles=admission.starting_roles)
+        if admission.advance and admission.advance.proves_holder:
+            records.remove_pending(claim.username)
+        return records.write(claim, admission.start, while_locked=False)
 
 
 def _taken() -> AuthsvcError:

@@ -6,6 +6,7 @@ its own: it hashes and writes. A flood fills the dictionary, and the rest is dro
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,16 +21,22 @@ from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.passwords import MAX_BYTES, Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, preauthorizations, records, window
+from registry import decisions, preauthorization_match, records, window
+from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
+    from registry.attempted_names import AttemptedNames
     from registry.models import Registration
+    from registry.preauthorization_match import Match
 
 QUEUE_SIZE = 1000
-_MAX_PASSWORDS = 3
+# Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
+_MAX_PASSWORDS = 50
+# Each costs a hash.
+_MAX_COMPARED = 3
 
 
 class Outcome(StrEnum):
@@ -78,6 +85,7 @@ class Intake:
         verifier: PasswordVerifier,
         issuing: Issuing,
         max_pending: int,
+        attempted: AttemptedNames,
         *,
         capture_while_locked: bool,
     ) -> None:
@@ -86,6 +94,7 @@ class Intake:
         self._verifier = verifier
         self._issuing = issuing
         self._max_pending = max_pending
+        self._attempted = attempted
         self._capture_while_locked = capture_while_locked
         self._waiting: dict[str, Contact] = {}
         self._lock = threading.Lock()
@@ -97,6 +106,7 @@ class Intake:
 
     def hear(self, _sender: object, username: str, password: str, client_id: str) -> None:
         """Note one refused CONNECT of an unknown username, or drop it; never waits, never raises."""
+        self._attempted.note(username)
         with self._lock:
             if len(password) > MAX_BYTES:
                 self.counters[Outcome.UNUSABLE_PASSWORD] += 1
@@ -125,51 +135,68 @@ class Intake:
 
     def _take(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
-        if row:
+        is_user = users.exists(contact.username)
+        advance = None if is_user else self._advance(contact)
+        if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
             self._repeat(row, contact)
             return Outcome.REPEATED
-        if users.exists(contact.username):
+        if is_user:
             return Outcome.REPEATED  # granted a moment ago, and the broker's snapshot not yet told
-        advance = preauthorizations.find(contact.username, None)
+        opens = advance is not None and advance.opens
         locked = not window.state().admits(contact.username)
-        if not advance and locked and not self._capture_while_locked:
+        if not opens and locked and not self._capture_while_locked:
             return Outcome.LOCKED
-        if not advance and records.count_pending() >= self._max_pending:
+        if not (advance and advance.admits) and records.count_pending() >= self._max_pending:
             return Outcome.REGISTRY_FULL
+        password = advance.secret if advance and advance.secret else contact.password
         try:
-            password_hash = self._hasher.hash(contact.password)
+            password_hash = self._hasher.hash(password)
         except InvalidInput:
             return Outcome.UNUSABLE_PASSWORD
-        return self._record(contact, password_hash, advance)
+        return self._record(self._claim(contact, password, password_hash), advance)
 
-    def _record(self, contact: Contact, password_hash: str, advance: preauthorizations.AdvanceRecord | None) -> Outcome:
-        claim = records.Claim(
+    def _advance(self, contact: Contact) -> Match | None:
+        several = contact.passwords[contact.password] < contact.attempts
+        return preauthorization_match.match(
+            contact.username, None, contact.passwords, self._attempted, has_conflicts=several
+        )
+
+    def _claim(self, contact: Contact, password: str, password_hash: str) -> records.Claim:
+        return records.Claim(
             contact.username,
             records.Kind.IMPLICIT,
             password_hash=password_hash,
             client_ids=tuple(contact.client_ids),
             attempts=contact.attempts,
-            conflicts=contact.attempts - contact.passwords[contact.password],
+            conflicts=contact.attempts - contact.passwords[password],
         )
-        if advance:
+
+    def _record(self, claim: records.Claim, advance: Match | None) -> Outcome:
+        if advance and advance.admits:
             with policy_change():
                 window.hold()
+                if advance.proves_holder:
+                    records.remove_pending(claim.username)
                 row = records.write(claim, while_locked=False)
-                decisions.admit(SERVICE, row, preauthorizations.use(advance), self._issuing)
+                decisions.admit(SERVICE, row, preauthorization_match.use(advance.record), self._issuing)
             return Outcome.GRANTED
         with transaction():
             state = window.hold()
             if records.count_pending() >= self._max_pending:
                 return Outcome.REGISTRY_FULL
-            admitted = state.admits(contact.username)
-            records.write(claim, while_locked=not admitted, starting_roles=state.roles if admitted else ())
+            if advance and advance.opens:
+                records.write(claim, advance.start, while_locked=False)
+                return Outcome.RECORDED
+            admitted = state.admits(claim.username)
+            start = Start(state.roles if admitted else (), held=advance.held if advance else None)
+            records.write(claim, start, while_locked=not admitted)
             if admitted:
                 window.count_one()
         return Outcome.RECORDED
 
     def _count_right(self, row: Registration, contact: Contact) -> int:
         """Return how many attempts offered the password of the registration."""
-        for password, count in contact.passwords.items():
+        for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
             if self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "") is Verdict.RIGHT:
                 return count
         return 0

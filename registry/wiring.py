@@ -8,7 +8,8 @@ from authsvc.admin.pages import add, add_tile
 from authsvc.authorities import issuing_under
 from authsvc.background import Job
 from authsvc.signals import unknown_username
-from registry import counters, decisions, est, pages, views
+from registry import counters, decisions, est, pages, preauthorization_match, views
+from registry.attempted_names import AttemptedNames
 from registry.explicit import Explicit
 from registry.intake import Intake
 
@@ -22,11 +23,13 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     """Add the registry to the app and return the work it needs done in the background."""
     settings = services.settings
     issuing = issuing_under(settings)
+    attempted = AttemptedNames()
     intake = Intake(
         services.hasher,
         services.verifier,
         issuing,
         settings.registry_max_pending,
+        attempted,
         capture_while_locked=settings.registry_capture_while_locked,
     )
     explicit = Explicit(
@@ -35,6 +38,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         issuing,
         settings.registry_max_pending,
         settings.registry_attempts_per_minute,
+        attempted,
     )
     app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
     for blueprint in views.BLUEPRINTS:
@@ -47,5 +51,6 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     return [
         Job(0.1, intake.drain),
         Job(1.0, lambda: counters.observe(intake)),
+        Job(0.5, lambda: preauthorization_match.hold_attempted(attempted)),
         Job(60.0, lambda: decisions.expire(settings.registry_pending_ttl_hours)),
     ]

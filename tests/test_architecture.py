@@ -36,7 +36,12 @@ USE_CASES = modules(
 LAYERS = (
     RULES | {"authsvc", "registry.states"},
     STORAGE | {"registry.models"},
-    USE_CASES | modules("registry", "records window decisions preauthorizations enrolment_keys explicit intake"),
+    USE_CASES
+    | modules(
+        "registry",
+        "records window decisions http_rights look_alikes attempted_names preauthorizations preauthorization_match "
+        "enrolment_keys explicit intake",
+    ),
 )
 EDGE = len(LAYERS)
 WEBHOOKS_MAY_IMPORT = modules(

@@ -12,6 +12,7 @@ from flask import Flask, Response, abort, request
 
 from authsvc.admin import certificates, forms, guard, overview, roles, sign_in, tokens, users, why
 from authsvc.admin.cookies import SignedCookie
+from authsvc.admin.legible import legible
 from authsvc.admin.pages import add, pages, stands_for
 from authsvc.edge import is_page
 
@@ -28,6 +29,7 @@ def register(app: Flask) -> None:
     app.before_request(_guard)
     app.after_request(_protect)
     app.jinja_env.globals["form_token"] = guard.form_token
+    app.jinja_env.globals["legible"] = legible  # for macros, which do not see what pages are drawn with
     for blueprint in (frame, sign_in.blueprint, forms.blueprint, why.blueprint):
         add(app, blueprint)
     for noun in (overview, certificates, tokens, users, roles):

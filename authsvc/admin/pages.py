@@ -13,7 +13,6 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, red
 from werkzeug.exceptions import HTTPException
 
 from authsvc import __version__, problem
-from authsvc.admin.legible import legible
 from authsvc.edge import services
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 
@@ -141,7 +140,6 @@ def template_context() -> dict[str, Any]:
     return {
         "caller": g.get("caller"),
         "layout": "admin/dialog.html" if is_partial() else "admin/sheet.html",
-        "legible": legible,
         "may": may,
         "navigation": sorted(entry for entry in current_app.extensions[NAVIGATION] if may(*entry.call)),
         "now": datetime.now(UTC),
