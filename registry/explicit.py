@@ -97,16 +97,22 @@ class Explicit:
         """
         throttle.count(f"register:{application.username}", self.attempts_per_minute)
         self.attempted.note(application.username)
+        fingerprint = application.request.fingerprint if application.request else None
         with session():
+            # Before the registration is looked for: one granted in between has certified this very key, and used up
+            # the preauthorization.
+            is_used = fingerprint is not None and certificates.is_used(fingerprint)
+            advance = self._advance(application, fingerprint)
             row = records.current(application.username)
             if row is None and users.exists(application.username):
                 # It may have been granted between the two looks.
                 row = records.current(application.username)
                 if row is None:
                     raise _taken()
-            advance = self._advance(application) if row is None or row.status == Status.PENDING else None
-            if row and not (advance and advance.proves_holder and not users.exists(application.username)):
+            if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
                 return self._poll(row, application)
+            if is_used:
+                raise Conflict("this key was certified before; make a new one", "key-used")
             admission = self._admission(application, advance)
         claim = self._claim(application)
         try:
@@ -147,15 +153,11 @@ class Explicit:
             raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
         return verdict is Verdict.RIGHT
 
-    def _advance(self, application: Application) -> Match | None:
-        fingerprint = application.request.fingerprint if application.request else None
+    def _advance(self, application: Application, fingerprint: str | None) -> Match | None:
         secrets = (application.enrolment_key, application.password)
         return preauthorization_match.match(application.username, fingerprint, secrets, self.attempted)
 
     def _admission(self, application: Application, advance: Match | None) -> Admission:
-        fingerprint = application.request.fingerprint if application.request else None
-        if fingerprint and certificates.is_used(fingerprint):
-            raise Conflict("this key was certified before; make a new one", "key-used")
         if advance and advance.proves_holder:
             return Admission(None, advance, records.NOTHING)
         if application.enrolment_key is not None:
