@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import threading
 import time
@@ -86,7 +85,7 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
             environment = Path(f"/proc/{pid}/environ").read_bytes()
             assert b"AUTHSVC_BIND=" in environment
             assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
-            opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+            opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
             assert not [name for name in opened if "authsvc-secrets" in name], pid
         # They are in force all the same.
         assert service.call("GET", "/api/me").status_code == 200
