@@ -69,7 +69,7 @@ CLOCK_AND_ENVIRONMENT = {
     "os.environ", "os.getenv", "os.environb",
 }  # fmt: skip
 FORBIDDEN_WORDS = {"manager", "helper", "helpers", "util", "utils", "info", "process", "do"}
-MAX_LINES = 300
+MAX_LINES = 500
 
 
 def _modules() -> dict[str, Path]:
