@@ -221,7 +221,8 @@ def preauthorize(
             click.echo(f"{record.advance.username},{secret}")
         elif record.held_reason:
             click.echo(f"{record.advance.username} was tried earlier, so its first contact needs approval", err=True)
-    click.echo(f"{len(created)} preauthorized", err=with_secret)
+    if not with_secret:
+        click.echo(f"{len(created)} preauthorized")
 
 
 group.add_command(enrolment_keys_cli.keys)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request
 
 from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, may, render, see, stands_for
+from authsvc.admin.pages import by_field, may, must_read, render, see, stands_for
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
 from authsvc.problem import status_of
@@ -61,6 +61,7 @@ def deny() -> AnyResponse:
 
 
 def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
+    must_read("/api/client-registry/registrations")
     chosen = list(_found(_ids()))
     return render(
         "registry/selection.html",
