@@ -69,6 +69,13 @@ def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
         return Page([_event(row) for row in rows], page, per_page, query.count())
 
 
+def targets_of(action: str, targets: Iterable[str], since: datetime) -> set[str]:
+    """Return those of the targets to which an action was done since then."""
+    chosen = AuditEvent.target.in_(list(targets)) & (AuditEvent.action == action) & (AuditEvent.at >= since)
+    rows: Any = AuditEvent.select(AuditEvent.target).where(chosen).distinct().tuples()
+    return {target for (target,) in rows}
+
+
 def difference(before: Facts, after: Facts) -> tuple[Facts, Facts]:
     """Return the parts of two records that differ; None stands for a part that one of them lacks."""
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}

@@ -73,6 +73,10 @@ class Permission:
         return self.context is context and self.operation in (operation, Operation.READ_WRITE)
 
 
+EVERY_RIGHT = Permission(Context.HTTP, Operation.READ_WRITE, "/#")
+"""Every right over this service."""
+
+
 class Rule(NamedTuple):
     """A permission and the role it came through; None for the user's own."""
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from authsvc import allowed_client_ids
-from authsvc.permissions import Permission, Request, Rule
+from authsvc.permissions import EVERY_RIGHT, Permission, Request, Rule
 from authsvc.rule_index import FEW, RuleIndex
 from authsvc.sharded_map import ShardedMap
 
@@ -76,6 +76,11 @@ class RolePolicy:
     permissions: tuple[Permission, ...] = ()
     client_ids: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
+
+    @property
+    def rights(self) -> tuple[Permission, ...]:
+        """What an actor must hold to give or touch the role: a row that cannot be read may have been any right."""
+        return (*self.permissions, EVERY_RIGHT) if self.damage else self.permissions
 
 
 _NO_ROLE = RolePolicy()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.errors import InvalidInput, PreconditionFailed
-from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.permissions import EVERY_RIGHT, Context, Effect, Operation, Permission
 from authsvc.snapshot import NO_TOKENS, RolePolicy, UserPolicy
 from authsvc.storage.fields import UnreadableClientIds, UnreadableGrantTypes
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 _BATCH = 500  # names in one IN (...)
 _SHOWN = 100  # characters of a damaged value that are shown
-
-EVERY_RIGHT = Permission(Context.HTTP, Operation.READ_WRITE, "/#")
-"""Every right over this service."""
 
 
 class OwnerPermissions(NamedTuple):
@@ -79,8 +76,7 @@ def tokens_since(version: int, now: datetime) -> dict[str, dict[str, datetime]]:
 
 def rights_of_roles(names: Iterable[str]) -> list[Permission]:
     """Return all that the roles so named give, for `Actor.must_hold`."""
-    roles = role_policies(names).values()
-    return [each for role in roles for each in OwnerPermissions(role.permissions, role.damage).rights]
+    return [each for role in role_policies(names).values() for each in role.rights]
 
 
 def signing_keys() -> dict[str, SigningKey]:

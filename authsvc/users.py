@@ -16,7 +16,7 @@ from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.usernames import validate_username
+from authsvc.usernames import skeleton, validate_username
 
 if TYPE_CHECKING:
     from authsvc.actors import Actor
@@ -227,6 +227,7 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> Us
     now = datetime.now(UTC)
     row: User = User.create(
         username=username,
+        skeleton=skeleton(username),
         password_hash=password_hash,
         enabled=wanted.get("enabled", True),
         grant_types=wanted.get("grant_types", frozenset({GrantType.PASSWORD})),

@@ -7,29 +7,51 @@ from typing import TYPE_CHECKING
 from flask_openapi3.models import RawModel
 from pydantic import Field
 
-from authsvc.api.schemas import Body, Moment, PermissionView, Text, Username, View, permissions_from, view_permission
+from authsvc.api.schemas import (
+    Body,
+    Moment,
+    PermissionView,
+    Query,
+    Text,
+    Username,
+    View,
+    permissions_from,
+    view_permission,
+)
 from registry.enrolment_keys import MAX_USES
 from registry.preauthorizations import Advance
 from registry.shapes import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
 
 if TYPE_CHECKING:
     from registry.enrolment_keys import KeyRecord
-    from registry.preauthorizations import AdvanceRecord
+    from registry.preauthorizations import AdvanceRecord, NewAdvance
 
 
 class AdvanceBody(Body):
-    """For whom, with what, for which key alone, until when."""
+    """For whom, with what, until when; for the holder of which key or secret alone."""
 
     username: Username
     roles: Roles = []
     permissions: Permissions = []
     csr_fingerprint: Fingerprint | None = None
+    with_secret: bool = Field(
+        default=False,
+        description="bind it to a one-time secret, which the answer contains; the device sends it as `enrolmentKey`, "
+        "or as its password at its first contact, and then it stays its password",
+    )
     expires_at: Expiry
 
     def advance(self) -> Advance:
         """Return what it spells; `InvalidInput` by field when a permission is none."""
         permissions = permissions_from(self.permissions)
-        return Advance(self.username, tuple(self.roles), permissions, self.csr_fingerprint, self.expires_at)
+        return Advance(
+            self.username,
+            tuple(self.roles),
+            permissions,
+            self.csr_fingerprint,
+            self.expires_at,
+            with_secret=self.with_secret,
+        )
 
 
 class AdvanceView(View):
@@ -40,9 +62,19 @@ class AdvanceView(View):
     roles: list[str]
     permissions: list[PermissionView]
     csr_fingerprint: str | None
+    with_secret: bool
+    held_reason: str | None = Field(
+        description="`tried-before`: somebody tried the name earlier, so its first contact waits for an administrator"
+    )
     expires_at: Moment | None
     created_by: str
     created: Moment
+
+
+class NewAdvanceView(AdvanceView):
+    """A fresh preauthorization; `secret`, if it is bound to one, is shown this once."""
+
+    secret: str | None
 
 
 class AdvancePage(View):
@@ -56,10 +88,20 @@ class CsvUpload(RawModel):
     mimetypes = ["text/csv"]
 
 
+class UploadQuery(Query):
+    with_secrets: bool = Field(default=False, description="bind each line without a key to a one-time secret")
+
+
+class SecretView(View):
+    username: str
+    secret: str
+
+
 class UploadView(View):
-    """How many lines became preauthorizations."""
+    """How many lines became preauthorizations, and the secrets that they are bound to, shown this once."""
 
     created: int
+    secrets: list[SecretView]
 
 
 class KeyBody(Body):
@@ -108,10 +150,18 @@ def view_advance(record: AdvanceRecord) -> AdvanceView:
         roles=list(record.advance.roles),
         permissions=[view_permission(permission) for permission in record.advance.permissions],
         csr_fingerprint=record.advance.csr_fingerprint,
+        with_secret=record.advance.with_secret,
+        held_reason=record.held_reason,
         expires_at=record.advance.expires_at,
         created_by=record.created_by,
         created=record.created_at,
     )
+
+
+def view_upload(stored: list[NewAdvance]) -> UploadView:
+    """Show what came of a file."""
+    secrets = [SecretView(username=one.record.advance.username, secret=one.secret) for one in stored if one.secret]
+    return UploadView(created=len(stored), secrets=secrets)
 
 
 def view_key(record: KeyRecord) -> KeyView:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ from authsvc.cli.terminal import (
     print_table,
     printable,
     spell_moment,
+    spell_permission,
 )
-from registry import decisions, enrolment_keys, filters, preauthorizations, records, unknown_names, window
+from authsvc.stored import permission
+from registry import decisions, enrolment_keys_cli, filters, preauthorizations, records, unknown_names, window
 from registry.filter_options import filter_from, filtered, of_status
 from registry.states import Status
 
-_COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "NOTES")
+_COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
 _ROLE_HELP = "May be repeated."
 _roles = click.option("--role", "role_names", multiple=True, help=_ROLE_HELP)
 _permissions = click.option(
@@ -118,6 +120,10 @@ def show(registration_id: str) -> None:
 @_permissions
 @click.option("--accept-requested", is_flag=True, help="Also give what the client asked for.")
 @client_ids
+@click.option("--accept-conflicts", is_flag=True, help="Grant one although others tried its name.")
+@click.option(
+    "--accept-http-rights", is_flag=True, help="Also give one rights over this service that are not named here."
+)
 def grant(
     ids: tuple[str, ...],
     role_names: tuple[str, ...],
@@ -125,14 +131,32 @@ def grant(
     client_ids: tuple[str, ...],
     *,
     accept_requested: bool,
+    accept_conflicts: bool,
+    accept_http_rights: bool,
 ) -> None:
-    """Make users of registrations, with what is named here and nothing else."""
-    given = decisions.Grant(role_names, tuple(map(parse_permission, permissions)), accept_requested, client_ids)
+    """Make users of registrations, with what is named here and nothing else.
+
+    Several at once get no rights over this service, none with conflicts is among them, and what they request is given
+    only if all request the same.
+    """
+    if len(ids) > 1 and (accept_conflicts or accept_http_rights):
+        raise click.UsageError("--accept-conflicts and --accept-http-rights are for one registration at a time")
+    rules = tuple(map(parse_permission, permissions))
+    given = decisions.Grant(
+        role_names, rules, accept_requested, accept_conflicts, accept_http_rights, client_ids=client_ids
+    )
     with opened() as settings:
         issuing = issuing_under(settings)
-        for registration_id in ids:
-            record = decisions.grant(operator(), registration_id, given, issuing)
-            click.echo(f"{record.username} granted")
+        if len(ids) == 1:
+            click.echo(f"{decisions.grant(operator(), ids[0], given, issuing).username} granted")
+            return
+        done, failed = decisions.grant_many(operator(), ids, given, issuing)
+    for record in done:
+        click.echo(f"{record.username} granted")
+    for registration_id, error in failed:
+        click.echo(printable(f"{registration_id} not granted: {error.message}"), err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @group.command()
@@ -174,66 +198,39 @@ def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="username,roles,csrFingerprint",
 )
+@click.option(
+    "--with-secret",
+    is_flag=True,
+    help="Bind each that names no key to a one-time secret, and print `username,secret` lines, this once.",
+)
 def preauthorize(
-    usernames: tuple[str, ...], role_names: tuple[str, ...], permissions: tuple[str, ...], csv_file: Path | None
+    usernames: tuple[str, ...],
+    role_names: tuple[str, ...],
+    permissions: tuple[str, ...],
+    csv_file: Path | None,
+    *,
+    with_secret: bool,
 ) -> None:
-    """Let names in at their first contact, also while the registry is locked; once each."""
+    """Let names in at their first contact, also while the registry is locked; once each.
+
+    Without a key or secret a name goes to whoever comes first, and waits for approval if somebody tried it earlier.
+    """
     rules = tuple(map(parse_permission, permissions))
-    advances = [preauthorizations.Advance(username, role_names, rules) for username in usernames]
+    advances = [preauthorizations.Advance(name, role_names, rules, with_secret=with_secret) for name in usernames]
     if csv_file:
-        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"))
-    with opened():
-        created = preauthorizations.create(operator(), advances)
-    click.echo(f"{len(created)} preauthorized")
+        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
+    with opened() as settings:
+        created = preauthorizations.create(operator(), advances, settings.password_policy)
+    for record, secret in created:
+        if secret:
+            click.echo(f"{record.advance.username},{secret}")
+        elif record.held_reason:
+            click.echo(f"{record.advance.username} was tried earlier, so its first contact needs approval", err=True)
+    if not with_secret:
+        click.echo(f"{len(created)} preauthorized")
 
 
-@group.group()
-def keys() -> None:
-    """Enrolment keys: secrets that vouch for so many registrations."""
-
-
-@keys.command("create")
-@click.argument("label")
-@click.option("--uses", default=1, type=click.IntRange(1, enrolment_keys.MAX_USES), show_default=True)
-@click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]), help="A day or a time; UTC.")
-@click.option("--approval-required", is_flag=True, help="Somebody still decides on each.")
-@_roles
-@as_json
-def create_key(
-    label: str, uses: int, expires: Any, role_names: tuple[str, ...], *, approval_required: bool, as_json: bool
-) -> None:
-    """Make an enrolment key and print its secret, this once."""
-    expires_at = expires.replace(tzinfo=expires.tzinfo or UTC) if expires else None
-    with opened():
-        secret, record = enrolment_keys.create(
-            operator(), label, uses, role_names, expires_at, approval_required=approval_required
-        )
-    if as_json:
-        print_json({"secret": secret, **_key_facts(record)})
-    else:
-        click.echo(secret)
-
-
-@keys.command("list")
-@as_json
-def list_keys(*, as_json: bool) -> None:
-    """List enrolment keys, newest first."""
-    with opened():
-        found = enrolment_keys.search(1, 1000)
-    if as_json:
-        print_json(list(map(_key_facts, found.items)))
-        return
-    rows = ([str(value) for value in _key_facts(record).values()] for record in found.items)
-    print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
-
-
-@keys.command("revoke")
-@click.argument("key_id", metavar="ID")
-def revoke_key(key_id: str) -> None:
-    """End an enrolment key at once."""
-    with opened():
-        enrolment_keys.revoke(operator(), key_id)
-    click.echo(f"{key_id} revoked")
+group.add_command(enrolment_keys_cli.keys)
 
 
 def _watch(chosen: tuple[str, str, int, int]) -> None:
@@ -272,6 +269,8 @@ def _print_state(now: window.State, *, as_json: bool) -> None:
 def _row(record: records.Record) -> tuple[str, ...]:
     notes = ["while locked"] if record.recorded_while_locked else []
     notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
+    notes += [f"held: {record.held_reason}"] if record.held_reason else []
+    notes += [f"looks like {', '.join(record.similar_to)}"] if record.similar_to else []
     return (
         record.id,
         record.username,
@@ -281,25 +280,17 @@ def _row(record: records.Record) -> tuple[str, ...]:
         str(record.attempts),
         spell_moment(record.last_seen),
         record.pairing_code or (record.csr_fingerprint or "")[:12],
+        ", ".join((*record.requested_roles, *(_spell_request(words) for words in record.requested_permissions))),
         ", ".join(notes),
     )
+
+
+def _spell_request(words: dict[str, str]) -> str:
+    return spell_permission(permission(**words))
 
 
 def _facts(record: records.Record) -> dict[str, Any]:
     facts = dataclasses.asdict(record)
     return {
         to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in facts.items()
-    }
-
-
-def _key_facts(record: enrolment_keys.KeyRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "label": record.label,
-        "uses": record.uses,
-        "used": record.used,
-        "roles": list(record.roles),
-        "approvalRequired": record.approval_required,
-        "expires": spell_moment(record.expires_at),
-        "revoked": spell_moment(record.revoked_at),
     }

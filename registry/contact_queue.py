@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 QUEUE_SIZE = 1000
-_MAX_PASSWORDS = 3
+# Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
+_MAX_PASSWORDS = 50
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.storage.database import session
 from registry import records
-from registry.limits import TokenBucket
+from registry.limits import TokenBucket, address_of
 from registry.models import Registration
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ class _Unwritten:
     attempts: int = 0
     conflicts: int = 0
     client_ids: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 class Contacts:
-    """Adds attempts and conflicts to registrations: at once while the write rate allows it, otherwise later."""
+    """Adds attempts and conflicts to registrations: at once while the write rate allows it, otherwise later.
+
+    The first conflict of a registration is always written at once, so that nobody grants it without seeing that.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._bucket = TokenBucket(WRITES_PER_SECOND, BURST, clock)
@@ -41,18 +45,30 @@ class Contacts:
         """How many registrations have contact that is not written yet."""
         return len(self._unwritten)
 
-    def add(self, registration_id: str, attempts: int, conflicts: int, client_ids: tuple[str, ...] = ()) -> None:
-        """Count contact of a registration, and write it if the rate allows it."""
+    def add(
+        self,
+        row: Registration,
+        attempts: int,
+        conflicts: int,
+        client_ids: tuple[str, ...] = (),
+        address: str | None = None,
+    ) -> None:
+        """Count contact of a registration, and write it if the rate allows it; the address counts for conflicts."""
+        came_from = address_of(address) if conflicts else None
+        is_first_conflict = conflicts > 0 and row.conflicts == 0
         with self._lock:
-            counted = self._unwritten.setdefault(registration_id, _Unwritten())
+            counted = self._unwritten.setdefault(row.id, _Unwritten())
             counted.attempts += attempts
             counted.conflicts += conflicts
             counted.client_ids = tuple(records.bounded_client_ids((*counted.client_ids, *client_ids)))
+            if came_from:
+                counted.addresses = tuple(records.bounded_addresses((*counted.addresses, came_from)))
             if len(self._unwritten) > MAX_UNWRITTEN:
                 self._unwritten.popitem(last=False)
-            due = self._unwritten.pop(registration_id, None) if self._bucket.take() else None
+            is_due = self._bucket.take() or is_first_conflict
+            due = self._unwritten.pop(row.id, None) if is_due else None
         if due:
-            _write(registration_id, due)
+            _write(row.id, due)
 
     def write(self) -> None:
         """Write what is due, longest waiting first, as far as the rate allows."""
@@ -68,4 +84,4 @@ def _write(registration_id: str, due: _Unwritten) -> None:
     with session():
         row = Registration.get_or_none(Registration.id == registration_id)
         if row:
-            records.touch(row, due.attempts, due.conflicts, due.client_ids)
+            records.touch(row, due.attempts, due.conflicts, due.client_ids, due.addresses)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import audit, certificates, signing_requests, users
+from authsvc import audit, certificates, signing_requests, stored, users
 from authsvc.actors import SERVICE
-from authsvc.errors import AuthsvcError, Conflict
+from authsvc.errors import AuthsvcError, Conflict, FieldError
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import policy_change
-from authsvc.storage.database import database_time, transaction
+from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role, User
 from authsvc.stored import permission
 from registry import records, states, window
-from registry.models import Registration
+from registry.http_rights import is_http_right, roles_with_http_rights
+from registry.models import Preauthorization, Registration
 from registry.states import Event, Status
 
 if TYPE_CHECKING:
@@ -31,12 +32,26 @@ _EXPIRED_KEPT = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a grant gives, beside the roles that a window or key let it start with. Nothing else is ever given."""
+    """What a grant gives, beside what a window, key or preauthorization let it start with; and what was confirmed.
+
+    Nothing else is ever given, and in bulk no right over this service.
+    """
 
     roles: tuple[str, ...] = ()
     permissions: tuple[Permission, ...] = ()
     accept_requested: bool = False
+    accept_conflicts: bool = False
+    accept_http_rights: bool = False
+    in_bulk: bool = False
     client_ids: tuple[str, ...] = ()
+
+
+class ConfirmationNeeded(Conflict):
+    """It can be granted, but only by somebody who says in `field` that they know what they do."""
+
+    def __init__(self, message: str, code: str, field: str) -> None:
+        super().__init__(message, code)
+        self.errors = (FieldError(field, "must be true to grant this registration"),)
 
 
 class Failure(NamedTuple):
@@ -50,7 +65,8 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
     """Make the user with its roles, permissions and certificate, all at once or not at all.
 
     `Locked` for one that was recorded while locked as long as the registry is locked; `Conflict` if it is not pending
-    or the name was taken meanwhile; `Forbidden` if it would hold more than the actor.
+    or the name was taken meanwhile; `Forbidden` if it would hold more than the actor; `ConfirmationNeeded` if it has
+    conflicts, or would get rights over this service that the actor did not name.
     """
     with policy_change():
         window_state = window.hold()
@@ -58,8 +74,30 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
         states.after(Status(row.status), Event.GRANT)
         if row.recorded_while_locked and window_state.locked:
             window.require_unlocked()
+        if row.conflicts and not given.accept_conflicts:
+            raise _conflicts(row)
         admit(actor, row, given, issuing)
         return records.record_of(row)
+
+
+def grant_many(
+    actor: Actor, ids: Iterable[str], given: Grant, issuing: Issuing
+) -> tuple[list[records.Record], list[Failure]]:
+    """Grant many, each on its own, and confirm nothing: what needs a closer look fails and is granted singly.
+
+    What they request is accepted only if all that request something request the same, and never a right over this
+    service.
+    """
+    chosen = list(dict.fromkeys(ids))
+    given = replace(given, in_bulk=True, accept_conflicts=False, accept_http_rights=False)
+    differing = _with_different_requests(chosen) if given.accept_requested else frozenset()
+
+    def grant_one(registration_id: str) -> records.Record:
+        if registration_id in differing:
+            raise Conflict("the registrations request different things; grant each alone", "bulk-requests-differ")
+        return grant(actor, registration_id, given, issuing)
+
+    return each(chosen, grant_one)
 
 
 def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Record:
@@ -102,7 +140,10 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
         permissions=_permissions(row, given),
         client_ids=given.client_ids,
     )
+    _check_http_rights(actor, row, wanted, given)
     record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
+    # A name that has become a user was expected no longer, however it was granted.
+    Preauthorization.delete().where(Preauthorization.username == row.username).execute()
     if row.public_key:
         issued = certificates.issue(actor, row.username, signing_requests.read_public_key(row.public_key), issuing)
         row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
@@ -156,4 +197,44 @@ def existing_roles(names: Iterable[str]) -> tuple[str, ...]:
 
 def _permissions(row: Registration, given: Grant) -> tuple[Permission, ...]:
     requested = row.requested_permissions if given.accept_requested else ()
-    return (*given.permissions, *(permission(**words) for words in requested))
+    unnamed = (*(row.starting_permissions or ()), *requested)
+    return (*given.permissions, *(permission(**words) for words in unnamed))
+
+
+def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChanges, given: Grant) -> None:
+    """Refuse rights over this service that the actor lacks, that come in bulk, or that nobody named or confirmed."""
+    roles, permissions = wanted["roles"], wanted["permissions"]
+    actor.must_hold([*permissions, *stored.rights_of_roles(set(roles))])
+    risky_roles = roles_with_http_rights(roles)
+    risky_permissions = set(filter(is_http_right, permissions))
+    if given.in_bulk and (risky_roles or risky_permissions):
+        message = f"{row.username} would get rights over this service (http); grant it alone"
+        raise Conflict(message, "bulk-http-rights")
+    unnamed = sorted(risky_roles - set(given.roles))
+    unnamed += ["permissions of its own"] if risky_permissions - set(given.permissions) else []
+    if unnamed and not given.accept_http_rights:
+        words = f"{row.username} would get rights over this service (http) that the grant does not name"
+        raise ConfirmationNeeded(f"{words}: {', '.join(unnamed)}", "registration-http-rights", "acceptHttpRights")
+
+
+def _conflicts(row: Registration) -> ConfirmationNeeded:
+    attempts = f"{row.conflicts} attempt{'' if row.conflicts == 1 else 's'}"
+    addresses = f" from {', '.join(row.conflict_addresses)}" if row.conflict_addresses else ""
+    words = f"{attempts}{addresses} under the name {row.username} came with another password or key"
+    return ConfirmationNeeded(words, "registration-has-conflicts", "acceptConflicts")
+
+
+def _with_different_requests(ids: list[str]) -> frozenset[str]:
+    """Return those of the registrations that request something, unless all of them request the same."""
+    columns = (Registration.id, Registration.requested_roles, Registration.requested_permissions)
+    with session():
+        rows = list(Registration.select(*columns).where(Registration.id.in_(ids)))
+    requests = {
+        row.id: (
+            frozenset(row.requested_roles),
+            frozenset(permission(**words) for words in row.requested_permissions),
+        )
+        for row in rows
+        if row.requested_roles or row.requested_permissions
+    }
+    return frozenset(requests) if len(set(requests.values())) > 1 else frozenset()

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authsvc import audit, stored
+from authsvc import audit
 from authsvc.errors import Forbidden, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session, transaction
@@ -47,12 +47,11 @@ def create(
         raise invalid("uses", f"must be from 1 to {MAX_USES}")
     secret = f"ek_{secrets.token_urlsafe(24)}"
     with transaction():
-        window.check_roles(roles)
-        actor.must_hold(stored.rights_of_roles(roles))
+        window.check_starting_roles(actor, roles)
         row = EnrolmentKey.create(
             id=uuid.uuid4().hex,
             label=label,
-            digest=_digest(secret),
+            digest=digest_of(secret),
             uses=uses,
             used=0,
             roles=list(roles),
@@ -87,7 +86,7 @@ def revoke(actor: Actor, key_id: str) -> None:
 
 def check(secret: str) -> KeyRecord:
     """Return the key with this secret; `Forbidden`, the same for every cause, when it is not good for another use."""
-    row = EnrolmentKey.get_or_none(EnrolmentKey.digest == _digest(secret))
+    row = EnrolmentKey.get_or_none(EnrolmentKey.digest == digest_of(secret))
     if row is None or not _good(row):
         raise Forbidden("the enrolment key is not valid", "enrolment-key-invalid")
     return _record(row)
@@ -105,7 +104,8 @@ def _good(row: EnrolmentKey) -> bool:
     return row.revoked_at is None and row.used < row.uses and not expired
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return the form in which a random secret is stored: nobody can guess one, so a fast hash is enough."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -13,19 +13,21 @@ from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooM
 from authsvc.passwords import Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, enrolment_keys, preauthorizations, records, window
+from registry import decisions, enrolment_keys, preauthorization_match, records, window
 from registry.decisions import Grant
+from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.signing_requests import SigningRequest
+    from registry.attempted_names import AttemptedNames
     from registry.contacts import Contacts
     from registry.enrolment_keys import KeyRecord
     from registry.limits import RequestLimits
     from registry.models import Registration
-    from registry.preauthorizations import AdvanceRecord
+    from registry.preauthorization_match import Match
     from registry.unknown_names import UnknownNames
 
 
@@ -62,16 +64,18 @@ class Admitted(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Why a stranger may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
+    """Why an unknown client may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
 
     key: KeyRecord | None
-    advance: AdvanceRecord | None
-    starting_roles: tuple[str, ...]
+    advance: Match | None
+    start: Start
 
     @property
     def at_once(self) -> bool:
         """Whether nobody needs to decide any more."""
-        return self.advance is not None or (self.key is not None and not self.key.approval_required)
+        if self.key:
+            return not self.key.approval_required
+        return self.advance is not None and self.advance.admits
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Explicit:
     limits: RequestLimits
     contacts: Contacts
     unknown_names: UnknownNames
+    attempted: AttemptedNames
 
     def register(self, application: Application) -> Waiting | Admitted:
         """Record the application, or say where the one recorded earlier stands.
@@ -93,11 +98,12 @@ class Explicit:
         the same, when the name is taken or belongs to a client with another password or key; `TooMany` when asked
         too often. A client that was answered 202 or 201 before is not counted.
         """
+        self.attempted.note(application.username)
         fingerprint = application.request.fingerprint if application.request else None
         proof = self.limits.proof_of(application.username, application.password, fingerprint)
         try:
             self.limits.count(application.username, application.address, proof)
-            outcome = self._answer(application)
+            outcome = self._answer(application, fingerprint)
         except TooMany:
             self.unknown_names.count(application.username, address=application.address)
             raise
@@ -107,26 +113,25 @@ class Explicit:
         self.limits.remember(proof)
         return outcome
 
-    def _answer(self, application: Application) -> Waiting | Admitted:
+    def _answer(self, application: Application, fingerprint: str | None) -> Waiting | Admitted:
         with session():
+            # Before the registration is looked for: one granted in between has certified this very key, and used up
+            # the preauthorization.
+            is_used = fingerprint is not None and certificates.is_used(fingerprint)
+            advance = self._advance(application, fingerprint)
             row = records.current(application.username)
             if row is None and users.exists(application.username):
                 # It may have been granted between the two looks.
                 row = records.current(application.username)
                 if row is None:
                     raise _taken()
-            if row:
+            if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
                 return self._poll(row, application)
             if application.enrolment_key is None:
                 self.unknown_names.count(application.username, address=application.address)
-            try:
-                admission = self._admission(application)
-            except Locked:
-                # Another request may have used the grant in advance since the first look.
-                row = records.current(application.username)
-                if row is None:
-                    raise
-                return self._poll(row, application)
+            if is_used:
+                raise Conflict("this key was certified before; make a new one", "key-used")
+            admission = self._admission(application, advance)
         claim = self._claim(application)
         try:
             return self._record(claim, admission)
@@ -142,7 +147,7 @@ class Explicit:
         if row.status == Status.DENIED:
             raise Forbidden("the registration was denied", "registration-denied")
         if not self._same_holder(row, application):
-            self.contacts.add(row.id, attempts=0, conflicts=1)
+            self.contacts.add(row, attempts=0, conflicts=1, address=application.address)
             raise _taken()
         if row.status == Status.GRANTED:
             return Admitted(row.username, row.certificate, row.ca_certificate)
@@ -151,7 +156,7 @@ class Explicit:
             if granted is None or granted.status != Status.GRANTED:
                 raise _taken()
             return Admitted(granted.username, granted.certificate, granted.ca_certificate)
-        self.contacts.add(row.id, attempts=1, conflicts=0)
+        self.contacts.add(row, attempts=1, conflicts=0)
         return Waiting(row.id, row.pairing_code)
 
     def _same_holder(self, row: Registration, application: Application) -> bool:
@@ -166,20 +171,22 @@ class Explicit:
             raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
         return verdict is Verdict.RIGHT
 
-    def _admission(self, application: Application) -> Admission:
-        fingerprint = application.request.fingerprint if application.request else None
-        if fingerprint and certificates.is_used(fingerprint):
-            raise Conflict("this key was certified before; make a new one", "key-used")
+    def _advance(self, application: Application, fingerprint: str | None) -> Match | None:
+        secrets = (application.enrolment_key, application.password)
+        return preauthorization_match.match(application.username, fingerprint, secrets, self.attempted)
+
+    def _admission(self, application: Application, advance: Match | None) -> Admission:
+        if advance and advance.proves_holder:
+            return Admission(None, advance, records.NOTHING)
         if application.enrolment_key is not None:
             key = enrolment_keys.check(application.enrolment_key)
-            return Admission(key, None, key.roles)
-        advance = preauthorizations.find(application.username, fingerprint)
-        if advance:
-            return Admission(None, advance, ())
+            return Admission(key, None, Start(key.roles))
+        if advance and advance.opens:
+            return Admission(None, advance, advance.start)
         state = window.state()
         if not state.admits(application.username):
             raise _locked()
-        return Admission(None, None, state.roles)
+        return Admission(None, None, Start(state.roles, held=advance.held if advance else None))
 
     def _claim(self, application: Application) -> records.Claim:
         password_hash = None
@@ -205,7 +212,7 @@ class Explicit:
                 return Waiting(row.id, row.pairing_code)
         with policy_change():
             row = self._write(claim, admission)
-            given = preauthorizations.use(admission.advance) if admission.advance else Grant()
+            given = preauthorization_match.use(admission.advance.record) if admission.advance else Grant()
             decisions.admit(SERVICE, row, given, self.issuing)
             return Admitted(row.username, row.certificate, row.ca_certificate)
 
@@ -219,7 +226,9 @@ class Explicit:
             window.count_one()
         if not admission.at_once:
             records.make_room(self.max_pending, while_locked=False)
-        return records.write(claim, while_locked=False, starting_roles=admission.starting_roles)
+        if admission.advance and admission.advance.proves_holder:
+            records.remove_pending(claim.username)
+        return records.write(claim, admission.start, while_locked=False)
 
 
 def _taken() -> AuthsvcError:

@@ -6,6 +6,7 @@ it hashes and writes. Of a flood it writes little: see `contact_queue`, `locked_
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from enum import StrEnum
 from time import monotonic
@@ -19,20 +20,25 @@ from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.passwords import MAX_BYTES, Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, preauthorizations, records, window
+from registry import decisions, preauthorization_match, records, window
 from registry.contact_queue import Contact, ContactQueue
 from registry.locked_attempts import LockedAttempts
+from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
+    from registry.attempted_names import AttemptedNames
     from registry.contacts import Contacts
     from registry.models import Registration
+    from registry.preauthorization_match import Match
     from registry.unknown_names import UnknownNames
 
 # Longer than this nobody who comes later waits for those before it.
 _DRAIN_SECONDS = 1.0
+# Each costs a hash.
+_MAX_COMPARED = 3
 
 
 class Outcome(StrEnum):
@@ -67,6 +73,7 @@ class Intake:
         capacity: Capacity,
         contacts: Contacts,
         unknown_names: UnknownNames,
+        attempted: AttemptedNames,
     ) -> None:
         self.counters: Counter[Outcome] = Counter()
         self._hasher = hasher
@@ -75,8 +82,9 @@ class Intake:
         self._capacity = capacity
         self._contacts = contacts
         self._unknown_names = unknown_names
+        self._attempted = attempted
         self._queue = ContactQueue()
-        self._locked_attempts = LockedAttempts(capacity.locked)
+        self._locked_attempts = LockedAttempts(capacity.locked, attempted)
 
     @property
     def waiting(self) -> int:
@@ -85,6 +93,7 @@ class Intake:
 
     def hear(self, _sender: object, username: str, password: str, client_id: str, address: str | None = None) -> None:
         """Note one refused CONNECT of an unknown username, or drop one; never waits, never raises."""
+        self._attempted.note(username)
         if len(password) > MAX_BYTES:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1
         elif not self._queue.hear(username, password, client_id, address):
@@ -113,18 +122,18 @@ class Intake:
         """Return the contacts to be written, in order; the others are counted in memory."""
         names = [contact.username for contact in contacts]
         known = records.known_names(names)
-        expected = preauthorizations.names_among(names)
+        opened = preauthorization_match.opened_names({contact.username: contact.passwords for contact in contacts})
         state = window.state()
         first: list[Contact] = []
         while_locked: list[Contact] = []
         for contact in contacts:
-            if contact.username in expected:
+            if contact.username in opened:
                 first.append(contact)
             elif contact.username not in known:
                 self._count_unknown(contact)
                 if self._is_usable(contact):
                     (first if state.admits(contact.username) else while_locked).append(contact)
-        return [*first, *self._chosen(while_locked), *(one for one in contacts if one.username in known - expected)]
+        return [*first, *self._chosen(while_locked), *(one for one in contacts if one.username in known - opened)]
 
     def _chosen(self, contacts: list[Contact]) -> list[Contact]:
         chosen = self._locked_attempts.choose(contacts) if self._capacity.locked else []
@@ -156,43 +165,60 @@ class Intake:
 
     def _take(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
-        if row:
+        is_user = users.exists(contact.username)
+        advance = None if is_user else self._advance(contact)
+        if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
             self._repeat(row, contact)
             return Outcome.REPEATED
-        if users.exists(contact.username):
+        if is_user:
             return Outcome.REPEATED  # granted a moment ago, and the broker's snapshot not yet told
-        advance = preauthorizations.find(contact.username, None)
+        password = advance.secret if advance and advance.secret else contact.password
         try:
-            password_hash = self._hasher.hash(contact.password)
+            password_hash = self._hasher.hash(password)
         except InvalidInput:
             return Outcome.UNUSABLE_PASSWORD
-        return self._record(contact, password_hash, advance)
+        return self._record(self._claim(contact, password, password_hash), advance)
 
-    def _record(self, contact: Contact, password_hash: str, advance: preauthorizations.AdvanceRecord | None) -> Outcome:
-        claim = records.Claim(
+    def _advance(self, contact: Contact) -> Match | None:
+        several = contact.passwords[contact.password] < contact.attempts
+        return preauthorization_match.match(
+            contact.username, None, contact.passwords, self._attempted, has_conflicts=several
+        )
+
+    def _claim(self, contact: Contact, password: str, password_hash: str) -> records.Claim:
+        return records.Claim(
             contact.username,
             records.Kind.IMPLICIT,
             password_hash=password_hash,
             address=contact.address,
             client_ids=tuple(contact.client_ids),
             attempts=contact.total,
-            conflicts=contact.attempts - contact.passwords[contact.password],
+            conflicts=contact.attempts - contact.passwords[password],
         )
-        if advance:
+
+    def _record(self, claim: records.Claim, advance: Match | None) -> Outcome:
+        if advance and advance.admits:
             with policy_change():
                 window.hold()
+                if advance.proves_holder:
+                    records.remove_pending(claim.username)
                 row = records.write(claim, while_locked=False)
-                decisions.admit(SERVICE, row, preauthorizations.use(advance), self._issuing)
+                decisions.admit(SERVICE, row, preauthorization_match.use(advance.record), self._issuing)
             return Outcome.GRANTED
         with transaction():
             state = window.hold()
-            admitted = state.admits(contact.username)
+            opened = advance is not None and advance.opens
+            admitted = opened or state.admits(claim.username)
             if not admitted and not self._capacity.locked:
                 return Outcome.LOCKED
             most = self._capacity.unlocked if admitted else self._capacity.locked
             evicted = records.make_room(most, while_locked=not admitted)
-            records.write(claim, while_locked=not admitted, starting_roles=state.roles if admitted else ())
-            if admitted:
+            if advance and advance.opens:
+                start = advance.start
+            else:
+                start = Start(state.roles if admitted else (), held=advance.held if advance else None)
+            records.write(claim, start, while_locked=not admitted)
+            if admitted and not opened:
                 window.count_one()
         if evicted:
             self.counters[Outcome.EVICTED] += evicted
@@ -200,7 +226,7 @@ class Intake:
 
     def _count_right(self, row: Registration, contact: Contact) -> int:
         """Return how many attempts offered the password of the registration."""
-        for password, count in contact.passwords.items():
+        for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
             if self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "") is Verdict.RIGHT:
                 return count
         return 0
@@ -209,4 +235,6 @@ class Intake:
         conflicts = 0
         if row.password_hash and row.status == Status.PENDING:
             conflicts = contact.attempts - self._count_right(row, contact)
-        self._contacts.add(row.id, contact.attempts, conflicts, tuple(contact.client_ids))
+        # Of attempts with and without the right password the address may be the holder's own.
+        address = contact.address if conflicts == contact.attempts else None
+        self._contacts.add(row, contact.attempts, conflicts, tuple(contact.client_ids), address)

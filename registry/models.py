@@ -39,6 +39,10 @@ class Registration(Model):
     reason = peewee.TextField(null=True)
     certificate = peewee.TextField(null=True)
     ca_certificate = peewee.TextField(null=True)
+    skeleton = peewee.TextField(null=True, index=True)
+    starting_permissions = JsonField(null=True)
+    held_reason = peewee.CharField(32, null=True)
+    conflict_addresses = JsonField(null=True)
 
     class Meta:
         table_name = "registrations"
@@ -67,7 +71,9 @@ class Preauthorization(Model):
     csr_fingerprint = peewee.CharField(64, null=True)
     expires_at = UtcDateTimeField(null=True)
     created_by = peewee.CharField(64)
-    created_at = UtcDateTimeField()
+    created_at = UtcDateTimeField(index=True)
+    secret_digest = peewee.CharField(64, null=True)
+    held_reason = peewee.CharField(32, null=True)
 
     class Meta:
         table_name = "preauthorizations"

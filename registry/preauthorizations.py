@@ -1,4 +1,8 @@
-"""Grants given in advance: the first contact of a name is let in at once, also while the registry is locked; once."""
+"""Grants given in advance: the first contact of a name is let in at once, also while the registry is locked; once.
+
+One that is bound to a one-time secret or to a key is for whoever has it, whatever others tried under the name. One that
+is bound to nothing goes to the first contact, so it is held for an administrator where somebody tried the name earlier.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +13,46 @@ import re
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
 
 from authsvc import audit, roles, stored
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.paging import Page
+from authsvc.passwords import generate
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
 from authsvc.stored import permission
 from authsvc.usernames import validate_username
 from registry import window
-from registry.decisions import Grant, existing_roles
+from registry.enrolment_keys import digest_of
+from registry.http_rights import is_http_right
 from registry.models import Preauthorization, Registration
-from registry.states import Status
+from registry.states import HeldReason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from authsvc.actors import Actor
+    from authsvc.passwords import PasswordPolicy
     from authsvc.permissions import Permission
 
 MAX_CSV_ROWS = 10_000
 _BATCH = 200
+# How far back an attempt counts that was forgotten since; as long as an expired registration is kept.
+_TRACES_KEPT = timedelta(days=7)
+_BOUND_ALONE = "gives rights over this service (http); bind the preauthorization to a secret or a key"
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """One grant in advance: for whom, with what, for which key alone, until when; and the line of a file it is from."""
+    """One grant in advance: for whom, with what, until when; and the line of a file it is from.
+
+    It is bound to a key, to a one-time secret that the service makes, or to nothing.
+    """
 
     username: str
     roles: tuple[str, ...] = ()
@@ -46,34 +60,62 @@ class Advance:
     csr_fingerprint: str | None = None
     expires_at: datetime | None = None
     line: int | None = None
+    with_secret: bool = False
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is for the holder of a secret or key alone."""
+        return self.with_secret or self.csr_fingerprint is not None
 
 
 @dataclass(frozen=True, slots=True)
 class AdvanceRecord:
-    """A stored grant in advance, with who gave it."""
+    """A stored grant in advance, with who gave it, and why it needs an approval after all, if it does."""
 
     id: str
     advance: Advance
     created_by: str
     created_at: datetime
+    held_reason: str | None
 
 
-def create(actor: Actor, advances: Iterable[Advance]) -> list[AdvanceRecord]:
-    """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user."""
+class NewAdvance(NamedTuple):
+    """A grant in advance that was just made; the secret it is bound to, if any, is shown this once."""
+
+    record: AdvanceRecord
+    secret: str | None
+
+
+def create(actor: Actor, advances: Iterable[Advance], policy: PasswordPolicy) -> list[NewAdvance]:
+    """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user.
+
+    One that is bound may be given to a name that is registered and pending: its holder takes that one's place.
+    """
     wanted = list(advances)
     for advance in wanted:
         with _naming(advance):
             validate_username(advance.username)
+            if advance.with_secret and advance.csr_fingerprint:
+                raise invalid("withSecret", "cannot be combined with csrFingerprint")
+    # A device may send it as its password, so it satisfies the policy for passwords.
+    secrets = [generate(policy) if advance.with_secret else None for advance in wanted]
     with transaction():
         window.hold()
         _check_roles(actor, wanted)
         _check_names(wanted)
+        tried = _tried_names(advance.username for advance in wanted if not advance.is_bound)
         now = database_time()
-        rows = [_row(actor, advance, now) for advance in wanted]
+        rows = [
+            _row(actor, advance, now, secret, HeldReason.TRIED_BEFORE if advance.username in tried else None)
+            for advance, secret in zip(wanted, secrets, strict=True)
+        ]
         for batch in chunked(rows, _BATCH):
             Preauthorization.insert_many(batch).execute()
         audit.record_many(actor, "preauthorization.create", map(_event, wanted))
-        return [AdvanceRecord(row["id"], each, actor.username, now) for row, each in zip(rows, wanted, strict=True)]
+        return [
+            NewAdvance(AdvanceRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret)
+            for row, advance, secret in zip(rows, wanted, secrets, strict=True)
+        ]
 
 
 def search(text: str, page: int, per_page: int) -> Page[AdvanceRecord]:
@@ -83,7 +125,7 @@ def search(text: str, page: int, per_page: int) -> Page[AdvanceRecord]:
         query = query.where(Preauthorization.username.contains(text))
     with session():
         rows = query.order_by(Preauthorization.username).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
+        return Page([record_of(row) for row in rows], page, per_page, query.count())
 
 
 def delete(actor: Actor, advance_id: str) -> None:
@@ -96,36 +138,18 @@ def delete(actor: Actor, advance_id: str) -> None:
         audit.record(actor, "preauthorization.delete", f"preauthorization:{row.username}")
 
 
-def find(username: str, csr_fingerprint: str | None) -> AdvanceRecord | None:
-    """Return the grant in advance that this contact may use, if there is one."""
-    row = _by_name(username)
-    if row is None or (row.csr_fingerprint is not None and row.csr_fingerprint != csr_fingerprint):
-        return None
-    if row.expires_at is not None and row.expires_at <= database_time():
-        return None
-    return _record(row)
+def read_csv(text: str, *, with_secrets: bool = False) -> list[Advance]:
+    """Read `username,roles,csrFingerprint` lines; roles are parted by spaces. Errors name the line.
 
-
-def names_among(names: Iterable[str]) -> set[str]:
-    """Return those of the names that have a grant in advance."""
-    return {name for batch in chunked(names, _BATCH) for name in _named(Preauthorization, batch)}
-
-
-def use(found: AdvanceRecord) -> Grant:
-    """Use one up, inside the transaction that makes the user, and return what it grants."""
-    if not Preauthorization.delete().where(Preauthorization.id == found.id).execute():
-        raise Conflict("the preauthorization was used", "preauthorization-used")
-    return Grant(existing_roles(found.advance.roles), found.advance.permissions)
-
-
-def read_csv(text: str) -> list[Advance]:
-    """Read `username,roles,csrFingerprint` lines; roles are parted by spaces. Errors name the line."""
+    With `with_secrets` each line that names no key is bound to a one-time secret.
+    """
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         columns = reader.fieldnames or []
         if "username" not in columns or not set(columns) <= {"username", "roles", "csrFingerprint"}:
             raise invalid("csv", "must begin with the line username,roles,csrFingerprint (the last two are optional)")
-        advances = [_advance(fields, reader.line_num) for fields in itertools.islice(reader, MAX_CSV_ROWS + 1)]
+        rows = itertools.islice(reader, MAX_CSV_ROWS + 1)
+        advances = [_advance(fields, reader.line_num, with_secrets) for fields in rows]
     except csv.Error:
         raise invalid("csv", "is not a list of comma-separated values") from None
     if len(advances) > MAX_CSV_ROWS:
@@ -133,14 +157,15 @@ def read_csv(text: str) -> list[Advance]:
     return advances
 
 
-def _advance(fields: dict[str, str | None], line: int) -> Advance:
+def _advance(fields: dict[str, str | None], line: int, with_secrets: bool) -> Advance:
     if "" in fields:
         raise invalid(f"csv[{line}]", "has more fields than the first line names")
     fingerprint = fields.get("csrFingerprint") or None
     if fingerprint and not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
         raise invalid(f"csv[{line}]", "csrFingerprint must be 64 hexadecimal digits in lower case")
     given = tuple((fields.get("roles") or "").split())
-    return Advance((fields["username"] or "").strip(), given, (), fingerprint, None, line)
+    with_secret = with_secrets and not fingerprint
+    return Advance((fields["username"] or "").strip(), given, (), fingerprint, None, line, with_secret)
 
 
 @contextmanager
@@ -164,29 +189,53 @@ def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
     # What is given in advance is given by whoever writes it down.
     actor.must_hold(stored.rights_of_roles(given))
     actor.must_hold([each for advance in wanted for each in advance.permissions])
+    risky = {name for name, role in given.items() if any(map(is_http_right, role.rights))}
+    for advance in wanted:
+        if advance.is_bound:
+            continue
+        with _naming(advance):
+            for position, role in enumerate(advance.roles):
+                if role in risky:
+                    raise invalid(f"roles[{position}]", _BOUND_ALONE)
+            for position, each in enumerate(advance.permissions):
+                if is_http_right(each):
+                    raise invalid(f"permissions[{position}]", _BOUND_ALONE)
 
 
 def _check_names(wanted: list[Advance]) -> None:
     names = [advance.username for advance in wanted]
     taken: set[str] = set()
+    pending: set[str] = set()
     for batch in chunked(names, _BATCH):
         outdated = Preauthorization.expires_at <= database_time()
         Preauthorization.delete().where(Preauthorization.username.in_(batch), outdated).execute()
         taken |= _named(User, batch) | _named(Preauthorization, batch)
-        taken |= _named(Registration, batch, Registration.status != Status.EXPIRED)
+        taken |= _named(Registration, batch, Registration.status.not_in([Status.EXPIRED, Status.PENDING]))
+        pending |= _named(Registration, batch, Registration.status == Status.PENDING)
     for advance in wanted:
-        if advance.username in taken:
+        if advance.username in taken or (advance.username in pending and not advance.is_bound):
             with _naming(advance):
                 message = f"{advance.username} is a user, has registered, or is preauthorized already"
                 raise Conflict(message, "username-taken")
         taken.add(advance.username)
 
 
+def _tried_names(usernames: Iterable[str]) -> set[str]:
+    """Return those of the names that somebody tried earlier: their registrations expired or were deleted lately."""
+    tried: set[str] = set()
+    since = database_time() - _TRACES_KEPT
+    for batch in chunked(usernames, _BATCH):
+        tried |= _named(Registration, batch, Registration.status == Status.EXPIRED)
+        targets = audit.targets_of("registration.delete", [f"registration:{name}" for name in batch], since)
+        tried |= {target.removeprefix("registration:") for target in targets}
+    return tried
+
+
 def _named(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
     return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
 
 
-def _row(actor: Actor, advance: Advance, now: datetime) -> dict[str, Any]:
+def _row(actor: Actor, advance: Advance, now: datetime, secret: str | None, held: HeldReason | None) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "username": advance.username,
@@ -196,20 +245,26 @@ def _row(actor: Actor, advance: Advance, now: datetime) -> dict[str, Any]:
         "expires_at": advance.expires_at,
         "created_by": actor.username,
         "created_at": now,
+        "secret_digest": digest_of(secret) if secret else None,
+        "held_reason": held,
     }
 
 
 def _event(advance: Advance) -> tuple[str, audit.Facts]:
     facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_facts(advance.permissions)}
-    return f"preauthorization:{advance.username}", facts | {"csrFingerprint": advance.csr_fingerprint}
+    bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
+    return f"preauthorization:{advance.username}", facts | bound
 
 
-def _by_name(username: str) -> Preauthorization | None:
-    row: Preauthorization | None = Preauthorization.get_or_none(Preauthorization.username == username)
-    return row
-
-
-def _record(row: Preauthorization) -> AdvanceRecord:
+def record_of(row: Preauthorization) -> AdvanceRecord:
+    """Show a row."""
     permissions = tuple(permission(**words) for words in row.permissions)
-    advance = Advance(row.username, tuple(row.roles), permissions, row.csr_fingerprint, row.expires_at)
-    return AdvanceRecord(row.id, advance, row.created_by, row.created_at)
+    advance = Advance(
+        row.username,
+        tuple(row.roles),
+        permissions,
+        row.csr_fingerprint,
+        row.expires_at,
+        with_secret=row.secret_digest is not None,
+    )
+    return AdvanceRecord(row.id, advance, row.created_by, row.created_at, row.held_reason)

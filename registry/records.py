@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import Case, chunked
 
+from authsvc import audit
+from authsvc.actors import SERVICE
 from authsvc.allowed_client_ids import can_be_literal
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import User
+from authsvc.usernames import skeleton
 from registry.limits import address_of
+from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import Status
 
@@ -23,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from registry.states import HeldReason
+
 # Without letters and digits that are taken for one another when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 _BATCH = 500
 MAX_CLIENT_IDS = 10
 MAX_CLIENT_ID_LENGTH = 200
+MAX_ADDRESSES = 10
 
 
 class Kind(StrEnum):
@@ -49,6 +56,9 @@ class Record:
     client_ids: list[str]
     attempts: int
     conflicts: int
+    conflict_addresses: list[str]
+    similar_to: list[str]
+    held_reason: str | None
     first_seen: datetime
     last_seen: datetime
     pairing_code: str | None
@@ -59,6 +69,7 @@ class Record:
     requested_roles: list[str]
     requested_permissions: list[dict[str, str]]
     starting_roles: list[str]
+    starting_permissions: list[dict[str, str]]
     decided_by: str | None
     decided_at: datetime | None
     reason: str | None
@@ -94,6 +105,18 @@ class Claim:
     requested_permissions: tuple[dict[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a registration will hold once granted, whatever the grant names; and why nobody granted it at once."""
+
+    roles: tuple[str, ...] = ()
+    permissions: tuple[dict[str, str], ...] = ()
+    held: HeldReason | None = None
+
+
+NOTHING = Start()
+
+
 def get(registration_id: str) -> Record:
     """Return one registration; `NotFound` otherwise."""
     with session():
@@ -109,7 +132,7 @@ def search(status: str, text: str, page: int, per_page: int) -> Page[Record]:
         query = query.where(Registration.username.contains(text))
     with session():
         rows = query.order_by(Registration.last_seen.desc(), Registration.id).paginate(page, per_page)
-        return Page([record_of(row) for row in rows], page, per_page, query.count())
+        return Page(_records_of(list(rows)), page, per_page, query.count())
 
 
 def count_pending() -> int:
@@ -174,7 +197,14 @@ def known_names(names: Iterable[str]) -> set[str]:
     return known
 
 
-def write(claim: Claim, *, while_locked: bool, starting_roles: tuple[str, ...] = ()) -> Registration:
+def remove_pending(username: str) -> None:
+    """Remove the pending registration of a name, if there is one: its holder is not the one who was preauthorized."""
+    pending = (Registration.username == username) & (Registration.status == Status.PENDING)
+    if Registration.delete().where(pending).execute():
+        audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": Status.PENDING})
+
+
+def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Registration:
     """Record a claim as pending, in place of an expired one of that name, and return its row."""
     Registration.delete().where(
         Registration.username == claim.username, Registration.status == Status.EXPIRED
@@ -183,6 +213,7 @@ def write(claim: Claim, *, while_locked: bool, starting_roles: tuple[str, ...] =
     row: Registration = Registration.create(
         id=uuid.uuid4().hex,
         username=claim.username,
+        skeleton=skeleton(claim.username),
         kind=claim.kind,
         status=Status.PENDING,
         recorded_while_locked=while_locked,
@@ -199,19 +230,29 @@ def write(claim: Claim, *, while_locked: bool, starting_roles: tuple[str, ...] =
         context=claim.context,
         requested_roles=list(claim.requested_roles),
         requested_permissions=list(claim.requested_permissions),
-        starting_roles=list(starting_roles),
+        starting_roles=list(start.roles),
+        starting_permissions=list(start.permissions),
+        held_reason=start.held,
     )
     return row
 
 
-def touch(row: Registration, attempts: int, conflicts: int, client_ids: tuple[str, ...] = ()) -> None:
-    """Count further contact under a name that is already recorded."""
+def touch(
+    row: Registration, attempts: int, conflicts: int, client_ids: tuple[str, ...] = (), addresses: tuple[str, ...] = ()
+) -> None:
+    """Count further contact under a name that is already recorded; the addresses are those of the conflicts."""
     Registration.update(
         attempts=Registration.attempts + attempts,
         conflicts=Registration.conflicts + conflicts,
         client_ids=bounded_client_ids((*row.client_ids, *client_ids)),
+        conflict_addresses=bounded_addresses((*(row.conflict_addresses or ()), *addresses)),
         last_seen=database_time(),
     ).where(Registration.id == row.id).execute()
+
+
+def bounded_addresses(addresses: Iterable[str]) -> list[str]:
+    """Return the first few different addresses."""
+    return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
 
 def bounded_client_ids(client_ids: tuple[str, ...]) -> list[str]:
@@ -222,6 +263,15 @@ def bounded_client_ids(client_ids: tuple[str, ...]) -> list[str]:
 
 def record_of(row: Registration) -> Record:
     """Show a row."""
+    return _records_of([row])[0]
+
+
+def _records_of(rows: list[Registration]) -> list[Record]:
+    similar = similar_names(row.username for row in rows)
+    return [_record(row, similar[row.username]) for row in rows]
+
+
+def _record(row: Registration, similar: list[str]) -> Record:
     return Record(
         id=row.id,
         username=row.username,
@@ -231,6 +281,9 @@ def record_of(row: Registration) -> Record:
         client_ids=row.client_ids,
         attempts=row.attempts,
         conflicts=row.conflicts,
+        conflict_addresses=row.conflict_addresses or [],
+        similar_to=similar,
+        held_reason=row.held_reason,
         first_seen=row.first_seen,
         last_seen=row.last_seen,
         pairing_code=row.pairing_code,
@@ -241,6 +294,7 @@ def record_of(row: Registration) -> Record:
         requested_roles=row.requested_roles,
         requested_permissions=row.requested_permissions,
         starting_roles=row.starting_roles,
+        starting_permissions=row.starting_permissions or [],
         decided_by=row.decided_by,
         decided_at=row.decided_at,
         reason=row.reason,

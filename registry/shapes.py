@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -111,7 +112,11 @@ class RegisterBody(Body):
     )
     roles: Roles = []
     permissions: Permissions = []
-    enrolment_key: Text | None = Field(None, max_length=200)
+    enrolment_key: Text | None = Field(
+        None,
+        max_length=200,
+        description="an enrolment key, or the secret of the username's preauthorization",
+    )
 
     @model_validator(mode="after")
     def something_to_hold(self) -> RegisterBody:
@@ -158,7 +163,16 @@ class RegistrationView(View):
     recorded_while_locked: bool
     client_ids: list[str]
     attempts: int
-    conflicts: int
+    conflicts: int = Field(description="attempts under this name with another password or key")
+    conflict_addresses: list[str] = Field(description="where those came from, as far as it is known; the first 10")
+    similar_to: list[str] = Field(
+        description="users and denied registrations, up to 10, whose names look like this one: `bad-1` and `Bad-l`"
+    )
+    held_reason: Literal["tried-before", "conflicts", "binding-not-met", "http-rights"] | None = Field(
+        description="why a preauthorized name waits for an administrator: somebody tried the name before it was "
+        "preauthorized; its first contact came with several passwords; the client does not have the secret or key that "
+        "the preauthorization is bound to; the roles now give rights over this service"
+    )
     first_seen: Moment
     last_seen: Moment
     pairing_code: str | None
@@ -169,6 +183,7 @@ class RegistrationView(View):
     requested_roles: list[str]
     requested_permissions: list[PermissionView]
     starting_roles: list[str]
+    starting_permissions: list[PermissionView]
     decided_by: str | None
     decided_at: Moment | None
     reason: str | None
@@ -181,8 +196,8 @@ class RegistrationPage(View):
     total: int
 
 
-class GrantBody(OptionalBody):
-    """What the user gets; `acceptRequested` adds what the client asked for."""
+class GivenBody(OptionalBody):
+    """What users get; `acceptRequested` adds what the client asked for."""
 
     roles: Roles = []
     permissions: Permissions = []
@@ -192,15 +207,33 @@ class GrantBody(OptionalBody):
     def grant(self) -> decisions.Grant:
         """Return what it spells; `InvalidInput` by field when a permission is none."""
         permissions, client_ids = permissions_from(self.permissions), tuple(self.client_ids)
-        return decisions.Grant(tuple(self.roles), permissions, self.accept_requested, client_ids)
+        return decisions.Grant(tuple(self.roles), permissions, self.accept_requested, client_ids=client_ids)
+
+
+class GrantBody(GivenBody):
+    """What the user gets; `acceptRequested` adds what the client asked for. What is dangerous is confirmed by name."""
+
+    accept_conflicts: bool = Field(
+        default=False, description="grant although others tried the name; without it 409 `registration-has-conflicts`"
+    )
+    accept_http_rights: bool = Field(
+        default=False,
+        description="also give rights over this service (http) that `roles` and `permissions` do not name, because the "
+        "client asked for them or starts with them; without it 409 `registration-http-rights`",
+    )
+
+    def grant(self) -> decisions.Grant:
+        """Return what it spells; `InvalidInput` by field when a permission is none."""
+        given = super().grant()
+        return replace(given, accept_conflicts=self.accept_conflicts, accept_http_rights=self.accept_http_rights)
 
 
 class DenyBody(OptionalBody):
     reason: Text | None = Field(None, max_length=1000)
 
 
-class GrantManyBody(GrantBody):
-    """The same for each."""
+class GrantManyBody(GivenBody):
+    """The same for each, and nothing that has to be confirmed: that is granted singly."""
 
     ids: Ids
 

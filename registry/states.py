@@ -16,6 +16,15 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+class HeldReason(StrEnum):
+    """Why a preauthorized name waits for an administrator after all."""
+
+    TRIED_BEFORE = "tried-before"  # somebody tried the name before it was preauthorized, and may not be the one meant
+    CONFLICTS = "conflicts"  # the first contact came with several passwords
+    BINDING_NOT_MET = "binding-not-met"  # it is bound to a secret or key that this contact did not have
+    HTTP_RIGHTS = "http-rights"  # its roles give rights over this service by now, and it is bound to nothing
+
+
 class Event(StrEnum):
     """What can happen to one: its holder makes contact, an administrator decides, or time runs out."""
 

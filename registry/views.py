@@ -9,7 +9,7 @@ from flask import Response, current_app, request
 
 from authsvc import signing_requests
 from authsvc.api.schemas import noun, permissions_from, render, render_page
-from authsvc.edge import actor, public
+from authsvc.edge import actor, public, services
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from authsvc.roles import permission_facts
@@ -145,9 +145,13 @@ def delete(path: shapes.IdPath) -> Response:
 
 @blueprint.post("/client-registry/registrations/grant", responses={200: shapes.BulkView})
 def grant_many(body: shapes.GrantManyBody) -> dict[str, Any]:
-    """Grant many, each on its own: what fails for one does not undo the others."""
-    given, author, issuing = body.grant(), actor(), registry().issuing
-    return _bulk(*decisions.each(body.ids, lambda one: decisions.grant(author, one, given, issuing)))
+    """Grant many, each on its own: what fails for one does not undo the others.
+
+    A row fails if it has conflicts (`registration-has-conflicts`), would get rights over this service
+    (`bulk-http-rights`), or, with `acceptRequested`, if those that request something request different things
+    (`bulk-requests-differ`).
+    """
+    return _bulk(*decisions.grant_many(actor(), body.ids, body.grant(), registry().issuing))
 
 
 @blueprint.post("/client-registry/registrations/deny", responses={200: shapes.BulkView})
@@ -174,19 +178,25 @@ def list_advances(query: shapes.SearchQuery) -> dict[str, Any]:
     return render_page(found, map(advance_shapes.view_advance, found.items))
 
 
-@advance_blueprint.post("/client-registry/preauthorizations", responses={201: advance_shapes.AdvanceView})
+@advance_blueprint.post("/client-registry/preauthorizations", responses={201: advance_shapes.NewAdvanceView})
 def create_advance(body: advance_shapes.AdvanceBody) -> tuple[dict[str, Any], int]:
-    """Let a name in at its first contact, also while the registry is locked; once."""
-    (record,) = preauthorizations.create(actor(), [body.advance()])
-    return render(advance_shapes.view_advance(record)), 201
+    """Let a name in at its first contact, also while the registry is locked; once.
+
+    One that is bound to nothing goes to whoever comes first, and waits for an administrator if somebody tried the name
+    earlier.
+    """
+    ((record, secret),) = preauthorizations.create(actor(), [body.advance()], services().settings.password_policy)
+    view = advance_shapes.view_advance(record)
+    return render(advance_shapes.NewAdvanceView(**view.model_dump(), secret=secret)), 201
 
 
 @advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: advance_shapes.UploadView})
-def upload_advances(raw: advance_shapes.CsvUpload) -> tuple[dict[str, Any], int]:
+def upload_advances(query: advance_shapes.UploadQuery, raw: advance_shapes.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    stored = preauthorizations.create(actor(), preauthorizations.read_csv(text))
-    return render(advance_shapes.UploadView(created=len(stored))), 201
+    advances = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
+    stored = preauthorizations.create(actor(), advances, services().settings.password_policy)
+    return render(advance_shapes.view_upload(stored)), 201
 
 
 @advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})

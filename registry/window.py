@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from authsvc import audit, stored
 from authsvc.errors import Locked, invalid
 from authsvc.storage.database import database_time, session, transaction
-from authsvc.storage.models import Role
+from registry.http_rights import is_http_right
 from registry.models import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from datetime import datetime
 
     from authsvc.actors import Actor
@@ -78,8 +78,7 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> State:
     if not 1 <= seconds <= MAX_SECONDS:
         raise invalid("durationSeconds", f"must be from 1 to {MAX_SECONDS}")
     with transaction():
-        check_roles(limits.roles)
-        actor.must_hold(stored.rights_of_roles(limits.roles))
+        check_starting_roles(actor, limits.roles)
         Window.update(
             unlocked_until=database_time() + timedelta(seconds=seconds),
             max_registrations=limits.max_registrations,
@@ -118,8 +117,17 @@ def require_unlocked() -> None:
         raise Locked("the client registry is locked", "registry-locked")
 
 
-def check_roles(names: Iterable[str]) -> None:
-    """Raise `InvalidInput` for the first role that does not exist."""
+def check_starting_roles(actor: Actor, names: Sequence[str]) -> None:
+    """Check the roles that a window or an enrolment key gives to whoever comes.
+
+    `InvalidInput` for the first that does not exist or gives rights over this service (http); `Forbidden` for rights
+    that the actor lacks.
+    """
+    given = stored.role_policies(names)
     for position, name in enumerate(names):
-        if not Role.select().where(Role.name == name).exists():
+        if name not in given:
             raise invalid(f"roles[{position}]", "no such role")
+    actor.must_hold([each for role in given.values() for each in role.rights])
+    for position, name in enumerate(names):
+        if any(map(is_http_right, given[name].rights)):
+            raise invalid(f"roles[{position}]", "gives rights over this service (http), give it to single users")

@@ -8,7 +8,8 @@ from authsvc.admin.pages import add, add_tile
 from authsvc.authorities import issuing_under
 from authsvc.background import Job
 from authsvc.signals import unknown_username
-from registry import counters, decisions, est, pages, views
+from registry import counters, decisions, est, pages, preauthorization_match, views
+from registry.attempted_names import AttemptedNames
 from registry.contacts import Contacts
 from registry.explicit import Explicit
 from registry.intake import Capacity, Intake
@@ -25,12 +26,12 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     """Add the registry to the app and return the work it needs done in the background."""
     settings = services.settings
     issuing = issuing_under(settings)
-    contacts, unknown_names = Contacts(), UnknownNames()
+    contacts, unknown_names, attempted = Contacts(), UnknownNames(), AttemptedNames()
     capacity = Capacity(
         settings.registry_max_pending,
         settings.registry_max_locked if settings.registry_capture_while_locked else 0,
     )
-    intake = Intake(services.hasher, services.verifier, issuing, capacity, contacts, unknown_names)
+    intake = Intake(services.hasher, services.verifier, issuing, capacity, contacts, unknown_names, attempted)
     limits = Limits(
         per_name_and_address=settings.registry_attempts_per_minute,
         per_address=settings.registry_address_attempts_per_minute,
@@ -44,6 +45,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         RequestLimits(limits),
         contacts,
         unknown_names,
+        attempted,
     )
     app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
     for blueprint in views.BLUEPRINTS:
@@ -58,5 +60,6 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         Job(1.0, contacts.write, also_at_the_end=True),
         Job(1.0, lambda: counters.observe(intake, unknown_names)),
         Job(5.0, unknown_names.report),
+        Job(0.5, lambda: preauthorization_match.hold_attempted(attempted)),
         Job(60.0, lambda: decisions.expire(settings.registry_pending_ttl_hours)),
     ]

@@ -40,8 +40,8 @@ LAYERS = (
     USE_CASES
     | modules(
         "registry",
-        "records window decisions preauthorizations enrolment_keys explicit intake "
-        "limits contacts contact_queue locked_attempts unknown_names filters",
+        "records window decisions http_rights look_alikes attempted_names preauthorizations preauthorization_match "
+        "enrolment_keys explicit intake limits contacts contact_queue locked_attempts unknown_names filters",
     ),
 )
 EDGE = len(LAYERS)

@@ -23,6 +23,8 @@ class User(Numbered):
     client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()
+    # What look-alike names are found by; see `usernames.skeleton`.
+    skeleton = peewee.TextField(null=True, index=True)
 
     class Meta:
         table_name = "users"

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, submitted
 from authsvc.admin.pages import by_field, must_read, render, see, stands_for
-from authsvc.edge import actor
+from authsvc.edge import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.problem import status_of
 from registry import advance_shapes, preauthorizations, shapes
@@ -32,17 +32,25 @@ def show() -> Response:
 def create() -> AnyResponse:
     """Preauthorize one."""
     try:
+        binding = request.form.get("binding", "")
         body = submitted(
             advance_shapes.AdvanceBody,
             username=request.form.get("username", "").strip(),
             **fields.given(),
-            csrFingerprint=fields.text("csrFingerprint"),
+            # Chosen and left empty, it is refused as no fingerprint.
+            csrFingerprint=fields.text("csrFingerprint") or ("" if binding == "key" else None),
+            withSecret=binding == "secret",
             expiresAt=fields.end_of_period("expiresAt"),
         )
-        preauthorizations.create(actor(), [body.advance()])
+        (made,) = preauthorizations.create(actor(), [body.advance()], services().settings.password_policy)
     except AuthsvcError as error:
         return _page(error, "one")
-    flash(f"{body.username} is let in at its first contact.")
+    if made.secret:
+        return render("registry/preauthorization_made.html", 201, secret=made.secret, one=made.record)
+    if made.record.held_reason:
+        flash(f"{body.username} is preauthorized. Somebody tried the name earlier, so it waits for approval.")
+    else:
+        flash(f"{body.username} is let in at its first contact.")
     return see(url_for(".show"))
 
 
@@ -51,9 +59,13 @@ def create() -> AnyResponse:
 def upload() -> AnyResponse:
     """Preauthorize everybody in a list, or nobody."""
     try:
-        stored = preauthorizations.create(actor(), preauthorizations.read_csv(_uploaded()))
+        advances = preauthorizations.read_csv(_uploaded(), with_secrets="withSecrets" in request.form)
+        stored = preauthorizations.create(actor(), advances, services().settings.password_policy)
     except AuthsvcError as error:
         return _page(error, "many")
+    secrets = [one for one in stored if one.secret]
+    if secrets:
+        return render("registry/preauthorizations_made.html", 201, stored=stored, secrets=secrets)
     flash(f"{len(stored):,} preauthorized.")
     return see(url_for(".show"))
 

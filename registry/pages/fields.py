@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from flask import request
 
@@ -12,6 +13,12 @@ from authsvc import roles
 from authsvc.admin.forms import permission_rows
 from authsvc.admin.legible import legible
 from authsvc.admin.pages import may
+from registry import http_rights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from registry import records
 
 _MAX_ROLES = 1000
 PERIODS = {
@@ -46,6 +53,12 @@ def end_of_period(name: str) -> str | None:
 def roles_to_give() -> list[roles.RoleRecord]:
     """Return the roles that can be chosen from: none for whoever may not see them."""
     return roles.search("", 1, _MAX_ROLES).items if may("GET", "/api/roles") else []
+
+
+def risky_roles(shown: Iterable[records.Record]) -> set[str]:
+    """Return those of the roles that registrations request or start with which give rights over this service."""
+    names = chain.from_iterable((*one.requested_roles, *one.starting_roles) for one in shown)
+    return http_rights.roles_with_http_rights(names)
 
 
 def legible_json(said: Any) -> str:

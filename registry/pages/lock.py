@@ -80,12 +80,14 @@ def lock() -> AnyResponse:
 
 def _page(error: AuthsvcError | None) -> Response:
     must_read("/api/client-registry")
+    shown = listed()
     return render(
         "registry/show.html",
         status_of(error) if error else 200,
         durations=DURATIONS,
         statuses=STATUSES,
-        listed=listed(),
+        listed=shown,
+        risky_roles=fields.risky_roles(shown.found.items),
         roles=fields.roles_to_give(),
         captures=services().settings.registry_capture_while_locked,
         errors=by_field(error),

@@ -33,7 +33,8 @@ def table() -> AnyResponse:
     if is_seen(shown.mark):
         return unchanged()
     captures = services().settings.registry_capture_while_locked
-    return render("registry/table.html", listed=shown, captures=captures, state=window.state())
+    risky = fields.risky_roles(shown.found.items)
+    return render("registry/table.html", listed=shown, captures=captures, state=window.state(), risky_roles=risky)
 
 
 @blueprint.get("/<registration_id>")
@@ -48,12 +49,9 @@ def show(registration_id: str) -> Response:
 def grant(registration_id: str) -> AnyResponse:
     """Make the user."""
     try:
-        wanted = submitted(
-            shapes.GrantBody,
-            **fields.given(),
-            acceptRequested="acceptRequested" in request.form,
-            clientIds=request.form.getlist("clientIds"),
-        )
+        accepted = {name: name in request.form for name in ("acceptRequested", "acceptConflicts", "acceptHttpRights")}
+        client_ids = request.form.getlist("clientIds")
+        wanted = submitted(shapes.GrantBody, **fields.given(), **accepted, clientIds=client_ids)
         record = decisions.grant(actor(), registration_id, wanted.grant(), registry().issuing)
     except AuthsvcError as error:
         return _show(registration_id, error, client_ids=request.form.getlist("clientIds"))
@@ -107,6 +105,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
         locked=window.state().locked,
         unlock_minutes=window.DEFAULT_SECONDS // 60,
         roles=fields.roles_to_give(),
+        risky_roles=fields.risky_roles([record]),
         rows=permission_rows(request.form),
         client_ids=record.suggested_client_ids if client_ids is None else client_ids,
         where=where(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request
 
 from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, may, render, see, stands_for
+from authsvc.admin.pages import by_field, may, must_read, render, see, stands_for
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
 from authsvc.problem import status_of
@@ -44,10 +44,8 @@ def grant() -> AnyResponse:
         given = body.grant()
     except AuthsvcError as error:
         return _ask("grant", error)
-    names, author, issuing = _names(body.ids), actor(), registry().issuing
-    return _outcome(
-        names, "granted", *decisions.each(body.ids, lambda id_: decisions.grant(author, id_, given, issuing))
-    )
+    names = _names(body.ids)
+    return _outcome(names, "granted", *decisions.grant_many(actor(), body.ids, given, registry().issuing))
 
 
 @blueprint.post("/deny")
@@ -63,11 +61,14 @@ def deny() -> AnyResponse:
 
 
 def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
+    must_read("/api/client-registry/registrations")
+    chosen = list(_found(_ids()))
     return render(
         "registry/selection.html",
         status_of(error) if error else 200,
         decision=decision,
-        chosen=list(_found(_ids())),
+        chosen=chosen,
+        risky_roles=fields.risky_roles(chosen),
         locked=window.state().locked,
         roles=fields.roles_to_give(),
         rows=permission_rows(request.form),

@@ -6,13 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 from playwright.sync_api import TimeoutError as NothingCame
 from playwright.sync_api import expect
 
 from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
 from tests.devices import Device
 from tests.page.strangers import Gate, decide_on, row_of
-from tests.registry.scene import soon
+from tests.registry.scene import REGISTER, soon
 from tests.registry.signing import signing_request
 from tests.service import ADMIN_PASSWORD, permission
 
@@ -143,6 +144,63 @@ def test_a_conflict_is_marked_and_explained(gate: Gate, admin: Visitor) -> None:
     admin.open("/admin/registry")
     expect(row_of(page, username)).to_contain_text("1 conflict")
     expect(decide_on(page, username)).to_contain_text("1 attempt under this name came with another password or key")
+
+
+def test_a_registration_with_conflicts_is_granted_once_they_are_accepted(gate: Gate, admin: Visitor) -> None:
+    page, username = admin.page, gate.applicant()["username"]
+    body = {"username": username, "password": "another password"}
+    assert requests.post(gate.service.url + REGISTER, json=body, timeout=10).status_code == 409
+    admin.open("/admin/registry")
+    dialog = decide_on(page, username)
+    expect(dialog).to_contain_text("The other attempts came from 127.0.0.1.")
+    dialog.get_by_role("button", name="Allow").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("1 attempt from 127.0.0.1 under the name")
+    assert gate.status_of(username) == "pending"
+    dialog.get_by_label("Grant it although 1 other attempt came under this name").check()
+    dialog.get_by_role("button", name="Allow").click()
+    expect(page.get_by_role("status")).to_contain_text("is granted")
+    assert not admin.complaints
+
+
+def test_requested_rights_over_the_service_are_a_danger_and_need_a_confirmation(gate: Gate, admin: Visitor) -> None:
+    page, username = admin.page, gate.applicant(roles=["admin"])["username"]
+    admin.open("/admin/registry")
+    expect(row_of(page, username).locator(".badge.bad").get_by_text("admin")).to_be_visible()
+    dialog = decide_on(page, username)
+    expect(dialog.locator(".notice.wrong")).to_contain_text("Danger: it requests rights over this service")
+    dialog.get_by_label("Accept what was requested").check()
+    dialog.get_by_role("button", name="Allow").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("would get rights over this service")
+    expect(dialog.get_by_label("Accept what was requested")).to_be_checked()
+    assert gate.status_of(username) == "pending"
+    dialog.get_by_label("Give it rights over this service").check()
+    dialog.get_by_role("button", name="Allow").click()
+    expect(page.get_by_role("status")).to_contain_text("is granted")
+    assert gate.user(username)["roles"] == ["admin"]
+    assert not admin.complaints
+
+
+def test_a_name_that_looks_like_a_user_s_is_marked(gate: Gate, admin: Visitor) -> None:
+    gate.unlock()
+    gate.knock("Caro1")
+    admin.open("/admin/registry?search=Caro1")
+    expect(row_of(admin.page, "Caro1")).to_contain_text("looks like carol")
+    expect(decide_on(admin.page, "Caro1")).to_contain_text("This name can be mistaken for carol")
+
+
+def test_characters_that_turn_text_round_are_spelled_out_in_what_is_requested(gate: Gate, admin: Visitor) -> None:
+    trick = permission("write plans/%u/\u202e\u2066x")
+    username = gate.applicant(permissions=[trick])["username"]
+    admin.open(f"/admin/registry?search={username}")
+    expect(row_of(admin.page, username)).to_contain_text(r"plans/%u/\u202e\u2066x")
+    dialog = decide_on(admin.page, username)
+    expect(dialog.locator(".requested")).to_contain_text(r"plans/%u/\u202e\u2066x")
+    dialog.get_by_label("Accept what was requested").check()
+    dialog.get_by_role("button", name="Allow").click()
+    expect(admin.page.get_by_role("status")).to_contain_text("is granted")
+    admin.open(f"/admin/users/{username}")
+    expect(admin.page.locator(".permission")).to_contain_text(r"plans/%u/\u202e\u2066x")
+    assert not {"\u202e", "\u2066"} & set(admin.page.content())
 
 
 def test_what_was_asked_for_is_shown_whole_and_accepted_in_one_click(gate: Gate, admin: Visitor) -> None:

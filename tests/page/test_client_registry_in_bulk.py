@@ -10,6 +10,7 @@ import requests
 from playwright.sync_api import expect
 
 from tests.page.strangers import Gate, row_of
+from tests.registry.scene import soon
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.page.visitor import Visitor
     from tests.service import Service
+
+READS_PLANS = permission("read plans/%u")
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +83,92 @@ def test_a_permission_that_is_none_changes_nobody(gate: Gate, admin: Visitor) ->
     assert gate.status_of(username) == "pending"
 
 
+def test_what_each_requests_is_shown_and_rights_over_the_service_are_not_given_in_bulk(
+    gate: Gate, admin: Visitor
+) -> None:
+    page = admin.page
+    names = [gate.applicant(roles=["admin"])["username"] for _ in range(2)]
+    admin.open("/admin/registry")
+    select(page, *names)
+    page.get_by_role("button", name="Grant selected").click()
+    dialog = page.get_by_role("dialog", name="Grant 2 registrations")
+    for name in names:
+        expect(dialog.get_by_role("row").filter(has_text=name)).to_contain_text("admin")
+    dialog.get_by_label("Accept what they request").check()
+    dialog.get_by_role("button", name="Grant").click()
+    dialog = page.get_by_role("dialog", name="0 granted, 2 not")
+    expect(dialog.get_by_role("listitem").first).to_contain_text("would get rights over this service (http)")
+    assert [gate.status_of(name) for name in names] == ["pending", "pending"]
+    assert not admin.complaints
+
+
+def test_different_requests_are_not_accepted_in_bulk(gate: Gate, admin: Visitor) -> None:
+    page = admin.page
+    names = [gate.applicant(**wishes)["username"] for wishes in ({"roles": ["press"]}, {"permissions": [READS_PLANS]})]
+    admin.open("/admin/registry")
+    select(page, *names)
+    page.get_by_role("button", name="Grant selected").click()
+    dialog = page.get_by_role("dialog", name="Grant 2 registrations")
+    expect(dialog.get_by_role("row").filter(has_text=names[1])).to_contain_text("plans/%u")
+    dialog.get_by_label("Accept what they request").check()
+    dialog.get_by_role("button", name="Grant").click()
+    dialog = page.get_by_role("dialog", name="0 granted, 2 not")
+    expect(dialog.get_by_role("listitem").first).to_contain_text("request different things")
+    assert [gate.status_of(name) for name in names] == ["pending", "pending"]
+
+
+def test_a_preauthorized_name_is_bound_to_a_secret_unless_told_otherwise(gate: Gate, admin: Visitor) -> None:
+    page = admin.page
+    gate.lock()
+    admin.open("/admin/registry/preauthorizations")
+    page.get_by_text("Preauthorize a device").click()
+    form = page.locator("form", has=page.get_by_role("button", name="Preauthorize", exact=True))
+    form.get_by_label("Username").fill("bound-1")
+    form.get_by_role("button", name="Preauthorize", exact=True).click()
+    secret = page.get_by_label("Secret").input_value()
+    page.get_by_role("button", name="Done").click()
+    expect(row_of(page, "bound-1")).to_contain_text("secret")
+    assert secret not in page.content()
+    assert secret not in gate.service.log_text()
+    gate.gets_in("bound-1", "a guess")
+    soon(lambda: gate.seen("bound-1"))
+    admin.open("/admin/registry")
+    expect(row_of(page, "bound-1")).to_contain_text("not the expected device")
+    assert soon(lambda: gate.gets_in("bound-1", secret))
+    assert not gate.gets_in("bound-1", "a guess")
+    assert not admin.complaints
+
+
+def test_a_list_gets_a_secret_for_each_name(gate: Gate, admin: Visitor) -> None:
+    page = admin.page
+    admin.open("/admin/registry/preauthorizations")
+    page.get_by_text("Preauthorize many from a list").click()
+    page.get_by_label("Comma-separated values").fill("username\nbound-2\nbound-3\n")
+    page.get_by_role("button", name="Preauthorize all").click()
+    lines = page.get_by_label("Usernames and secrets").input_value().split()
+    assert [line.partition(",")[0] for line in lines] == ["username", "bound-2", "bound-3"]
+    secret = lines[1].partition(",")[2]
+    assert soon(lambda: gate.gets_in("bound-2", secret))
+    assert not admin.complaints
+
+
 def test_one_who_is_expected_gets_in_at_the_first_contact(gate: Gate, admin: Visitor) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry/preauthorizations")
-    expect(page.get_by_text("Nobody is preauthorized")).to_be_visible()
     page.get_by_text("Preauthorize a device").click()
     form = page.locator("form", has=page.get_by_role("button", name="Preauthorize", exact=True))
     form.get_by_label("Username").fill("x")
-    form.get_by_label("Only with this key").fill("short")
+    form.get_by_label("Let in").select_option("only the device with the key below")
+    form.get_by_role("button", name="Preauthorize", exact=True).click()
+    expect(page.locator("#csrFingerprint-wrong")).to_be_visible()
+    form.get_by_label("Fingerprint of the key").fill("short")
     form.get_by_role("button", name="Preauthorize", exact=True).click()
     expect(page.locator("#username-wrong")).to_contain_text("3 to 64")
     expect(page.locator("#csrFingerprint-wrong")).to_be_visible()
     form.get_by_label("Username").fill("expected-1")
-    form.get_by_label("Only with this key").fill("")
+    form.get_by_label("Fingerprint of the key").fill("")
+    form.get_by_label("Let in").select_option("whoever comes first under this name")
     form.get_by_label("Good for").select_option("A week")
     form.get_by_label("press Its own topics").check()
     form.get_by_role("button", name="Preauthorize", exact=True).click()
@@ -119,6 +194,7 @@ def test_a_list_is_taken_whole_or_not_at_all_and_its_bad_line_is_named(gate: Gat
     assert gate.told("GET", "/preauthorizations?search=listed")["total"] == 0
     file = {"name": "list.csv", "mimeType": "text/csv", "buffer": b"username,roles\nlisted-1,press\nlisted-2,\n"}
     page.get_by_label("or a file with them").set_input_files(file)  # type: ignore[arg-type]
+    page.get_by_label("Bind each that names no key").uncheck()
     page.get_by_role("button", name="Preauthorize all").click()
     expect(page.get_by_role("status")).to_have_text("2 preauthorized.")
     row_of(page, "listed-2").get_by_role("button", name="Take back").click()

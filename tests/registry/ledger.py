@@ -41,14 +41,27 @@ class Request:
     wishes: frozenset[str] = frozenset()
     attempts: int = 1
     last_seen: int = 0
+    conflicts: int = 0
 
 
 @dataclass
 class Advance:
-    """A grant given in advance, to a key alone if one is named."""
+    """A grant given in advance, to the holder of a key or secret alone if one is named."""
 
     roles: frozenset[str]
-    key: int | None
+    key: int | None = None
+    secret: str | None = None
+    is_held: bool = False
+
+    @property
+    def is_bound(self) -> bool:
+        return self.key is not None or self.secret is not None
+
+    def is_met_by(self, held: Held, secret: str | None) -> bool:
+        """Whether a contact has what it is bound to."""
+        return (self.key is not None and self.key == held.key) or (
+            self.secret is not None and self.secret in (secret, held.password)
+        )
 
 
 @dataclass
@@ -71,6 +84,7 @@ class Ledger:
     advances: dict[str, Advance] = field(default_factory=dict)
     certificates: dict[str, int] = field(default_factory=dict)
     moments: Iterator[int] = field(default_factory=count)
+    tried: set[str] = field(default_factory=set)
 
     def known(self, name: str) -> Request | None:
         """Return the registration that counts: not one that ran out, or whose user is gone."""
@@ -82,42 +96,67 @@ class Ledger:
     def pending(self) -> int:
         return sum(request.status == "pending" for request in self.requests.values())
 
-    def register(self, name: str, held: Held, wishes: frozenset[str], key: EnrolmentKey | None) -> int:
-        if self.known(name):
+    def register(
+        self, name: str, held: Held, wishes: frozenset[str], key: EnrolmentKey | None, secret: str | None = None
+    ) -> int:
+        self.tried.add(name)
+        advance, known = self.advances.get(name), self.known(name)
+        is_meant = advance is not None and advance.is_met_by(held, secret)
+        if known and not (known.status == "pending" and is_meant):
             return self._poll(name, held)
         if name in self.users:
             return 409
-        if key:
-            return self._enrol(name, Request(held, starting_roles=key.roles, wishes=wishes), key)
-        if self._use_advance(name, held):
+        if advance and is_meant:
+            self._admit(name, Request(held), advance.roles)
             return 201
+        if secret is not None and key is None:
+            return 403
+        return self._register_unknown(name, Request(held, wishes=wishes), key)
+
+    def _register_unknown(self, name: str, request: Request, key: EnrolmentKey | None) -> int:
+        advance = self.advances.get(name)
+        if key:
+            request.starting_roles = key.roles
+            return self._enrol(name, request, key)
+        if advance and not advance.is_bound:
+            return self._come_unbound(name, request, advance)
         if not self.open:
             return 423
-        return self._take_down(name, Request(held, starting_roles=self.window_roles, wishes=wishes))
+        request.starting_roles = self.window_roles
+        return self._take_down(name, request)
 
     def connect(self, name: str, password: str) -> bool:
         """Return whether the device is let in."""
         member, held = self.users.get(name), Held(password)
         if member:
             return member.held.password == password
-        if request := self.known(name):
-            self._see_again(request)
-        elif not self._use_advance(name, held):
+        self.tried.add(name)
+        advance, known = self.advances.get(name), self.known(name)
+        if advance and advance.is_met_by(held, None) and (known is None or known.status == "pending"):
+            self._admit(name, Request(held), advance.roles)
+        elif known:
+            known.conflicts += known.status == "pending" and known.held.password not in (None, password)
+            self._see_again(known)
+        elif advance and not advance.is_bound:
+            self._come_unbound(name, Request(held), advance)
+        else:
             roles = self.window_roles if self.open else frozenset()
             self._take_down(name, Request(held, while_locked=not self.open, starting_roles=roles))
         return False
 
-    def grant(self, name: str, roles: frozenset[str], accept: bool, may_give: frozenset[str]) -> int:
+    def grant(self, name: str, roles: frozenset[str], accept: bool, may_give: frozenset[str], confirmed: bool) -> int:
         request = self.requests[name]
         if request.status != "pending":
             return 409
         if request.while_locked and not self.open:
             return 423
-        if name in self.users:
+        if name in self.users or (request.conflicts and not confirmed):
             return 409
         given = request.starting_roles | roles | (request.wishes if accept else frozenset())
         if not given <= may_give:
             return 403
+        if "admin" in given - roles and not confirmed:
+            return 409
         self._admit(name, request, given)
         return 200
 
@@ -129,8 +168,12 @@ class Ledger:
         return 200
 
     def preauthorize(self, name: str, advance: Advance) -> int:
-        if name in self.users or name in self.requests or name in self.advances:
+        known = self.known(name)
+        if name in self.users or name in self.advances:
             return 409
+        if known and not (known.status == "pending" and advance.is_bound):
+            return 409
+        advance.is_held = name in self.tried and not advance.is_bound
         self.advances[name] = advance
         return 201
 
@@ -151,6 +194,7 @@ class Ledger:
         if request.status == "denied":
             return 403
         if request.held != held:
+            request.conflicts += 1
             request.last_seen = next(self.moments)
             return 409
         if request.status == "pending" and name in self.users:
@@ -175,13 +219,13 @@ class Ledger:
         key.uses -= 1
         return answer
 
-    def _use_advance(self, name: str, held: Held) -> bool:
-        advance = self.advances.get(name)
-        if advance is None or (advance.key is not None and advance.key != held.key):
-            return False
-        del self.advances[name]
-        self._admit(name, Request(held), advance.roles)
-        return True
+    def _come_unbound(self, name: str, request: Request, advance: Advance) -> int:
+        """Take the first contact of a name whose grant in advance is for whoever comes."""
+        request.starting_roles = advance.roles
+        if advance.is_held:
+            return self._take_down(name, request)
+        self._admit(name, request, advance.roles)
+        return 201
 
     def _take_down(self, name: str, request: Request) -> int:
         """Record it; of those recorded under the same lock, the oldest that never came back makes room."""
@@ -199,6 +243,7 @@ class Ledger:
 
     def _admit(self, name: str, request: Request, roles: frozenset[str]) -> None:
         request.status = "granted"
+        self.advances.pop(name, None)
         self.requests[name] = request
         self.users[name] = Member(request.held, roles)
         self.certificates[name] = self.certificates.get(name, 0) + (request.held.key is not None)

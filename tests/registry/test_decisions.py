@@ -151,9 +151,10 @@ def test_charlie_grants_no_rights_that_he_lacks(place: Place, wishes: dict[str, 
 
 
 def test_charlie_grants_no_rights_that_a_window_would_add(place: Place) -> None:
-    place.unlock(roles=["admin"])
+    place.unlock(roles=["press"])
     registration = place.asks()
-    answer = place.charlie.post(f"{REGISTRATIONS}/{registration}/grant", {})
+    place.alice.patch("/api/roles/press", {"permissions": [OVER_USERS]})
+    answer = place.charlie.post(f"{REGISTRATIONS}/{registration}/grant", {"acceptHttpRights": True})
     problem_of(answer, 403, "beyond-own-rights")
     assert place.user() is None
 

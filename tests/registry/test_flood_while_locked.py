@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authsvc.storage.database import transaction
-from registry import decisions, locked_attempts, records
+from registry import decisions, records
+from registry.attempted_names import AttemptedNames
 from registry.contact_queue import Contact
 from registry.intake import Outcome
 from registry.locked_attempts import LockedAttempts
@@ -157,15 +158,16 @@ def names_of(chosen: list[Contact]) -> list[str]:
 
 
 def test_those_with_the_most_attempts_are_chosen_first(place: Place, clock: Clock) -> None:
-    attempts = LockedAttempts(2, clock)
+    names = AttemptedNames()
+    attempts = LockedAttempts(2, names, clock)
     arrived = contacts("flood-1", "flood-2", "flood-3") + contacts("bob", attempts=3)
     assert names_of(attempts.choose(arrived)) == ["bob", "flood-1"]
-    assert attempts.counted == 2
+    assert [names.take_unrecorded(name) for name in ("bob", "flood-1", "flood-2", "flood-3")] == [0, 0, 1, 1]
 
 
 def test_a_full_list_changes_slowly_however_many_names_come_back(place: Place, clock: Clock) -> None:
     storm(place, 5)
-    attempts = LockedAttempts(5, clock)
+    attempts = LockedAttempts(5, AttemptedNames(), clock)
     arrived = [f"flood-{number}" for number in range(100, 200)]
     assert len(attempts.choose(contacts(*arrived, attempts=2))) == 10
     assert attempts.choose(contacts(*arrived, attempts=2)) == []
@@ -177,21 +179,11 @@ def test_a_full_list_changes_slowly_however_many_names_come_back(place: Place, c
 
 def test_a_name_is_known_again_when_it_comes_back_in_the_middle_of_a_flood(place: Place, clock: Clock) -> None:
     storm(place, 5)
-    attempts = LockedAttempts(5, clock)
+    attempts = LockedAttempts(5, AttemptedNames(), clock)
     for hundred in range(10):
         attempts.choose(contacts(*(f"flood-{number}" for number in range(hundred * 100 + 5, hundred * 100 + 105))))
     attempts.choose(contacts("bob"))
     assert names_of(attempts.choose(contacts("bob"))) == ["bob"]
-
-
-def test_the_names_that_are_counted_in_memory_are_bounded(
-    place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locked_attempts, "MAX_COUNTED", 50)
-    storm(place, 5)
-    attempts = LockedAttempts(5, clock)
-    attempts.choose(contacts(*(f"flood-{number}" for number in range(10, 500))))
-    assert attempts.counted == 50
 
 
 def reported(place: Place, names: int, **fields: Any) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ def test_a_file_preauthorizes_everybody_in_it(place: Place) -> None:
     key = new_key()
     digest = hashlib.sha256(spki(key.public_key())).hexdigest()
     rows = ["username,roles,csrFingerprint", "bob,press line,", f"carol,,{digest}", '"dave",press', "erin"]
-    assert done(upload(place, "\r\n".join(rows) + "\r\n")) == {"created": 4}
+    assert done(upload(place, "\r\n".join(rows) + "\r\n")) == {"created": 4, "secrets": []}
     assert waiting(place) == ["bob", "carol", "dave", "erin"]
     assert place.registers("bob").status_code == 201
     user = place.user()
@@ -42,7 +42,7 @@ def test_a_file_preauthorizes_everybody_in_it(place: Place) -> None:
     "text", ["username\nbob\n", "\ufeffusername\nbob", "roles,username\npress,bob\n", "username\rbob"]
 )
 def test_a_file_may_look_as_spreadsheets_write_it(place: Place, text: str) -> None:
-    assert done(upload(place, text)) == {"created": 1}
+    assert done(upload(place, text)) == {"created": 1, "secrets": []}
     assert waiting(place) == ["bob"]
 
 
@@ -90,7 +90,7 @@ def test_a_file_of_too_many_lines_is_refused(place: Place, monkeypatch: pytest.M
     monkeypatch.setattr(preauthorizations, "MAX_CSV_ROWS", 3)
     assert refused_fields(upload(place, "username\nbob\ncarol\ndave\nerin\n")) == ["csv"]
     assert waiting(place) == []
-    assert done(upload(place, "username\nbob\ncarol\ndave\n")) == {"created": 3}
+    assert done(upload(place, "username\nbob\ncarol\ndave\n")) == {"created": 3, "secrets": []}
 
 
 def test_a_long_file_takes_as_many_statements_as_a_short_one(place: Place, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +107,7 @@ def test_a_long_file_takes_as_many_statements_as_a_short_one(place: Place, caplo
 def test_a_file_is_taken_also_as_curl_sends_it_unless_told_otherwise(place: Place) -> None:
     form = "application/x-www-form-urlencoded"
     answer = place.alice.call("POST", f"{ADVANCES}/csv", data=b"username\nbob\n", content_type=form)
-    assert done(answer) == {"created": 1}
+    assert done(answer) == {"created": 1, "secrets": []}
 
 
 def test_charlie_uploads_no_rights_that_he_lacks(place: Place) -> None:

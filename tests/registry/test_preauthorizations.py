@@ -84,11 +84,16 @@ def test_of_many_at_once_one_gets_it(place: Place) -> None:
     assert [place.connects("bob", password) for password in passwords].count(True) == 1
 
 
-def test_the_first_password_of_a_flurry_is_the_one(place: Place) -> None:
-    preauthorize(place)
+def test_a_first_contact_with_several_passwords_waits_for_approval(place: Place) -> None:
+    preauthorize(place, roles=["press"])
     place.hears("bob", BOBS_PASSWORD)
     place.hears("bob", "charlie's secret")
     assert place.connects("bob", BOBS_PASSWORD) is False
+    assert place.connects("bob", BOBS_PASSWORD) is False
+    shown = place.registration()
+    assert (shown["status"], shown["heldReason"], shown["startingRoles"]) == ("pending", "conflicts", ["press"])
+    problem_of(place.grant(shown["id"]), 409, "registration-has-conflicts")
+    place.granted(shown["id"], acceptConflicts=True)
     assert place.connects("bob", BOBS_PASSWORD) is True
 
 
@@ -137,10 +142,13 @@ def test_a_name_gets_no_second_one(place: Place) -> None:
 
 
 @pytest.mark.parametrize("status", ["expired", "user deleted"])
-def test_a_name_that_may_ask_anew_may_be_preauthorized(place: Place, status: str) -> None:
+def test_a_name_that_may_ask_anew_may_be_preauthorized_and_then_needs_an_approval(place: Place, status: str) -> None:
     place.in_status("expired" if status == "expired" else "granted")
     place.alice.delete("/api/users/bob")
+    place.lock()
     preauthorize(place)
+    assert place.registers().status_code == 202
+    place.granted(place.registration()["id"])
     assert place.registers().status_code == 201
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from authsvc import users
-from registry import preauthorizations
+from registry import preauthorization_match
 from tests.registry.scene import BOBS_PASSWORD, done
 from tests.registry.signing import signing_request
 from tests.registry.test_enrolment_keys import make_key
@@ -57,8 +57,8 @@ def test_a_name_that_another_client_takes_by_a_preauthorization_at_the_same_mome
 ) -> None:
     done(place.alice.post("/api/client-registry/preauthorizations", {"username": "bob"}))
     answers = []
-    another = once(lambda: answers.append(place.registers()), preauthorizations.find)
-    monkeypatch.setattr(preauthorizations, "find", another)
+    another = once(lambda: answers.append(place.registers()), preauthorization_match.match)
+    monkeypatch.setattr(preauthorization_match, "match", another)
     answers.append(place.registers(password="charlie's secret"))
     assert [answer.status_code for answer in answers] == [201, 409]
 

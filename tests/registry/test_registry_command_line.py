@@ -14,7 +14,7 @@ from authsvc.storage.database import database
 from tests.edge.console import Console, complaint, said
 from tests.registry.scene import REGISTER, soon
 from tests.registry.terminal import AUTHSVC, Running
-from tests.service import Service
+from tests.service import Service, permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +145,51 @@ def test_names_are_preauthorized_one_by_one_and_from_a_file(
     for name, roles in ((bob, ["press"]), (f"{bob}-a", ["press"]), (f"{bob}-b", [])):
         assert ask(service, name)["status"] == "granted"
         assert user(service, name)["roles"] == roles
+
+
+def test_conflicts_and_rights_over_the_service_are_accepted_one_by_one(
+    registry: Command, refusal: Command, service: Service, bob: str
+) -> None:
+    asked = ask(service, bob, roles=["admin"])["id"]
+    body = {"username": bob, "password": "another secret"}
+    assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 409
+    assert "another password or key" in refusal("grant", asked, "--accept-requested")
+    assert "rights over this service" in refusal("grant", asked, "--accept-requested", "--accept-conflicts")
+    registry("grant", asked, "--accept-requested", "--accept-conflicts", "--accept-http-rights")
+    assert user(service, bob)["roles"] == ["admin"]
+
+
+def test_several_are_granted_each_on_its_own_and_none_gets_rights_over_the_service(
+    console: Console, registry: Command, service: Service, bob: str
+) -> None:
+    ids = [ask(service, f"{bob}-{wish}", roles=[wish])["id"] for wish in ("admin", "press")]
+    same = ask(service, f"{bob}-same", roles=["press"])["id"]
+    assert console.command("registry", "grant", *ids, "--accept-conflicts").returncode == 2
+    differing = console.command("registry", "grant", *ids, "--accept-requested")
+    assert (differing.returncode, differing.stdout, differing.stderr.count("request different things")) == (1, "", 2)
+    assert registry("grant", ids[1], same, "--accept-requested") == f"{bob}-press granted\n{bob}-same granted\n"
+    risky = console.command("registry", "grant", *ids, "--role", "admin")
+    assert (risky.returncode, risky.stderr.count("rights over this service")) == (1, 1)
+
+
+def test_requests_and_look_alike_names_are_listed(registry: Command, service: Service, bob: str) -> None:
+    service.create_user(bob, "secret")
+    name = bob.upper()
+    ask(service, name, roles=["press"], permissions=[permission("read plans/%u/\u202e")])
+    listed = registry("list", "--search", name)
+    assert r"press, read plans/%u/\u202e" in listed
+    assert f"looks like {bob}" in listed
+
+
+def test_names_are_preauthorized_with_secrets(registry: Command, service: Service, bob: str) -> None:
+    (name, secret), *rest = [
+        line.split(",") for line in registry("preauthorize", bob, f"{bob}-b", "--with-secret").splitlines()
+    ]
+    assert (name, rest[0][0]) == (bob, f"{bob}-b")
+    registry("lock")
+    assert ask(service, bob, enrolmentKey=secret)["status"] == "granted"
+    body = {"username": f"{bob}-b", "password": PASSWORD}
+    assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 423
 
 
 def test_of_a_command_with_a_bad_file_nothing_is_done(

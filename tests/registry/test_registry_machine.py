@@ -89,6 +89,7 @@ class Registry(RuleBasedStateMachine):
         self.pockets = {name: [next(self.numbers), next(self.numbers)] for name in NAMES}
         self.key_secrets: list[str] = []
         self.key_entries: list[ledger.EnrolmentKey] = []
+        self.secrets: dict[str, str] = {}
 
     def teardown(self) -> None:
         self.place.close()
@@ -100,9 +101,15 @@ class Registry(RuleBasedStateMachine):
         assert self.place.connects(name, password) is self.ledger.connect(name, password)
 
     @rule(name=names, password=st.none() | passwords, pocket=st.none() | pockets, wishes=roles,
-          which=st.none() | pockets)  # fmt: skip
+          which=st.none() | pockets, whose_secret=st.none() | names)  # fmt: skip
     def a_client_registers(
-        self, name: str, password: str | None, pocket: int | None, wishes: frozenset[str], which: int | None
+        self,
+        name: str,
+        password: str | None,
+        pocket: int | None,
+        wishes: frozenset[str],
+        which: int | None,
+        whose_secret: str | None,
     ) -> None:
         if password is None and pocket is None:
             return
@@ -113,14 +120,23 @@ class Registry(RuleBasedStateMachine):
         key = None
         if which is not None and which < len(self.key_secrets):
             body["enrolmentKey"], key = self.key_secrets[which], self.key_entries[which]
+        secret = None if key else self.secrets.get(whose_secret or "")
+        if secret:
+            body["enrolmentKey"] = secret
         answer = self.place.registers(name, roles=sorted(wishes), **body)
-        assert answer.status_code == self.ledger.register(name, held, wishes, key), answer.text
+        assert answer.status_code == self.ledger.register(name, held, wishes, key, secret), answer.text
+
+    @precondition(lambda self: self.secrets)
+    @rule(one=st.data())
+    def a_device_connects_with_its_secret(self, one: st.DataObject) -> None:
+        name = one.draw(st.sampled_from(sorted(self.secrets)))
+        self.a_device_connects(name=name, password=self.secrets[name])
 
     @precondition(lambda self: self.ledger.open and self._unheard_of())
     @rule(one=st.data(), password=passwords, wishes=roles)
     def a_stranger_asks_at_the_open_window(self, one: st.DataObject, password: str, wishes: frozenset[str]) -> None:
         name = one.draw(st.sampled_from(self._unheard_of()))
-        self.a_client_registers(name=name, password=password, pocket=None, wishes=wishes, which=None)
+        self.a_client_registers(name=name, password=password, pocket=None, wishes=wishes, which=None, whose_secret=None)
 
     @initialize()
     def the_day_begins_with_an_open_window(self) -> None:
@@ -151,13 +167,16 @@ class Registry(RuleBasedStateMachine):
         self.ledger.a_day_passes()
 
     @precondition(lambda self: self._waiting())
-    @rule(one=st.data(), given=roles, accept=st.booleans(), by_charlie=st.booleans())
-    def somebody_grants(self, one: st.DataObject, given: frozenset[str], accept: bool, by_charlie: bool) -> None:
+    @rule(one=st.data(), given=roles, accept=st.booleans(), by_charlie=st.booleans(), confirmed=st.booleans())
+    def somebody_grants(
+        self, one: st.DataObject, given: frozenset[str], accept: bool, by_charlie: bool, confirmed: bool
+    ) -> None:
         name = one.draw(st.sampled_from(self._waiting()))
         actor, may_give = (self.place.charlie, HARMLESS) if by_charlie else (self.place.alice, EVERYTHING)
         body = {"roles": sorted(given), "acceptRequested": accept}
+        body |= {"acceptConflicts": confirmed, "acceptHttpRights": confirmed}
         answer = actor.post(f"{REGISTRATIONS}/{self._id(name)}/grant", body)
-        assert answer.status_code == self.ledger.grant(name, given, accept, may_give), answer.text
+        assert answer.status_code == self.ledger.grant(name, given, accept, may_give, confirmed), answer.text
 
     @precondition(lambda self: self._waiting())
     @rule(one=st.data())
@@ -188,16 +207,18 @@ class Registry(RuleBasedStateMachine):
         answer = self.place.alice.post("/api/users", {"username": name, "password": password})
         assert answer.status_code == self.ledger.create_user(name, password) == 201, answer.text
 
-    @precondition(lambda self: self._unheard_of())
-    @rule(one=st.data(), given=harmless, for_a_key=st.booleans())
-    def alice_preauthorizes(self, one: st.DataObject, given: frozenset[str], for_a_key: bool) -> None:
-        name = one.draw(st.sampled_from(self._unheard_of()))
-        body = {"username": name, "roles": sorted(given)}
-        key = self.pockets[name][0] if for_a_key else None
+    @rule(name=names, given=harmless, binding=st.sampled_from(["key", "secret", "nothing"]))
+    def alice_preauthorizes(self, name: str, given: frozenset[str], binding: str) -> None:
+        body = {"username": name, "roles": sorted(given), "withSecret": binding == "secret"}
+        key = self.pockets[name][0] if binding == "key" else None
         if key is not None:
             body["csrFingerprint"] = fingerprint(key_of(key))
         answer = self.place.alice.post(ADVANCES, body)
-        assert answer.status_code == self.ledger.preauthorize(name, Advance(given, key)) == 201, answer.text
+        secret = answer.get_json().get("secret")
+        if secret:
+            self.secrets[name] = secret
+        advance = Advance(given, key, secret or ("none was made" if binding == "secret" else None))
+        assert answer.status_code == self.ledger.preauthorize(name, advance), answer.text
 
     @precondition(lambda self: len(self.key_secrets) < 2)
     @rule(given=harmless, approval=st.booleans())
@@ -219,7 +240,8 @@ class Registry(RuleBasedStateMachine):
         self.place.services.policy.catch_up()
         check = self.place.services.access.holder_of_password
         for name, member in self.ledger.users.items():
-            right = [password for password in PASSWORDS if not isinstance(check(name, password), Denied)]
+            candidates = [*PASSWORDS, *self.secrets.values()]
+            right = [password for password in candidates if not isinstance(check(name, password), Denied)]
             assert right == ([member.held.password] if member.held.password else [])
 
     @invariant()

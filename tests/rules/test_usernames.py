@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from authsvc.errors import InvalidInput
 from authsvc.topics import validate_rule, validate_topic
-from authsvc.usernames import is_username, validate_role_name, validate_username
+from authsvc.usernames import USERNAME, is_username, skeleton, validate_role_name, validate_username
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,40 @@ def test_a_username_is_always_one_plain_level_of_a_topic(name: str) -> None:
         assert validate_topic(name) == validate_rule(name) == (name,)
         assert not name.startswith("$")
         assert name.isascii()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("bad-1", "Bad-1"),
+        ("bad-1", "BAD_1"),
+        ("bad-1", "bad.l"),
+        ("bad-1", "bad--I"),
+        ("oven", "0VEN"),
+        ("modem", "rnodern"),
+        ("web", "vveb"),
+        ("door", "cloor"),
+        ("press-5", "pres5-s"),
+        ("zone-8", "2one-b"),
+        ("gate-9", "gate-g"),
+        ("press", "\uff50\uff52\uff45\uff53\uff53"),  # full width
+        ("stra\u00dfe", "strasse"),
+    ],
+)
+def test_names_that_can_be_mistaken_share_a_skeleton(name: str, other: str) -> None:
+    assert skeleton(name) == skeleton(other)
+
+
+def test_numbered_devices_are_not_taken_for_copies_of_one_another() -> None:
+    names = [f"press-{number}" for number in range(10_000)]
+    assert len(set(map(skeleton, names))) == len(names)
+
+
+@pytest.mark.parametrize(("name", "other"), [("press-11", "press-1-1"), ("bob", "bobb"), ("carol", "karol")])
+def test_names_that_differ_visibly_have_skeletons_of_their_own(name: str, other: str) -> None:
+    assert skeleton(name) != skeleton(other)
+
+
+@given(st.from_regex(USERNAME, fullmatch=True))
+def test_a_skeleton_does_not_depend_on_case_and_is_its_own_skeleton(name: str) -> None:
+    assert skeleton(name.swapcase()) == skeleton(name) == skeleton(skeleton(name))
