@@ -127,8 +127,14 @@ class Place:
         answers = iter(lambda: self.hears(username, password, client_id), None)
         # A device that comes while its hash is being verified comes again.
         reason = next(answer for answer in answers if answer not in ("verifying", "hashing-busy"))
-        self.intake.drain()
+        self.writes_down()
         return not reason
+
+    def writes_down(self) -> None:
+        """Write what was heard, however many turns that takes."""
+        self.intake.drain()
+        while self.intake.waiting:
+            self.intake.drain()
 
     def registers(self, username: str = "bob", *, address: str = "127.0.0.1", **body: Any) -> TestResponse:
         """Ask as a client does; with Bob's password unless it brings something else."""

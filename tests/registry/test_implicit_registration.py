@@ -32,7 +32,7 @@ def test_a_stranger_is_refused_appears_is_granted_and_gets_in(place: Place) -> N
     place.unlock()
     assert place.hears("bob", BOBS_PASSWORD, "press-7") == "unknown-user"
     assert place.registrations() == []
-    place.intake.drain()
+    place.writes_down()
     shown = place.registration()
     assert (shown["kind"], shown["status"], shown["clientIds"]) == ("implicit", "pending", ["press-7"])
     assert (shown["attempts"], shown["conflicts"], shown["recordedWhileLocked"]) == (1, 0, False)
@@ -89,7 +89,7 @@ def test_nothing_is_recorded_while_locked_if_so_set(place: Place) -> None:
 def test_attempts_and_client_ids_of_one_name_are_gathered(place: Place) -> None:
     for client_id in ("press-7", "press-8", "press-7", ""):
         place.hears("bob", BOBS_PASSWORD, client_id)
-    place.intake.drain()
+    place.writes_down()
     for client_id in ("press-9", "press-8"):
         place.connects("bob", BOBS_PASSWORD, client_id)
     shown = place.registration()
@@ -102,7 +102,7 @@ def test_the_first_ten_client_ids_are_kept(place: Place) -> None:
     for number in range(30):
         place.hears("bob", BOBS_PASSWORD, f"flurry-{number}")
         if number % 7 == 0:
-            place.intake.drain()
+            place.writes_down()
     assert place.registration()["clientIds"] == [f"flurry-{number}" for number in range(10)]
 
 
@@ -136,7 +136,7 @@ def test_the_first_password_counts_also_within_a_flurry(place: Place) -> None:
     place.unlock()
     for password in (BOBS_PASSWORD, CHARLIES_GUESS, BOBS_PASSWORD, CHARLIES_GUESS):
         place.hears("bob", password)
-    place.intake.drain()
+    place.writes_down()
     shown = place.registration()
     assert (shown["attempts"], shown["conflicts"]) == (4, 2)
     place.granted(shown["id"], acceptConflicts=True)
@@ -157,7 +157,7 @@ def test_conflicts_are_counted_against_the_password_that_is_stored(
     place.connects("bob", BOBS_PASSWORD)
     for password in flurry:
         place.hears("bob", password)
-    place.intake.drain()
+    place.writes_down()
     assert place.registration()["conflicts"] == conflicts
 
 
@@ -201,7 +201,7 @@ def test_a_user_made_a_moment_ago_is_no_registration(place: Place) -> None:
     # Heard before the user was made, written down after.
     place.hears("bob", BOBS_PASSWORD)
     place.alice.creates_user("bob", BOBS_PASSWORD)
-    place.intake.drain()
+    place.writes_down()
     assert place.registrations() == []
 
 
@@ -223,7 +223,7 @@ def test_a_password_that_no_user_could_have_is_no_registration(place: Place, pas
 def test_a_password_that_is_no_text_keeps_nobody_else_out(place: Place) -> None:
     place.hears("bob", "half a surrogate \ud800")
     place.hears("carol", "carol's secret")
-    place.intake.drain()
+    place.writes_down()
     assert [one["username"] for one in place.registrations()] == ["carol"]
 
 

@@ -43,7 +43,7 @@ def test_a_name_that_came_back_keeps_its_place_in_a_full_queue(place: Place, mon
     place.hears("bob", BOBS_PASSWORD)
     hear_many(place, 3)
     place.hears("bob", BOBS_PASSWORD)
-    place.intake.drain()
+    place.writes_down()
     assert {one["username"]: one["attempts"] for one in place.registrations()} == {"bob": 3, "flood-2": 1}
     assert place.intake.counters == {Outcome.QUEUE_FULL: 2, Outcome.RECORDED: 2}
     assert place.intake.waiting == 0
@@ -55,7 +55,7 @@ def test_a_newcomer_is_dropped_when_every_name_in_a_full_queue_came_back(
     monkeypatch.setattr(contact_queue, "QUEUE_SIZE", 2)
     hear_many(place, 2)
     hear_many(place, 3)
-    place.intake.drain()
+    place.writes_down()
     assert {one["username"]: one["attempts"] for one in place.registrations()} == {"flood-0": 2, "flood-1": 2}
     assert place.intake.counters == {Outcome.QUEUE_FULL: 1, Outcome.RECORDED: 2}
 
@@ -66,13 +66,13 @@ def test_no_more_is_pending_than_fits(place: Place) -> None:
     place.unlock()
     hear_many(place, 1)
     hear_many(place, 10)
-    place.intake.drain()
+    place.writes_down()
     assert place.intake.counters == {Outcome.RECORDED: 10, Outcome.EVICTED: 7}
     # The one that came back stays, and of the others the latest.
     assert {one["username"] for one in place.registrations()} == {"flood-0", "flood-8", "flood-9"}
     place.deny(place.registration("flood-0")["id"])
     hear_many(place, 4, "later")
-    place.intake.drain()
+    place.writes_down()
     assert len(place.registrations(status="pending")) == 3
 
 
@@ -84,7 +84,7 @@ def test_no_more_is_pending_than_fits_whoever_comes_at_once(place: Place) -> Non
 
     def come(number: int) -> None:
         if number == 0:
-            place.intake.drain()
+            place.writes_down()
         else:
             place.registers(f"bob-{number}")
 
@@ -98,7 +98,7 @@ def test_hearing_waits_for_no_lock_of_the_database(place: Place) -> None:
         started = perf_counter()
         assert place.hears("bob", BOBS_PASSWORD) == "unknown-user"
         assert perf_counter() - started < AT_ONCE
-    place.intake.drain()
+    place.writes_down()
     assert place.registration()["attempts"] == 1
 
 
@@ -113,7 +113,7 @@ def test_hearing_waits_for_no_drain(place: Place) -> None:
         assert place.hears("bob", BOBS_PASSWORD) == "unknown-user"
         assert perf_counter() - started < AT_ONCE
     draining.join()
-    place.intake.drain()
+    place.writes_down()
     assert place.registration("bob")["attempts"] == 1
 
 
@@ -123,7 +123,7 @@ def test_hearing_goes_on_when_the_database_is_gone(place: Place, settings: Setti
     started = perf_counter()
     assert place.hears("bob", BOBS_PASSWORD) == "unknown-user"
     assert perf_counter() - started < AT_ONCE
-    place.intake.drain()
+    place.writes_down()
     assert place.intake.counters == {Outcome.FAILED: 1}
     file.with_suffix(".gone").rename(file)
     place.connects("bob", BOBS_PASSWORD)
@@ -134,7 +134,7 @@ def test_hearing_goes_on_when_the_database_is_gone(place: Place, settings: Setti
 def test_what_one_contact_meets_is_not_the_next_ones_trouble(place: Place) -> None:
     with broken("registrations", "NEW.username = 'flood-1'"):
         hear_many(place, 3)
-        place.intake.drain()
+        place.writes_down()
     assert place.intake.counters == {Outcome.RECORDED: 2, Outcome.FAILED: 1}
     assert {one["username"] for one in place.registrations()} == {"flood-0", "flood-2"}
 

@@ -198,7 +198,7 @@ def test_one_whose_role_was_deleted_keeps_nobody_else_out(place: Place) -> None:
     assert place.alice.delete("/api/roles/press").status_code == 204
     place.hears("bob", BOBS_PASSWORD)
     place.hears("carol", "carol's secret")
-    place.intake.drain()
+    place.writes_down()
     assert place.registration("carol")["status"] == "pending"
 
 
