@@ -112,6 +112,7 @@ def test_the_end_of_an_overlap_ends_sessions_once_if_no_other_certificate_is_val
     with in_(DUE):
         following = renewed(renews(scene, renewal(current, key)))
         scene.revokes(following, "keyCompromise")
+        authorities.refresh_if_due(scene.issuing)
     carry_out(broker_at(gate.port))
     with in_(DUE + timedelta(hours=24.1)):
         authorities.refresh_if_due(scene.issuing)

@@ -180,8 +180,10 @@ def _open_sockets(pid: int) -> int:
 def test_more_connections_than_can_wait_are_told_so_and_brokers_are_answered(service: Service) -> None:
     with room_for_many(), ExitStack() as opened:
         with halted(the_worker(service, Kind.API)):
-            waiting = [opened.enter_context(Connection(service)) for _ in range(MORE_THAN_CAN_WAIT)]
-            for connection in waiting:
+            waiting = []
+            for _ in range(MORE_THAN_CAN_WAIT):
+                connection = opened.enter_context(Connection(service))
+                waiting.append(connection)
                 connection.sendall(b"GET /pki/none HTTP/1.1\r\nHost: authsvc\r\n\r\n")
             assert publishes(service, "bob", "devices/bob/up") == "ok"
         statuses = [_status_on(connection) for connection in waiting]

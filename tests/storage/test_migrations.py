@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from authsvc import administrators, first_start, roles, users
 from authsvc.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
-from authsvc.storage.models import PolicyVersion, SigningKeyRow, User
+from authsvc.storage.models import PolicyVersion, SessionEnding, SigningKeyRow, User
 from registry import models as registry_models
 from tests.people import ADMIN_PASSWORD
 from tests.storage.scene import change_user, everything, execute, loaded_policy, policy_of
@@ -190,3 +191,18 @@ def test_a_generated_password_satisfies_whatever_policy_there_is(settings: Setti
 
 def test_the_data_directory_is_open_to_its_owner_alone(prepared: Settings) -> None:
     assert prepared.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_open_order_to_end_sessions_survives_the_change_of_its_table(settings: Settings) -> None:
+    first_start.open_database(settings)
+    with session():
+        directory = str(Path(schema.__file__).parent / "migrations")
+        Runner(database.obj, directory, table_name="schema_migrations").up(target="0004_browser_sessions")
+    columns = "INSERT INTO session_endings (username, cause, requested_at, finished_at) VALUES"
+    for username, finished in (("bob", "NULL"), ("bob", "NULL"), ("carol", "'2026-11-20 08:00:01'"), ("dave", "NULL")):
+        execute(f"{columns} ('{username}', 'user disabled', '2026-11-20 08:00:00', {finished})")
+    first_start.migrate(settings)
+    with session():
+        rows = list(SessionEnding.select().order_by(SessionEnding.username))
+    assert [(row.username, row.attempts, row.finished_at) for row in rows] == [("bob", 0, None), ("dave", 0, None)]
+    assert {row.due_at for row in rows} == {datetime(2026, 11, 20, 8, tzinfo=UTC)}
