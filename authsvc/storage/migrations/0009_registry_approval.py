@@ -23,7 +23,7 @@ LOOKS_LIKE = str.maketrans(
         ".": "-",
     }
 )
-BATCH = 500
+BATCH = 50
 
 
 def up(migrator, db):
