@@ -166,7 +166,7 @@ def is_administrator_on_broker() -> Any:
     own = PermissionRow.select(PermissionRow.user).where(_writes_to_the_service(), PermissionRow.user.is_null(False))
     roles = PermissionRow.select(PermissionRow.role).where(_writes_to_the_service(), PermissionRow.role.is_null(False))
     holders = UserRole.select(UserRole.user).where(UserRole.role.in_(roles))
-    return (User.grant_types.cast("text") != "") & (User.id.in_(own) | User.id.in_(holders))
+    return (User.grant_types.cast("text") != "") & User.id.in_(own | holders)
 
 
 def rights_of_holders(role_id: int) -> list[Permission]:

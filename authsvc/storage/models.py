@@ -56,7 +56,7 @@ class PermissionRow(Numbered):
 
     user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE", backref="permissions")
     role = peewee.ForeignKeyField(Role, null=True, on_delete="CASCADE", backref="permissions")
-    context = peewee.CharField(16)
+    context = peewee.CharField(16, index=True)
     operation = peewee.CharField(16)
     resource = peewee.TextField()
     effect = peewee.CharField(16)
