@@ -178,13 +178,19 @@ class PasswordVerifier:
         if remembered is not None:
             return remembered
 
-        def hash_it() -> Verdict:
-            verdict = self._spend_a_hash(username, secret, stored_hash, digest)
-            if verdict is Verdict.RIGHT:
-                on_right()
-            return verdict
-
         login = (username, known_client_id)
+
+        def hash_it() -> Verdict:
+            try:
+                verdict = self._spend_a_hash(username, secret, stored_hash, digest)
+                if verdict is Verdict.RIGHT:
+                    on_right()
+                return verdict
+            finally:
+                # Before the verdict is known to a caller who may try again at once.
+                with self._lock:
+                    self._running.pop(login, None)
+
         with self._lock:
             running = self._running.get(login)
             if running and running[:2] == (stored_hash, digest):
@@ -194,7 +200,6 @@ class PasswordVerifier:
                 self.counters.busy += 1
                 return Verdict.BUSY
             self._running[login] = (stored_hash, digest, future)
-        future.add_done_callback(lambda _: self._running.pop(login, None))
         return future
 
     def verify(self, username: str, password: str, stored_hash: str) -> Verdict:

@@ -66,6 +66,7 @@ class RoleBody(RoleChangeBody):
     name: RoleName
     description: Text = Field("", max_length=1000)
     permissions: Permissions = Field([])
+    client_ids: ClientIds = Field([])
 
 
 class RoleView(View):

@@ -93,14 +93,16 @@ class UserChangeBody(Body):
 class UserPatchBody(UserChangeBody):
     """A change of a user that exists."""
 
-    revoke_others: bool = Field(
-        False,
-        description="with a password: also revoke all API tokens and certificates, and end browser sessions",
+    revoke_others: bool = unchanged(
+        "with a password: also revoke all API tokens and certificates, and end browser sessions"
     )
 
     def changes(self) -> users.UserChanges:
         """Return what was named in the body, and nothing of what was not."""
-        return {**super().changes(), "revoke_others": self.revoke_others}
+        changes = super().changes()
+        if "revoke_others" in self.model_fields_set:
+            changes["revoke_others"] = self.revoke_others
+        return changes
 
 
 class UserBody(UserChangeBody):
@@ -112,6 +114,7 @@ class UserBody(UserChangeBody):
     grant_types: GrantTypes = Field(["password"], description=GRANT_TYPES)
     roles: Roles = Field([])
     permissions: Permissions = Field([])
+    client_ids: ClientIds = Field([])
 
 
 class UserView(View):

@@ -10,7 +10,7 @@ import psycopg
 
 from authsvc import audit, roles, users
 from authsvc.policy import Policy
-from authsvc.storage.changes import current_version
+from authsvc.storage.changes import Versions, current_version, current_versions
 from authsvc.storage.database import database, is_sqlite, session
 from authsvc.storage.models import ALL, AuditEvent
 from registry import models as registry_models
@@ -62,6 +62,12 @@ def everything() -> dict[str, list[Any]]:
     """Return every row of every table, to be compared with itself later."""
     with session():
         return {model.__name__: sorted(model.select().tuples(), key=repr) for model in (*ALL, *registry_models.ALL)}
+
+
+def versions() -> Versions:
+    """Return the policy version and the token version."""
+    with session():
+        return current_versions()
 
 
 def version() -> int:
