@@ -27,6 +27,8 @@ from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from registry.attempted_names import AttemptedNames
@@ -74,6 +76,7 @@ class Intake:
         contacts: Contacts,
         unknown_names: UnknownNames,
         attempted: AttemptedNames,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.counters: Counter[Outcome] = Counter()
         self._hasher = hasher
@@ -84,7 +87,8 @@ class Intake:
         self._unknown_names = unknown_names
         self._attempted = attempted
         self._queue = ContactQueue()
-        self._locked_attempts = LockedAttempts(capacity.locked, attempted)
+        self._locked_attempts = LockedAttempts(capacity.locked, attempted, clock)
+        self._clock = clock
 
     @property
     def waiting(self) -> int:
@@ -110,9 +114,9 @@ class Intake:
         except peewee.PeeweeException:
             self.counters[Outcome.FAILED] += len(contacts)
             return
-        deadline = monotonic() + _DRAIN_SECONDS
+        deadline = self._clock() + _DRAIN_SECONDS
         for position, contact in enumerate(due):
-            if monotonic() > deadline:
+            if self._clock() > deadline:
                 if dropped := self._queue.put_back(due[position:]):
                     self.counters[Outcome.QUEUE_FULL] += dropped
                 return

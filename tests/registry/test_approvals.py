@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry.contacts import BURST, Contacts
 from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done
+from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, stored
 from tests.registry.test_enrolment_keys import KEYS, make_key
 
 if TYPE_CHECKING:
@@ -69,6 +70,44 @@ def test_a_conflict_that_came_over_the_broker_counts_too(place: Place) -> None:
     place.connects("bob", "another secret")
     problem = problem_of(place.grant(place.registration()["id"]), 409, "registration-has-conflicts")
     assert "1 attempt under the name bob" in problem["detail"]
+
+
+def test_the_address_of_a_conflict_that_came_over_the_broker_is_kept(place: Place) -> None:
+    place.unlock()
+    place.connects("bob", BOBS_PASSWORD)
+    place.intake.hear(None, "bob", "another secret", "c2", "::ffff:192.0.2.7")
+    place.intake.drain()
+    # Of these two nobody knows which came from the address.
+    place.intake.hear(None, "bob", BOBS_PASSWORD, "c1", "192.0.2.1")
+    place.intake.hear(None, "bob", "another secret", "c2", "192.0.2.8")
+    place.intake.drain()
+    shown = place.registration()
+    assert (shown["conflicts"], shown["conflictAddresses"]) == (2, ["192.0.2.7"])
+
+
+@ON_BOTH_DATABASES
+def test_the_first_conflict_is_seen_at_once_however_much_waits_to_be_written(place: Place) -> None:
+    place.unlock()
+    place.asks()
+    contacts = Contacts(clock=lambda: 100.0)
+
+    def add(attempts: int, conflicts: int, address: str) -> None:
+        row = stored()
+        assert row
+        contacts.add(row, attempts, conflicts, address=address)
+
+    for _ in range(BURST + 3):
+        add(1, 0, "192.0.2.1")
+    assert contacts.unwritten == 1
+    add(0, 1, "192.0.2.7")
+    assert contacts.unwritten == 0
+    shown = place.registration()
+    assert (shown["attempts"], shown["conflicts"], shown["conflictAddresses"]) == (BURST + 4, 1, ["192.0.2.7"])
+    # What follows waits, with its addresses.
+    add(0, 1, "192.0.2.8")
+    add(0, 1, "192.0.2.9")
+    assert contacts.unwritten == 1
+    assert place.registration()["conflicts"] == 1
 
 
 def test_the_first_ten_addresses_of_conflicts_are_kept(place: Place) -> None:

@@ -251,12 +251,18 @@ def test_names_are_remembered_in_bounded_memory_and_the_one_tried_least_recently
 
 
 @with_settings(registry_max_pending=1)
-def test_one_that_is_held_stands_in_line_with_all_others(place: Place) -> None:
+def test_one_that_is_held_takes_a_place_among_those_recorded_while_unlocked(place: Place) -> None:
     place.registers(password=ATTACKERS_PASSWORD)
     preauthorize(place)
     place.unlock()
     place.asks("carol")
-    problem_of(place.registers(), 429, "registry-full")
+    place.asks("bob")
+    assert [one["username"] for one in place.registrations(status="pending")] == ["bob"]
+    assert held_reason(place) == "tried-before"
+    # Once its registration had to go, the name is held again.
+    place.asks("carol")
+    place.asks("bob")
+    assert held_reason(place) == "tried-before"
 
 
 @pytest.mark.parametrize("given", [{"roles": ["admin"]}, {"permissions": [OVER_USERS]}], ids=["role", "permission"])

@@ -142,6 +142,7 @@ def test_an_admission_at_once_that_fails_leaves_nothing_behind_and_costs_nothing
 def test_charlie_grants_no_rights_that_he_lacks(place: Place, wishes: dict[str, Any], given: dict[str, Any]) -> None:
     place.unlock()
     registration = place.asks(**wishes)
+    done(place.charlie.get(REGISTRATIONS))  # a first sign-in from an address is remembered
     before = everything()
     problem_of(place.charlie.post(f"{REGISTRATIONS}/{registration}/grant", given), 403, "beyond-own-rights")
     bulk = done(place.charlie.post(f"{REGISTRATIONS}/grant", {"ids": [registration], **given}))
