@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -72,8 +73,10 @@ class Generated:
         return module.sync_detailed(*arguments, client=self._client, **options)
 
     def body(self, model: str, **fields: Any) -> Any:
-        """Return a body in which only these fields, named as in JSON, are set."""
-        return getattr(import_module(f"{self._package}.models"), model).from_dict(fields)
+        """Return a body made with only these fields, named as in JSON; the constructor adds any defaults."""
+        made = getattr(import_module(f"{self._package}.models"), model)
+        attributes = [re.sub("([A-Z])", r"_\1", name).lower() for name in fields]
+        return made(**{name: getattr(made.from_dict(fields), name) for name in attributes})
 
 
 @pytest.fixture
