@@ -23,6 +23,7 @@ from tests.registry.scene import (
     ON_BOTH_DATABASES,
     done,
     everything,
+    no_writes,
     time_passes,
     with_settings,
 )
