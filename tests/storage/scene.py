@@ -10,7 +10,7 @@ import psycopg
 
 from authsvc import audit, roles, users
 from authsvc.policy import Policy
-from authsvc.storage.changes import current_version
+from authsvc.storage.changes import Versions, current_version, current_versions
 from authsvc.storage.database import database, is_sqlite, session
 from authsvc.storage.models import ALL, AuditEvent
 from registry import models as registry_models
@@ -68,6 +68,12 @@ def version() -> int:
     """Return the policy version."""
     with session():
         return current_version()
+
+
+def versions() -> Versions:
+    """Return the policy version and the token version."""
+    with session():
+        return current_versions()
 
 
 def events() -> list[audit.Event]:
