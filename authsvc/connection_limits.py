@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 from collections import defaultdict
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from authsvc.addresses import network_of
 
 if TYPE_CHECKING:
     from authsvc.proxies import Network
@@ -57,16 +58,16 @@ class ConnectionLimits(Generic[Connection]):
 
     def is_full_for(self, address: str) -> bool:
         """Return whether an address has as many connections as it may have."""
-        counted = self._of_address.get(_subscriber(address), ())
+        counted = self._of_address.get(network_of(address), ())
         return len(counted) >= self._per_address and not self._is_exempt(address)
 
     def oldest_of(self, address: str) -> Connection:
         """Return the connection that counts for an address for the longest time; the address must have one."""
-        return next(iter(self._of_address[_subscriber(address)]))
+        return next(iter(self._of_address[network_of(address)]))
 
     def add(self, connection: Connection, address: str) -> None:
         """Count a connection, in all and for its address, until it is removed."""
-        subscriber = self._open[connection] = _subscriber(address)
+        subscriber = self._open[connection] = network_of(address)
         self._of_address[subscriber][connection] = None
 
     def count_no_longer_for_address(self, connection: Connection) -> None:
@@ -84,13 +85,3 @@ class ConnectionLimits(Generic[Connection]):
 
     def _is_exempt(self, address: str) -> bool:
         return any(ip_address(address) in network for network in self._exempt)
-
-
-@lru_cache(maxsize=1024)
-def _subscriber(address: str) -> str:
-    """Return the address, for IPv6 its /64 network: a subscriber has all of that."""
-    parsed = ip_address(address.partition("%")[0])
-    if not isinstance(parsed, IPv6Address):
-        return address
-    mapped = parsed.ipv4_mapped
-    return str(mapped or ip_network((int(parsed), 64), strict=False))

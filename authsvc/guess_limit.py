@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv6Address
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from authsvc.addresses import network_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -89,7 +91,8 @@ class GuessLimit:
         key = (username, client_id) if known else (username,)
         if address is None:
             return Attempt(login, known, ((key, limit),))
-        return Attempt(login, known, (((key, network_of(address)), limit), ((key, "all"), limit * OVER_ALL_ADDRESSES)))
+        network = network_of(str(address))
+        return Attempt(login, known, (((key, network), limit), ((key, "all"), limit * OVER_ALL_ADDRESSES)))
 
     def refuses(self, login: Login) -> bool:
         """Return whether no password of this login is checked now, not even a right one."""
@@ -126,13 +129,6 @@ class GuessLimit:
             reported[username] = now
             self.reports.append(attempt)
             self.throttled_windows += 1
-
-
-def network_of(address: Address) -> str:
-    """Return what an address counts as: an IPv4 address itself, of IPv6 the first 64 bits, which one site has."""
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
-    return str(address)
 
 
 class _Windows:

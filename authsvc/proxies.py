@@ -6,7 +6,7 @@ that nobody trusted has written is true, and all that stands left of it may be m
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,27 +18,9 @@ if TYPE_CHECKING:
     Network = IPv4Network | IPv6Network
 
 
-# Of an address that is none, as from a socket without one.
-_MAX_UNKNOWN = 64
-
-
 def read_networks(text: str) -> tuple[Network, ...]:
     """Return the networks or addresses in a list with commas; `ValueError` when one is none."""
     return tuple(ip_network(part.strip()) for part in text.split(","))
-
-
-def network_of(address: str | None) -> str:
-    """Return what a caller is counted by: its IPv4 address, or the /64 of its IPv6 address, which is one customer's.
-
-    An IPv4 address is the same however it is written (`::ffff:192.0.2.1`); what is no address stands for itself.
-    """
-    try:
-        parsed = ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return (address or "")[:_MAX_UNKNOWN]
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped or IPv6Network((int(parsed), 64), strict=False))
-    return str(parsed)
 
 
 class BehindProxies:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NoReturn
 from peewee import EXCLUDED
 
 from authsvc import throttle
+from authsvc.addresses import network_of
 from authsvc.decision import Denied, Reason
 from authsvc.errors import Busy, Unauthenticated
-from authsvc.proxies import network_of
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from authsvc.addresses import address_of
 from authsvc.storage.database import session
 from registry import records
-from registry.limits import TokenBucket, address_of
+from registry.limits import TokenBucket
 from registry.models import Registration
 
 if TYPE_CHECKING:

@@ -7,17 +7,16 @@ import math
 import secrets
 import threading
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from authsvc.addresses import network_of
 from authsvc.errors import TooMany
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 _MINUTE = 60.0
-_IPV6_PREFIX = 64
 # Each entry takes about 300 bytes.
 MAX_COUNTED = 20_000
 MAX_PROOFS = 10_000
@@ -133,18 +132,3 @@ class RequestLimits:
             return self._names_since + _MINUTE - now
         self._names.add(username)
         return 0.0
-
-
-def address_of(text: str | None) -> str | None:
-    """Return a caller's IP address in its usual form, without a zone; None for anything else."""
-    try:
-        parsed = ip_address((text or "").partition("%")[0])
-    except ValueError:
-        return None
-    return str(parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else str(parsed)
-
-
-def network_of(text: str | None) -> str:
-    """Return what callers are counted by: the IPv4 address, or the /64 network of an IPv6 address."""
-    address = address_of(text) or ""
-    return str(ip_network(f"{address}/{_IPV6_PREFIX}", strict=False)) if ":" in address else address

@@ -12,13 +12,13 @@ from peewee import Case, chunked
 
 from authsvc import audit
 from authsvc.actors import SERVICE
+from authsvc.addresses import address_of
 from authsvc.allowed_client_ids import can_be_literal
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import User
 from authsvc.usernames import skeleton
-from registry.limits import address_of
 from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import Status

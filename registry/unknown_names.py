@@ -14,8 +14,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from authsvc.addresses import network_of
 from authsvc.storage.database import database_time, session, transaction
-from registry.limits import network_of
 from registry.models import UnknownNameReport
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ def modules(package: str, names: str) -> set[str]:
 
 RULES = modules(
     "authsvc",
-    "errors topics usernames decision permissions allowed_client_ids remedies rule_index passwords hashing guess_limit "
-    "known_client_ids tokens pki signing_requests renewals sharded_map snapshot signals settings hosts proxies "
-    "redaction actors paging",
+    "errors addresses topics usernames decision permissions allowed_client_ids remedies rule_index passwords hashing "
+    "guess_limit known_client_ids tokens pki signing_requests renewals sharded_map snapshot signals settings hosts "
+    "proxies redaction actors paging",
 )
 STORAGE = modules("authsvc", "storage")
 USE_CASES = modules(

@@ -212,7 +212,7 @@ class Attempt(Model):
 
 
 class SignInAddress(Model):
-    """A network (`proxies.network_of`) from which a name has signed in at the API or the page.
+    """A network (`addresses.network_of`) from which a name has signed in at the API or the page.
 
     `name` is a digest, as in the keys of attempts.
     """

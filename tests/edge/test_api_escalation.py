@@ -125,7 +125,7 @@ LOCKING_OUT = [
     {"password": None},
     {"roles": []},
     {"roles": ["line"]},
-    {"grantTypes": []},
+    {"grantTypes": ["token"]},
     {"grantTypes": ["certificate", "token"]},
 ]
 

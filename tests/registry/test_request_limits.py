@@ -8,7 +8,7 @@ import pytest
 
 from authsvc.errors import TooMany
 from registry import limits
-from registry.limits import Limits, PerMinute, RequestLimits, TokenBucket, address_of, network_of
+from registry.limits import Limits, PerMinute, RequestLimits, TokenBucket
 from tests.edge.callers import problem_of
 from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, no_writes, stored, with_settings
 from tests.registry.signing import new_key, signing_request
@@ -166,14 +166,6 @@ def test_all_addresses_together_are_told_of_so_many_names(clock: Clock) -> None:
     assert is_counted(requests, "bob-0", "203.0.113.1") == 0
     clock.now += 60
     assert is_counted(requests, "bob-4") == 0
-
-
-def test_ipv6_addresses_are_counted_by_network() -> None:
-    assert network_of("2001:db8:1:2:3:4:5:6") == network_of("2001:db8:1:2::9") == "2001:db8:1:2::/64"
-    assert network_of("2001:db8:1:3::9") != network_of("2001:db8:1:2::9")
-    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") == "192.0.2.1"
-    assert network_of(None) == network_of("nonsense") == ""
-    assert address_of(f"fe80::1%{'x' * 100}") == "fe80::1"
 
 
 def test_a_proof_is_of_the_name_and_everything_that_was_sent_with_it(clock: Clock) -> None:

@@ -15,7 +15,6 @@ from authsvc.guess_limit import (
     Counted,
     GuessLimit,
     Login,
-    network_of,
 )
 from authsvc.known_client_ids import KnownClientIds
 
@@ -161,20 +160,6 @@ def test_guesses_from_one_address_keep_out_nobody_at_another(limit: GuessLimit) 
         assert limit.refuses(at("192.0.2.1", login))
         assert not limit.refuses(at("192.0.2.2", login))
         assert not limit.refuses(login), "nor through a broker that tells no address"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("fe80::1%eth0", "fe80::2%eth1", True),
-    ],
-)
-def test_an_ipv6_site_counts_as_one_address(one: str, other: str, same: bool) -> None:
-    assert (network_of(ip_address(one)) == network_of(ip_address(other))) is same
 
 
 # Memory.

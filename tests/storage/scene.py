@@ -76,12 +76,6 @@ def version() -> int:
         return current_version()
 
 
-def versions() -> Versions:
-    """Return the policy version and the token version."""
-    with session():
-        return current_versions()
-
-
 def events() -> list[audit.Event]:
     """Return the audit trail, oldest first."""
     with session():
