@@ -23,25 +23,9 @@ LOOKS_LIKE = str.maketrans(
         ".": "-",
     }
 )
-BATCH = 500
 
 
 def up(migrator, db):
-    class User(db.Model):
-        username = pw.CharField(64, unique=True)
-        skeleton = pw.TextField(null=True, index=True)
-
-        class Meta:
-            table_name = "users"
-
-    class Registration(db.Model):
-        id = pw.CharField(32, primary_key=True)
-        username = pw.CharField(64, unique=True)
-        skeleton = pw.TextField(null=True, index=True)
-
-        class Meta:
-            table_name = "registrations"
-
     migrator.migrate(
         migrator.add_column("users", "skeleton", pw.TextField(null=True, index=True)),
         migrator.add_column("registrations", "skeleton", pw.TextField(null=True, index=True)),
@@ -52,11 +36,10 @@ def up(migrator, db):
         migrator.add_column("preauthorizations", "held_reason", pw.CharField(32, null=True)),
         migrator.add_index("preauthorizations", ("created_at",)),
     )
-    for model in (User, Registration):
-        rows = list(model.select(model.id, model.username))
-        for row in rows:
-            row.skeleton = skeleton(row.username)
-        model.bulk_update(rows, [model.skeleton], batch_size=BATCH)
+    for table in ("users", "registrations"):
+        names = db.execute_sql(f"SELECT id, username FROM {table}").fetchall()  # noqa: S608
+        statement = f"UPDATE {table} SET skeleton = {db.param} WHERE id = {db.param}"  # noqa: S608
+        db.cursor().executemany(statement, [(skeleton(name), key) for key, name in names])
 
 
 def skeleton(name):
