@@ -32,6 +32,9 @@ _ATTACKS = {
     "requests to register": "registrations",
 }
 _SETTLE_SECONDS = 1.0
+_RETURNING = 150
+_RETRY_SECONDS = 1.0
+_GIVEN_UP = 60.0
 
 
 class Taken(NamedTuple):
@@ -42,14 +45,54 @@ class Taken(NamedTuple):
     attacks: float = 0.0
 
 
+class Returned(NamedTuple):
+    """How long after the first try the slowest and the median device were in, and how many guesses a second came."""
+
+    slowest: float
+    median: float
+    guesses: float
+
+
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Ask about known devices in turns, without an attack and beside each of them."""
+    """Ask about known devices in turns, without an attack and beside each of them; then let devices come back."""
     seconds = 1.0 if quick else 4.0
     with inhabited(Population(_DEVICES, 5, 0)) as service, service:
         asking = _Asking(service, seconds)
         asking.warm()
         attacked = {name: partial(asking.beside, kind) for name, kind in _ATTACKS.items()}
-        return _figure(in_turns({_ALONE: asking.alone} | attacked, rounds))
+        turns = in_turns({_ALONE: asking.alone} | attacked, rounds)
+    return _figure(turns, _devices_return())
+
+
+def _devices_return() -> Returned:
+    """Restart a service, and let all its devices come back at once while others guess at their names."""
+    logins = [user_request(username(each), PASSWORD) for each in range(_RETURNING)]
+    with inhabited(Population(_RETURNING, 5, 0)) as service:
+        with service, closing(BrokerConnection(service.port)) as connection:
+            for login in logins:
+                connection.warm(login)
+        attack = Load()
+        with service, attack.running("guesses", service.port, _RETURNING):
+            time.sleep(_SETTLE_SECONDS)
+            waited = sorted(_seconds_until_in(service.port, logins))
+        return Returned(waited[-1], waited[len(waited) // 2], attack.rate)
+
+
+def _seconds_until_in(port: int, logins: list[bytes]) -> list[float]:
+    """Let each device try once a second, over the one connection of their broker, until it is in."""
+    waited: list[float] = []
+    began = time.monotonic()
+    due = dict.fromkeys(logins, began)
+    with closing(BrokerConnection(port)) as connection:
+        while due and time.monotonic() < began + _GIVEN_UP:
+            login = min(due, key=lambda each: due[each])
+            time.sleep(max(0.0, due[login] - time.monotonic()))
+            if connection.status(login) == b"200":
+                waited.append(time.monotonic() - began)
+                del due[login]
+            else:
+                due[login] = time.monotonic() + _RETRY_SECONDS
+    return waited + [_GIVEN_UP] * len(due)
 
 
 class _Asking:
@@ -93,7 +136,7 @@ _FIGURES: dict[str, Callable[[Taken], float]] = {
 }
 
 
-def _figure(turns: Turns[Taken]) -> Figure:
+def _figure(turns: Turns[Taken], returned: Returned) -> Figure:
     rows = [
         [
             name,
@@ -112,9 +155,16 @@ def _figure(turns: Turns[Taken]) -> Figure:
             Limit(f"{what} beside {name} and without", turns.ratio(name, _ALONE, by), at_most=1.5)
             for name in _ATTACKS
             for what, by in _FIGURES.items()
+        ]
+        + [
+            Limit(
+                f"seconds until the last of {_RETURNING} devices is back after a restart", returned.slowest, at_most=5
+            )
         ],
         "The attackers are processes of their own at the lowest priority (nice 19, idle), so that their work is not "
-        "taken from the service where there are few processors.",
+        "taken from the service where there are few processors. After a restart, while "
+        f"{returned.guesses:.0f} wrong passwords a second came for their names, {_RETURNING} devices that try once a "
+        f"second were back after {returned.median:.1f} s (median) and {returned.slowest:.1f} s (the last).",
     )
 
 
