@@ -156,11 +156,7 @@ def _figure(turns: Turns[Taken], returned: Returned) -> Figure:
             for name in _ATTACKS
             for what, by in _FIGURES.items()
         ]
-        + [
-            Limit(
-                f"seconds until the last of {_RETURNING} devices is back after a restart", returned.slowest, at_most=5
-            )
-        ],
+        + [Limit(f"the last of {_RETURNING} devices is back after", returned.slowest, at_most=5, unit="s")],
         "The attackers are processes of their own at the lowest priority (nice 19, idle), so that their work is not "
         "taken from the service where there are few processors. After a restart, while "
         f"{returned.guesses:.0f} wrong passwords a second came for their names, {_RETURNING} devices that try once a "
