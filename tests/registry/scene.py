@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
     from authsvc.settings import Settings
+    from registry.attempted_names import AttemptedNames
     from registry.intake import Intake
     from registry.unknown_names import UnknownNames
 
@@ -113,6 +114,12 @@ class Place:
         parts = self.app.extensions[views.EXTENSION]
         assert isinstance(parts, views.Registry)
         return parts.explicit.unknown_names
+
+    @property
+    def attempted(self) -> AttemptedNames:
+        parts = self.app.extensions[views.EXTENSION]
+        assert isinstance(parts, views.Registry)
+        return parts.explicit.attempted
 
     def hears(self, username: str, password: str, client_id: str = "c1") -> str:
         """Let the broker ask about one CONNECT, and return the reason that it is given."""

@@ -27,7 +27,7 @@ from authsvc.decision import Denied
 from authsvc.settings import Settings
 from authsvc.storage.database import database, session
 from authsvc.storage.models import Certificate
-from registry import decisions
+from registry import decisions, preauthorization_match
 from registry.models import Registration
 from tests.registry import ledger
 from tests.registry.ledger import MAX_LOCKED, MAX_PENDING, Advance, Held, Ledger
@@ -219,6 +219,8 @@ class Registry(RuleBasedStateMachine):
             self.secrets[name] = secret
         advance = Advance(given, key, secret or ("none was made" if binding == "secret" else None))
         assert answer.status_code == self.ledger.preauthorize(name, advance), answer.text
+        # Every process does so soon, and what it has in memory knows nothing of the days that pass here.
+        preauthorization_match.hold_attempted(self.place.attempted)
 
     @precondition(lambda self: len(self.key_secrets) < 2)
     @rule(given=harmless, approval=st.booleans())
