@@ -277,6 +277,15 @@ def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> N
     assert (events()[-1].action, events()[-1].target) == ("role.repair", "role:admin")
 
 
+def test_next_start_repairs_damaged_client_ids_of_a_built_in_role(prepared: Settings) -> None:
+    execute("UPDATE roles SET client_ids = 'none' WHERE name = 'admin'")
+    announce()
+    assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    first_start.prepare(prepared)
+    assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert (roles.get("admin").client_ids, roles.get("admin").damage) == ((), ())
+
+
 def test_damage_is_among_the_findings() -> None:
     damage_user("bob", "operation", "raed")
     damage_role("devices")
