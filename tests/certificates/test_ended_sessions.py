@@ -203,7 +203,7 @@ def test_an_order_given_while_one_is_open_begins_it_again(scene: Scene) -> None:
         carry_out(broker_at(gate.port))
     seen("bob", "press-8")
     scene.changes(password="another one")
-    assert orders() == [("bob", "user disabled")]
+    assert orders() == [("bob", "password changed")]
     with Gate() as gate:
         carry_out(broker_at(gate.port))
         assert {visit.client_id for visit in gate.visits} == {"press-6", "press-7", "press-8"}
@@ -242,6 +242,47 @@ def test_two_workers_never_carry_out_one_order_at_once_however_long_it_takes(sce
         assert sessions.carry_out(broker_at(gate.port)) == 1
     assert attempted == [0, 0]
     assert len(reports()) == 1
+
+
+def test_sessions_ended_by_hand_are_not_ended_by_another_replica_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen("bob", "press-7")
+
+    def replica_looks(_: float) -> None:
+        time_passes(SECOND)
+        attempted.append(sessions.carry_out(broker_at(free_port())))
+
+    def replicas_look(_: Visit) -> int:
+        replica_looks(0)
+        with pytest.raises(Conflict) as refused:
+            sessions.end_for(OPERATOR, broker_at(free_port()), "bob")
+        assert refused.value.code == "being-ended"
+        return ACCEPTED
+
+    attempted: list[int] = []
+    monkeypatch.setattr(sessions, "sleep", replica_looks)
+    with Gate(replicas_look) as gate:
+        assert sessions.end_for(OPERATOR, broker_at(gate.port), "bob") == sessions.Report(["press-7"], [])
+    assert attempted == [0, 0]
+    assert [visit.client_id for visit in gate.visits] == ["press-7"]
+
+
+@ON_SQLITE
+def test_client_ids_that_an_administrator_does_not_wait_for_are_attempted_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen("bob", "press-7")
+    monkeypatch.setattr(sessions, "sleep", lambda _: None)
+    monkeypatch.setattr(sessions, "_PATIENCE_SECONDS", 0)
+    with Gate() as gate:
+        assert sessions.end_for(OPERATOR, broker_at(gate.port), "bob") == sessions.Report([], ["press-7"])
+        time_passes(SECOND)
+        assert sessions.carry_out(broker_at(gate.port)) == 1
+    assert [(report.actor, report.after) for report in reports()] == [
+        (OPERATOR.username, {"cause": "asked for", "ended": [], "failed": ["press-7"]}),
+        ("authsvc", {"cause": "asked for", "ended": ["press-7"], "failed": []}),
+    ]
 
 
 def test_a_worker_whose_claim_ran_out_stops_and_leaves_the_order_to_the_next(scene: Scene) -> None:
