@@ -34,6 +34,7 @@ _RIPENING = timedelta(seconds=0.8)
 _LEASE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
 _GIVEN_UP_AFTER = timedelta(days=1)
+USER_REMOVED = "user removed"
 _ASKED_FOR = "asked for"
 _PATIENCE_SECONDS = 20.0  # of an administrator who waits for the outcome
 
@@ -122,7 +123,8 @@ def _attempt(broker: Broker, taken: SessionEnding, actor: Actor = SERVICE, deadl
             # This worker stood still for so long that another one has the order now.
             return Report(ended, failed + waiting)
         client_id = waiting.pop(0)
-        (ended if broker.take_over(client_id) else failed).append(client_id)
+        keep = taken.cause != USER_REMOVED or sightings.has_other_user(client_id, taken.username)
+        (ended if broker.take_over(client_id, keep_session=keep) else failed).append(client_id)
     failed += waiting
     with transaction():
         now = database_time()

@@ -118,6 +118,13 @@ def of_user(username: str) -> list[Seen]:
         return [Seen(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
 
 
+def has_other_user(client_id: str, username: str) -> bool:
+    """Return whether another user than this one was seen with a client id."""
+    with session():
+        others = Sighting.select().where(Sighting.client_id == client_id, Sighting.username != username)
+        return bool(others.exists())
+
+
 def client_ids(username: str) -> list[str]:
     """Return every stored client id of a user, the latest first: about 1,000 at most."""
     with session():

@@ -81,7 +81,25 @@ def test_each_session_is_ended_by_connecting_under_its_client_id(scene: Scene, g
     scene.changes(enabled=False)
     assert carry_out(broker_at(gate.port)) == 1
     assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
-    assert {visit[1:] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
+    assert {visit[1:4] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
+
+
+@ON_SQLITE
+def test_mqtt_sessions_of_a_removed_user_are_deleted(scene: Scene, gate: Gate) -> None:
+    seen("bob", "press-7", "shared")
+    seen("carol", "shared")
+    scene.certifies("bob")
+    users.delete(OPERATOR, "bob")
+    carry_out(broker_at(gate.port))
+    assert {visit.client_id: visit.expiry for visit in gate.visits} == {"press-7": 0, "shared": 0xFFFFFFFF}
+
+
+@ON_SQLITE
+def test_mqtt_sessions_of_a_disabled_user_are_kept(scene: Scene, gate: Gate) -> None:
+    seen("bob", "press-7")
+    scene.changes(enabled=False)
+    carry_out(broker_at(gate.port))
+    assert [visit.expiry for visit in gate.visits] == [0xFFFFFFFF]
 
 
 @ON_SQLITE
