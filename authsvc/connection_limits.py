@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import resource
 from collections import defaultdict
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from authsvc.addresses import network_of
+from authsvc.addresses import is_within, network_of
 
 if TYPE_CHECKING:
     from authsvc.proxies import Network
@@ -84,4 +83,4 @@ class ConnectionLimits(Generic[Connection]):
             del self._open[connection]
 
     def _is_exempt(self, address: str) -> bool:
-        return any(ip_address(address) in network for network in self._exempt)
+        return is_within(address, self._exempt)
