@@ -238,7 +238,7 @@ class Sighting(Model):
     username = peewee.CharField(64)
     client_id = peewee.CharField(200)
     seen_at = UtcDateTimeField(index=True)
-    logged_in = peewee.BooleanField(default=True, constraints=[peewee.SQL("DEFAULT TRUE")])
+    logged_in = peewee.BooleanField(default=False, constraints=[peewee.SQL("DEFAULT FALSE")])
 
     class Meta:
         table_name = "sightings"
