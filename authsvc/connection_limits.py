@@ -70,8 +70,10 @@ class ConnectionLimits(Generic[Connection]):
         self._of_address[subscriber][connection] = None
 
     def count_no_longer_for_address(self, connection: Connection) -> None:
-        """Count a connection in all only."""
-        subscriber = self._open[connection]
+        """Count a connection in all only; one that is not counted is no error."""
+        subscriber = self._open.get(connection)
+        if subscriber is None:
+            return
         self._of_address[subscriber].pop(connection, None)
         if not self._of_address[subscriber]:
             del self._of_address[subscriber]
