@@ -217,5 +217,5 @@ def test_client_ids_that_an_older_process_stores_are_not_known(settings: Setting
         execute(insert.format("before"))
         runner.up()
         execute(insert.format("by an older process"))
-        stored = dict(models.Sighting.select(models.Sighting.client_id, models.Sighting.logged_in).tuples())
+        stored = {row.client_id: row.logged_in for row in models.Sighting.select()}
     assert stored == {"before": True, "by an older process": False}
