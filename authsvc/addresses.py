@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Network
 
 _IPV6_PREFIX = 64
 _MAX_OTHER = 64
@@ -25,6 +30,12 @@ def network_of(text: str | None) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
     return str(parsed) if parsed else (text or "")[:_MAX_OTHER]
+
+
+def is_within(text: str | None, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Return whether an address is in one of the networks; `::ffff:10.0.0.1` is in 10.0.0.0/8, other text in none."""
+    parsed = _parsed(text or "")
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import resource
 from collections import defaultdict
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from authsvc.addresses import network_of
+from authsvc.addresses import is_within, network_of
 
 if TYPE_CHECKING:
     from authsvc.proxies import Network
@@ -71,8 +70,10 @@ class ConnectionLimits(Generic[Connection]):
         self._of_address[subscriber][connection] = None
 
     def count_no_longer_for_address(self, connection: Connection) -> None:
-        """Count a connection in all only."""
-        subscriber = self._open[connection]
+        """Count a connection in all only; one that is not counted is no error."""
+        subscriber = self._open.get(connection)
+        if subscriber is None:
+            return
         self._of_address[subscriber].pop(connection, None)
         if not self._of_address[subscriber]:
             del self._of_address[subscriber]
@@ -84,4 +85,4 @@ class ConnectionLimits(Generic[Connection]):
             del self._open[connection]
 
     def _is_exempt(self, address: str) -> bool:
-        return any(ip_address(address) in network for network in self._exempt)
+        return is_within(address, self._exempt)

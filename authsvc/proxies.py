@@ -9,6 +9,8 @@ from __future__ import annotations
 from ipaddress import IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from authsvc.addresses import is_within
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Network
@@ -38,13 +40,10 @@ class BehindProxies:
 
     def _caller(self, peer: str, forwarded: list[str]) -> str:
         for address in reversed(forwarded):
-            if not self._trusts(peer) or not _is_address(address):
+            if not is_within(peer, self._trusted) or not _is_address(address):
                 break
             peer = address.strip()
         return peer
-
-    def _trusts(self, address: str) -> bool:
-        return _is_address(address) and any(ip_address(address) in network for network in self._trusted)
 
 
 def _is_address(text: str) -> bool:

@@ -162,13 +162,18 @@ def named(names: Iterable[str]) -> list[Role]:
 
 
 def repair_built_in(actor: Actor) -> None:
-    """Write the permissions of a damaged built-in role again as this version knows them: no request could do it."""
+    """Write the permissions and client ids of a damaged built-in role as this version defines them.
+
+    No request can change a built-in role.
+    """
     with policy_change() as announce:
         for name, (_, permissions) in _BUILT_IN.items():
             row: Role | None = Role.get_or_none(Role.name == name)
             if row and (before := _record(row)).damage:
                 PermissionRow.delete().where(PermissionRow.role == row).execute()
                 insert_permissions(permissions, role_id=row.id)
+                row.client_ids = ()
+                row.save()
                 audit.record(actor, "role.repair", f"role:{name}", facts(before), facts(_record(row)))
                 announce(Kind.ROLE, name)
 

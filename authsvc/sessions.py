@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 from secrets import token_hex
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from authsvc import audit, sightings
 from authsvc.actors import SERVICE
+from authsvc.errors import Conflict
 from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import SessionEnding
 
@@ -32,6 +34,9 @@ _RIPENING = timedelta(seconds=0.8)
 _LEASE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
 _GIVEN_UP_AFTER = timedelta(days=1)
+USER_REMOVED = "user removed"
+_ASKED_FOR = "asked for"
+_PATIENCE_SECONDS = 20.0  # of an administrator who waits for the outcome
 
 log = structlog.get_logger()
 
@@ -47,11 +52,13 @@ class Report:
 def order(username: str, cause: str) -> None:
     """Order the end of a user's MQTT sessions, inside the transaction of the change that calls for it.
 
-    If an order for this user is open, it begins again: it may have missed a client that connected since.
+    If an order for this user is open, it begins again with the new cause: it may have missed a client that connected
+    since.
     """
     now = database_time()
-    anew = {"requested_at": now, "due_at": now + _RIPENING, "attempts": 0, "ended": [], "failed": []}
-    SessionEnding.insert(username=username, cause=cause, **anew).on_conflict(
+    anew: dict[str, Any] = {"requested_at": now, "due_at": now + _RIPENING, "attempts": 0, "ended": [], "failed": []}
+    anew["cause"] = cause
+    SessionEnding.insert(username=username, **anew).on_conflict(
         conflict_target=[SessionEnding.username], conflict_where=SessionEnding.finished_at.is_null(), update=anew
     ).execute()
 
@@ -66,21 +73,18 @@ def carry_out(broker: Broker) -> int:
 
 
 def end_for(actor: Actor, broker: Broker, username: str) -> Report:
-    """`end`, because somebody asked for it; takes a second longer."""
-    sleep(_RIPENING.total_seconds())  # by then every worker has written down whom it has just seen
-    report = end(broker, username)
+    """Order the end of a user's MQTT sessions, attempt it at once, and return the outcome; takes at least 0.8 s.
+
+    Client ids that are not reached within 20 s count as failed. Workers attempt failed ones again.
+    `Conflict` while another worker attempts an order for this user; that order then begins again.
+    """
     with transaction():
-        _audit(actor, username, "asked for", report)
-    return report
-
-
-def end(broker: Broker, username: str) -> Report:
-    """End the user's sessions under every client id it was seen with in the last days, each tried up to three times."""
-    outcome = {client_id: broker.take_over(client_id) for client_id in sightings.client_ids(username)}
-    return Report(
-        [client_id for client_id, ended in outcome.items() if ended],
-        [client_id for client_id, ended in outcome.items() if not ended],
-    )
+        order(username, _ASKED_FOR)
+        taken = _claim_one(SessionEnding.username == username, database_time())
+    if taken is None:
+        raise Conflict(f"the MQTT sessions of {username} are being ended; look again in a minute", "being-ended")
+    sleep(_RIPENING.total_seconds())  # by then every worker has stored the client ids that it has just seen
+    return _attempt(broker, taken, actor, monotonic() + _PATIENCE_SECONDS)
 
 
 def forget_old() -> None:
@@ -93,26 +97,35 @@ def _claim() -> SessionEnding | None:
     """Claim the oldest order that is due and that nobody has claimed; None if there is none."""
     with transaction():
         now = database_time()
-        free = SessionEnding.claimed_until.is_null() | (SessionEnding.claimed_until <= now)
-        due = SessionEnding.finished_at.is_null() & (SessionEnding.due_at <= now) & free
-        for row in list(SessionEnding.select(SessionEnding.id).where(due).order_by(SessionEnding.id).limit(10)):
-            claim = token_hex(16)
-            # One statement, so that of several workers that read the same row one gets it.
-            claiming = SessionEnding.update(claim=claim, claimed_until=now + _LEASE)
-            if claiming.where(SessionEnding.id == row.id, due).execute():
-                claimed: SessionEnding = SessionEnding.get_by_id(row.id)
-                return claimed
+        return _claim_one(SessionEnding.due_at <= now, now)
+
+
+def _claim_one(chosen: Any, now: datetime) -> SessionEnding | None:
+    """Claim the oldest of the chosen open orders that nobody has claimed; None if there is none."""
+    free = SessionEnding.claimed_until.is_null() | (SessionEnding.claimed_until <= now)
+    claimable = SessionEnding.finished_at.is_null() & chosen & free
+    for row in list(SessionEnding.select(SessionEnding.id).where(claimable).order_by(SessionEnding.id).limit(10)):
+        # One statement, so that of several workers that read the same row one gets it.
+        claiming = SessionEnding.update(claim=token_hex(16), claimed_until=now + _LEASE)
+        if claiming.where(SessionEnding.id == row.id, claimable).execute():
+            claimed: SessionEnding = SessionEnding.get_by_id(row.id)
+            return claimed
     return None
 
 
-def _attempt(broker: Broker, taken: SessionEnding) -> None:
-    """End the user's sessions, on a later attempt those that failed before, and write down how it went."""
+def _attempt(broker: Broker, taken: SessionEnding, actor: Actor = SERVICE, deadline: float = inf) -> Report:
+    """End the user's sessions, on a later attempt those that failed before; store and return the outcome."""
     ended: list[str] = list(taken.ended)
     failed: list[str] = []
-    for client_id in taken.failed if taken.attempts else sightings.client_ids(taken.username):
+    waiting = list(taken.failed if taken.attempts else sightings.client_ids(taken.username))
+    while waiting and monotonic() < deadline:
         if not _renew_claim(taken):
-            return  # this worker stood still for so long that another one has the order now
-        (ended if broker.take_over(client_id) else failed).append(client_id)
+            # This worker stood still for so long that another one has the order now.
+            return Report(ended, failed + waiting)
+        client_id = waiting.pop(0)
+        keep = taken.cause != USER_REMOVED or sightings.has_other_user(client_id, taken.username)
+        (ended if broker.take_over(client_id, keep_session=keep) else failed).append(client_id)
+    failed += waiting
     with transaction():
         now = database_time()
         finished = not failed or now - taken.requested_at >= _GIVEN_UP_AFTER
@@ -126,10 +139,11 @@ def _attempt(broker: Broker, taken: SessionEnding) -> None:
         if outcome.where(_is_ours(taken), SessionEnding.requested_at == taken.requested_at).execute() and (
             finished or taken.attempts == 0
         ):
-            _audit(SERVICE, taken.username, taken.cause, Report(ended, failed))
+            _audit(actor, taken.username, taken.cause, Report(ended, failed))
         SessionEnding.update(claim=None, claimed_until=None).where(_is_ours(taken)).execute()
     if failed:
         log.warning("MQTT sessions could not be ended", failed=len(failed), attempts=taken.attempts + 1, last=finished)
+    return Report(ended, failed)
 
 
 def _renew_claim(taken: SessionEnding) -> bool:

@@ -118,6 +118,15 @@ def of_user(username: str) -> list[Seen]:
         return [Seen(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
 
 
+def has_other_user(client_id: str, username: str) -> bool:
+    """Return whether another user than this one was seen with a client id."""
+    with session():
+        others = Sighting.select().where(Sighting.client_id == client_id, Sighting.username != username)
+        return bool(others.exists())
+
+
 def client_ids(username: str) -> list[str]:
-    """Return those of `of_user` alone."""
-    return [seen.client_id for seen in of_user(username)]
+    """Return every stored client id of a user, the latest first: about 1,000 at most."""
+    with session():
+        rows: Any = Sighting.select(Sighting.client_id).where(Sighting.username == username)
+        return [client_id for (client_id,) in rows.order_by(Sighting.seen_at.desc()).tuples()]

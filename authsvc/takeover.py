@@ -2,6 +2,7 @@
 
 Only the connection ends. The MQTT session, with its subscriptions and the messages that wait in it, stays with the
 broker for the device's return (MQTT 5.0 section 4.1): it is neither started anew nor is any message acknowledged.
+The session of a removed user is deleted, since nobody returns to it.
 """
 
 from __future__ import annotations
@@ -43,18 +44,19 @@ class Broker:
     def __repr__(self) -> str:
         return f"Broker({self.host!r}, {self.port})"
 
-    def take_over(self, client_id: str) -> bool:
+    def take_over(self, client_id: str, *, keep_session: bool = True) -> bool:
         """Connect under the client id and leave at once; return whether the broker let us in, which ends theirs.
 
+        Without `keep_session` the broker deletes the MQTT session when we leave.
         Tries up to three times; takes at most some 20 seconds.
         """
         for pause in _PAUSES_SECONDS:
             time.sleep(pause)
-            if self._try(client_id):
+            if self._try(client_id, keep_session):
                 return True
         return False
 
-    def _try(self, client_id: str) -> bool:
+    def _try(self, client_id: str, keep_session: bool) -> bool:
         answers: list[tuple[bool, bool]] = []
 
         def on_connect(_client: object, _data: object, flags: ConnectFlags, reason: ReasonCode, _: object) -> None:
@@ -67,9 +69,8 @@ class Broker:
         try:
             if self.tls:
                 client.tls_set(self.ca_file)
-            client.connect(
-                self.host, self.port, keepalive=10, clean_start=False, properties=_kept(PacketTypes.CONNECT, True)
-            )
+            kept = _kept(PacketTypes.CONNECT, keep_session)
+            client.connect(self.host, self.port, keepalive=10, clean_start=False, properties=kept)
         except OSError:
             return False
         # Packet by packet, in this thread: what the broker sends after its answer is not read, let alone acknowledged.
@@ -79,7 +80,7 @@ class Broker:
                 break
         accepted, session_present = answers[0] if answers else (False, False)
         # If the device had no session that outlives its connection, none of ours is left in its place.
-        client.disconnect(properties=_kept(PacketTypes.DISCONNECT, session_present))
+        client.disconnect(properties=_kept(PacketTypes.DISCONNECT, session_present and keep_session))
         return accepted
 
 

@@ -14,7 +14,8 @@ import socket
 from contextlib import suppress
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers.gasgi import ASGIWorker
@@ -143,7 +144,7 @@ class FirstBytes(asyncio.BufferedProtocol):
         self._address = peer[0]
         if limits.is_full_for(self._address):
             # Not the new one is given up: it may be a broker's, which asks at once.
-            cast("FirstBytes", limits.oldest_of(self._address)).give_up()
+            cast("FirstBytes | Sorted", limits.oldest_of(self._address)).give_up()
         limits.add(self, self._address)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
@@ -174,7 +175,6 @@ class FirstBytes(asyncio.BufferedProtocol):
         limits = self._worker.limits
         limits.remove(self)
         limits.add(protocol, self._address)
-        limits.count_no_longer_for_address(protocol)  # a broker has as many as it needs
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         self._transport.resume_reading()
@@ -203,7 +203,18 @@ class Sorted(ASGIProtocol):  # type: ignore[misc]
         super().connection_made(transport)
         self.data_received(self._first)
 
+    def give_up(self) -> None:
+        """Close a connection on which no webhook was allowed for longer than on others from its address."""
+        self._limits.remove(self)
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it no longer."""
         self._limits.remove(self)
         super().connection_lost(exc)
+
+    def _send_response_start(self, status: int, headers: Any, request: Any, close: bool = False) -> None:
+        # A webhook is answered 200 only to a caller with the webhook secret: a broker has as many as it needs.
+        if status == HTTPStatus.OK and request.path.startswith("/auth/"):
+            self._limits.count_no_longer_for_address(self)
+        super()._send_response_start(status, headers, request, close)

@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote, unquote
 
 from authsvc.errors import InvalidInput, invalid
-from authsvc.redaction import without_secrets, without_tokens
+from authsvc.redaction import cleaned_address
 
 HOME = "/admin"
 _MAX_LENGTH = 2000
@@ -15,14 +15,17 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-]*")
 
 
 def path_on_this_host(path: str) -> str:
-    r"""Return the path without API tokens; `InvalidInput` for anything that some browser could take for another host.
+    r"""Return the path without API tokens; the first page if one is encoded so that part of it would remain.
+
+    `InvalidInput` for anything that some browser could take for another host.
 
     Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority"). What the
     path says in any decoding counts.
     """
     if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _leads_away(path):
         raise invalid("redirect", "must be a path on this host, such as /admin/users")
-    return without_secrets(without_tokens(path))
+    cleaned = cleaned_address(path)
+    return HOME if cleaned is None else cleaned
 
 
 def way_back(path: str, query: str) -> str:

@@ -8,10 +8,11 @@ from a pool.
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import peewee
@@ -96,10 +97,36 @@ def is_sqlite() -> bool:
     return isinstance(database.obj, peewee.SqliteDatabase)
 
 
+def readable(stored: str | bytes) -> str:
+    """Return stored text. A value that is not UTF-8 text becomes a NUL and a replacement, which no rule or name equals.
+
+    SQLite may hold any bytes, or a blob, in a text column.
+    """
+    if isinstance(stored, str):
+        return stored
+    return "\0" + stored.decode(errors="replace")
+
+
+def _decode(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return readable(raw)
+
+
+class _Connection(sqlite3.Connection):
+    """A connection on which text that is not UTF-8 is damage of its row, not an error of the whole query."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.text_factory = _decode
+
+
 def _sqlite(url: str) -> peewee.Database:
     return peewee.SqliteDatabase(
         f"file:{quote(str(_path(url)))}?mode=rw",
         uri=True,
+        factory=_Connection,
         timeout=_PATIENCE_SECONDS,
         # synchronous=FULL: an acknowledged change survives a power cut, not only a crash of this process.
         # recursive_triggers: without it, REPLACE would get past the triggers that keep the audit trail.

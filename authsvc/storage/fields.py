@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import peewee
 
 from authsvc.snapshot import GrantType
-from authsvc.storage.database import database
+from authsvc.storage.database import database, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,14 +51,28 @@ class UnreadableGrantTypes(frozenset[GrantType]):
         return made
 
 
+class TextField(peewee.TextField):
+    """Text of any length; a value that is not UTF-8 is read as `readable` text that no word equals."""
+
+    def python_value(self, value: str | bytes | None) -> str | None:
+        return None if value is None else readable(value)
+
+
+class CharField(peewee.CharField):
+    """Text of limited length, read like `TextField`."""
+
+    def python_value(self, value: str | bytes | None) -> str | None:
+        return None if value is None else readable(value)
+
+
 class GrantTypesField(peewee.TextField):
     """A set of grant types, stored as their sorted names with commas between."""
 
     def db_value(self, value: frozenset[GrantType]) -> str:
         return value.text if isinstance(value, UnreadableGrantTypes) else ",".join(sorted(value))
 
-    def python_value(self, value: str) -> frozenset[GrantType]:
-        return _grant_types(value)
+    def python_value(self, value: str | bytes) -> frozenset[GrantType]:
+        return _grant_types(readable(value))
 
 
 @lru_cache  # the same few sets for everybody
@@ -75,8 +89,8 @@ class ClientIdsField(peewee.TextField):
     def db_value(self, value: Iterable[str]) -> str:
         return value.text if isinstance(value, UnreadableClientIds) else json.dumps(list(value))
 
-    def python_value(self, value: str) -> tuple[str, ...]:
-        return _client_ids(value)
+    def python_value(self, value: str | bytes) -> tuple[str, ...]:
+        return _client_ids(readable(value))
 
 
 class UnreadableClientIds(tuple[str, ...]):

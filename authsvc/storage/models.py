@@ -5,34 +5,36 @@ from __future__ import annotations
 import peewee
 
 from authsvc.storage.fields import (
+    CharField,
     ClientIdsField,
     FlagField,
     GrantTypesField,
     JsonField,
     Model,
     Numbered,
+    TextField,
     UtcDateTimeField,
 )
 
 
 class User(Numbered):
-    username = peewee.CharField(64, unique=True)
-    password_hash = peewee.TextField(null=True)
+    username = CharField(64, unique=True)
+    password_hash = TextField(null=True)
     enabled = FlagField()
     grant_types = GrantTypesField()
     client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()
     # What look-alike names are found by; see `usernames.skeleton`.
-    skeleton = peewee.TextField(null=True, index=True)
+    skeleton = TextField(null=True, index=True)
 
     class Meta:
         table_name = "users"
 
 
 class Role(Numbered):
-    name = peewee.CharField(64, unique=True)
-    description = peewee.TextField()
+    name = CharField(64, unique=True)
+    description = TextField()
     built_in = peewee.BooleanField()
     client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
@@ -56,10 +58,10 @@ class PermissionRow(Numbered):
 
     user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE", backref="permissions")
     role = peewee.ForeignKeyField(Role, null=True, on_delete="CASCADE", backref="permissions")
-    context = peewee.CharField(16, index=True)
-    operation = peewee.CharField(16)
-    resource = peewee.TextField()
-    effect = peewee.CharField(16)
+    context = CharField(16, index=True)
+    operation = CharField(16)
+    resource = TextField()
+    effect = CharField(16)
 
     class Meta:
         table_name = "permissions"
@@ -236,7 +238,7 @@ class Sighting(Model):
     username = peewee.CharField(64)
     client_id = peewee.CharField(200)
     seen_at = UtcDateTimeField(index=True)
-    logged_in = peewee.BooleanField(default=True, constraints=[peewee.SQL("DEFAULT TRUE")])
+    logged_in = peewee.BooleanField(default=False, constraints=[peewee.SQL("DEFAULT FALSE")])
 
     class Meta:
         table_name = "sightings"

@@ -21,6 +21,7 @@ class Visit(NamedTuple):
     username: str
     password: str
     clean_start: bool
+    expiry: int
 
 
 class Gate:
@@ -70,8 +71,9 @@ def _read(stream: BinaryIO) -> Visit:
     _read_length(stream)
     assert _read_text(stream) == "MQTT"
     _level, flags, *_keep_alive = stream.read(4)
-    stream.read(stream.read(1)[0])  # properties
-    return Visit(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2))
+    properties = stream.read(stream.read(1)[0])
+    expiry = int.from_bytes(properties[1:5], "big") if properties[:1] == b"\x11" else 0
+    return Visit(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2), expiry)
 
 
 def _read_length(stream: BinaryIO) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from authsvc import sessions, users
 from authsvc.errors import Conflict
-from authsvc.sightings import PER_USER
+from authsvc.sightings import PER_USER, Sightings
 from authsvc.snapshot import GrantType
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import SessionEnding
@@ -81,7 +81,25 @@ def test_each_session_is_ended_by_connecting_under_its_client_id(scene: Scene, g
     scene.changes(enabled=False)
     assert carry_out(broker_at(gate.port)) == 1
     assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
-    assert {visit[1:] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
+    assert {visit[1:4] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
+
+
+@ON_SQLITE
+def test_mqtt_sessions_of_a_removed_user_are_deleted(scene: Scene, gate: Gate) -> None:
+    seen("bob", "press-7", "shared")
+    seen("carol", "shared")
+    scene.certifies("bob")
+    users.delete(OPERATOR, "bob")
+    carry_out(broker_at(gate.port))
+    assert {visit.client_id: visit.expiry for visit in gate.visits} == {"press-7": 0, "shared": 0xFFFFFFFF}
+
+
+@ON_SQLITE
+def test_mqtt_sessions_of_a_disabled_user_are_kept(scene: Scene, gate: Gate) -> None:
+    seen("bob", "press-7")
+    scene.changes(enabled=False)
+    carry_out(broker_at(gate.port))
+    assert [visit.expiry for visit in gate.visits] == [0xFFFFFFFF]
 
 
 @ON_SQLITE
@@ -203,7 +221,7 @@ def test_an_order_given_while_one_is_open_begins_it_again(scene: Scene) -> None:
         carry_out(broker_at(gate.port))
     seen("bob", "press-8")
     scene.changes(password="another one")
-    assert orders() == [("bob", "user disabled")]
+    assert orders() == [("bob", "password changed")]
     with Gate() as gate:
         carry_out(broker_at(gate.port))
         assert {visit.client_id for visit in gate.visits} == {"press-6", "press-7", "press-8"}
@@ -244,6 +262,47 @@ def test_two_workers_never_carry_out_one_order_at_once_however_long_it_takes(sce
     assert len(reports()) == 1
 
 
+def test_sessions_ended_by_hand_are_not_ended_by_another_replica_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen("bob", "press-7")
+
+    def replica_looks(_: float) -> None:
+        time_passes(SECOND)
+        attempted.append(sessions.carry_out(broker_at(free_port())))
+
+    def replicas_look(_: Visit) -> int:
+        replica_looks(0)
+        with pytest.raises(Conflict) as refused:
+            sessions.end_for(OPERATOR, broker_at(free_port()), "bob")
+        assert refused.value.code == "being-ended"
+        return ACCEPTED
+
+    attempted: list[int] = []
+    monkeypatch.setattr(sessions, "sleep", replica_looks)
+    with Gate(replicas_look) as gate:
+        assert sessions.end_for(OPERATOR, broker_at(gate.port), "bob") == sessions.Report(["press-7"], [])
+    assert attempted == [0, 0]
+    assert [visit.client_id for visit in gate.visits] == ["press-7"]
+
+
+@ON_SQLITE
+def test_client_ids_that_an_administrator_does_not_wait_for_are_attempted_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen("bob", "press-7")
+    monkeypatch.setattr(sessions, "sleep", lambda _: None)
+    monkeypatch.setattr(sessions, "_PATIENCE_SECONDS", 0)
+    with Gate() as gate:
+        assert sessions.end_for(OPERATOR, broker_at(gate.port), "bob") == sessions.Report([], ["press-7"])
+        time_passes(SECOND)
+        assert sessions.carry_out(broker_at(gate.port)) == 1
+    assert [(report.actor, report.after) for report in reports()] == [
+        (OPERATOR.username, {"cause": "asked for", "ended": [], "failed": ["press-7"]}),
+        ("authsvc", {"cause": "asked for", "ended": ["press-7"], "failed": []}),
+    ]
+
+
 def test_a_worker_whose_claim_ran_out_stops_and_leaves_the_order_to_the_next(scene: Scene) -> None:
     seen("bob", "press-6", "press-7")
     scene.changes(enabled=False)
@@ -282,12 +341,16 @@ def test_a_user_who_was_never_seen_is_reported_all_the_same(scene: Scene, gate: 
 
 
 @ON_SQLITE
-def test_of_many_client_ids_the_latest_are_ended(scene: Scene, gate: Gate) -> None:
+def test_sessions_under_all_stored_client_ids_are_ended(scene: Scene, gate: Gate) -> None:
     names = [f"press-{number:02}" for number in range(PER_USER + 5)]
-    seen("bob", *names)
+    noted = Sightings()
+    for name in names:
+        noted.note("bob", name, logged_in=True)
+    noted.store()
+    noted.forget_stored()
     scene.changes(enabled=False)
     carry_out(broker_at(gate.port))
-    assert {visit.client_id for visit in gate.visits} == set(names[5:])
+    assert {visit.client_id for visit in gate.visits} == set(names)
 
 
 @ON_SQLITE

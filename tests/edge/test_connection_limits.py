@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import resource
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import requests
 
 from tests.edge.fronted import room_for_many
@@ -15,6 +16,7 @@ from tests.edge.wire import Connection, answer_on, publishes, webhook_request, w
 from tests.people import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from tests.service import Service
@@ -81,13 +83,13 @@ def test_connections_that_look_like_a_brokers_leave_descriptors_for_the_database
         kept.sendall(QUESTION)
         assert answer_on(kept) == YES
         with flood(running, b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n"):
-            # On connections from before: there is room for no other until some of these end.
             for enabled in (False, True):
                 assert running.call("PATCH", "/api/users/bob", json={"enabled": enabled}).status_code == 200
                 kept.sendall(QUESTION)
                 assert (answer_on(kept) == YES) is enabled
-            with Connection(running) as refused:
-                assert refused.recv(100).startswith(b"HTTP/1.1 503 ")
+            with Connection(running) as another:
+                another.sendall(QUESTION)
+                assert answer_on(another) == YES
         assert within(10, lambda: requests.get(running.url + "/readyz", timeout=10).status_code == 200)
     assert "cannot be refreshed" not in running.log_text()
 
@@ -111,6 +113,35 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
             broker.sendall(QUESTION)
             assert answer_on(broker) == YES
     assert within(10, lambda: requests.get(running.url + "/pki/none", timeout=10).status_code == 404)
+
+
+@pytest.mark.parametrize("said", [b"POST /auth/", b"GET /healthz", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_connections_that_only_begin_like_a_brokers_count_for_their_address(running: Service, said: bytes) -> None:
+    running.environment["AUTHSVC_CONNECTIONS_PER_ADDRESS"] = "20"
+    running.start()
+    with ExitStack() as opened:
+        broker = opened.enter_context(Connection(running))
+        broker.sendall(QUESTION)
+        assert answer_on(broker) == YES
+        held = [opened.enter_context(Connection(running)) for _ in range(200)]
+        for connection in held:
+            with suppress(ConnectionError):
+                connection.sendall(said)
+        assert within(10, lambda: sum(map(is_open, held)) <= 20 * len(workers(running)))
+        broker.sendall(QUESTION)
+        assert answer_on(broker) == YES
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        while connection.recv(4096):
+            pass
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        pass
+    return False
 
 
 def test_a_trusted_proxy_may_hold_more_connections(running: Service) -> None:

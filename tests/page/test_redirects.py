@@ -49,6 +49,12 @@ def test_whatever_some_browser_could_take_for_another_host_is_refused(path: str)
     assert refused.value.errors[0].field == "redirect"
 
 
+@pytest.mark.parametrize("begin", ["%65yJ", "e%79J", "%2565%2579%254a"])
+def test_redirect_with_an_encoded_token_leads_to_the_first_page(begin: str) -> None:
+    token = f"{begin}hbGciOiJIUzI1NiJ9.eyJzdWIiOiJib2IiLCJqdGkiOiJ4In0.c2lnbmF0dXJlLW9mLXRoaXM"
+    assert path_on_this_host(f"/admin/users?x={token}") == "/admin"
+
+
 @given(st.text(alphabet="/\\%25cfF.:a@?#\t\n ", max_size=12))
 def test_what_is_let_through_begins_with_one_slash_however_often_it_is_decoded(path: str) -> None:
     try:

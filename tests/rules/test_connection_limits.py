@@ -63,7 +63,7 @@ def test_removing_twice_or_what_was_never_counted_changes_nothing() -> None:
     assert not limits.is_full
 
 
-@pytest.mark.parametrize("address", ["10.1.2.3", "2001:db8:1::7"])
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::7"])
 def test_a_trusted_proxy_has_as_many_connections_as_it_likes(address: str) -> None:
     limits = limits_with({str(number): address for number in range(5)})
     assert not limits.is_full_for(address)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.redaction import gives_token, without_secrets, without_tokens
+from authsvc.redaction import cleaned_address, gives_token, without_secrets, without_tokens
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJib2IiLCJqdGkiOiJ4In0.c2lnbmF0dXJlLW9mLXRoaXM"
 
@@ -68,6 +68,19 @@ def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
 
 def test_secret_of_the_webhooks_is_not_logged() -> None:
     assert without_secrets("POST /auth/user?key=abc&x=1") == "POST /auth/user?key=...&x=1"
+
+
+@pytest.mark.parametrize("before", ["?", "%3F", "%253f", "%26", "%3b", "%2F", "?webhook", "&webhook_", "?x=1&webhook-"])
+def test_secret_of_the_webhooks_is_found_after_an_encoded_separator(before: str) -> None:
+    assert without_secrets(f"/admin{before}key=abc") == f"/admin{before}key=..."
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_token_that_is_encoded_itself_is_noticed(times: int) -> None:
+    shown = cleaned_address("/admin?x=" + encoded(TOKEN, times))
+    assert shown == (None if times else "/admin?x=...")
+    assert cleaned_address(f"/admin?x={TOKEN}&key=abc&y=" + encoded("a b", times))
+    assert cleaned_address(f"/admin?y=1&apiToken={TOKEN}") == "/admin?y=1"
 
 
 @pytest.mark.parametrize("piece", ["eyJ", "%25", "apiToken", "eyJaaaaaaaaaa.", "%2525", "&", ";%61"])

@@ -42,6 +42,8 @@ DAMAGE = pytest.mark.parametrize(
         ("context", "http"),  # whose resource must be a path
     ],
 )
+NOT_TEXT = pytest.mark.parametrize("value", ["CAST(x'61ff' AS TEXT)", "x'61ff'", "x'61'"])
+WORDS = pytest.mark.parametrize("column", ["context", "operation", "effect", "resource"])
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +55,13 @@ def _bob_and_a_neighbour(prepared: Settings) -> None:
 
 def damage_user(username: str, column: str, value: str) -> None:
     """Damage the last of a user's own permissions, as a fault or a hand in the database would, and announce it."""
+    write_into_permission(username, column, f"'{value}'")
+
+
+def write_into_permission(username: str, column: str, expression: str) -> None:
     change_user(username, enabled=True)
     execute(
-        f"UPDATE permissions SET {column} = '{value}' WHERE id = "
+        f"UPDATE permissions SET {column} = {expression} WHERE id = "
         f"(SELECT MAX(permissions.id) FROM permissions JOIN users ON user_id = users.id WHERE username = '{username}')"
     )
     announce()
@@ -96,6 +102,49 @@ def test_a_damaged_permission_denies_its_user_everything_and_nobody_else_anythin
     assert log_in(access, "neighbour")
     assert access.may_access("neighbour", "", "public/a", READ)
     assert access.holder_of_password("admin", ADMIN_PASSWORD)
+
+
+@WORDS
+@NOT_TEXT
+def test_permission_that_is_not_text_denies_its_user_and_nobody_else(column: str, value: str) -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in this column")
+    write_into_permission("bob", column, value)
+    access = access_by(known := loaded_policy())
+    assert access.may_access("bob", "", "public/a", READ).reason is Reason.DAMAGED_POLICY
+    assert log_in(access, "neighbour")
+    assert users.get("bob").damage
+    assert [finding.target for finding in findings()] == ["user:bob"]
+    change_user("bob", permissions=(ALL,))
+    known.catch_up()
+    assert access.may_access("bob", "", "public/a", READ)
+
+
+@pytest.mark.parametrize("column", ["password_hash", "grant_types", "client_ids"])
+@NOT_TEXT
+def test_user_column_that_is_not_text_denies_its_user_and_nobody_else(column: str, value: str) -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in this column")
+    execute(f"UPDATE users SET {column} = {value} WHERE username = 'bob'")
+    announce()
+    access = access_by(known := loaded_policy())
+    assert not log_in(access, "bob")
+    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    assert log_in(access, "neighbour")
+    change_user("bob", password=BOBS_PASSWORD, grant_types=frozenset({GrantType.PASSWORD}), client_ids=())
+    known.catch_up()
+    assert log_in(access, "bob")
+
+
+@pytest.mark.parametrize("column", ["username", "skeleton"])
+@NOT_TEXT
+def test_username_that_is_not_text_stops_nobody_else(column: str, value: str) -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in this column")
+    execute(f"UPDATE users SET {column} = {value} WHERE username = 'bob'")
+    announce()
+    assert log_in(access_by(loaded_policy()), "neighbour")
+    assert users.search("", 1, 50).total == 3
 
 
 def test_a_damaged_role_denies_its_users_everything_and_nobody_else_anything() -> None:
@@ -226,6 +275,15 @@ def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> N
     assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
     assert (roles.get("admin").permissions, roles.get("admin").damage) == (before, ())
     assert (events()[-1].action, events()[-1].target) == ("role.repair", "role:admin")
+
+
+def test_next_start_repairs_damaged_client_ids_of_a_built_in_role(prepared: Settings) -> None:
+    execute("UPDATE roles SET client_ids = 'none' WHERE name = 'admin'")
+    announce()
+    assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    first_start.prepare(prepared)
+    assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert (roles.get("admin").client_ids, roles.get("admin").damage) == ((), ())
 
 
 def test_damage_is_among_the_findings() -> None:

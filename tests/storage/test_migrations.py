@@ -206,3 +206,16 @@ def test_an_open_order_to_end_sessions_survives_the_change_of_its_table(settings
         rows = list(SessionEnding.select().order_by(SessionEnding.username))
     assert [(row.username, row.attempts, row.finished_at) for row in rows] == [("bob", 0, None), ("dave", 0, None)]
     assert {row.due_at for row in rows} == {datetime(2026, 11, 20, 8, tzinfo=UTC)}
+
+
+def test_client_ids_that_an_older_process_stores_are_not_known(settings: Settings) -> None:
+    first_start.open_database(settings)
+    insert = "INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', '{}', '2026-11-20 08:00:00')"
+    with session():
+        runner = Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations")
+        runner.up(target="0004_browser_sessions")
+        execute(insert.format("before"))
+        runner.up()
+        execute(insert.format("by an older process"))
+        stored = {row.client_id: row.logged_in for row in models.Sighting.select()}
+    assert stored == {"before": True, "by an older process": False}
