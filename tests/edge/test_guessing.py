@@ -194,6 +194,19 @@ def test_guesses_that_are_hashed_do_not_make_a_known_device_wait_for_its_turn(
     assert services.webhooks.finish(begun).status == 200
 
 
+def test_two_new_devices_that_log_in_at_the_same_time_both_become_known_and_count_nothing(services: Services) -> None:
+    with all_hashing_held_up(services):
+        begun = [
+            services.webhooks.begin(login("bob", client_id=f"press-{number}", address=f"192.0.2.{number}"))
+            for number in (7, 8)
+        ]
+    for each in begun:
+        assert isinstance(each, Unfinished)
+        each.future.result(10)
+    assert all(services.sightings.known.knows("bob", client_id) for client_id in ("press-7", "press-8"))
+    assert not services.access.guess_limit._of_unknown
+
+
 def test_a_guess_that_finds_no_place_to_be_hashed_does_not_count(services: Services, routes: OpenAPI) -> None:
     broker = broker_by("function", routes)
     with guesses_held_up(services, "bob"):
