@@ -77,7 +77,7 @@ class GuessLimit:
         self, known: KnownClientIds, clock: Callable[[], float] = monotonic, max_counted: int = MAX_COUNTED
     ) -> None:
         self.throttled_windows = 0
-        self.reports: deque[Attempt] = deque(maxlen=MAX_REPORTED)
+        self.reports: deque[Attempt] = deque()
         self._known = known
         self._clock = clock
         self._key = secrets.token_bytes(32)
@@ -128,7 +128,8 @@ class GuessLimit:
         while reported and next(iter(reported.values())) <= now - _PERIOD:
             reported.popitem(last=False)
         username = attempt.login.username
-        if username not in reported and len(reported) < MAX_REPORTED:
+        # While the database is gone nobody takes the reports; those that wait are not dropped for newer ones.
+        if username not in reported and len(reported) < MAX_REPORTED and len(self.reports) < MAX_REPORTED:
             reported[username] = now
             self.reports.append(attempt)
             self.throttled_windows += 1

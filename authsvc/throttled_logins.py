@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import peewee
+
 from authsvc import audit
 from authsvc.actors import SERVICE
 from authsvc.storage.database import transaction
@@ -20,8 +22,15 @@ _WINDOW = timedelta(minutes=1)
 def store(guess_limit: GuessLimit) -> None:
     """Write one event for each user and minute, over all processes; a database error leaves the rest to be written."""
     while guess_limit.reports:
-        _write(guess_limit.reports[0])
-        guess_limit.reports.popleft()
+        try:
+            attempt = guess_limit.reports.popleft()
+        except IndexError:  # another thread took it
+            break
+        try:
+            _write(attempt)
+        except peewee.PeeweeException:
+            guess_limit.reports.appendleft(attempt)
+            raise
 
 
 def _write(attempt: Attempt) -> None:

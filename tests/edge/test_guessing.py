@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import peewee
 import pytest
 
 from authsvc import audit, logins, signing_requests, throttled_logins, users
 from authsvc.access import WRITE
 from authsvc.authorities import Issuing
 from authsvc.background import policy_jobs, record_jobs
-from authsvc.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS
+from authsvc.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
 from authsvc.webhooks import Unfinished
 from tests.edge.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
 from tests.edge.conftest import with_parts_of
@@ -327,6 +328,11 @@ def test_an_address_or_serial_of_another_type_is_malformed(broker: Broker, field
 # What administrators see of it.
 
 
+def database_lost(*_: Any, **__: Any) -> None:
+    """Fail as a database that is gone."""
+    raise peewee.OperationalError("gone")
+
+
 def throttled_events() -> list[audit.Event]:
     return audit.events(1, 100, {"action": "login.throttled"}).items
 
@@ -361,6 +367,39 @@ def test_an_audit_event_names_the_known_client_id_and_the_address(broker: Broker
     throttled_logins.store(services.access.guess_limit)
     (event,) = throttled_events()
     assert event.after == {"knownClientId": "press-7", "address": "192.0.2.1"}
+
+
+def test_a_report_that_is_made_while_another_is_written_is_kept(
+    broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, record = services.access.guess_limit, audit.record
+
+    def record_during_an_attack(*facts: Any, **more: Any) -> None:
+        monkeypatch.setattr(audit, "record", record)
+        for number in range(MAX_REPORTED):
+            limit.reports.append(Attempt(Login(f"decoy-{number}", "made up"), known=False, limits=()))
+        record(*facts, **more)
+
+    answers(broker, 50)
+    monkeypatch.setattr(audit, "record", record_during_an_attack)
+    throttled_logins.store(limit)
+    expected = {"user:bob"} | {f"user:decoy-{number}" for number in range(MAX_REPORTED)}
+    assert {event.target for event in audit.events(1, 200, {"action": "login.throttled"}).items} == expected
+
+
+def test_a_report_that_the_database_did_not_take_is_written_later_and_once(
+    broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = services.access.guess_limit
+    for username in ("bob", "tom"):
+        answers(broker, 50, username=username)
+    with monkeypatch.context() as gone:
+        gone.setattr(audit, "record", database_lost)
+        with pytest.raises(peewee.OperationalError):
+            throttled_logins.store(limit)
+    assert [attempt.login.username for attempt in limit.reports] == ["bob", "tom"]
+    throttled_logins.store(limit)
+    assert sorted(event.target for event in throttled_events()) == ["user:bob", "user:tom"]
 
 
 def test_two_processes_write_one_event_about_one_attack(routes: OpenAPI, inhabited: Settings) -> None:
