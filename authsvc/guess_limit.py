@@ -34,7 +34,9 @@ and known client id has only one."""
 MAX_COUNTED_OF_USER = 3000
 """Of these, for one username: the same password counts again for each client id that is known and for each address."""
 MAX_REPORTED = 100
-"""Usernames a minute of which it is reported that their logins were throttled."""
+"""Usernames a minute that are reported by name when their logins are throttled. Attempts with a known client id have
+this number for themselves, so decoys with made-up client ids do not hide an attack by somebody who knows one."""
+_MAX_WAITING = 4 * MAX_REPORTED
 _PERIOD = 60.0
 
 
@@ -69,8 +71,8 @@ class GuessLimit:
     the memory is full, a login for which nothing is counted still has one password checked, so nobody can keep out
     all devices by filling it.
 
-    `reports` holds the first refused attempt of each user and minute until somebody takes it; `throttled_windows` is
-    how many there were.
+    `reports` holds the first refused attempt of each user and minute until somebody takes it, for at most
+    `MAX_REPORTED` users; `unreported` is how many users more there were. `throttled_windows` counts all.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class GuessLimit:
         self._key = secrets.token_bytes(32)
         self._of_known = _Windows(max_counted)
         self._of_unknown = _Windows(max_counted)
-        self._reported: OrderedDict[str, float] = OrderedDict()
+        self._throttled: OrderedDict[str, float] = OrderedDict()
+        self._named: dict[bool, OrderedDict[str, float]] = {True: OrderedDict(), False: OrderedDict()}
+        self._unreported = 0
         self._lock = threading.Lock()
 
     def attempt(self, login: Login) -> Attempt:
@@ -120,19 +124,36 @@ class GuessLimit:
         with self._lock:
             self._windows_of(counted.attempt).remove(counted.entry)
 
+    @property
+    def unreported(self) -> int:
+        """How many throttled users are in no report, counted once a minute each, until `drop_unreported`."""
+        return self._unreported
+
+    def drop_unreported(self, count: int) -> None:
+        """Count so many fewer, because an audit event tells of them."""
+        with self._lock:
+            self._unreported -= count
+
     def _windows_of(self, attempt: Attempt) -> _Windows:
         return self._of_known if attempt.known else self._of_unknown
 
     def _report(self, attempt: Attempt, now: float) -> None:
-        reported = self._reported
-        while reported and next(iter(reported.values())) <= now - _PERIOD:
-            reported.popitem(last=False)
-        username = attempt.login.username
-        # While the database is gone nobody takes the reports; those that wait are not dropped for newer ones.
-        if username not in reported and len(reported) < MAX_REPORTED and len(self.reports) < MAX_REPORTED:
-            reported[username] = now
-            self.reports.append(attempt)
+        username, named = attempt.login.username, self._named[attempt.known]
+        for recent in (self._throttled, *self._named.values()):
+            while recent and next(iter(recent.values())) <= now - _PERIOD:
+                recent.popitem(last=False)
+        is_new = username not in self._throttled
+        if is_new:
+            self._throttled[username] = now
             self.throttled_windows += 1
+        if any(username in recent for recent in self._named.values()):
+            return
+        # While the database is gone nobody takes the reports; those that wait are not dropped for newer ones.
+        if len(named) < MAX_REPORTED and len(self.reports) < _MAX_WAITING:
+            named[username] = now
+            self.reports.append(attempt)
+        elif is_new:
+            self._unreported += 1
 
 
 class _Entry(NamedTuple):

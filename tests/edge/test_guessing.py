@@ -6,10 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import peewee
 import pytest
+import time_machine
 
 from authsvc import audit, logins, signing_requests, throttled_logins, users
 from authsvc.access import WRITE
@@ -400,6 +402,32 @@ def test_a_report_that_the_database_did_not_take_is_written_later_and_once(
     assert [attempt.login.username for attempt in limit.reports] == ["bob", "tom"]
     throttled_logins.store(limit)
     assert sorted(event.target for event in throttled_events()) == ["user:bob", "user:tom"]
+
+
+def test_one_event_a_minute_tells_how_many_users_are_not_named(services: Services) -> None:
+    limit = services.access.guess_limit
+    with time_machine.travel(datetime(2026, 11, 20, 8, 0, tzinfo=UTC), tick=False) as clock:
+        for unreported in (3, 4):
+            limit._unreported += unreported
+            throttled_logins.store(limit)
+        assert limit.unreported == 4
+        clock.shift(timedelta(seconds=61))
+        throttled_logins.store(limit)
+        throttled_logins.store(limit)
+    events = [(event.target, event.after) for event in throttled_events()]
+    assert events == [("users", {"users": 4}), ("users", {"users": 3})]
+    assert limit.unreported == 0
+
+
+def test_users_that_are_not_named_stay_counted_while_the_database_is_gone(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = services.access.guess_limit
+    limit._unreported = 3
+    monkeypatch.setattr(audit, "record", database_lost)
+    with pytest.raises(peewee.OperationalError):
+        throttled_logins.store(limit)
+    assert limit.unreported == 3
 
 
 def test_two_processes_write_one_event_about_one_attack(routes: OpenAPI, inhabited: Settings) -> None:

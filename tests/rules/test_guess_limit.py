@@ -251,10 +251,40 @@ def test_a_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> No
     assert limit.throttled_windows == 3
 
 
-def test_not_more_users_than_so_many_are_reported_in_a_minute(limit: GuessLimit) -> None:
-    for number in range(2 * MAX_REPORTED):
-        checked(limit, Login(f"press-{number}", "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
-    assert reported(limit) == [f"press-{number}" for number in range(MAX_REPORTED)]
+def throttle_decoys(limit: GuessLimit) -> list[str]:
+    """Throttle as many users as are reported by name in a minute, and return their names."""
+    names = [f"decoy-{number}" for number in range(MAX_REPORTED)]
+    for name in names:
+        checked(limit, Login(name, "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
+    return names
+
+
+def test_users_beyond_the_reported_ones_are_counted_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+    for minute in (1, 2):
+        decoys = throttle_decoys(limit)
+        for _ in range(2):
+            checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS + 1)
+        assert reported(limit) == decoys
+        assert limit.unreported == minute
+        assert limit.throttled_windows == minute * (MAX_REPORTED + 1)
+        clock.now += MINUTE
+    limit.drop_unreported(2)
+    assert limit.unreported == 0
+
+
+def test_decoys_do_not_hide_an_attack_with_a_known_client_id(limit: GuessLimit) -> None:
+    decoys = throttle_decoys(limit)
+    checked(limit, KNOWN, FROM_KNOWN_CLIENT_ID + 1)
+    assert reported(limit) == [*decoys, "bob"]
+    assert limit.unreported == 0
+
+
+def test_reports_that_nobody_takes_are_bounded_and_the_rest_is_counted(limit: GuessLimit, clock: Clock) -> None:
+    for _ in range(6):
+        throttle_decoys(limit)
+        clock.now += MINUTE
+    assert len(limit.reports) + limit.unreported == limit.throttled_windows == 6 * MAX_REPORTED
+    assert len(limit.reports) < limit.throttled_windows
 
 
 def test_within_the_limit_nobody_is_reported(limit: GuessLimit) -> None:
