@@ -16,7 +16,7 @@ import time_machine
 from authsvc import audit, logins, signing_requests, throttled_logins, users
 from authsvc.access import WRITE
 from authsvc.authorities import Issuing
-from authsvc.background import policy_jobs, record_jobs
+from authsvc.background import client_id_jobs, record_jobs
 from authsvc.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
 from authsvc.webhooks import Unfinished
 from tests.edge.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
@@ -115,7 +115,7 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
     assert until_decided(broker_by("function", routes), "bob", BOBS_PASSWORD) == YES
     before.sightings.store()
     started = services_of(with_parts_of(routes, inhabited))
-    for job in policy_jobs(started):
+    for job in client_id_jobs(started):
         if job.also_at_the_start:
             job.work()
     broker = broker_by("function", routes)
