@@ -38,6 +38,7 @@ MAX_REPORTED = 100
 this number for themselves, so decoys with made-up client ids do not hide an attack by somebody who knows one."""
 _MAX_WAITING = 4 * MAX_REPORTED
 _PERIOD = 60.0
+_DROPPED_AT_ONCE = 100
 
 
 class Login(NamedTuple):
@@ -182,8 +183,7 @@ class _Windows:
 
     def refuses(self, attempt: Attempt, now: float) -> bool:
         """Return whether no further password of this attempt may be checked."""
-        while self._entries and (oldest := next(iter(self._entries.values()))).at <= now - _PERIOD:
-            self.remove(oldest)
+        self._drop_over(now - _PERIOD)
         if any(self._size(key) >= limit for key, limit in attempt.limits):
             return True
         of_user = self._of_user[attempt.login.username]
@@ -213,6 +213,16 @@ class _Windows:
             self._windows[key].discard(entry.password)
             if not self._windows[key]:
                 del self._windows[key]
+
+    def _drop_over(self, until: float) -> None:
+        if self._entries and next(reversed(self._entries.values())).at <= until:
+            self._entries, self._windows, self._of_user = OrderedDict(), {}, Counter()
+        # A few at each login, since a broker waits: after a flood the last ones count a little longer than a minute.
+        for _ in range(_DROPPED_AT_ONCE):
+            oldest = next(iter(self._entries.values()), None)
+            if oldest is None or oldest.at > until:
+                break
+            self.remove(oldest)
 
     def _size(self, key: Hashable) -> int:
         return len(self._windows.get(key, ()))

@@ -231,6 +231,16 @@ def test_a_password_that_counts_under_several_limits_takes_one_place_in_memory(c
     assert checked(limit, at("192.0.2.1", KNOWN), 1000) == 200
 
 
+def test_after_a_flood_each_login_drops_a_few_of_its_passwords(limit: GuessLimit, clock: Clock) -> None:
+    for number in range(100):
+        checked(limit, Login(f"press-{number}", "made up"), 20)
+    clock.now += MINUTE / 2
+    assert checked(limit, UNKNOWN, 1) == 1
+    clock.now += MINUTE / 2
+    left = [len(limit._of_unknown._entries) for _ in range(21) if not limit.refuses(UNKNOWN)]
+    assert left == [*range(1901, 0, -100), 1]
+
+
 # Reports.
 
 
