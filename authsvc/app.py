@@ -8,7 +8,15 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api, broker_views, metrics, ops, pki_views, problem, tracing
 from authsvc.access import AccessControl
-from authsvc.background import Background, certificate_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
+from authsvc.background import (
+    Background,
+    certificate_jobs,
+    client_id_jobs,
+    policy_jobs,
+    record_jobs,
+    session_jobs,
+    watch_jobs,
+)
 from authsvc.denials import Denials
 from authsvc.edge import EXTENSION, Services
 from authsvc.hashing import Allowance, HashingPool
@@ -60,6 +68,7 @@ def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
     admin.register(app)
     app.extensions[BACKGROUND] = [
         Background("policy", policy_jobs(services)),
+        Background("client ids", client_id_jobs(services)),
         Background("watch", watch_jobs(services)),
         Background("records", record_jobs(services)),
         Background("certificates", certificate_jobs(services)),

@@ -114,13 +114,19 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
         Job(_TOKEN_USES_EVERY, lambda: logins.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, logins.delete_expired),
-        Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
-        Job(_CLIENT_IDS_EVERY, services.sightings.learn_stored, also_at_the_start=True),
-        Job(_TIDY_EVERY, services.sightings.forget_stored),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
         Job(_TIDY_EVERY, sign_in.forget_old),
         Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+    ]
+
+
+def client_id_jobs(services: Services) -> list[Job]:
+    """Return what keeps client ids over a restart, in a thread of its own: writing many must not delay policy."""
+    return [
+        Job(_SIGHTINGS_EVERY, services.sightings.store, also_at_the_end=True),
+        Job(_CLIENT_IDS_EVERY, services.sightings.learn_stored, also_at_the_start=True),
+        Job(_TIDY_EVERY, services.sightings.forget_stored),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from ipaddress import IPv4Address, IPv6Address
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,10 +29,16 @@ FROM_KNOWN_CLIENT_ID = 300
 OVER_ALL_ADDRESSES = 10
 """Where addresses are told, each has a limit of its own, and all together have this many times as much."""
 MAX_COUNTED = 100_000
-"""Wrong passwords that are counted at a time, once for known client ids and once for all others."""
+"""Wrong passwords that are counted at a time, for known client ids and for all others separately, before each username
+and known client id has only one."""
+MAX_COUNTED_OF_USER = 3000
+"""Of these, for one username: the same password counts again for each client id that is known and for each address."""
 MAX_REPORTED = 100
-"""Usernames a minute of which it is reported that their logins were throttled."""
+"""Usernames a minute that are reported by name when their logins are throttled. Attempts with a known client id have
+this number for themselves, so decoys with made-up client ids do not hide an attack by somebody who knows one."""
+_MAX_WAITING = 4 * MAX_REPORTED
 _PERIOD = 60.0
+_DROPPED_AT_ONCE = 100
 
 
 class Login(NamedTuple):
@@ -52,35 +58,37 @@ class Attempt(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """A password that is checked now, and the windows in which it was not counted before."""
+    """A password that is checked now, and what was counted for it; None if it was counted before."""
 
     attempt: Attempt
-    password: bytes
-    keys: tuple[Hashable, ...]
+    entry: _Entry | None
 
 
 class GuessLimit:
     """Counts the different wrong passwords of the last minute, and refuses to check more than the limits allow.
 
     A password is counted before it is checked and taken back when it turns out right, so passwords that are tried at
-    the same time count too. The same password counts once a minute. Nothing is evicted before its minute is over: when
-    the memory is full, no more passwords are checked, for known client ids and for others separately.
+    the same time count too. The same password counts once a minute. Nothing is evicted before its minute is over. When
+    the memory is full, a login for which nothing is counted still has one password checked, so nobody can keep out
+    all devices by filling it.
 
-    `reports` holds the first refused attempt of each user and minute until somebody takes it; `throttled_windows` is
-    how many there were.
+    `reports` holds the first refused attempt of each user and minute until somebody takes it, for at most
+    `MAX_REPORTED` users; `unreported` is how many users more there were. `throttled_windows` counts all.
     """
 
     def __init__(
         self, known: KnownClientIds, clock: Callable[[], float] = monotonic, max_counted: int = MAX_COUNTED
     ) -> None:
         self.throttled_windows = 0
-        self.reports: deque[Attempt] = deque(maxlen=MAX_REPORTED)
+        self.reports: deque[Attempt] = deque()
         self._known = known
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._of_known = _Windows(max_counted)
         self._of_unknown = _Windows(max_counted)
-        self._reported: OrderedDict[str, float] = OrderedDict()
+        self._throttled: OrderedDict[str, float] = OrderedDict()
+        self._named: dict[bool, OrderedDict[str, float]] = {True: OrderedDict(), False: OrderedDict()}
+        self._unreported = 0
         self._lock = threading.Lock()
 
     def attempt(self, login: Login) -> Attempt:
@@ -100,89 +108,121 @@ class GuessLimit:
             return False
         attempt = self.attempt(login)
         with self._lock:
-            return self._windows_of(attempt).is_full(attempt.limits, self._clock())
+            return self._windows_of(attempt).refuses(attempt, self._clock())
 
     def count(self, attempt: Attempt, password: str) -> Counted | None:
         """Count a password that is about to be checked; None if the limit is reached and it must not be."""
         digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
         with self._lock:
             now, windows = self._clock(), self._windows_of(attempt)
-            if windows.is_full(attempt.limits, now):
+            if windows.refuses(attempt, now):
                 self._report(attempt, now)
                 return None
-            return Counted(attempt, digest, windows.add([key for key, _ in attempt.limits], digest, now))
+            return Counted(attempt, windows.add(attempt, digest, now))
 
     def take_back(self, counted: Counted) -> None:
         """Undo `count`, because the password was right or was not checked after all."""
         with self._lock:
-            self._windows_of(counted.attempt).remove(counted.keys, counted.password)
+            self._windows_of(counted.attempt).remove(counted.entry)
+
+    @property
+    def unreported(self) -> int:
+        """How many throttled users are in no report, counted once a minute each, until `drop_unreported`."""
+        return self._unreported
+
+    def drop_unreported(self, count: int) -> None:
+        """Count so many fewer, because an audit event tells of them."""
+        with self._lock:
+            self._unreported -= count
 
     def _windows_of(self, attempt: Attempt) -> _Windows:
         return self._of_known if attempt.known else self._of_unknown
 
     def _report(self, attempt: Attempt, now: float) -> None:
-        reported = self._reported
-        while reported and next(iter(reported.values())) <= now - _PERIOD:
-            reported.popitem(last=False)
-        username = attempt.login.username
-        if username not in reported and len(reported) < MAX_REPORTED:
-            reported[username] = now
-            self.reports.append(attempt)
+        username, named = attempt.login.username, self._named[attempt.known]
+        for recent in (self._throttled, *self._named.values()):
+            while recent and next(iter(recent.values())) <= now - _PERIOD:
+                recent.popitem(last=False)
+        is_new = username not in self._throttled
+        if is_new:
+            self._throttled[username] = now
             self.throttled_windows += 1
+        if any(username in recent for recent in self._named.values()):
+            return
+        # While the database is gone nobody takes the reports; those that wait are not dropped for newer ones.
+        if len(named) < MAX_REPORTED and len(self.reports) < _MAX_WAITING:
+            named[username] = now
+            self.reports.append(attempt)
+        elif is_new:
+            self._unreported += 1
+
+
+class _Entry(NamedTuple):
+    """A counted password, and the keys under which it was not counted before."""
+
+    at: float
+    username: str
+    password: bytes
+    keys: tuple[Hashable, ...]
 
 
 class _Windows:
-    """The passwords that were counted under each key within the last minute, with the time of each.
+    """The passwords that were counted under each key within the last minute, the oldest first.
 
-    The key that was counted under longest ago is the first, so that what is over is found without a search.
+    A password that counts under several keys is one entry, and takes one place of `max_counted`.
     """
 
     def __init__(self, max_counted: int) -> None:
-        self._windows: OrderedDict[Hashable, dict[bytes, float]] = OrderedDict()
-        self._counted = 0
+        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._windows: dict[Hashable, set[bytes]] = {}
+        self._of_user: Counter[str] = Counter()
         self._max_counted = max_counted
 
     def __bool__(self) -> bool:
-        return bool(self._windows)
+        return bool(self._entries)
 
-    def is_full(self, limits: tuple[tuple[Hashable, int], ...], now: float) -> bool:
-        return any(self._size(key, now) >= limit for key, limit in limits) or not self._has_room(now)
+    def refuses(self, attempt: Attempt, now: float) -> bool:
+        """Return whether no further password of this attempt may be checked."""
+        self._drop_over(now - _PERIOD)
+        if any(self._size(key) >= limit for key, limit in attempt.limits):
+            return True
+        of_user = self._of_user[attempt.login.username]
+        is_full = len(self._entries) >= self._max_counted or of_user >= MAX_COUNTED_OF_USER
+        return is_full and any(key in self._windows for key, _ in attempt.limits)
 
-    def add(self, keys: list[Hashable], password: bytes, now: float) -> tuple[Hashable, ...]:
-        """Count a password under each key and return the keys under which it is new."""
-        new = tuple(key for key in keys if password not in self._windows.get(key, ()))
+    def add(self, attempt: Attempt, password: bytes, now: float) -> _Entry | None:
+        """Count a password under each key of the attempt under which it is new; None if it is new under none."""
+        new = tuple(key for key, _ in attempt.limits if password not in self._windows.get(key, ()))
+        if not new:
+            return None
+        entry = _Entry(now, attempt.login.username, password, new)
+        self._entries[id(entry)] = entry
+        self._of_user[entry.username] += 1
         for key in new:
-            self._windows.setdefault(key, {})[password] = now
-            self._windows.move_to_end(key)
-        self._counted += len(new)
-        return new
+            self._windows.setdefault(key, set()).add(password)
+        return entry
 
-    def remove(self, keys: tuple[Hashable, ...], password: bytes) -> None:
-        for key in keys:
-            window = self._windows.get(key, {})
-            if window.pop(password, None) is not None:
-                self._counted -= 1
-            if not window:
-                self._windows.pop(key, None)
+    def remove(self, entry: _Entry | None) -> None:
+        """Undo `add`, unless the minute of the entry is over."""
+        if entry is None or self._entries.pop(id(entry), None) is None:
+            return
+        self._of_user[entry.username] -= 1
+        if not self._of_user[entry.username]:
+            del self._of_user[entry.username]
+        for key in entry.keys:
+            self._windows[key].discard(entry.password)
+            if not self._windows[key]:
+                del self._windows[key]
 
-    def _size(self, key: Hashable, now: float) -> int:
-        window = self._windows.get(key)
-        if window is None:
-            return 0
-        over = []
-        for password, counted_at in window.items():
-            if counted_at > now - _PERIOD:
+    def _drop_over(self, until: float) -> None:
+        if self._entries and next(reversed(self._entries.values())).at <= until:
+            self._entries, self._windows, self._of_user = OrderedDict(), {}, Counter()
+        # A few at each login, since a broker waits: after a flood the last ones count a little longer than a minute.
+        for _ in range(_DROPPED_AT_ONCE):
+            oldest = next(iter(self._entries.values()), None)
+            if oldest is None or oldest.at > until:
                 break
-            over.append(password)
-        for password in over:
-            self.remove((key,), password)
-        return len(window)
+            self.remove(oldest)
 
-    def _has_room(self, now: float) -> bool:
-        while self._windows:
-            key, window = next(iter(self._windows.items()))
-            if next(reversed(window.values())) > now - _PERIOD:
-                break
-            del self._windows[key]
-            self._counted -= len(window)
-        return self._counted < self._max_counted
+    def _size(self, key: Hashable) -> int:
+        return len(self._windows.get(key, ()))

@@ -115,6 +115,16 @@ class VerifierCounters:
     busy: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A hash that has begun, and what to call if it proves the password right."""
+
+    stored_hash: str
+    digest: bytes
+    future: Future[Verdict]
+    on_right: list[Callable[[], object]]
+
+
 class PasswordVerifier:
     """Checks offered passwords against stored hashes, remembering what a hash was already spent on.
 
@@ -137,7 +147,7 @@ class PasswordVerifier:
         self._max_entries = max_entries
         self._right: dict[str, tuple[str, bytes]] = {}
         self._wrong: dict[tuple[str, bytes], None] = {}
-        self._running: dict[tuple[str, str | None], tuple[str, bytes, Future[Verdict]]] = {}
+        self._running: dict[tuple[str, str | None], _Running] = {}
         self._lock = threading.Lock()
         nobodys_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
         self._nobodys_hash = nobodys_hash.decode()
@@ -168,7 +178,7 @@ class PasswordVerifier:
         The hash runs on behind whoever gives up waiting for it, and is remembered. One runs at a time for each username
         and client id that it has logged in with, before all others, and one for all other client ids together: an
         attacker who knows a name can fill no queue with guesses, and is told `BUSY`. A hash that proves the password
-        right calls `on_right` before its verdict is there.
+        right calls the `on_right` of each login that waits for it before its verdict is there.
         """
         secret = password.encode("utf-8", "surrogatepass")
         if len(secret) > MAX_BYTES:
@@ -183,23 +193,25 @@ class PasswordVerifier:
         def hash_it() -> Verdict:
             try:
                 verdict = self._spend_a_hash(username, secret, stored_hash, digest)
-                if verdict is Verdict.RIGHT:
-                    on_right()
-                return verdict
             finally:
                 # Before the verdict is known to a caller who may try again at once.
                 with self._lock:
-                    self._running.pop(login, None)
+                    ended = self._running.pop(login)
+            if verdict is Verdict.RIGHT:
+                for call in ended.on_right:
+                    call()
+            return verdict
 
         with self._lock:
             running = self._running.get(login)
-            if running and running[:2] == (stored_hash, digest):
-                return running[2]
+            if running and (running.stored_hash, running.digest) == (stored_hash, digest):
+                running.on_right.append(on_right)
+                return running.future
             future = None if running else self._submit(hash_it, first=known_client_id is not None)
             if future is None:
                 self.counters.busy += 1
                 return Verdict.BUSY
-            self._running[login] = (stored_hash, digest, future)
+            self._running[login] = _Running(stored_hash, digest, future, [on_right])
         return future
 
     def verify(self, username: str, password: str, stored_hash: str) -> Verdict:

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 # With few users policy is loaded by then, and nobody sees a worker without it.
 _LOADED_WITHIN_SECONDS = 5.0
+# So that a device which has logged in before a restart is known after it.
+_CLIENT_IDS_WITHIN_SECONDS = 5.0
 # A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
 _KEEP_ALIVE_SECONDS = 7 * 24 * 3600
 # Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time, and
@@ -104,12 +106,14 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         answers_brokers = self._worker.kind is Kind.BROKERS
         left_to_others = _LEFT_TO_OTHERS if answers_brokers else ()
         self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_to_others]
-        policy, *_ = self._background
+        policy, client_ids, *_ = self._background
         for thread in self._background:
             thread.start()
         if not policy.has_begun(within=_LOADED_WITHIN_SECONDS):
             # gunicorn kills a worker that takes long to come up, and the next one would take as long.
             log.warning("policy is still loading; until it is there, /readyz answers 503 and brokers are refused")
+        elif not client_ids.has_begun(within=_CLIENT_IDS_WITHIN_SECONDS):
+            log.warning("client ids are still loading; until they are there, devices count as unknown")
         services = app.extensions[EXTENSION]
         if answers_brokers:
             self._tidings.listen(self._worker.place, services.policy.catch_up)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Sighting
 
 MAX_NOTED = 100_000
+MAX_NOTED_OF_USER = 1000
+MAX_STORED_AT_ONCE = 2000
 MAX_STORED = 100_000
 MAX_CLIENT_ID = known_client_ids.MAX_LENGTH
 PER_USER = 20
@@ -32,6 +34,7 @@ class Sightings:
     def __init__(self) -> None:
         self.known = KnownClientIds()
         self._noted: dict[tuple[str, str], bool] = {}
+        self._noted_of_user: Counter[str] = Counter()
         self._stored: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._learnt_until = datetime.min.replace(tzinfo=UTC)
 
@@ -43,12 +46,27 @@ class Sightings:
         stored = self._stored.get(key)
         if stored is not None and stored >= logged_in:
             return
-        if len(self._noted) < MAX_NOTED and 0 < len(client_id) <= MAX_CLIENT_ID:
-            self._noted[key] = logged_in or self._noted.get(key, False)
+        earlier = self._noted.get(key)
+        if earlier is None:
+            if not self._has_room_for(username) or not 0 < len(client_id) <= MAX_CLIENT_ID:
+                return
+            self._noted_of_user[username] += 1
+        self._noted[key] = logged_in or bool(earlier)
+
+    def _has_room_for(self, username: str) -> bool:
+        # A user with ever new client ids must not take the room, nor the time to write, of others.
+        return len(self._noted) < MAX_NOTED and self._noted_of_user[username] < MAX_NOTED_OF_USER
 
     def store(self) -> None:
-        """Write down what was noted; what a database error keeps from it stays noted."""
-        noted = [(key, logged_in) for key, logged_in in list(self._noted.items()) if self._can_be_stored(key)]
+        """Write the first `MAX_STORED_AT_ONCE` noted client ids; the rest, and those that met an error, stay."""
+        try:
+            self._store()
+        finally:
+            self._noted_of_user = Counter(username for username, _ in list(self._noted))
+
+    def _store(self) -> None:
+        first = list(self._noted.items())[:MAX_STORED_AT_ONCE]
+        noted = [(key, logged_in) for key, logged_in in first if self._can_be_stored(key)]
         now = datetime.now(UTC)
         for start in range(0, len(noted), _BATCH):
             batch = noted[start : start + _BATCH]

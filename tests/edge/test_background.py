@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from typing import TYPE_CHECKING
+
 import peewee
 import pytest
 from structlog.testing import capture_logs
 
-from authsvc.background import Background, Job
+from authsvc.background import Background, Job, client_id_jobs, policy_jobs
+
+if TYPE_CHECKING:
+    from authsvc.edge import Services
+
+SOON = 10.0
 
 
 class Database:
@@ -47,3 +55,29 @@ def test_every_loss_is_told() -> None:
     background = Background("test", [Job(1.0, database.write)])
     told = told_of(background, True, False, True, False, database=database)
     assert told == ["database lost; answering brokers from memory", "database is back"] * 2
+
+
+def test_policy_is_refreshed_while_client_ids_are_written(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, may_end = threading.Event(), threading.Event()
+
+    def write_for_long() -> None:
+        writing.set()
+        may_end.wait(SOON)
+
+    for name in ("store", "learn_stored", "forget_stored"):
+        monkeypatch.setattr(services.sightings, name, write_for_long)
+    client_ids, policy = Background("client ids", client_id_jobs(services)), Background("policy", policy_jobs(services))
+    client_ids.start()
+    assert writing.wait(SOON)
+    policy.start()
+    try:
+        assert policy.has_begun(SOON), "the first policy load does not wait for client ids"
+        assert services.policy.is_loaded
+        assert not client_ids.has_begun(0)
+        for job in policy_jobs(services):
+            job.work()
+        assert not client_ids.has_begun(0), "no job of the policy thread works on client ids"
+    finally:
+        may_end.set()
+        for thread in (policy, client_ids):
+            thread.stop()

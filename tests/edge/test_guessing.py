@@ -6,15 +6,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+import peewee
 import pytest
+import time_machine
 
 from authsvc import audit, logins, signing_requests, throttled_logins, users
 from authsvc.access import WRITE
 from authsvc.authorities import Issuing
-from authsvc.background import policy_jobs, record_jobs
-from authsvc.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS
+from authsvc.background import client_id_jobs, record_jobs
+from authsvc.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
 from authsvc.webhooks import Unfinished
 from tests.edge.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
 from tests.edge.conftest import with_parts_of
@@ -112,7 +115,7 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
     assert until_decided(broker_by("function", routes), "bob", BOBS_PASSWORD) == YES
     before.sightings.store()
     started = services_of(with_parts_of(routes, inhabited))
-    for job in policy_jobs(started):
+    for job in client_id_jobs(started):
         if job.also_at_the_start:
             job.work()
     broker = broker_by("function", routes)
@@ -192,6 +195,19 @@ def test_guesses_that_are_hashed_do_not_make_a_known_device_wait_for_its_turn(
         assert answers(broker, 5) == [no("hashing-busy")] * 5
     begun.future.result(10)
     assert services.webhooks.finish(begun).status == 200
+
+
+def test_two_new_devices_that_log_in_at_the_same_time_both_become_known_and_count_nothing(services: Services) -> None:
+    with all_hashing_held_up(services):
+        begun = [
+            services.webhooks.begin(login("bob", client_id=f"press-{number}", address=f"192.0.2.{number}"))
+            for number in (7, 8)
+        ]
+    for each in begun:
+        assert isinstance(each, Unfinished)
+        each.future.result(10)
+    assert all(services.sightings.known.knows("bob", client_id) for client_id in ("press-7", "press-8"))
+    assert not services.access.guess_limit._of_unknown
 
 
 def test_a_guess_that_finds_no_place_to_be_hashed_does_not_count(services: Services, routes: OpenAPI) -> None:
@@ -314,6 +330,11 @@ def test_an_address_or_serial_of_another_type_is_malformed(broker: Broker, field
 # What administrators see of it.
 
 
+def database_lost(*_: Any, **__: Any) -> None:
+    """Fail as a database that is gone."""
+    raise peewee.OperationalError("gone")
+
+
 def throttled_events() -> list[audit.Event]:
     return audit.events(1, 100, {"action": "login.throttled"}).items
 
@@ -348,6 +369,65 @@ def test_an_audit_event_names_the_known_client_id_and_the_address(broker: Broker
     throttled_logins.store(services.access.guess_limit)
     (event,) = throttled_events()
     assert event.after == {"knownClientId": "press-7", "address": "192.0.2.1"}
+
+
+def test_a_report_that_is_made_while_another_is_written_is_kept(
+    broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, record = services.access.guess_limit, audit.record
+
+    def record_during_an_attack(*facts: Any, **more: Any) -> None:
+        monkeypatch.setattr(audit, "record", record)
+        for number in range(MAX_REPORTED):
+            limit.reports.append(Attempt(Login(f"decoy-{number}", "made up"), known=False, limits=()))
+        record(*facts, **more)
+
+    answers(broker, 50)
+    monkeypatch.setattr(audit, "record", record_during_an_attack)
+    throttled_logins.store(limit)
+    expected = {"user:bob"} | {f"user:decoy-{number}" for number in range(MAX_REPORTED)}
+    assert {event.target for event in audit.events(1, 200, {"action": "login.throttled"}).items} == expected
+
+
+def test_a_report_that_the_database_did_not_take_is_written_later_and_once(
+    broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = services.access.guess_limit
+    for username in ("bob", "tom"):
+        answers(broker, 50, username=username)
+    with monkeypatch.context() as gone:
+        gone.setattr(audit, "record", database_lost)
+        with pytest.raises(peewee.OperationalError):
+            throttled_logins.store(limit)
+    assert [attempt.login.username for attempt in limit.reports] == ["bob", "tom"]
+    throttled_logins.store(limit)
+    assert sorted(event.target for event in throttled_events()) == ["user:bob", "user:tom"]
+
+
+def test_one_event_a_minute_tells_how_many_users_are_not_named(services: Services) -> None:
+    limit = services.access.guess_limit
+    with time_machine.travel(datetime(2026, 11, 20, 8, 0, tzinfo=UTC), tick=False) as clock:
+        for unreported in (3, 4):
+            limit._unreported += unreported
+            throttled_logins.store(limit)
+        assert limit.unreported == 4
+        clock.shift(timedelta(seconds=61))
+        throttled_logins.store(limit)
+        throttled_logins.store(limit)
+    events = [(event.target, event.after) for event in throttled_events()]
+    assert events == [("users", {"users": 4}), ("users", {"users": 3})]
+    assert limit.unreported == 0
+
+
+def test_users_that_are_not_named_stay_counted_while_the_database_is_gone(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = services.access.guess_limit
+    limit._unreported = 3
+    monkeypatch.setattr(audit, "record", database_lost)
+    with pytest.raises(peewee.OperationalError):
+        throttled_logins.store(limit)
+    assert limit.unreported == 3
 
 
 def test_two_processes_write_one_event_about_one_attack(routes: OpenAPI, inhabited: Settings) -> None:

@@ -184,8 +184,8 @@ def test_nothing_is_spent_on_a_login_whose_hash_has_to_queue(routes: OpenAPI, in
         assert patience(services, "bob") == 0, "nor when it comes again"
 
 
-def login(username: str, password: str = BOBS_PASSWORD, client_id: str = "c1") -> WebhookRequest:
-    body = json.dumps({"username": username, "password": password, "clientid": client_id})
+def login(username: str, password: str = BOBS_PASSWORD, client_id: str = "c1", **fields: str) -> WebhookRequest:
+    body = json.dumps({"username": username, "password": password, "clientid": client_id} | fields)
     return WebhookRequest("user", b"", b"application/json", b"", body.encode())
 
 

@@ -10,6 +10,7 @@ import pytest
 from authsvc.guess_limit import (
     FROM_KNOWN_CLIENT_ID,
     FROM_UNKNOWN_CLIENT_IDS,
+    MAX_COUNTED_OF_USER,
     MAX_REPORTED,
     OVER_ALL_ADDRESSES,
     Counted,
@@ -170,18 +171,74 @@ def test_what_is_over_is_dropped(limit: GuessLimit, clock: Clock) -> None:
         count(limit, Login(f"press-{number}", "made up"), "guess")
         clock.now += 1
     assert len(limit._of_unknown._windows) <= MINUTE + 1
-    assert limit._of_unknown._counted == len(limit._of_unknown._windows)
+    assert len(limit._of_unknown._entries) == len(limit._of_unknown._windows)
 
 
 def test_a_full_memory_evicts_no_count_and_keeps_out_no_known_client(clock: Clock) -> None:
     limit = limit_by(clock, max_counted=100)
     assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
     others = [checked(limit, Login(f"press-{number}", "made up"), 10) for number in range(100)]
-    assert sum(others) == 100 - FROM_UNKNOWN_CLIENT_IDS
+    assert others == [10] * 7 + [1] * 93, "beyond the limit of memory each user has one password checked"
     assert checked(limit, UNKNOWN, 1000, first=5000) == 0
     assert checked(limit, KNOWN, 50) == 50
     clock.now += MINUTE
     assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+
+
+def guess_as_mallory(limit: GuessLimit, client_ids: int, address: str | None = None) -> int:
+    """Return how many passwords are checked for a stolen account that has logged in with many client ids."""
+    logins = [Login("mallory", f"own-{number}") for number in range(client_ids)]
+    for login in logins:
+        limit._known.learn(*login[:2])
+    return sum(checked(limit, at(address, login) if address else login, 300) for login in logins)
+
+
+@pytest.mark.parametrize("address", [None, "192.0.2.1"])
+def test_one_account_that_fills_the_memory_keeps_out_no_known_device(clock: Clock, address: str | None) -> None:
+    limit = limit_by(clock, max_counted=1000)
+    guess_as_mallory(limit, client_ids=20, address=address)
+    victim = at("192.0.2.2", KNOWN) if address else KNOWN
+    assert len(limit._of_known._entries) >= 1000, "the memory is full"
+    for _ in range(10):
+        assert not limit.refuses(victim)
+        right = count(limit, victim, "right")
+        assert right
+        limit.take_back(right)
+    assert checked(limit, victim, 10) == 1
+    assert limit.refuses(victim)
+    clock.now += MINUTE
+    assert checked(limit, victim, 10) == 10
+
+
+@pytest.mark.parametrize("address", [None, "192.0.2.1"])
+def test_one_account_takes_three_thousand_places_in_memory_and_then_one_for_each_known_client_id(
+    limit: GuessLimit, address: str | None
+) -> None:
+    limit._known.learn("mallory", "kept for later")
+    assert guess_as_mallory(limit, client_ids=20, address=address) == MAX_COUNTED_OF_USER + 10
+    assert not limit.refuses(Login("mallory", "kept for later")), "a client id without a guess still gets in"
+    assert not limit.refuses(KNOWN)
+
+
+def test_one_account_at_many_addresses_cannot_fill_the_memory_with_the_same_password(limit: GuessLimit) -> None:
+    login = Login("mallory", "made up")
+    checks = [count(limit, at(f"2001:db8:0:{number:x}::1", login), "the same") for number in range(5000)]
+    assert sum(counted is not None for counted in checks) == MAX_COUNTED_OF_USER
+
+
+def test_a_password_that_counts_under_several_limits_takes_one_place_in_memory(clock: Clock) -> None:
+    limit = limit_by(clock, max_counted=200)
+    assert checked(limit, at("192.0.2.1", KNOWN), 1000) == 200
+
+
+def test_after_a_flood_each_login_drops_a_few_of_its_passwords(limit: GuessLimit, clock: Clock) -> None:
+    for number in range(100):
+        checked(limit, Login(f"press-{number}", "made up"), 20)
+    clock.now += MINUTE / 2
+    assert checked(limit, UNKNOWN, 1) == 1
+    clock.now += MINUTE / 2
+    left = [len(limit._of_unknown._entries) for _ in range(21) if not limit.refuses(UNKNOWN)]
+    assert left == [*range(1901, 0, -100), 1]
 
 
 # Reports.
@@ -204,10 +261,40 @@ def test_a_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> No
     assert limit.throttled_windows == 3
 
 
-def test_not_more_users_than_so_many_are_reported_in_a_minute(limit: GuessLimit) -> None:
-    for number in range(2 * MAX_REPORTED):
-        checked(limit, Login(f"press-{number}", "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
-    assert reported(limit) == [f"press-{number}" for number in range(MAX_REPORTED)]
+def throttle_decoys(limit: GuessLimit) -> list[str]:
+    """Throttle as many users as are reported by name in a minute, and return their names."""
+    names = [f"decoy-{number}" for number in range(MAX_REPORTED)]
+    for name in names:
+        checked(limit, Login(name, "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
+    return names
+
+
+def test_users_beyond_the_reported_ones_are_counted_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+    for minute in (1, 2):
+        decoys = throttle_decoys(limit)
+        for _ in range(2):
+            checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS + 1)
+        assert reported(limit) == decoys
+        assert limit.unreported == minute
+        assert limit.throttled_windows == minute * (MAX_REPORTED + 1)
+        clock.now += MINUTE
+    limit.drop_unreported(2)
+    assert limit.unreported == 0
+
+
+def test_decoys_do_not_hide_an_attack_with_a_known_client_id(limit: GuessLimit) -> None:
+    decoys = throttle_decoys(limit)
+    checked(limit, KNOWN, FROM_KNOWN_CLIENT_ID + 1)
+    assert reported(limit) == [*decoys, "bob"]
+    assert limit.unreported == 0
+
+
+def test_reports_that_nobody_takes_are_bounded_and_the_rest_is_counted(limit: GuessLimit, clock: Clock) -> None:
+    for _ in range(6):
+        throttle_decoys(limit)
+        clock.now += MINUTE
+    assert len(limit.reports) + limit.unreported == limit.throttled_windows == 6 * MAX_REPORTED
+    assert len(limit.reports) < limit.throttled_windows
 
 
 def test_within_the_limit_nobody_is_reported(limit: GuessLimit) -> None:

@@ -251,6 +251,22 @@ def test_the_same_login_twice_at_once_costs_one_hash(slow_hashing: SlowHashing) 
     assert slow_hashing.spent == 1
 
 
+@pytest.mark.parametrize(("offered", "called"), [(BOBS_PASSWORD, ["press-7", "press-8"]), ("wrong", [])])
+def test_each_login_that_waits_for_the_same_hash_is_told_that_the_password_is_right(
+    slow_hashing: SlowHashing, offered: str, called: list[str]
+) -> None:
+    checks = verifier()
+    told: list[str] = []
+    logins = [
+        checks.begin("bob", offered, BOBS_HASH, None, lambda name=name: told.append(name))  # type: ignore[misc]
+        for name in ("press-7", "press-8")
+    ]
+    slow_hashing.may_end.set()
+    assert outcome(logins[0]) is outcome(logins[1])
+    assert told == called
+    assert slow_hashing.spent == 1
+
+
 def test_guesses_at_one_name_run_one_at_a_time_and_keep_nobody_else_waiting(slow_hashing: SlowHashing) -> None:
     checks = verifier(brokers=HashingPool(2, 10))
     begun = checks.begin("bob", "guess 1", BOBS_HASH)

@@ -101,6 +101,44 @@ def test_more_than_so_many_are_not_noted_until_those_are_written_down(monkeypatc
     assert len(stored()) == 301
 
 
+def test_a_user_with_ever_new_client_ids_displaces_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "MAX_NOTED", 300)
+    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 100)
+    seen = Sightings()
+    for _ in range(3):
+        for n in range(500):
+            seen.note("mallory", f"made up {n}")
+        seen.note("bob", "sensor-1", logged_in=True)
+        assert len(seen._noted) <= 101
+        seen.store()
+        assert known_after_a_restart().known.knows("bob", "sensor-1")
+
+
+def test_a_client_id_without_room_is_noted_once_earlier_ones_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 2)
+    seen = Sightings()
+    for n in range(3):
+        seen.note("bob", f"sensor-{n}")
+    seen.note("bob", "sensor-0", logged_in=True)
+    seen.store()
+    seen.note("bob", "sensor-2")
+    seen.store()
+    assert len(stored()) == 3
+    assert known_after_a_restart().known.knows("bob", "sensor-0"), "a login without room for more is still noted"
+
+
+def test_so_many_are_written_at_a_time_and_the_rest_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sightings, "MAX_STORED_AT_ONCE", 250)
+    seen = Sightings()
+    for n in range(600):
+        seen.note("bob", f"sensor-{n}")
+    written = []
+    for _ in range(4):
+        seen.store()
+        written.append(len(stored()))
+    assert written == [250, 500, 600, 600]
+
+
 def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepared: Settings) -> None:
     seen = Sightings()
     seen.note("bob", "sensor-1")
