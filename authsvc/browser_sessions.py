@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from peewee import JOIN
 
 from authsvc import audit
+from authsvc.actors import Proof
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.paging import Page
+from authsvc.proof import check_proof
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
 
@@ -49,11 +51,12 @@ class SessionRecord:
 def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
     """Begin a session of the actor's own and return its secret; with a token's digest it lasts no longer than that.
 
-    `Unauthenticated` when the token was revoked in this very moment.
+    `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     with transaction():
+        check_proof(actor)
         token = _token(token_digest) if token_digest else None
         ends = now + lifetime.absolute
         row = BrowserSession.create(
@@ -69,6 +72,11 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
         )
         audit.record(actor, "session.begin", f"session:{row.id}", after={"byToken": token is not None})
     return secret
+
+
+def proof_of(secret: str) -> Proof:
+    """Return the proof of an actor that was authenticated by the session with that secret."""
+    return Proof(session_digest=_digest(secret))
 
 
 def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | None:

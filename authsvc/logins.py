@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from authsvc import audit, stored, throttle, tokens
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
+from authsvc.proof import check_proof
 from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Token, User
@@ -69,8 +70,9 @@ def issue_token(
 ) -> IssuedToken:
     """Make a token that speaks for the user, with the rights it has at each request, for so many hours.
 
-    `Conflict` if the user has `MAX_TOKENS` valid ones; `TooMany` if more were made within a minute than the limits
-    say, which do not bind an operator at the command line.
+    `Unauthenticated` if the actor's own credential has ended since it was checked; `Conflict` if the user has
+    `MAX_TOKENS` valid tokens; `TooMany` if more were made within a minute than the limits say, which do not bind an
+    operator at the command line.
     """
     if len(label) > MAX_LABEL:
         raise invalid("label", f"must be at most {MAX_LABEL} characters")
@@ -78,6 +80,7 @@ def issue_token(
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
     with token_change() as version:
+        check_proof(actor)
         user = _user(username)
         if actor.rules is not None:
             throttle.count(f"tokens {username}", limits.per_minute)

@@ -12,6 +12,7 @@ from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Effect
 from authsvc.pki import Revocation
+from authsvc.proof import check_proof
 from authsvc.snapshot import GrantType
 from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session
@@ -180,8 +181,12 @@ def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.R
 
 
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
-    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it.
+
+    `Unauthenticated` if the actor's own credential has ended since it was checked.
+    """
     with policy_change():
+        check_proof(actor)
         actor.must_hold(stored.rights_of_user(_row(username).username))
         return certificates.issue(actor, username, key, issuing)
 
