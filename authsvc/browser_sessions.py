@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -94,10 +94,16 @@ def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | N
 
 
 def sign_out(actor: Actor, secret: str) -> None:
-    """End the session with that secret, if there is one."""
+    """End the session with that secret, if there is one.
+
+    If the actor replaces the session of another user in the same browser, the event names that user as its actor and
+    the actor as `replacedBy`: no other person acted on the session from elsewhere.
+    """
     with transaction():
         row = BrowserSession.get_or_none(BrowserSession.digest == _digest(secret))
-        if row:
+        if row and row.user.username != actor.username:
+            _end(replace(actor, username=row.user.username), row, {"replacedBy": actor.username})
+        elif row:
             _end(actor, row)
 
 
@@ -147,8 +153,8 @@ def _token(digest: str) -> Token:
     return token
 
 
-def _end(actor: Actor, row: BrowserSession) -> None:
-    audit.record(actor, "session.end", f"session:{row.id}", before={"username": row.user.username})
+def _end(actor: Actor, row: BrowserSession, after: audit.Facts | None = None) -> None:
+    audit.record(actor, "session.end", f"session:{row.id}", {"username": row.user.username}, after)
     row.delete_instance()
 
 

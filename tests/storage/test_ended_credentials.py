@@ -23,7 +23,7 @@ from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, Certificate, Token
 from tests.people import ALICE, BOBS_PASSWORD, HASHER
 from tests.registry.signing import signing_request
-from tests.storage.scene import change_user, loaded_policy, make_bob
+from tests.storage.scene import change_user, events, loaded_policy, make_bob, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,3 +122,16 @@ def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Acto
     with pytest.raises(Unauthenticated):
         issue(by_session)
     assert credentials_of_bob() == before
+
+
+def test_replaced_session_is_ended_by_its_own_user_in_the_audit_trail() -> None:
+    make_bob()
+    make_user("eve")
+    secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    browser_sessions.sign_out(replace(BOB, username="eve"), secret)
+    ended = events()[-1]
+    assert (ended.action, ended.actor) == ("session.end", "bob")
+    assert (ended.before, ended.after) == ({"username": "bob"}, {"replacedBy": "eve"})
+    again = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    browser_sessions.sign_out(BOB, again)
+    assert (events()[-1].actor, events()[-1].after) == ("bob", None)
