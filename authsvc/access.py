@@ -193,8 +193,8 @@ class AccessControl:
             return user
         return None
 
-    def holder_of_password(self, username: str, password: str) -> UserPolicy | Denied:
-        """Return the enabled user with that password, however long it takes.
+    def holder_of_password(self, username: str, password: str, *, first: bool = False) -> UserPolicy | Denied:
+        """Return the enabled user with that password, however long it takes; with `first` before others that wait.
 
         Every refusal costs one hash: for an unknown name, a user without a password and a password known to be wrong.
         """
@@ -202,9 +202,9 @@ class AccessControl:
         stored_hash = user.password_hash or "" if user else ""
         verdict = self._verifier.recall(username, password, stored_hash) if user else Verdict.WRONG
         if verdict is None:
-            verdict = self._verifier.verify(username, password, stored_hash)
+            verdict = self._verifier.verify(username, password, stored_hash, first=first)
         elif verdict is Verdict.WRONG:
-            verdict = self._verifier.verify_nobody(password)
+            verdict = self._verifier.verify_nobody(password, first=first)
         decision = _VERDICTS[verdict]
         return user if user and decision else Denied(decision.reason)
 

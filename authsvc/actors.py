@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.errors import Forbidden
 from authsvc.permissions import Context, first_beyond
@@ -26,15 +26,27 @@ class Via(StrEnum):
     SERVICE = "service"
 
 
+class Proof(NamedTuple):
+    """The stored form of the credential that an actor was authenticated by; one of these is set."""
+
+    password_hash: str | None = None
+    token_digest: str | None = None
+    session_digest: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The author of a change. `rules` None: an operator at the command line, whom no permission binds."""
+    """The author of a change. `rules` None: an operator at the command line, whom no permission binds.
+
+    `proof` is checked again when the actor is given another credential.
+    """
 
     username: str
     via: Via
     rules: tuple[Rule, ...] | None = None
     address: str | None = None
     request_id: str | None = None
+    proof: Proof | None = field(default=None, repr=False, compare=False)
 
     def must_hold(self, permissions: Iterable[Permission]) -> None:
         """Raise `Forbidden` if one of these rights over this service reaches beyond the actor's own.

@@ -6,6 +6,7 @@ So a pattern on a user or on any of its roles restricts the user, and a role wit
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from authsvc.errors import FieldError, InvalidInput, invalid
@@ -21,6 +22,8 @@ MAX_LENGTH = 200
 
 _USERNAME, _ANY = "%u", "*"
 _CLIENT_ID = "%c"
+# Characters that usernames may hold, or none, between %u and *.
+_LONGER_USERNAME = re.compile(r"%u[A-Za-z0-9_.\-]*\*|\*[A-Za-z0-9_.\-]*%u")
 
 
 def validate_client_ids(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -73,6 +76,11 @@ def restrict(patterns: Iterable[str]) -> bool:
     """Say whether these patterns together exclude some client id; none of them, or a `*` among them, excludes none."""
     given = tuple(patterns)
     return bool(given) and not any(set(pattern) == {_ANY} for pattern in given)
+
+
+def match_longer_usernames(patterns: Iterable[str]) -> bool:
+    """Say whether one of these patterns matches a longer username, as `%u-*` of the user press matches `press-7`."""
+    return any(_LONGER_USERNAME.search(pattern) for pattern in patterns)
 
 
 def depend_on_client_id(permissions: Iterable[Permission]) -> bool:

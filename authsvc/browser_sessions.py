@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from peewee import JOIN
 
 from authsvc import audit
+from authsvc.actors import Proof
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.paging import Page
+from authsvc.proof import check_proof
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
 
@@ -49,11 +51,12 @@ class SessionRecord:
 def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
     """Begin a session of the actor's own and return its secret; with a token's digest it lasts no longer than that.
 
-    `Unauthenticated` when the token was revoked in this very moment.
+    `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     with transaction():
+        check_proof(actor)
         token = _token(token_digest) if token_digest else None
         ends = now + lifetime.absolute
         row = BrowserSession.create(
@@ -71,6 +74,11 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
     return secret
 
 
+def proof_of(secret: str) -> Proof:
+    """Return the proof of an actor that was authenticated by the session with that secret."""
+    return Proof(session_digest=_digest(secret))
+
+
 def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | None:
     """Return whose session that is, noting that it was used; None when there is none, or it has ended."""
     now = datetime.now(UTC)
@@ -86,10 +94,16 @@ def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | N
 
 
 def sign_out(actor: Actor, secret: str) -> None:
-    """End the session with that secret, if there is one."""
+    """End the session with that secret, if there is one.
+
+    If the actor replaces the session of another user in the same browser, the event names that user as its actor and
+    the actor as `replacedBy`: no other person acted on the session from elsewhere.
+    """
     with transaction():
         row = BrowserSession.get_or_none(BrowserSession.digest == _digest(secret))
-        if row:
+        if row and row.user.username != actor.username:
+            _end(replace(actor, username=row.user.username), row, {"replacedBy": actor.username})
+        elif row:
             _end(actor, row)
 
 
@@ -139,8 +153,8 @@ def _token(digest: str) -> Token:
     return token
 
 
-def _end(actor: Actor, row: BrowserSession) -> None:
-    audit.record(actor, "session.end", f"session:{row.id}", before={"username": row.user.username})
+def _end(actor: Actor, row: BrowserSession, after: audit.Facts | None = None) -> None:
+    audit.record(actor, "session.end", f"session:{row.id}", {"username": row.user.username}, after)
     row.delete_instance()
 
 

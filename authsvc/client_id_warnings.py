@@ -1,4 +1,4 @@
-"""Warnings about users and roles whose rules depend on the client id while any client id is allowed."""
+"""Warnings about users and roles that can take the client ids of other users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _ADVICE = (
     "can take the client id of another device and with it the topics of that device; "
-    "set allowed client ids, such as %u and %u-*"
+    "set allowed client ids, such as %u and %u:*"
+)
+_PREFIX_ADVICE = (
+    "matches client ids of users with longer names, as %u-* of the user press matches press-7; "
+    "write %u:* instead, since no username has a colon"
 )
 
 
@@ -41,20 +45,30 @@ def of_user(record: UserRecord) -> tuple[PolicyWarning, ...]:
 
 def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
     """Return the warnings about a role: what holds for each of its users that has no allowed client ids of its own."""
-    if allowed_client_ids.restrict(record.client_ids) or not allowed_client_ids.depend_on_client_id(record.permissions):
+    if allowed_client_ids.restrict(record.client_ids):
+        matches = allowed_client_ids.match_longer_usernames(record.client_ids)
+        return (_prefix_warning("an allowed client id of the role"),) if matches else ()
+    if not allowed_client_ids.depend_on_client_id(record.permissions):
         return ()
     return (_warning("a rule uses %c and the role allows any client id: each user with this role"),)
 
 
 def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
     # The message names the role and not the rule, which the reader of a user may not be permitted to see.
-    sources = {"a rule of its own": RolePolicy(record.permissions, record.client_ids)}
-    sources |= {f"a rule of the role {name}": policies[name] for name in record.roles if name in policies}
+    sources = {"its own": RolePolicy(record.permissions, record.client_ids)}
+    sources |= {f"the role {name}": policies[name] for name in record.roles if name in policies}
     if allowed_client_ids.restrict(pattern for source in sources.values() for pattern in source.client_ids):
-        return ()
+        matching = [
+            name for name, source in sources.items() if allowed_client_ids.match_longer_usernames(source.client_ids)
+        ]
+        return (_prefix_warning(f"an allowed client id of {matching[0]}"),) if matching else ()
     found = [name for name, source in sources.items() if allowed_client_ids.depend_on_client_id(source.permissions)]
-    return (_warning(f"{found[0]} uses %c and any client id is allowed: this user"),) if found else ()
+    return (_warning(f"a rule of {found[0]} uses %c and any client id is allowed: this user"),) if found else ()
 
 
 def _warning(finding: str) -> PolicyWarning:
     return PolicyWarning("any-client-id", f"{finding} {_ADVICE}")
+
+
+def _prefix_warning(pattern: str) -> PolicyWarning:
+    return PolicyWarning("prefix-client-id", f"{pattern} {_PREFIX_ADVICE}")

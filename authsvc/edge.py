@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.access import AccessControl
+    from authsvc.actors import Proof
     from authsvc.denials import Denials
     from authsvc.hashing import HashingPool
     from authsvc.history import History
@@ -100,16 +101,16 @@ def session_lifetime() -> Lifetime:
     return services().settings.session_lifetime
 
 
-def actor_for(user: UserPolicy) -> Actor:
+def actor_for(user: UserPolicy, proof: Proof | None = None) -> Actor:
     """Return the user as the author of a change, bound by its rights as they are now."""
     snapshot = services().policy.snapshot
     # A user and its roles must be of the same version, so not the user as it was authenticated.
     current = snapshot.users.get(user.username)
     rules = tuple(snapshot.rules_of(current)) if current else ()
     via = Via.PAGE if is_page(request.path) else Via.API
-    return Actor(user.username, via, rules, request.remote_addr, g.get("request_id"))
+    return Actor(user.username, via, rules, request.remote_addr, g.get("request_id"), proof)
 
 
 def actor() -> Actor:
     """Return the caller as the author of a change."""
-    return actor_for(caller())
+    return actor_for(caller(), g.get("proof"))

@@ -66,9 +66,9 @@ class HashingPool:
         self._executor.submit(self._run_next)
         return hashing
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], *, first: bool = False) -> T:
         """Hash and wait for the outcome; `Busy` when that would take too long."""
-        future = self.submit(work)
+        future = self.submit(work, first=first)
         try:
             return future.result(self._patience)
         except NotInTime:

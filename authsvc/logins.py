@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from authsvc import audit, stored, throttle, tokens
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
+from authsvc.proof import check_proof
 from authsvc.storage.changes import Kind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Token, User
@@ -65,24 +66,50 @@ class IssuedToken:
 
 
 def issue_token(
-    actor: Actor, username: str, label: str, hours: float, limits: TokenLimits = DEFAULT_LIMITS
+    actor: Actor,
+    username: str,
+    label: str,
+    hours: float,
+    limits: TokenLimits = DEFAULT_LIMITS,
+    *,
+    within_own_rights: bool = False,
 ) -> IssuedToken:
     """Make a token that speaks for the user, with the rights it has at each request, for so many hours.
 
-    `Conflict` if the user has `MAX_TOKENS` valid ones; `TooMany` if more were made within a minute than the limits
-    say, which do not bind an operator at the command line.
+    `Unauthenticated` if the actor's own credential has ended since it was checked; `Conflict` if the user has
+    `MAX_TOKENS` valid tokens; `TooMany` if more were made or refused within a minute than the limits say, which do not
+    bind an operator at the command line. `within_own_rights`: `Forbidden` if the user holds more than the actor.
     """
     if len(label) > MAX_LABEL:
         raise invalid("label", f"must be at most {MAX_LABEL} characters")
     limits.check_lifetime(hours)
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
-    with token_change() as version:
+    counted_as = None if actor.rules is None else f"tokens {username}"
+
+    def check() -> User:
         user = _user(username)
-        if actor.rules is not None:
-            throttle.count(f"tokens {username}", limits.per_minute)
+        if within_own_rights:
+            actor.must_hold(stored.rights_of_user(user.username))
+        if counted_as:
+            throttle.refuse_beyond({counted_as: limits.per_minute})
         if Token.select().where(Token.user == user, Token.expires_at > issued_at).count() >= MAX_TOKENS:
             raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not needed", "too-many-tokens")
+        return user
+
+    # Before the transaction: a refusal waits for no other change, and its count is kept.
+    try:
+        with session():
+            check()
+    except Conflict:
+        if counted_as:
+            throttle.note([counted_as])
+        raise
+    with token_change() as version:
+        check_proof(actor)
+        user = check()
+        if counted_as:
+            throttle.note([counted_as])
         keys = list(stored.signing_keys().values())
         if not keys:
             raise Conflict("no signing key can be read; make one with: authsvc tokens rotate-key", "no-signing-key")

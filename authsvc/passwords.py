@@ -214,8 +214,11 @@ class PasswordVerifier:
             self._running[login] = _Running(stored_hash, digest, future, [on_right])
         return future
 
-    def verify(self, username: str, password: str, stored_hash: str) -> Verdict:
-        """Say whether the password belongs to the stored hash, waiting for as long as it takes; for the API."""
+    def verify(self, username: str, password: str, stored_hash: str, *, first: bool = False) -> Verdict:
+        """Say whether the password belongs to the stored hash, waiting for as long as it takes; for the API.
+
+        With `first` it is hashed before all others that wait.
+        """
         secret = password.encode("utf-8", "surrogatepass")
         if len(secret) > MAX_BYTES:
             return Verdict.WRONG
@@ -224,16 +227,16 @@ class PasswordVerifier:
         if remembered is not None:
             return remembered
         try:
-            return self._api.run(lambda: self._spend_a_hash(username, secret, stored_hash, digest))
+            return self._api.run(lambda: self._spend_a_hash(username, secret, stored_hash, digest), first=first)
         except Busy:
             self.counters.busy += 1
             return Verdict.BUSY
 
-    def verify_nobody(self, password: str) -> Verdict:
+    def verify_nobody(self, password: str, *, first: bool = False) -> Verdict:
         """Take as long as a wrong password takes, for a caller who must not learn that the name is unknown."""
         secret = password.encode("utf-8", "surrogatepass")[:MAX_BYTES]
         try:
-            self._api.run(lambda: bcrypt.checkpw(secret, self._nobodys_hash.encode()))
+            self._api.run(lambda: bcrypt.checkpw(secret, self._nobodys_hash.encode()), first=first)
         except Busy:
             return Verdict.BUSY
         return Verdict.WRONG

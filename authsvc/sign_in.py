@@ -44,7 +44,8 @@ class SignIns:
 
     `per_minute` wrong ones may be tried for one name from one network. `places` sign-ins that take a hash may be under
     way at a time from networks that are known for their name, and as many from all others, so that a flood from
-    elsewhere leaves the places of known networks free. Whoever finds no place is `Busy` at once.
+    elsewhere leaves the places of known networks free. The hashes of known networks run before all others. Whoever
+    finds no place is `Busy` at once.
     """
 
     def __init__(self, access: AccessControl, per_minute: int, places: int) -> None:
@@ -68,7 +69,7 @@ class SignIns:
         user = self._access.holder_of_remembered_password(username, password)
         if user is None:
             with self._place(known=known):
-                outcome = self._access.holder_of_password(username, password)
+                outcome = self._access.holder_of_password(username, password, first=known)
                 if isinstance(outcome, Denied):
                     self._refuse(outcome, attempt, started)
             user = outcome

@@ -12,8 +12,9 @@ from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.paging import Page
 from authsvc.permissions import Effect
 from authsvc.pki import Revocation
+from authsvc.proof import check_proof
 from authsvc.snapshot import GrantType
-from authsvc.storage.changes import Kind, policy_change, token_change
+from authsvc.storage.changes import Kind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
 from authsvc.usernames import skeleton, validate_username
@@ -180,8 +181,12 @@ def disconnect(actor: Actor, username: str, broker: Broker | None) -> sessions.R
 
 
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: Issuing) -> certificates.Issued:
-    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it.
+
+    `Unauthenticated` if the actor's own credential has ended since it was checked.
+    """
     with policy_change():
+        check_proof(actor)
         actor.must_hold(stored.rights_of_user(_row(username).username))
         return certificates.issue(actor, username, key, issuing)
 
@@ -190,9 +195,7 @@ def issue_token(
     actor: Actor, username: str, label: str, hours: float, limits: logins.TokenLimits = logins.DEFAULT_LIMITS
 ) -> logins.IssuedToken:
     """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
-    with token_change():
-        actor.must_hold(stored.rights_of_user(_row(username).username))
-        return logins.issue_token(actor, username, label, hours, limits)
+    return logins.issue_token(actor, username, label, hours, limits, within_own_rights=True)
 
 
 def exists(username: str) -> bool:

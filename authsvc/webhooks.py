@@ -209,7 +209,8 @@ class Webhooks:
         """Return why a request comes from a browser, by its headers, or None; nobody means to ask from there."""
         if request.from_browser:
             return Denied(Reason.BROWSER_REQUEST)
-        if self._on_loopback and not is_loopback_header(request.host):
+        # A web page does not know the secret, and a proxy that does may pass on a `Host` of its own.
+        if self._on_loopback and self._secret is None and not is_loopback_header(request.host):
             return Denied(Reason.UNKNOWN_HOST)
         return None
 

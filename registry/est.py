@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from flask import Blueprint, Response, request
 
 from authsvc import authorities, signing_requests, users
+from authsvc.actors import Proof
 from authsvc.authorities import issuing_under
 from authsvc.edge import actor_for, catch_up, services
 from authsvc.errors import Unauthenticated, invalid
@@ -77,9 +78,8 @@ def _known_user(username: str, password: str) -> UserPolicy:
 
 def _issue(user: UserPolicy) -> Response:
     wanted = _signing_request(user.username)
-    issued = users.issue_certificate(
-        actor_for(user), user.username, wanted.public_key, issuing_under(services().settings)
-    )
+    actor = actor_for(user, Proof(password_hash=user.password_hash))
+    issued = users.issue_certificate(actor, user.username, wanted.public_key, issuing_under(services().settings))
     return _certs_only(issued.record.certificate)
 
 

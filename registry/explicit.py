@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ from registry.records import Start
 from registry.states import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import BoundedSemaphore
+
     from authsvc.authorities import Issuing
     from authsvc.passwords import PasswordHasher, PasswordVerifier
     from authsvc.signing_requests import SigningRequest
@@ -80,7 +84,11 @@ class Admission(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explicit:
-    """Answers applications under the registry's settings."""
+    """Answers applications under the registry's settings.
+
+    `places` limits how many hashes of applications may be under way in this process: one more is `Busy` at once, so
+    that a flood of applications leaves threads and hashes for sign-ins.
+    """
 
     hasher: PasswordHasher
     verifier: PasswordVerifier
@@ -90,6 +98,7 @@ class Explicit:
     contacts: Contacts
     unknown_names: UnknownNames
     attempted: AttemptedNames
+    places: BoundedSemaphore
 
     def register(self, application: Application) -> Waiting | Admitted:
         """Record the application, or say where the one recorded earlier stands.
@@ -166,9 +175,13 @@ class Explicit:
         if application.password is None or row.password_hash is None:
             return True
         # Remembered apart from users, who may have the same name.
-        verdict = self.verifier.verify(f"registration:{row.id}", application.password, row.password_hash)
+        name, password = f"registration:{row.id}", application.password
+        verdict = self.verifier.recall(name, password, row.password_hash)
+        if verdict is None:
+            with self._place():
+                verdict = self.verifier.verify(name, password, row.password_hash)
         if verdict is Verdict.BUSY:
-            raise Busy("too much hashing is under way; try again in a moment", "hashing-busy")
+            raise _busy()
         return verdict is Verdict.RIGHT
 
     def _advance(self, application: Application, fingerprint: str | None) -> Match | None:
@@ -191,7 +204,8 @@ class Explicit:
     def _claim(self, application: Application) -> records.Claim:
         password_hash = None
         if application.password is not None:
-            password_hash = self.hasher.hash(application.password)
+            with self._place():
+                password_hash = self.hasher.hash(application.password)
         request = application.request
         return records.Claim(
             username=application.username,
@@ -204,6 +218,15 @@ class Explicit:
             requested_roles=application.requested_roles,
             requested_permissions=application.requested_permissions,
         )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self.places.acquire(blocking=False):
+            raise _busy()
+        try:
+            yield
+        finally:
+            self.places.release()
 
     def _record(self, claim: records.Claim, admission: Admission) -> Waiting | Admitted:
         if not admission.at_once:
@@ -234,6 +257,10 @@ class Explicit:
 def _taken() -> AuthsvcError:
     # One answer for a user's name and for another client's registration: which it is, is nobody's business.
     return Conflict("the username is taken", "username-taken")
+
+
+def _busy() -> AuthsvcError:
+    return Busy("too much hashing is under way; try again in a moment", "hashing-busy")
 
 
 def _locked() -> AuthsvcError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 from authsvc.admin.pages import add, add_tile
@@ -46,6 +47,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         contacts,
         unknown_names,
         attempted,
+        BoundedSemaphore(max(1, settings.threads // 4)),
     )
     app.extensions[views.EXTENSION] = views.Registry(explicit, intake, issuing, settings.registry_max_request_bytes)
     for blueprint in views.BLUEPRINTS:

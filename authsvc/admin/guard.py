@@ -11,6 +11,7 @@ from wtforms import ValidationError
 
 from authsvc import browser_sessions
 from authsvc.access import operation_of
+from authsvc.actors import Proof
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import call_of_view, is_partial, may, see
 from authsvc.admin.redirects import HOME, path_on_this_host, way_back
@@ -54,7 +55,8 @@ def check() -> AnyResponse | None:
 def begin_session(user: UserPolicy, token_digest: str | None = None) -> None:
     """Sign a browser in: a new secret, and nothing left of the session that the browser had before."""
     browser = request.headers.get("User-Agent", "")
-    secret = browser_sessions.begin(actor_for(user), session_lifetime(), browser, token_digest)
+    proof = Proof(token_digest=token_digest) if token_digest else Proof(password_hash=user.password_hash)
+    secret = browser_sessions.begin(actor_for(user, proof), session_lifetime(), browser, token_digest)
     end_session(user)
     session[_SECRET] = secret
 
@@ -101,6 +103,7 @@ def _signed_in() -> UserPolicy | None:
     if _SECRET not in session:
         return None
     noted = not getattr(current_app.view_functions.get(request.endpoint or ""), "unattended", False)
+    g.proof = browser_sessions.proof_of(session[_SECRET])
     username = browser_sessions.holder_of(session[_SECRET], session_lifetime(), noted=noted)
     user = services().policy.snapshot.users.get(username) if username else None
     return user if user and user.enabled else None

@@ -38,12 +38,11 @@ def sign_in() -> AnyResponse:
     leads_to = path_on_this_host(request.form.get("redirect", HOME))
     username, password = request.form.get("username", ""), request.form.get("password", "")[:_MAX_PASSWORD]
     try:
-        user = services().sign_ins.check_password(username, password, request.remote_addr)
+        begin_session(services().sign_ins.check_password(username, password, request.remote_addr))
     except InvalidInput:
         raise
     except AuthsvcError as error:
         return _form(leads_to, username, error.message, status_of(error))
-    begin_session(user)
     return see(leads_to)
 
 

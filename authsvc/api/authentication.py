@@ -11,6 +11,7 @@ from flask import Flask, Response, current_app, g, request
 from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc.access import operation_of
+from authsvc.actors import Proof
 from authsvc.edge import catch_up, is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.permissions import Operation
@@ -38,7 +39,7 @@ def _guard() -> None:
     catch_up()
     if _is_public():
         return
-    g.caller = _authenticate()
+    g.caller, g.proof = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
         raise Forbidden(f"you lack http {operation_of(request.method)} on {without_secrets(request.path)}")
 
@@ -62,17 +63,21 @@ def _take_effect(response: Response) -> Response:
     return response
 
 
-def _authenticate() -> UserPolicy:
-    access = services().access
-    now = datetime.now(UTC)
+def _authenticate() -> tuple[UserPolicy, Proof]:
     given = request.authorization
     if given is not None and given.type == "bearer" and given.token:
-        return access.holder_of(given.token, now)
+        return _holder_of(given.token)
     if given is not None and given.type == "basic" and given.username is not None:
-        return services().sign_ins.check_password(given.username, given.password or "", request.remote_addr)
+        user = services().sign_ins.check_password(given.username, given.password or "", request.remote_addr)
+        return user, Proof(password_hash=user.password_hash)
     if "Authorization" in request.headers:
         raise Unauthenticated("the Authorization header must be Bearer or Basic")
     token = request.environ.get(TOKEN_KEY)
     if token:
-        return access.holder_of(token, now)
+        return _holder_of(token)
     raise Unauthenticated("a token or a password is needed")
+
+
+def _holder_of(token: str) -> tuple[UserPolicy, Proof]:
+    user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+    return user, Proof(token_digest=digest)

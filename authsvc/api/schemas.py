@@ -65,7 +65,7 @@ Answer = tuple[dict[str, Any], int, dict[str, str]]
 ClientIdPattern = Annotated[
     str,
     _checked_by(allowed_client_ids.validate_client_id),
-    Field(json_schema_extra={"minLength": 1, "maxLength": allowed_client_ids.MAX_LENGTH}, examples=["%u", "%u-*"]),
+    Field(json_schema_extra={"minLength": 1, "maxLength": allowed_client_ids.MAX_LENGTH}, examples=["%u", "%u:*"]),
 ]
 ClientIds = Annotated[
     list[ClientIdPattern],

@@ -8,6 +8,7 @@ from flask import request
 from pydantic import Field
 
 from authsvc import logins
+from authsvc.actors import Proof
 from authsvc.api.schemas import (
     Body,
     GrantTypeName,
@@ -64,7 +65,8 @@ class EffectivePermission(PermissionView):
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
     user = services().sign_ins.check_password(body.username, body.password, request.remote_addr)
-    issued = logins.issue_token(actor_for(user), user.username, body.label, body.expire_time_in_hours, token_limits())
+    actor = actor_for(user, Proof(password_hash=user.password_hash))
+    issued = logins.issue_token(actor, user.username, body.label, body.expire_time_in_hours, token_limits())
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))
 

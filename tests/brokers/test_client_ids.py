@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.brokers.site import Site
 
-OWN = ["%u", "%u-*"]
+OWN = ["%u", "%u:*"]
 
 
 @BOTH_PROTOCOLS
@@ -22,7 +22,7 @@ def test_a_user_cannot_end_the_session_of_another_by_its_client_id(site: Site, p
     assert site.try_to_connect(mallory, client_id=press.client_id, protocol=protocol) == NOT_AUTHORIZED
     assert press.stayed_connected()
     assert site.try_to_connect(mallory, protocol=protocol) == 0
-    assert site.try_to_connect(mallory, client_id=f"{mallory}-phone", protocol=protocol) == 0
+    assert site.try_to_connect(mallory, client_id=f"{mallory}:phone", protocol=protocol) == 0
 
 
 def test_a_user_cannot_read_the_inbox_of_another_by_its_client_id(site: Site) -> None:

@@ -24,7 +24,7 @@ PRESS = {
     "grantTypes": ["password", "token"],
     "roles": ["line"],
     "permissions": [permission("readWrite devices/%u/#"), permission("deny read secret/#")],
-    "clientIds": ["%u", "%u-*"],
+    "clientIds": ["%u", "%u:*"],
 }
 
 

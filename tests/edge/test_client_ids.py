@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from authsvc import denials, logins, roles, signing_requests, users
+from authsvc import allowed_client_ids, denials, logins, roles, signing_requests, users
 from authsvc.authorities import Issuing
 from tests.edge.broker import FORM, JSON, YES, Broker, no
 from tests.edge.callers import Caller, everything_stored, refused_fields
@@ -274,3 +275,28 @@ def test_a_warning_about_a_rule_of_a_role_names_the_role_and_not_the_rule(alice:
     assert "inbox/" not in warning["message"]
     assert alice.patch("/api/roles/inboxes", {"clientIds": ["%u"]}).get_json()["warnings"] == []
     assert alice.get("/api/users/press-7").get_json()["warnings"] == []
+
+
+# Patterns that match the names of other users.
+
+
+@pytest.mark.parametrize(("pattern", "taken"), [("%u-*", True), ("%u*", True), ("%u:*", False), ("%u", False)])
+def test_pattern_that_matches_the_client_id_of_a_longer_username_carries_a_warning(
+    alice: Caller, broker: Broker, pattern: str, taken: bool
+) -> None:
+    for username in ("press", "press-7"):
+        alice.creates_user(username, BOBS_PASSWORD)
+    shown = alice.patch("/api/users/press", {"clientIds": [pattern]}).get_json()
+    assert (broker.logs_in("press", BOBS_PASSWORD, "press-7") == YES) is taken
+    assert [warning["code"] for warning in shown["warnings"]] == ["prefix-client-id"] * taken
+    role = alice.post("/api/roles", {"name": "presses", "clientIds": [pattern]}).get_json()
+    assert [warning["code"] for warning in role["warnings"]] == ["prefix-client-id"] * taken
+    through_the_role = alice.patch("/api/users/press", {"clientIds": [], "roles": ["presses"]}).get_json()["warnings"]
+    assert ["the role presses" in warning["message"] for warning in through_the_role] == [True] * taken
+
+
+def test_advice_to_restrict_client_ids_separates_users_with_similar_names(alice: Caller) -> None:
+    (warning,) = alice.get("/api/users/bob").get_json()["warnings"]
+    advised = re.findall(r"%u\S*", warning["message"])
+    assert advised == ["%u", "%u:*"]
+    assert not allowed_client_ids.match_longer_usernames(advised)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc import browser_sessions, certificates, logins, signing_requests, users
+from authsvc.access import AccessControl
 from authsvc.actors import Actor, Via
 from authsvc.authorities import issuing_under
+from authsvc.sign_in import SignIns
 from authsvc.storage.database import session
-from authsvc.storage.models import BrowserSession, SessionEnding, User
+from authsvc.storage.models import BrowserSession, Certificate, SessionEnding, User
 from tests.edge.broker import YES, no
 from tests.edge.callers import everything_stored, refused_fields
 from tests.edge.console import said
-from tests.people import BOBS_PASSWORD, OPERATOR
+from tests.people import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
+    from authsvc.decision import Decision
     from authsvc.edge import Services
+    from authsvc.snapshot import UserPolicy
     from tests.edge.broker import Broker
     from tests.edge.callers import Caller
     from tests.edge.console import Console
@@ -111,3 +120,50 @@ def test_command_line_revokes_only_when_asked(
     assert ("revoked" in told) is not kept
     assert bool(logins.list_tokens("eve", "", 1, 10).items) is kept
     assert (certificates.get(serial).revoked_at is None) is kept
+
+
+def test_request_with_a_token_that_is_revoked_after_its_check_makes_no_token(
+    services: Services, alice: Caller, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, _ = hold_everything(services, alice)
+    alice.patch("/api/users/eve", {"permissions": [{"context": "http", "operation": "readWrite", "resource": "/#"}]})
+    may_call = AccessControl.may_call
+
+    def revoke_meanwhile(access: AccessControl, user: UserPolicy, method: str, path: str) -> Decision:
+        if user.username == "eve":
+            users.change(OPERATOR, "eve", {"password": NEW, "revoke_others": True}, HASHER)
+        return may_call(access, user, method, path)
+
+    monkeypatch.setattr(AccessControl, "may_call", revoke_meanwhile)
+    answer = client.post("/api/tokens", json={}, headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "invalid-token")
+    assert logins.list_tokens("eve", "", 1, 10).total == 0
+
+
+@pytest.mark.parametrize("path", ["/api/login", "/admin/sign-in", "/.well-known/est/simpleenroll"])
+def test_sign_in_that_ends_after_the_password_was_replaced_gives_nothing(
+    services: Services, alice: Caller, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    alice.creates_user("eve", BOBS_PASSWORD, grantTypes=["password", "certificate"])
+    check_password = SignIns.check_password
+
+    def replace_meanwhile(sign_ins: SignIns, username: str, password: str, address: str | None) -> UserPolicy:
+        user = check_password(sign_ins, username, password, address)
+        users.change(OPERATOR, "eve", {"password": NEW, "revoke_others": True}, HASHER)
+        return user
+
+    credentials = {"username": "eve", "password": BOBS_PASSWORD}
+    monkeypatch.setattr(SignIns, "check_password", replace_meanwhile)
+    if path == "/admin/sign-in":
+        form = client.get(path).get_data(as_text=True)
+        token = form.partition('name="csrf_token" value="')[2].partition('"')[0]
+        answer = client.post(path, data={**credentials, "csrf_token": token})
+    elif path == "/api/login":
+        answer = client.post(path, json=credentials)
+    else:
+        request = b64encode(x509.load_pem_x509_csr(signing_request("eve").encode()).public_bytes(Encoding.DER))
+        answer = client.post(path, data=request, auth=("eve", BOBS_PASSWORD))
+    assert answer.status_code == 401
+    assert sessions_of("eve") == logins.list_tokens("eve", "", 1, 10).total == 0
+    with session():
+        assert Certificate.select().count() == 0

@@ -78,6 +78,17 @@ def test_bound_to_another_address_any_host_name_is_answered(routes: OpenAPI, inh
     assert b"browser-request" in ask(client, headers={"Origin": "https://evil.example"}, query="key=s3cret").data
 
 
+def test_on_loopback_the_webhook_secret_takes_the_place_of_the_host_name(routes: OpenAPI, inhabited: Settings) -> None:
+    client = with_parts_of(routes, replace(inhabited, webhook_secret="s3cret")).test_client()
+    for host in REBOUND:
+        assert ask(client, headers={"Host": host}, query="key=s3cret").status_code == 200
+        for query in ("key=wrong", ""):
+            refused = ask(client, headers={"Host": host}, query=query)
+            assert (refused.status_code, b"wrong-webhook-secret" in refused.data) == (401, True)
+    for headers in BROWSERS:
+        assert b"browser-request" in ask(client, headers=headers, query="key=s3cret").data
+
+
 def test_event_loop_refuses_browsers_and_unknown_hosts_and_goes_on_answering_brokers(running: Service) -> None:
     running.start()
     url = running.url + "/auth/acl"

@@ -125,3 +125,20 @@ def test_bidirectional_characters_in_requested_permissions_are_escaped(
     for page in shown:
         assert "plans/\\u202ex/\\u2066y" in page
         assert not {"\u202e", "\u2066"} & set(page)
+
+
+def test_bidirectional_characters_in_labels_are_escaped(service: Service, admin_filler: FormFiller) -> None:
+    label = "for\u202ehall\u2066 3"
+    service.create_user("odd-labels", "secret")
+    expiry = "2100-01-01T00:00:00Z"
+    key = {"label": label, "uses": 1, "expiresAt": expiry}
+    assert service.call("POST", "/api/client-registry/enrolment-keys", json=key).status_code == 201
+    shown = [
+        admin_filler.post("/admin/tokens", "/admin", username="odd-labels", label=label, expireTimeInHours="8760").text,
+        admin_filler.post("/admin/registry/enrolment-keys", "/admin", label=label, uses="1", expiresAt=expiry).text,
+    ]
+    paths = ("/admin/tokens", "/admin/users/odd-labels", "/admin/registry/enrolment-keys")
+    shown += [admin_filler.get(path).text for path in paths]
+    for page in shown:
+        assert not {"\u202e", "\u2066"} & set(page)
+    assert sum("for\\u202ehall\\u2066 3" in page for page in shown) >= len(paths) + 1

@@ -61,7 +61,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def settings(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Settings:
     """The settings of the service; `with_settings` changes some."""
     changes = getattr(request, "param", {})
-    return _settings(tmp_path / "data", database_url, **{"registry_attempts_per_minute": 10_000, **changes})
+    return _settings(
+        tmp_path / "data", database_url, **{"registry_attempts_per_minute": 10_000, "threads": 64, **changes}
+    )
 
 
 @pytest.fixture

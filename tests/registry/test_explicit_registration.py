@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry import views
 from tests.edge.callers import problem_of
 from tests.people import ADMIN_PASSWORD
 from tests.registry.scene import (
+    ALICES_PASSWORD,
     BOBS_PASSWORD,
     ON_BOTH_DATABASES,
     REGISTER,
@@ -256,3 +258,20 @@ def test_registering_leaves_no_event_before_somebody_decides(place: Place) -> No
     assert actions()[-1] == "registry.unlock"
     expire()
     assert actions()[-1] == "registration.expire"
+
+
+def test_flood_of_registrations_takes_only_its_own_places_for_hashes(place: Place) -> None:
+    place.unlock()
+    waiting = place.registers().get_json()
+    places = place.app.extensions[views.EXTENSION].explicit.places
+    number = place.services.settings.threads // 4
+    assert [places.acquire(blocking=False) for _ in range(number + 1)] == [True] * number + [False]
+    problem_of(place.registers("carl"), 503, "hashing-busy")
+    problem_of(place.registers(), 503, "hashing-busy")
+    assert stored("carl") is None
+    assert place.services.sign_ins.check_password("alice", ALICES_PASSWORD, "203.0.113.9").username == "alice"
+    places.release(1)
+    assert place.registers("carl").status_code == 202
+    assert place.registers().get_json() == waiting
+    assert places.acquire(blocking=False), "places are free again"
+    assert place.registers().get_json() == waiting, "a password that proved right before takes no hash"

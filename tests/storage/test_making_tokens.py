@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import time_machine
@@ -12,9 +12,11 @@ import time_machine
 from authsvc import logins, users
 from authsvc.errors import Conflict, Forbidden, InvalidInput, TooMany
 from tests.people import ALICE, CHARLIE, OPERATOR, http
-from tests.storage.scene import change_user, everything, execute, loaded_policy, make_bob, make_user, version
+from tests.storage.scene import change_user, everything, execute, loaded_policy, make_bob, make_user, version, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authsvc.actors import Actor
 
 pytestmark = pytest.mark.usefixtures("prepared")
@@ -102,10 +104,38 @@ def test_user_has_at_most_100_tokens() -> None:
         with pytest.raises(Conflict, match="100 tokens") as error:
             users.issue_token(actor, "bob", "", 12)
         assert error.value.code == "too-many-tokens"
-        assert everything() == before
+        assert {**everything(), "Attempt": []} == {**before, "Attempt": []}
     logins.issue_token(OPERATOR, "bertha", "", 12)
     logins.revoke_token(OPERATOR, issued.record.id)
     logins.issue_token(OPERATOR, "bob", "", 12)
+
+
+def test_refusals_at_the_limit_of_tokens_are_throttled_and_start_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_bob()
+    for _ in range(logins.MAX_TOKENS):
+        logins.issue_token(OPERATOR, "bob", "", 12)
+
+    def no_change() -> NoReturn:
+        pytest.fail("a refused token began a change")
+
+    monkeypatch.setattr(logins, "token_change", no_change)
+    limits = logins.TokenLimits(per_minute=3)
+    for issue in (logins.issue_token, users.issue_token, logins.issue_token):
+        with pytest.raises(Conflict):
+            issue(ALICE, "bob", "", 12, limits)
+    before = everything()
+    for issue in (logins.issue_token, users.issue_token):
+        with pytest.raises(TooMany):
+            issue(ALICE, "bob", "", 12, limits)
+    assert everything() == before
+
+
+@pytest.mark.parametrize("issue", [logins.issue_token, users.issue_token])
+def test_new_token_raises_the_token_version_by_one(issue: Callable[..., logins.IssuedToken]) -> None:
+    make_bob()
+    before = versions()
+    issue(ALICE, "bob", "", 12)
+    assert versions() == before._replace(tokens=before.tokens + 1)
 
 
 def test_expired_tokens_do_not_count() -> None:

@@ -62,11 +62,13 @@ class GatedAccess:
         self._user = user
         self.entered = threading.Semaphore(0)
         self.go_on = threading.Event()
+        self.first: list[bool] = []
 
     def holder_of_remembered_password(self, _username: str, _password: str) -> None:
         return None
 
-    def holder_of_password(self, _username: str, _password: str) -> UserPolicy | Denied:
+    def holder_of_password(self, _username: str, _password: str, *, first: bool = False) -> UserPolicy | Denied:
+        self.first.append(first)
         self.entered.release()
         assert self.go_on.wait(20)
         return self._user
@@ -302,6 +304,28 @@ def test_more_sign_ins_than_places_are_refused_at_once_and_known_networks_have_p
         with under_way(signing_in, gate, [HERE, HERE]), pytest.raises(Busy):
             signing_in.check_password("bob", BOBS_PASSWORD, HERE)
     assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
+    assert gate.first == [False, False, True, True, False]
+
+
+def test_sign_in_from_a_known_network_is_hashed_before_all_others_that_wait() -> None:
+    make_bob()
+    assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == IN
+    pool, go_on, hashed = HashingPool(1, 1, patience=60), threading.Event(), []
+    pool.submit(lambda: go_on.wait(20))
+    signing_in = sign_ins(access(pool))
+    with pytest.raises(Busy):
+        signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
+    submit = pool.submit
+
+    def submit_and_go_on(work: Callable[[], T], *, first: bool = False) -> Future[T]:
+        hashed.append(first)
+        future = submit(work, first=first)
+        go_on.set()
+        return future
+
+    pool.submit = submit_and_go_on  # type: ignore[method-assign]
+    assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
+    assert hashed == [True]
 
 
 def test_places_are_free_again_after_failures() -> None:

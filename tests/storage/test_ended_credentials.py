@@ -1,0 +1,137 @@
+"""Requests that were authenticated just before a password, a token or a session ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc import browser_sessions, logins, signing_requests, users
+from authsvc.access import AccessControl
+from authsvc.actors import Actor, Proof, Via
+from authsvc.authorities import Issuing
+from authsvc.errors import Unauthenticated
+from authsvc.hashing import HashingPool
+from authsvc.passwords import PasswordVerifier
+from authsvc.settings import Lifetime
+from authsvc.sightings import Sightings
+from authsvc.sign_in import SignIns
+from authsvc.snapshot import GrantType
+from authsvc.storage.database import session
+from authsvc.storage.models import BrowserSession, Certificate, Token
+from tests.people import ALICE, BOBS_PASSWORD, HASHER
+from tests.registry.signing import signing_request
+from tests.storage.scene import change_user, events, loaded_policy, make_bob, make_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("prepared")
+
+LIFETIME = Lifetime(timedelta(minutes=30), timedelta(hours=12))
+BOB = Actor("bob", Via.API, ())
+
+
+def issue_token(actor: Actor) -> None:
+    logins.issue_token(actor, "bob", "", 12)
+
+
+def begin_session(actor: Actor) -> None:
+    browser_sessions.begin(actor, LIFETIME, "a browser")
+
+
+def issue_certificate(actor: Actor) -> None:
+    key = signing_requests.read(signing_request("bob"), "bob").public_key
+    users.issue_certificate(actor, "bob", key, Issuing())
+
+
+CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issue_certificate])
+
+
+def signed_in_with_password() -> Actor:
+    pool = HashingPool(2, 100, patience=60)
+    access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), Sightings())
+    user = SignIns(access, 10, places=8).check_password("bob", BOBS_PASSWORD, None)
+    return replace(BOB, proof=Proof(password_hash=user.password_hash))
+
+
+def credentials_of_bob() -> int:
+    with session():
+        return sum(model.select().count() for model in (Token, BrowserSession, Certificate))
+
+
+@CREDENTIALS
+def test_old_password_gives_no_credential_after_a_new_one_revoked_all(issue: Callable[[Actor], None]) -> None:
+    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    bob = signed_in_with_password()
+    users.change(ALICE, "bob", {"password": "another secret", "revoke_others": True}, HASHER)
+    before = credentials_of_bob()
+    with pytest.raises(Unauthenticated) as error:
+        issue(bob)
+    assert error.value.code == "wrong-credentials"
+    with session():
+        assert Token.select().count() == BrowserSession.select().count() == 0
+    assert credentials_of_bob() == before
+
+
+@CREDENTIALS
+def test_user_disabled_during_the_sign_in_gets_no_credential(issue: Callable[[Actor], None]) -> None:
+    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    bob = signed_in_with_password()
+    change_user("bob", enabled=False)
+    with pytest.raises(Unauthenticated):
+        issue(bob)
+    assert credentials_of_bob() == 0
+
+
+@CREDENTIALS
+def test_password_that_still_holds_gives_credentials(issue: Callable[[Actor], None]) -> None:
+    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    bob = signed_in_with_password()
+    change_user("bob", permissions=())
+    issue(bob)
+    assert credentials_of_bob() == 1
+
+
+@CREDENTIALS
+def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
+    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    issued = logins.issue_token(ALICE, "bob", "", 12)
+    with session():
+        digest = Token.get_by_id(issued.record.id).digest
+    by_token = replace(BOB, proof=Proof(token_digest=digest))
+    issue(by_token)
+    before = credentials_of_bob()
+    logins.revoke_token(ALICE, issued.record.id)
+    with pytest.raises(Unauthenticated) as error:
+        issue(by_token)
+    assert error.value.code == "invalid-token"
+    assert credentials_of_bob() == before - 1
+
+
+@CREDENTIALS
+def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
+    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    by_session = replace(BOB, proof=browser_sessions.proof_of(secret))
+    issue(by_session)
+    browser_sessions.sign_out(BOB, secret)
+    before = credentials_of_bob()
+    with pytest.raises(Unauthenticated):
+        issue(by_session)
+    assert credentials_of_bob() == before
+
+
+def test_replaced_session_is_ended_by_its_own_user_in_the_audit_trail() -> None:
+    make_bob()
+    make_user("eve")
+    secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    browser_sessions.sign_out(replace(BOB, username="eve"), secret)
+    ended = events()[-1]
+    assert (ended.action, ended.actor) == ("session.end", "bob")
+    assert (ended.before, ended.after) == ({"username": "bob"}, {"replacedBy": "eve"})
+    again = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    browser_sessions.sign_out(BOB, again)
+    assert (events()[-1].actor, events()[-1].after) == ("bob", None)
