@@ -74,7 +74,7 @@ class Admission(NamedTuple):
     def at_once(self) -> bool:
         """Whether nobody needs to decide any more."""
         if self.key:
-            return not self.key.approval_required
+            return not self.key.approval_required and self.start.held is None
         return self.advance is not None and self.advance.admits
 
 
@@ -180,7 +180,9 @@ class Explicit:
             return Admission(None, advance, records.NOTHING)
         if application.enrolment_key is not None:
             key = enrolment_keys.check(application.enrolment_key)
-            return Admission(key, None, Start(key.roles))
+            if advance and not advance.opens:
+                raise _taken()
+            return Admission(key, None, Start(key.roles, held=advance.held if advance else None))
         if advance and advance.opens:
             return Admission(None, advance, advance.start)
         state = window.state()

@@ -27,7 +27,7 @@ from tests.registry.scene import (
     with_settings,
 )
 from tests.registry.signing import der_of, new_key, signing_request
-from tests.registry.test_enrolment_keys import make_key
+from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, fingerprint, preauthorize, waiting
 
 if TYPE_CHECKING:
@@ -285,14 +285,26 @@ def test_a_role_that_gained_rights_over_this_service_is_not_given_to_whoever_com
     place.granted(registration, acceptHttpRights=True)
 
 
-def test_an_enrolment_key_is_good_also_for_a_name_that_is_bound_to_something_else(place: Place) -> None:
-    bound_to_secret(place, roles=["press"])
+@pytest.mark.parametrize("binding", ["secret", "key"])
+def test_an_enrolment_key_does_not_take_a_name_that_is_bound_to_something_else(place: Place, binding: str) -> None:
+    holder = new_key()
+    preauthorize(place, **({"withSecret": True} if binding == "secret" else {"csrFingerprint": fingerprint(holder)}))
     key = make_key(place, roles=["line"])
-    assert place.registers(enrolmentKey=key["secret"]).status_code == 201
-    user = place.user()
-    assert user
-    assert user["roles"] == ["line"]
-    assert waiting(place) == []
+    problem_of(place.registers(enrolmentKey=key["secret"]), 409, "username-taken")
+    problem_of(place.registers(enrolmentKey="a guess"), 403, "enrolment-key-invalid")
+    assert place.user() is None
+    assert waiting(place) == ["bob"]
+    assert done(place.alice.get(KEYS))["items"][0]["used"] == 0
+
+
+def test_an_enrolment_key_does_not_admit_a_name_whose_preauthorization_is_held(place: Place) -> None:
+    problem_of(place.registers(password=ATTACKERS_PASSWORD), 423, "registry-locked")
+    preauthorize(place)
+    key = make_key(place, roles=["line"])
+    assert place.registers(enrolmentKey=key["secret"]).status_code == 202
+    assert place.user() is None
+    assert held_reason(place) == "tried-before"
+    assert waiting(place) == ["bob"]
 
 
 def test_over_est_the_secret_is_the_password(place: Place) -> None:
