@@ -173,7 +173,10 @@ class Explicit:
 
     def _advance(self, application: Application, fingerprint: str | None) -> Match | None:
         secrets = (application.enrolment_key, application.password)
-        return preauthorization_match.match(application.username, fingerprint, secrets, self.attempted)
+        has_password = application.password is not None
+        return preauthorization_match.match(
+            application.username, fingerprint, secrets, self.attempted, has_password=has_password
+        )
 
     def _admission(self, application: Application, advance: Match | None) -> Admission:
         if advance and advance.proves_holder:

@@ -72,6 +72,7 @@ def match(
     offered: Iterable[str | None],
     attempted: AttemptedNames,
     *,
+    has_password: bool = False,
     has_conflicts: bool = False,
 ) -> Match | None:
     """Return the preauthorization of this name, if there is one, as it applies to a contact with this key or secrets.
@@ -86,7 +87,9 @@ def match(
         secret = _secret_among(offered, row.secret_digest)
         return Match(record_of(row), None if secret else HeldReason.BINDING_NOT_MET, secret)
     if row.csr_fingerprint is not None:
-        return Match(record_of(row), None if row.csr_fingerprint == csr_fingerprint else HeldReason.BINDING_NOT_MET)
+        # A signing request is not secret: with a copy of one, somebody else could set the user's password.
+        proved = row.csr_fingerprint == csr_fingerprint and not has_password
+        return Match(record_of(row), None if proved else HeldReason.BINDING_NOT_MET)
     tried = attempted.tried_before(username, (now - row.created_at).total_seconds())
     return Match(record_of(row), _unbound_held(row, tried=tried, has_conflicts=has_conflicts))
 

@@ -42,6 +42,7 @@ class Request:
     attempts: int = 1
     last_seen: int = 0
     conflicts: int = 0
+    held_reason: str | None = None
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Advance:
 
     def is_met_by(self, held: Held, secret: str | None) -> bool:
         """Whether a contact has what it is bound to."""
-        return (self.key is not None and self.key == held.key) or (
+        return (self.key is not None and self.key == held.key and held.password is None) or (
             self.secret is not None and self.secret in (secret, held.password)
         )
 
@@ -211,7 +212,12 @@ class Ledger:
     def _enrol(self, name: str, request: Request, key: EnrolmentKey) -> int:
         if key.uses == 0:
             return 403
-        if key.approval_required:
+        advance = self.advances.get(name)
+        if advance and advance.is_bound:
+            return 409
+        if advance and advance.is_held:
+            request.held_reason = "tried-before"
+        if key.approval_required or request.held_reason:
             answer = self._take_down(name, request)
         else:
             self._admit(name, request, request.starting_roles)

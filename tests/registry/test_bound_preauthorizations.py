@@ -31,6 +31,8 @@ from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, fingerprint, preauthorize, waiting
 
 if TYPE_CHECKING:
+    from werkzeug.test import TestResponse
+
     from tests.registry.scene import Place
 
 ATTACKERS_PASSWORD = "the attacker's secret"
@@ -116,6 +118,29 @@ def test_a_client_with_the_key_takes_the_place_of_whoever_tried_the_name_first(p
     assert held_reason(place) == "binding-not-met"
     assert place.registers(csr=signing_request("bob", key)).status_code == 201
     assert not place.connects("bob", ATTACKERS_PASSWORD)
+
+
+def test_a_copied_signing_request_does_not_set_the_password_of_a_preauthorized_name(place: Place) -> None:
+    key = new_key()
+    preauthorize(place, csrFingerprint=fingerprint(key))
+    copied = signing_request("bob", key)
+    problem_of(place.registers(csr=copied, password=ATTACKERS_PASSWORD), 423, "registry-locked")
+    place.unlock()
+    assert place.registers(csr=copied, password=ATTACKERS_PASSWORD).status_code == 202
+    assert held_reason(place) == "binding-not-met"
+    assert place.user() is None
+    assert place.registers(csr=copied).status_code == 201
+    user = place.user()
+    assert user
+    assert user["grantTypes"] == ["certificate"]
+
+
+def test_a_copied_signing_request_does_not_set_the_password_over_est(place: Place) -> None:
+    key = new_key()
+    preauthorize(place, csrFingerprint=fingerprint(key))
+    answer = enrols_over_est(place, signing_request("bob", key), ATTACKERS_PASSWORD)
+    assert answer.status_code == 423
+    assert place.user() is None
 
 
 def test_a_denied_name_stays_denied_also_for_the_holder_of_the_secret(place: Place) -> None:
@@ -307,14 +332,18 @@ def test_an_enrolment_key_does_not_admit_a_name_whose_preauthorization_is_held(p
     assert waiting(place) == ["bob"]
 
 
-def test_over_est_the_secret_is_the_password(place: Place) -> None:
-    secret = bound_to_secret(place)
-    answer = place.stranger.call(
+def enrols_over_est(place: Place, csr: str, password: str) -> TestResponse:
+    return place.stranger.call(
         "POST",
         "/.well-known/est/simpleenroll",
-        data=base64.encodebytes(der_of(signing_request("bob"))),
-        headers={"Authorization": basic("bob", secret)},
+        data=base64.encodebytes(der_of(csr)),
+        headers={"Authorization": basic("bob", password)},
     )
+
+
+def test_over_est_the_secret_is_the_password(place: Place) -> None:
+    secret = bound_to_secret(place)
+    answer = enrols_over_est(place, signing_request("bob"), secret)
     assert answer.status_code == 200, answer.text
     assert place.connects("bob", secret)
 
