@@ -228,17 +228,21 @@ class Intake:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED
 
-    def _count_right(self, row: Registration, contact: Contact) -> int:
-        """Return how many attempts offered the password of the registration."""
+    def _compare(self, row: Registration, contact: Contact) -> tuple[int, int]:
+        """Return how many attempts offered the password of the registration, and how many certainly another one."""
+        wrong = 0
         for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
-            if self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "") is Verdict.RIGHT:
-                return count
-        return 0
+            verdict = self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
+            if verdict is Verdict.RIGHT:
+                return count, contact.attempts - count
+            if verdict is Verdict.WRONG:
+                wrong += count
+        return 0, wrong
 
     def _repeat(self, row: Registration, contact: Contact) -> None:
         conflicts = 0
         if row.password_hash and row.status == Status.PENDING:
-            conflicts = contact.attempts - self._count_right(row, contact)
+            _, conflicts = self._compare(row, contact)
         # Of attempts with and without the right password the address may be the holder's own.
         address = contact.address if conflicts == contact.attempts else None
         self._contacts.add(row, contact.attempts, conflicts, tuple(contact.client_ids), address)
