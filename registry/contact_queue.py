@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from registry import records
+from registry.enrolment_keys import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 QUEUE_SIZE = 1000
 # Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
@@ -22,7 +23,7 @@ class Contact:
     """What was heard of one username since it was last written; passwords only until they are hashed.
 
     `earlier` is the number of attempts before these, which were counted and not recorded; `reported` is how many of
-    the attempts the count of unknown names has already.
+    the attempts the count of unknown names has already. A password with the digest `secret_digest` is always kept.
     """
 
     username: str
@@ -32,6 +33,7 @@ class Contact:
     attempts: int = 0
     earlier: int = 0
     reported: int = 0
+    secret_digest: str | None = None
 
     @property
     def password(self) -> str:
@@ -43,11 +45,15 @@ class Contact:
         """All attempts that are known of."""
         return self.attempts + self.earlier
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether passwords may have been left out."""
+        return len(self.passwords) >= _MAX_PASSWORDS
+
     def add(self, password: str, client_id: str, address: str | None) -> None:
         """Count one more attempt, keeping a few of what differs."""
         self.attempts += 1
-        if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
-            self.passwords[password] += 1
+        self._count(password, 1)
         shortened = client_id[: records.MAX_CLIENT_ID_LENGTH]
         if shortened not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
             self.client_ids.append(shortened)
@@ -59,16 +65,23 @@ class Contact:
         self.address = self.address or later.address
         self.client_ids = records.bounded_client_ids((*self.client_ids, *later.client_ids))
         for password, attempts in later.passwords.items():
-            if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
-                self.passwords[password] += attempts
+            self._count(password, attempts)
+
+    def _count(self, password: str, attempts: int) -> None:
+        if password in self.passwords or not self.is_crowded or digest_of(password) == self.secret_digest:
+            self.passwords[password] += attempts
 
 
 class ContactQueue:
-    """Contacts by username, in order. When it is full, the oldest name that was heard once makes room for a new one."""
+    """Contacts by username, in order. When it is full, the oldest name that was heard once makes room for a new one.
+
+    It remembers the digests of one-time secrets of names that were tried with more passwords than are kept.
+    """
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, Contact] = OrderedDict()
         self._heard_once: OrderedDict[str, None] = OrderedDict()
+        self._secret_digests: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -88,10 +101,19 @@ class ContactQueue:
                     return False
                 victim, _ = self._heard_once.popitem(last=False)
                 del self._waiting[victim]
-            contact = self._waiting[username] = Contact(username)
+            contact = self._waiting[username] = Contact(username, secret_digest=self._secret_digests.get(username))
             contact.add(password, client_id, address)
             self._heard_once[username] = None
             return fits
+
+    def keep_secrets(self, digests: Mapping[str, str]) -> None:
+        """Keep the password with this digest among the passwords of a name from now on, whatever others try."""
+        with self._lock:
+            for username, digest in digests.items():
+                self._secret_digests[username] = digest
+                self._secret_digests.move_to_end(username)
+            while len(self._secret_digests) > QUEUE_SIZE:
+                self._secret_digests.popitem(last=False)
 
     def take(self) -> list[Contact]:
         """Return all that was heard, names that came back first, and empty the queue."""

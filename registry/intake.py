@@ -111,6 +111,8 @@ class Intake:
         try:
             with session():
                 due = self._due(contacts)
+                crowded = [contact.username for contact in contacts if contact.is_crowded]
+                self._queue.keep_secrets(preauthorization_match.secret_digests(crowded))
         except peewee.PeeweeException:
             self.counters[Outcome.FAILED] += len(contacts)
             return

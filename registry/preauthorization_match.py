@@ -110,6 +110,16 @@ def opened_names(offered: Mapping[str, Iterable[str]]) -> set[str]:
     }
 
 
+def secret_digests(usernames: Iterable[str]) -> dict[str, str]:
+    """Return the digests of the one-time secrets that names are bound to."""
+    is_bound = Preauthorization.secret_digest.is_null(False)
+    return {
+        row.username: row.secret_digest
+        for batch in chunked(usernames, _BATCH)
+        for row in Preauthorization.select().where(Preauthorization.username.in_(batch), is_bound)
+    }
+
+
 def _is_expired(row: Preauthorization, now: datetime) -> bool:
     return row.expires_at is not None and row.expires_at <= now
 

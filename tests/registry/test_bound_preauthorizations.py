@@ -87,6 +87,16 @@ def test_the_secret_counts_also_when_others_try_the_name_at_the_same_time(place:
     assert place.connects("bob", secret)
 
 
+def test_a_spray_of_passwords_keeps_the_holder_of_the_secret_out_for_one_attempt_at_most(place: Place) -> None:
+    secret = bound_to_secret(place)
+    for _ in range(2):
+        for number in range(60):
+            place.hears("bob", f"guess number {number}")
+        place.hears("bob", secret)
+        place.intake.drain()
+    assert place.connects("bob", secret)
+
+
 @ON_BOTH_DATABASES
 def test_a_client_sends_the_secret_as_its_enrolment_key(place: Place) -> None:
     secret = bound_to_secret(place, roles=["press"])
