@@ -125,7 +125,7 @@ class Explicit:
                 row = records.current(application.username)
                 if row is None:
                     raise _taken()
-            if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
+            if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
                 return self._poll(row, application)
             if application.enrolment_key is None:
                 self.unknown_names.count(application.username, address=application.address)
@@ -232,7 +232,7 @@ class Explicit:
         if not admission.at_once:
             records.make_room(self.max_pending, while_locked=False)
         if admission.advance and admission.advance.proves_holder:
-            records.remove_pending(claim.username)
+            records.remove_for_holder(claim.username)
         return records.write(claim, admission.start, while_locked=False)
 
 

@@ -173,7 +173,7 @@ class Intake:
         row = records.current(contact.username)
         is_user = users.exists(contact.username)
         advance = None if is_user else self._advance(contact)
-        if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
+        if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
             self._repeat(row, contact)
             return Outcome.REPEATED
         if is_user:
@@ -207,7 +207,7 @@ class Intake:
             with policy_change():
                 window.hold()
                 if advance.proves_holder:
-                    records.remove_pending(claim.username)
+                    records.remove_for_holder(claim.username)
                 row = records.write(claim, while_locked=False)
                 decisions.admit(SERVICE, row, preauthorization_match.use(advance.record), self._issuing)
             return Outcome.GRANTED

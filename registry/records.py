@@ -21,13 +21,11 @@ from authsvc.storage.models import User
 from authsvc.usernames import skeleton
 from registry.look_alikes import similar_names
 from registry.models import Registration
-from registry.states import Status
+from registry.states import HeldReason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-
-    from registry.states import HeldReason
 
 # Without letters and digits that are taken for one another when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -197,11 +195,21 @@ def known_names(names: Iterable[str]) -> set[str]:
     return known
 
 
-def remove_pending(username: str) -> None:
-    """Remove the pending registration of a name, if there is one: its holder is not the one who was preauthorized."""
-    pending = (Registration.username == username) & (Registration.status == Status.PENDING)
-    if Registration.delete().where(pending).execute():
-        audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": Status.PENDING})
+def yields_to_holder(row: Registration) -> bool:
+    """Say whether the holder of what the name is bound to takes the place of this registration.
+
+    It does so of a pending one, and of one that was denied because it came without that secret or key.
+    """
+    was_impostor = row.status == Status.DENIED and row.held_reason == HeldReason.BINDING_NOT_MET
+    return row.status == Status.PENDING or was_impostor
+
+
+def remove_for_holder(username: str) -> None:
+    """Remove the registration of a name that yields to the holder of the secret or key, if there is one."""
+    row = current(username)
+    if row and yields_to_holder(row):
+        row.delete_instance()
+        audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": row.status})
 
 
 def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Registration:

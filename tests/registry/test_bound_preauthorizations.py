@@ -153,12 +153,33 @@ def test_a_copied_signing_request_does_not_set_the_password_over_est(place: Plac
     assert place.user() is None
 
 
-def test_a_denied_name_stays_denied_also_for_the_holder_of_the_secret(place: Place) -> None:
+@ON_BOTH_DATABASES
+@pytest.mark.parametrize("over", ["rest", "mqtt"])
+def test_denying_an_impostor_does_not_lock_out_the_holder_of_the_secret(place: Place, over: str) -> None:
     secret = bound_to_secret(place)
     assert not place.connects("bob", ATTACKERS_PASSWORD)
     done(place.deny(place.registration()["id"]))
+    problem_of(place.registers(password=ATTACKERS_PASSWORD), 403, "registration-denied")
+    if over == "rest":
+        assert place.registers(enrolmentKey=secret).status_code == 201
+    else:
+        assert not place.connects("bob", secret)
+        assert place.connects("bob", secret)
+    assert place.registration()["status"] == "granted"
+    assert "registration.replace" in actions()
+
+
+def test_a_name_that_was_denied_for_another_reason_stays_denied_also_for_the_holder_of_the_secret(
+    place: Place,
+) -> None:
+    place.unlock()
+    registration = place.asks(password=ATTACKERS_PASSWORD)
+    secret = bound_to_secret(place)
+    done(place.deny(registration))
     problem_of(place.registers(enrolmentKey=secret), 403, "registration-denied")
-    assert place.alice.delete(f"{REGISTRATIONS}/{place.registration()['id']}").status_code == 204
+    assert not place.connects("bob", secret)
+    assert not place.connects("bob", secret)
+    assert place.alice.delete(f"{REGISTRATIONS}/{registration}").status_code == 204
     assert place.registers(enrolmentKey=secret).status_code == 201
 
 
