@@ -158,7 +158,7 @@ class Ledger:
             return 409
         if request.while_locked and not self.open:
             return 423
-        if name in self.users or (request.conflicts and not confirmed):
+        if name in self.users or ((request.conflicts or request.held_reason) and not confirmed):
             return 409
         given = request.starting_roles | roles | (request.wishes if accept else frozenset())
         if not given <= may_give:
