@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 QUEUE_SIZE = 1000
 # Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
 _MAX_PASSWORDS = 50
+_MAX_LOGINS = 60
 
 
 @dataclass(slots=True)
@@ -23,12 +24,13 @@ class Contact:
     """What was heard of one username since it was last written; passwords only until they are hashed.
 
     `earlier` is the number of attempts before these, which were counted and not recorded; `reported` is how many of
-    the attempts the count of unknown names has already. A password with the digest `secret_digest` is always kept.
+    the attempts the count of unknown names has already.
+    `logins` are the first pairs of password and client id. A password with the digest `secret_digest` is always kept.
     """
 
     username: str
     passwords: Counter[str] = field(default_factory=Counter, repr=False)
-    client_ids: list[str] = field(default_factory=list)
+    logins: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
     address: str | None = None
     attempts: int = 0
     earlier: int = 0
@@ -53,23 +55,36 @@ class Contact:
     def add(self, password: str, client_id: str, address: str | None) -> None:
         """Count one more attempt, keeping a few of what differs."""
         self.attempts += 1
-        self._count(password, 1)
-        shortened = client_id[: records.MAX_CLIENT_ID_LENGTH]
-        if shortened not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
-            self.client_ids.append(shortened)
+        self._count_password(password, 1)
+        self._count_login((password, client_id[: records.MAX_CLIENT_ID_LENGTH]), 1)
         self.address = self.address or address
 
     def merge(self, later: Contact) -> None:
         """Add what was heard since."""
         self.attempts += later.attempts
         self.address = self.address or later.address
-        self.client_ids = records.bounded_client_ids((*self.client_ids, *later.client_ids))
         for password, attempts in later.passwords.items():
-            self._count(password, attempts)
+            self._count_password(password, attempts)
+        for login, attempts in later.logins.items():
+            self._count_login(login, attempts)
 
-    def _count(self, password: str, attempts: int) -> None:
+    def client_ids(self) -> tuple[str, ...]:
+        """Return the client ids of all attempts, as far as they are kept."""
+        return tuple(dict.fromkeys(client_id for _, client_id in self.logins))
+
+    def client_ids_with(self, password: str) -> tuple[str, ...]:
+        """Return the client ids that came with a password, and `records.NO_CLIENT_ID` if some attempt's is not kept."""
+        found = {client_id: attempts for (offered, client_id), attempts in self.logins.items() if offered == password}
+        unknown = sum(found.values()) < self.passwords[password]
+        return (*found, records.NO_CLIENT_ID) if unknown else tuple(found)
+
+    def _count_password(self, password: str, attempts: int) -> None:
         if password in self.passwords or not self.is_crowded or digest_of(password) == self.secret_digest:
             self.passwords[password] += attempts
+
+    def _count_login(self, login: tuple[str, str], attempts: int) -> None:
+        if login in self.logins or len(self.logins) < _MAX_LOGINS:
+            self.logins[login] += attempts
 
 
 class ContactQueue:

@@ -156,7 +156,7 @@ class Explicit:
             if granted is None or granted.status != Status.GRANTED:
                 raise _taken()
             return Admitted(granted.username, granted.certificate, granted.ca_certificate)
-        self.contacts.add(row, attempts=1, conflicts=0)
+        self.contacts.add(row, attempts=1, conflicts=0, client_ids=(records.NO_CLIENT_ID,))
         return Waiting(row.id, row.pairing_code)
 
     def _same_holder(self, row: Registration, application: Application) -> bool:

@@ -149,7 +149,7 @@ class Intake:
         return chosen
 
     def _count_unknown(self, contact: Contact) -> None:
-        client_id = next(iter(contact.client_ids), "")
+        client_id = next(iter(contact.client_ids()), "")
         attempts = contact.attempts - contact.reported
         self._unknown_names.count(contact.username, attempts, client_id, contact.address)
         contact.reported = contact.attempts
@@ -192,12 +192,13 @@ class Intake:
         )
 
     def _claim(self, contact: Contact, password: str, password_hash: str) -> records.Claim:
+        client_ids = contact.client_ids_with(password)
         return records.Claim(
             contact.username,
             records.Kind.IMPLICIT,
             password_hash=password_hash,
             address=contact.address,
-            client_ids=tuple(contact.client_ids),
+            client_ids=(*client_ids, records.NO_CLIENT_ID) if contact.earlier else client_ids,
             attempts=contact.total,
             conflicts=contact.attempts - contact.passwords[password],
         )
@@ -230,21 +231,27 @@ class Intake:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED
 
-    def _compare(self, row: Registration, contact: Contact) -> tuple[int, int]:
-        """Return how many attempts offered the password of the registration, and how many certainly another one."""
+    def _compare(self, row: Registration, contact: Contact) -> tuple[str | None, int]:
+        """Return the password of the registration, if it was offered, and how many attempts certainly had another."""
         wrong = 0
         for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
             verdict = self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
             if verdict is Verdict.RIGHT:
-                return count, contact.attempts - count
+                return password, contact.attempts - count
             if verdict is Verdict.WRONG:
                 wrong += count
-        return 0, wrong
+        return None, wrong
 
     def _repeat(self, row: Registration, contact: Contact) -> None:
         conflicts = 0
+        client_ids = contact.client_ids()
         if row.password_hash and row.status == Status.PENDING:
-            _, conflicts = self._compare(row, contact)
+            right, conflicts = self._compare(row, contact)
+            if right is not None:
+                client_ids = contact.client_ids_with(right)
+            else:
+                # An attempt that was not compared may have been the holder's, with any client id.
+                client_ids = (records.NO_CLIENT_ID,) if conflicts < contact.attempts else ()
         # Of attempts with and without the right password the address may be the holder's own.
         address = contact.address if conflicts == contact.attempts else None
-        self._contacts.add(row, contact.attempts, conflicts, tuple(contact.client_ids), address)
+        self._contacts.add(row, contact.attempts, conflicts, client_ids, address)
