@@ -15,7 +15,7 @@ ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 # only so every name comes to the same end however its letters are grouped.
 _LOOKS_LIKE = str.maketrans(
     {"0": "o", "1": "l", "i": "l", "|": "l", "2": "z", "5": "s", "8": "b", "9": "g"}
-    | {"m": "rn", "w": "vv", "d": "cl", "_": "-", ".": "-"}
+    | {"q": "g", "m": "rn", "w": "vv", "d": "cl", "-": "", "_": "", ".": ""}
 )
 
 
@@ -39,6 +39,6 @@ def validate_role_name(name: str) -> str:
 
 
 def skeleton(name: str) -> str:
-    """Return the form that a name shares with all names that can be mistaken for it: `Bad-1`, `bad_l` and `BAD.I`."""
+    """Return the form that a name shares with all names that can be mistaken for it: `Bad-1`, `bad_l` and `BADI`."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return re.sub(r"-+", "-", folded.translate(_LOOKS_LIKE))
+    return folded.translate(_LOOKS_LIKE)

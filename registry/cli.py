@@ -120,7 +120,7 @@ def show(registration_id: str) -> None:
 @_permissions
 @click.option("--accept-requested", is_flag=True, help="Also give what the client asked for.")
 @client_ids
-@click.option("--accept-conflicts", is_flag=True, help="Grant one although others tried its name.")
+@click.option("--accept-conflicts", is_flag=True, help="Grant one although another device may be meant.")
 @click.option(
     "--accept-http-rights", is_flag=True, help="Also give one rights over this service that are not named here."
 )

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from registry import records
+from registry.enrolment_keys import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 QUEUE_SIZE = 1000
 # Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
 _MAX_PASSWORDS = 50
+_MAX_LOGINS = 60
 
 
 @dataclass(slots=True)
@@ -23,15 +25,17 @@ class Contact:
 
     `earlier` is the number of attempts before these, which were counted and not recorded; `reported` is how many of
     the attempts the count of unknown names has already.
+    `logins` are the first pairs of password and client id. A password with the digest `secret_digest` is always kept.
     """
 
     username: str
     passwords: Counter[str] = field(default_factory=Counter, repr=False)
-    client_ids: list[str] = field(default_factory=list)
+    logins: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)
     address: str | None = None
     attempts: int = 0
     earlier: int = 0
     reported: int = 0
+    secret_digest: str | None = None
 
     @property
     def password(self) -> str:
@@ -43,32 +47,56 @@ class Contact:
         """All attempts that are known of."""
         return self.attempts + self.earlier
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether passwords may have been left out."""
+        return len(self.passwords) >= _MAX_PASSWORDS
+
     def add(self, password: str, client_id: str, address: str | None) -> None:
         """Count one more attempt, keeping a few of what differs."""
         self.attempts += 1
-        if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
-            self.passwords[password] += 1
-        shortened = client_id[: records.MAX_CLIENT_ID_LENGTH]
-        if shortened not in self.client_ids and len(self.client_ids) < records.MAX_CLIENT_IDS:
-            self.client_ids.append(shortened)
+        self._count_password(password, 1)
+        self._count_login((password, client_id[: records.MAX_CLIENT_ID_LENGTH]), 1)
         self.address = self.address or address
 
     def merge(self, later: Contact) -> None:
         """Add what was heard since."""
         self.attempts += later.attempts
         self.address = self.address or later.address
-        self.client_ids = records.bounded_client_ids((*self.client_ids, *later.client_ids))
         for password, attempts in later.passwords.items():
-            if password in self.passwords or len(self.passwords) < _MAX_PASSWORDS:
-                self.passwords[password] += attempts
+            self._count_password(password, attempts)
+        for login, attempts in later.logins.items():
+            self._count_login(login, attempts)
+
+    def client_ids(self) -> tuple[str, ...]:
+        """Return the client ids of all attempts, as far as they are kept."""
+        return tuple(dict.fromkeys(client_id for _, client_id in self.logins))
+
+    def client_ids_with(self, password: str) -> tuple[str, ...]:
+        """Return the client ids that came with a password, and `records.NO_CLIENT_ID` if some attempt's is not kept."""
+        found = {client_id: attempts for (offered, client_id), attempts in self.logins.items() if offered == password}
+        unknown = sum(found.values()) < self.passwords[password]
+        return (*found, records.NO_CLIENT_ID) if unknown else tuple(found)
+
+    def _count_password(self, password: str, attempts: int) -> None:
+        if password in self.passwords or not self.is_crowded or digest_of(password) == self.secret_digest:
+            self.passwords[password] += attempts
+
+    def _count_login(self, login: tuple[str, str], attempts: int) -> None:
+        if login in self.logins or len(self.logins) < _MAX_LOGINS:
+            self.logins[login] += attempts
 
 
 class ContactQueue:
-    """Contacts by username, in order. When it is full, the oldest name that was heard once makes room for a new one."""
+    """Contacts by username, in order. When it is full, the oldest name that was heard once makes room for a new one.
+
+    It remembers the digests of one-time secrets of names that were tried with more passwords than are kept.
+    """
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, Contact] = OrderedDict()
         self._heard_once: OrderedDict[str, None] = OrderedDict()
+        self._secret_digests: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -88,10 +116,19 @@ class ContactQueue:
                     return False
                 victim, _ = self._heard_once.popitem(last=False)
                 del self._waiting[victim]
-            contact = self._waiting[username] = Contact(username)
+            contact = self._waiting[username] = Contact(username, secret_digest=self._secret_digests.get(username))
             contact.add(password, client_id, address)
             self._heard_once[username] = None
             return fits
+
+    def keep_secrets(self, digests: Mapping[str, str]) -> None:
+        """Keep the password with this digest among the passwords of a name from now on, whatever others try."""
+        with self._lock:
+            for username, digest in digests.items():
+                self._secret_digests[username] = digest
+                self._secret_digests.move_to_end(username)
+            while len(self._secret_digests) > QUEUE_SIZE:
+                self._secret_digests.popitem(last=False)
 
     def take(self) -> list[Contact]:
         """Return all that was heard, names that came back first, and empty the queue."""

@@ -17,7 +17,7 @@ from authsvc.stored import permission
 from registry import records, states, window
 from registry.http_rights import is_http_right, roles_with_http_rights
 from registry.models import Preauthorization, Registration
-from registry.states import Event, Status
+from registry.states import Event, HeldReason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
 _EXPIRED_KEPT = timedelta(days=7)
+_UNCERTAIN = {
+    HeldReason.BINDING_NOT_MET: "it came without the secret or key that the name is bound to",
+    HeldReason.TRIED_BEFORE: "somebody tried the name before it was preauthorized",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
 
     `Locked` for one that was recorded while locked as long as the registry is locked; `Conflict` if it is not pending
     or the name was taken meanwhile; `Forbidden` if it would hold more than the actor; `ConfirmationNeeded` if it has
-    conflicts, or would get rights over this service that the actor did not name.
+    conflicts or is held because another device may be meant, or would get rights over this service that the actor did
+    not name.
     """
     with policy_change():
         window_state = window.hold()
@@ -74,8 +79,8 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
         states.after(Status(row.status), Event.GRANT)
         if row.recorded_while_locked and window_state.locked:
             window.require_unlocked()
-        if row.conflicts and not given.accept_conflicts:
-            raise _conflicts(row)
+        if not given.accept_conflicts:
+            _check_is_meant(row)
         admit(actor, row, given, issuing)
         return records.record_of(row)
 
@@ -217,11 +222,16 @@ def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChange
         raise ConfirmationNeeded(f"{words}: {', '.join(unnamed)}", "registration-http-rights", "acceptHttpRights")
 
 
-def _conflicts(row: Registration) -> ConfirmationNeeded:
-    attempts = f"{row.conflicts} attempt{'' if row.conflicts == 1 else 's'}"
-    addresses = f" from {', '.join(row.conflict_addresses)}" if row.conflict_addresses else ""
-    words = f"{attempts}{addresses} under the name {row.username} came with another password or key"
-    return ConfirmationNeeded(words, "registration-has-conflicts", "acceptConflicts")
+def _check_is_meant(row: Registration) -> None:
+    """Raise `ConfirmationNeeded` if the name may be meant for another device than the one that is registered."""
+    if row.conflicts:
+        attempts = f"{row.conflicts} attempt{'' if row.conflicts == 1 else 's'}"
+        addresses = f" from {', '.join(row.conflict_addresses)}" if row.conflict_addresses else ""
+        words = f"{attempts}{addresses} under the name {row.username} came with another password or key"
+        raise ConfirmationNeeded(words, "registration-has-conflicts", "acceptConflicts")
+    if row.held_reason in _UNCERTAIN:
+        words = f"{row.username} is preauthorized, and this may be another device: {_UNCERTAIN[row.held_reason]}"
+        raise ConfirmationNeeded(words, "registration-held", "acceptConflicts")
 
 
 def _with_different_requests(ids: list[str]) -> frozenset[str]:

@@ -78,7 +78,7 @@ class Admission(NamedTuple):
     def at_once(self) -> bool:
         """Whether nobody needs to decide any more."""
         if self.key:
-            return not self.key.approval_required
+            return not self.key.approval_required and self.start.held is None
         return self.advance is not None and self.advance.admits
 
 
@@ -134,7 +134,7 @@ class Explicit:
                 row = records.current(application.username)
                 if row is None:
                     raise _taken()
-            if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
+            if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
                 return self._poll(row, application)
             if application.enrolment_key is None:
                 self.unknown_names.count(application.username, address=application.address)
@@ -165,7 +165,7 @@ class Explicit:
             if granted is None or granted.status != Status.GRANTED:
                 raise _taken()
             return Admitted(granted.username, granted.certificate, granted.ca_certificate)
-        self.contacts.add(row, attempts=1, conflicts=0)
+        self.contacts.add(row, attempts=1, conflicts=0, client_ids=(records.NO_CLIENT_ID,))
         return Waiting(row.id, row.pairing_code)
 
     def _same_holder(self, row: Registration, application: Application) -> bool:
@@ -186,14 +186,19 @@ class Explicit:
 
     def _advance(self, application: Application, fingerprint: str | None) -> Match | None:
         secrets = (application.enrolment_key, application.password)
-        return preauthorization_match.match(application.username, fingerprint, secrets, self.attempted)
+        has_password = application.password is not None
+        return preauthorization_match.match(
+            application.username, fingerprint, secrets, self.attempted, has_password=has_password
+        )
 
     def _admission(self, application: Application, advance: Match | None) -> Admission:
         if advance and advance.proves_holder:
             return Admission(None, advance, records.NOTHING)
         if application.enrolment_key is not None:
             key = enrolment_keys.check(application.enrolment_key)
-            return Admission(key, None, Start(key.roles))
+            if advance and not advance.opens:
+                raise _taken()
+            return Admission(key, None, Start(key.roles, held=advance.held if advance else None))
         if advance and advance.opens:
             return Admission(None, advance, advance.start)
         state = window.state()
@@ -250,7 +255,7 @@ class Explicit:
         if not admission.at_once:
             records.make_room(self.max_pending, while_locked=False)
         if admission.advance and admission.advance.proves_holder:
-            records.remove_pending(claim.username)
+            records.remove_for_holder(claim.username)
         return records.write(claim, admission.start, while_locked=False)
 
 

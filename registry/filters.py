@@ -131,4 +131,4 @@ def _fits(text: str, pattern: str | None) -> bool:
 
 
 def _any_fits(texts: Any, pattern: str | None) -> bool:
-    return pattern is None or any(fnmatchcase(text, pattern) for text in texts)
+    return pattern is None or any(fnmatchcase(text, pattern) for text in texts if text)

@@ -111,6 +111,8 @@ class Intake:
         try:
             with session():
                 due = self._due(contacts)
+                crowded = [contact.username for contact in contacts if contact.is_crowded]
+                self._queue.keep_secrets(preauthorization_match.secret_digests(crowded))
         except peewee.PeeweeException:
             self.counters[Outcome.FAILED] += len(contacts)
             return
@@ -147,7 +149,7 @@ class Intake:
         return chosen
 
     def _count_unknown(self, contact: Contact) -> None:
-        client_id = next(iter(contact.client_ids), "")
+        client_id = next(iter(contact.client_ids()), "")
         attempts = contact.attempts - contact.reported
         self._unknown_names.count(contact.username, attempts, client_id, contact.address)
         contact.reported = contact.attempts
@@ -171,7 +173,7 @@ class Intake:
         row = records.current(contact.username)
         is_user = users.exists(contact.username)
         advance = None if is_user else self._advance(contact)
-        if row and not (row.status == Status.PENDING and advance and advance.proves_holder):
+        if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
             self._repeat(row, contact)
             return Outcome.REPEATED
         if is_user:
@@ -190,12 +192,13 @@ class Intake:
         )
 
     def _claim(self, contact: Contact, password: str, password_hash: str) -> records.Claim:
+        client_ids = contact.client_ids_with(password)
         return records.Claim(
             contact.username,
             records.Kind.IMPLICIT,
             password_hash=password_hash,
             address=contact.address,
-            client_ids=tuple(contact.client_ids),
+            client_ids=(*client_ids, records.NO_CLIENT_ID) if contact.earlier else client_ids,
             attempts=contact.total,
             conflicts=contact.attempts - contact.passwords[password],
         )
@@ -205,7 +208,7 @@ class Intake:
             with policy_change():
                 window.hold()
                 if advance.proves_holder:
-                    records.remove_pending(claim.username)
+                    records.remove_for_holder(claim.username)
                 row = records.write(claim, while_locked=False)
                 decisions.admit(SERVICE, row, preauthorization_match.use(advance.record), self._issuing)
             return Outcome.GRANTED
@@ -228,17 +231,27 @@ class Intake:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED
 
-    def _count_right(self, row: Registration, contact: Contact) -> int:
-        """Return how many attempts offered the password of the registration."""
+    def _compare(self, row: Registration, contact: Contact) -> tuple[str | None, int]:
+        """Return the password of the registration, if it was offered, and how many attempts certainly had another."""
+        wrong = 0
         for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
-            if self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "") is Verdict.RIGHT:
-                return count
-        return 0
+            verdict = self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
+            if verdict is Verdict.RIGHT:
+                return password, contact.attempts - count
+            if verdict is Verdict.WRONG:
+                wrong += count
+        return None, wrong
 
     def _repeat(self, row: Registration, contact: Contact) -> None:
         conflicts = 0
+        client_ids = contact.client_ids()
         if row.password_hash and row.status == Status.PENDING:
-            conflicts = contact.attempts - self._count_right(row, contact)
+            right, conflicts = self._compare(row, contact)
+            if right is not None:
+                client_ids = contact.client_ids_with(right)
+            else:
+                # An attempt that was not compared may have been the holder's, with any client id.
+                client_ids = (records.NO_CLIENT_ID,) if conflicts < contact.attempts else ()
         # Of attempts with and without the right password the address may be the holder's own.
         address = contact.address if conflicts == contact.attempts else None
-        self._contacts.add(row, contact.attempts, conflicts, tuple(contact.client_ids), address)
+        self._contacts.add(row, contact.attempts, conflicts, client_ids, address)

@@ -72,6 +72,7 @@ def match(
     offered: Iterable[str | None],
     attempted: AttemptedNames,
     *,
+    has_password: bool = False,
     has_conflicts: bool = False,
 ) -> Match | None:
     """Return the preauthorization of this name, if there is one, as it applies to a contact with this key or secrets.
@@ -86,7 +87,9 @@ def match(
         secret = _secret_among(offered, row.secret_digest)
         return Match(record_of(row), None if secret else HeldReason.BINDING_NOT_MET, secret)
     if row.csr_fingerprint is not None:
-        return Match(record_of(row), None if row.csr_fingerprint == csr_fingerprint else HeldReason.BINDING_NOT_MET)
+        # A signing request is not secret: with a copy of one, somebody else could set the user's password.
+        proved = row.csr_fingerprint == csr_fingerprint and not has_password
+        return Match(record_of(row), None if proved else HeldReason.BINDING_NOT_MET)
     tried = attempted.tried_before(username, (now - row.created_at).total_seconds())
     return Match(record_of(row), _unbound_held(row, tried=tried, has_conflicts=has_conflicts))
 
@@ -104,6 +107,16 @@ def opened_names(offered: Mapping[str, Iterable[str]]) -> set[str]:
         for row in Preauthorization.select().where(Preauthorization.username.in_(batch))
         if not _is_expired(row, now) and row.csr_fingerprint is None
         if row.secret_digest is None or _secret_among(offered[row.username], row.secret_digest)
+    }
+
+
+def secret_digests(usernames: Iterable[str]) -> dict[str, str]:
+    """Return the digests of the one-time secrets that names are bound to."""
+    is_bound = Preauthorization.secret_digest.is_null(False)
+    return {
+        row.username: row.secret_digest
+        for batch in chunked(usernames, _BATCH)
+        for row in Preauthorization.select().where(Preauthorization.username.in_(batch), is_bound)
     }
 
 

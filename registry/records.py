@@ -21,13 +21,11 @@ from authsvc.storage.models import User
 from authsvc.usernames import skeleton
 from registry.look_alikes import similar_names
 from registry.models import Registration
-from registry.states import Status
+from registry.states import HeldReason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-
-    from registry.states import HeldReason
 
 # Without letters and digits that are taken for one another when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -35,6 +33,8 @@ _BATCH = 500
 MAX_CLIENT_IDS = 10
 MAX_CLIENT_ID_LENGTH = 200
 MAX_ADDRESSES = 10
+# Stored among the client ids for attempts whose client id is not known.
+NO_CLIENT_ID = ""
 
 
 class Kind(StrEnum):
@@ -54,6 +54,7 @@ class Record:
     status: str
     recorded_while_locked: bool
     client_ids: list[str]
+    suggested_client_ids: list[str]
     attempts: int
     conflicts: int
     conflict_addresses: list[str]
@@ -76,15 +77,8 @@ class Record:
 
     @property
     def literal_client_ids(self) -> list[str]:
-        """The recorded client ids that can be spelled as allowed client ids; one that may have been cut cannot."""
-        whole = [client_id for client_id in self.client_ids if len(client_id) < MAX_CLIENT_ID_LENGTH]
-        return [client_id for client_id in whole if can_be_literal(client_id)]
-
-    @property
-    def suggested_client_ids(self) -> list[str]:
-        """The one client id that all attempts came with, of which there were two or more; otherwise none."""
-        one_for_all = len(self.client_ids) == 1 and self.attempts > 1
-        return self.literal_client_ids if one_for_all else []
+        """The recorded client ids that can be spelled as allowed client ids."""
+        return _literal(self.client_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +191,21 @@ def known_names(names: Iterable[str]) -> set[str]:
     return known
 
 
-def remove_pending(username: str) -> None:
-    """Remove the pending registration of a name, if there is one: its holder is not the one who was preauthorized."""
-    pending = (Registration.username == username) & (Registration.status == Status.PENDING)
-    if Registration.delete().where(pending).execute():
-        audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": Status.PENDING})
+def yields_to_holder(row: Registration) -> bool:
+    """Say whether the holder of what the name is bound to takes the place of this registration.
+
+    It does so of a pending one, and of one that was denied because it came without that secret or key.
+    """
+    was_impostor = row.status == Status.DENIED and row.held_reason == HeldReason.BINDING_NOT_MET
+    return row.status == Status.PENDING or was_impostor
+
+
+def remove_for_holder(username: str) -> None:
+    """Remove the registration of a name that yields to the holder of the secret or key, if there is one."""
+    row = current(username)
+    if row and yields_to_holder(row):
+        row.delete_instance()
+        audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": row.status})
 
 
 def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Registration:
@@ -257,7 +261,7 @@ def bounded_addresses(addresses: Iterable[str]) -> list[str]:
 
 def bounded_client_ids(client_ids: tuple[str, ...]) -> list[str]:
     """Return the first few different client ids, none longer than anybody would read."""
-    shortened = (client_id[:MAX_CLIENT_ID_LENGTH] for client_id in client_ids if client_id)
+    shortened = (client_id[:MAX_CLIENT_ID_LENGTH] for client_id in client_ids)
     return list(dict.fromkeys(shortened))[:MAX_CLIENT_IDS]
 
 
@@ -278,7 +282,8 @@ def _record(row: Registration, similar: list[str]) -> Record:
         kind=row.kind,
         status=row.status,
         recorded_while_locked=row.recorded_while_locked,
-        client_ids=row.client_ids,
+        client_ids=[client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
+        suggested_client_ids=_suggested_client_ids(row),
         attempts=row.attempts,
         conflicts=row.conflicts,
         conflict_addresses=row.conflict_addresses or [],
@@ -299,6 +304,18 @@ def _record(row: Registration, similar: list[str]) -> Record:
         decided_at=row.decided_at,
         reason=row.reason,
     )
+
+
+def _suggested_client_ids(row: Registration) -> list[str]:
+    """Return the one client id that all attempts of a device came with, of which there were two or more, if any."""
+    one_for_all = row.kind == Kind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
+    return _literal(row.client_ids) if one_for_all else []
+
+
+def _literal(client_ids: list[str]) -> list[str]:
+    """Return those that can be spelled as allowed client ids; one that may have been cut cannot."""
+    whole = (one for one in client_ids if one != NO_CLIENT_ID and len(one) < MAX_CLIENT_ID_LENGTH)
+    return [one for one in whole if can_be_literal(one)]
 
 
 def _pairing_code() -> str:

@@ -214,7 +214,9 @@ class GrantBody(GivenBody):
     """What the user gets; `acceptRequested` adds what the client asked for. What is dangerous is confirmed by name."""
 
     accept_conflicts: bool = Field(
-        default=False, description="grant although others tried the name; without it 409 `registration-has-conflicts`"
+        default=False,
+        description="grant although others tried the name, or although another device may be meant (`heldReason` "
+        "`binding-not-met` or `tried-before`); without it 409 `registration-has-conflicts` or `registration-held`",
     )
     accept_http_rights: bool = Field(
         default=False,

@@ -55,10 +55,10 @@ def roles_to_give() -> list[roles.RoleRecord]:
     return roles.search("", 1, _MAX_ROLES).items if may("GET", "/api/roles") else []
 
 
-def risky_roles(shown: Iterable[records.Record]) -> set[str]:
-    """Return those of the roles that registrations request or start with which give rights over this service."""
+def risky_roles(shown: Iterable[records.Record], offered: Iterable[roles.RoleRecord] = ()) -> set[str]:
+    """Return the roles with rights over this service, of those that are requested, started with or offered."""
     names = chain.from_iterable((*one.requested_roles, *one.starting_roles) for one in shown)
-    return http_rights.roles_with_http_rights(names)
+    return http_rights.roles_with_http_rights(chain(names, (role.name for role in offered)))
 
 
 def legible_json(said: Any) -> str:

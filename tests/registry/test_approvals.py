@@ -10,6 +10,7 @@ from registry.contacts import BURST, Contacts
 from tests.edge.callers import problem_of, refused_fields
 from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, stored
 from tests.registry.test_enrolment_keys import KEYS, make_key
+from tests.registry.test_preauthorizations import preauthorize
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
@@ -121,6 +122,23 @@ def test_a_registration_with_conflicts_is_not_granted_in_bulk(place: Place) -> N
     assert grant_many(place, bob, carol) == (["carol"], {bob: "registration-has-conflicts"})
     body = {"ids": [bob], "acceptConflicts": True}
     assert refused_fields(place.alice.post(f"{REGISTRATIONS}/grant", body)) == ["acceptConflicts"]
+
+
+@pytest.mark.parametrize("reason", ["binding-not-met", "tried-before"])
+def test_a_registration_that_may_be_another_device_is_granted_only_singly_and_with_a_confirmation(
+    place: Place, reason: str
+) -> None:
+    if reason == "tried-before":
+        place.registers()
+    preauthorize(place, withSecret=reason == "binding-not-met")
+    place.unlock()
+    bob, carol = place.asks("bob"), place.asks("carol")
+    assert place.registration("bob")["heldReason"] == reason
+    assert grant_many(place, bob, carol) == (["carol"], {bob: "registration-held"})
+    problem = problem_of(place.grant(bob), 409, "registration-held")
+    assert [one["field"] for one in problem["errors"]] == ["acceptConflicts"]
+    assert place.user("bob") is None
+    place.granted(bob, acceptConflicts=True)
 
 
 @ON_BOTH_DATABASES

@@ -27,10 +27,12 @@ from tests.registry.scene import (
     with_settings,
 )
 from tests.registry.signing import der_of, new_key, signing_request
-from tests.registry.test_enrolment_keys import make_key
+from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, fingerprint, preauthorize, waiting
 
 if TYPE_CHECKING:
+    from werkzeug.test import TestResponse
+
     from tests.registry.scene import Place
 
 ATTACKERS_PASSWORD = "the attacker's secret"
@@ -85,6 +87,16 @@ def test_the_secret_counts_also_when_others_try_the_name_at_the_same_time(place:
     assert place.connects("bob", secret)
 
 
+def test_a_spray_of_passwords_keeps_the_holder_of_the_secret_out_for_one_attempt_at_most(place: Place) -> None:
+    secret = bound_to_secret(place)
+    for _ in range(2):
+        for number in range(60):
+            place.hears("bob", f"guess number {number}")
+        place.hears("bob", secret)
+        place.intake.drain()
+    assert place.connects("bob", secret)
+
+
 @ON_BOTH_DATABASES
 def test_a_client_sends_the_secret_as_its_enrolment_key(place: Place) -> None:
     secret = bound_to_secret(place, roles=["press"])
@@ -118,12 +130,56 @@ def test_a_client_with_the_key_takes_the_place_of_whoever_tried_the_name_first(p
     assert not place.connects("bob", ATTACKERS_PASSWORD)
 
 
-def test_a_denied_name_stays_denied_also_for_the_holder_of_the_secret(place: Place) -> None:
+def test_a_copied_signing_request_does_not_set_the_password_of_a_preauthorized_name(place: Place) -> None:
+    key = new_key()
+    preauthorize(place, csrFingerprint=fingerprint(key))
+    copied = signing_request("bob", key)
+    problem_of(place.registers(csr=copied, password=ATTACKERS_PASSWORD), 423, "registry-locked")
+    place.unlock()
+    assert place.registers(csr=copied, password=ATTACKERS_PASSWORD).status_code == 202
+    assert held_reason(place) == "binding-not-met"
+    assert place.user() is None
+    assert place.registers(csr=copied).status_code == 201
+    user = place.user()
+    assert user
+    assert user["grantTypes"] == ["certificate"]
+
+
+def test_a_copied_signing_request_does_not_set_the_password_over_est(place: Place) -> None:
+    key = new_key()
+    preauthorize(place, csrFingerprint=fingerprint(key))
+    answer = enrols_over_est(place, signing_request("bob", key), ATTACKERS_PASSWORD)
+    assert answer.status_code == 423
+    assert place.user() is None
+
+
+@ON_BOTH_DATABASES
+@pytest.mark.parametrize("over", ["rest", "mqtt"])
+def test_denying_an_impostor_does_not_lock_out_the_holder_of_the_secret(place: Place, over: str) -> None:
     secret = bound_to_secret(place)
     assert not place.connects("bob", ATTACKERS_PASSWORD)
     done(place.deny(place.registration()["id"]))
+    problem_of(place.registers(password=ATTACKERS_PASSWORD), 403, "registration-denied")
+    if over == "rest":
+        assert place.registers(enrolmentKey=secret).status_code == 201
+    else:
+        assert not place.connects("bob", secret)
+        assert place.connects("bob", secret)
+    assert place.registration()["status"] == "granted"
+    assert "registration.replace" in actions()
+
+
+def test_a_name_that_was_denied_for_another_reason_stays_denied_also_for_the_holder_of_the_secret(
+    place: Place,
+) -> None:
+    place.unlock()
+    registration = place.asks(password=ATTACKERS_PASSWORD)
+    secret = bound_to_secret(place)
+    done(place.deny(registration))
     problem_of(place.registers(enrolmentKey=secret), 403, "registration-denied")
-    assert place.alice.delete(f"{REGISTRATIONS}/{place.registration()['id']}").status_code == 204
+    assert not place.connects("bob", secret)
+    assert not place.connects("bob", secret)
+    assert place.alice.delete(f"{REGISTRATIONS}/{registration}").status_code == 204
     assert place.registers(enrolmentKey=secret).status_code == 201
 
 
@@ -180,7 +236,7 @@ def test_a_name_that_was_tried_before_it_was_preauthorized_waits_for_approval(pl
     shown = place.registration()
     assert (shown["startingRoles"], shown["startingPermissions"]) == (["press"], [READS_ORDERS])
     # It was expected, so nobody has to unlock the registry for it.
-    place.granted(shown["id"])
+    place.granted(shown["id"], acceptConflicts=True)
     user = place.user()
     assert user
     assert (user["roles"], user["permissions"]) == (["press"], [READS_ORDERS])
@@ -285,24 +341,40 @@ def test_a_role_that_gained_rights_over_this_service_is_not_given_to_whoever_com
     place.granted(registration, acceptHttpRights=True)
 
 
-def test_an_enrolment_key_is_good_also_for_a_name_that_is_bound_to_something_else(place: Place) -> None:
-    bound_to_secret(place, roles=["press"])
+@pytest.mark.parametrize("binding", ["secret", "key"])
+def test_an_enrolment_key_does_not_take_a_name_that_is_bound_to_something_else(place: Place, binding: str) -> None:
+    holder = new_key()
+    preauthorize(place, **({"withSecret": True} if binding == "secret" else {"csrFingerprint": fingerprint(holder)}))
     key = make_key(place, roles=["line"])
-    assert place.registers(enrolmentKey=key["secret"]).status_code == 201
-    user = place.user()
-    assert user
-    assert user["roles"] == ["line"]
-    assert waiting(place) == []
+    problem_of(place.registers(enrolmentKey=key["secret"]), 409, "username-taken")
+    problem_of(place.registers(enrolmentKey="a guess"), 403, "enrolment-key-invalid")
+    assert place.user() is None
+    assert waiting(place) == ["bob"]
+    assert done(place.alice.get(KEYS))["items"][0]["used"] == 0
+
+
+def test_an_enrolment_key_does_not_admit_a_name_whose_preauthorization_is_held(place: Place) -> None:
+    problem_of(place.registers(password=ATTACKERS_PASSWORD), 423, "registry-locked")
+    preauthorize(place)
+    key = make_key(place, roles=["line"])
+    assert place.registers(enrolmentKey=key["secret"]).status_code == 202
+    assert place.user() is None
+    assert held_reason(place) == "tried-before"
+    assert waiting(place) == ["bob"]
+
+
+def enrols_over_est(place: Place, csr: str, password: str) -> TestResponse:
+    return place.stranger.call(
+        "POST",
+        "/.well-known/est/simpleenroll",
+        data=base64.encodebytes(der_of(csr)),
+        headers={"Authorization": basic("bob", password)},
+    )
 
 
 def test_over_est_the_secret_is_the_password(place: Place) -> None:
     secret = bound_to_secret(place)
-    answer = place.stranger.call(
-        "POST",
-        "/.well-known/est/simpleenroll",
-        data=base64.encodebytes(der_of(signing_request("bob"))),
-        headers={"Authorization": basic("bob", secret)},
-    )
+    answer = enrols_over_est(place, signing_request("bob"), secret)
     assert answer.status_code == 200, answer.text
     assert place.connects("bob", secret)
 

@@ -64,6 +64,8 @@ def test_a_wrong_client_id_is_refused_and_grants_nothing(place: Place) -> None:
         (["press-7"], []),
         (["press-7", "press-8"], []),
         (["press-7", "press-7", "press-8"], []),
+        (["press-7", ""], []),
+        (["", ""], []),
         (["*", "*"], []),
         (["%u", "%u"], []),
         (["x" * 200, "x" * 201], []),
@@ -73,3 +75,43 @@ def test_a_client_id_is_suggested_if_two_attempts_or_more_came_with_it_and_no_ot
     place: Place, client_ids: list[str], suggested: list[str]
 ) -> None:
     assert _attempts(place, *client_ids).suggested_client_ids == suggested
+
+
+def test_an_attempt_with_another_password_chooses_no_client_id(place: Place) -> None:
+    registration = _attempts(place, "")
+    assert not place.connects("bob", "the attacker's secret", "attacker")
+    assert not place.connects("bob", "the attacker's secret", "attacker")
+    shown = records.get(registration.id)
+    assert (shown.client_ids, shown.suggested_client_ids) == ([], [])
+    place.hears("bob", "the attacker's secret", "attacker")
+    place.hears("bob", BOBS_PASSWORD, "press-7")
+    place.intake.drain()
+    assert records.get(registration.id).client_ids == ["press-7"]
+
+
+def test_the_client_ids_of_a_first_contact_with_several_passwords_are_those_of_the_password_that_counts(
+    place: Place,
+) -> None:
+    for _ in range(2):
+        place.hears("bob", BOBS_PASSWORD, "press-7")
+        place.hears("bob", "the attacker's secret", "attacker")
+    place.intake.drain()
+    shown = records.get(place.registration()["id"])
+    assert (shown.client_ids, shown.suggested_client_ids) == (["press-7"], [])
+
+
+def test_no_client_id_is_suggested_after_attempts_that_could_not_be_compared(place: Place) -> None:
+    registration = _attempts(place, "press-7", "press-7")
+    assert registration.suggested_client_ids == ["press-7"]
+    for password in ("guess number 1", "guess number 2", "guess number 3", BOBS_PASSWORD):
+        place.hears("bob", password, "attacker")
+    place.intake.drain()
+    shown = records.get(registration.id)
+    assert (shown.client_ids, shown.suggested_client_ids) == (["press-7"], [])
+
+
+def test_a_request_over_rest_has_no_client_id(place: Place) -> None:
+    registration = _attempts(place, "press-7")
+    assert place.asks("bob") == registration.id
+    shown = records.get(registration.id)
+    assert (shown.attempts, shown.client_ids, shown.suggested_client_ids) == (2, ["press-7"], [])

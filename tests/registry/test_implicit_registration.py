@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import bcrypt
 import pytest
 
+from authsvc.passwords import PasswordVerifier, Verdict
 from authsvc.storage.database import session
 from registry.intake import Outcome
 from registry.models import Registration
@@ -148,8 +149,9 @@ def test_the_first_password_counts_also_within_a_flurry(place: Place) -> None:
     [
         ([CHARLIES_GUESS] * 3, 3),
         ([CHARLIES_GUESS, BOBS_PASSWORD, BOBS_PASSWORD], 1),
+        (["guess number 1", "guess number 2", "guess number 3", BOBS_PASSWORD], 3),
     ],
-    ids=["only wrong ones", "a wrong one first"],
+    ids=["only wrong ones", "a wrong one first", "more than are compared"],
 )
 def test_conflicts_are_counted_against_the_password_that_is_stored(
     place: Place, flurry: list[str], conflicts: int
@@ -159,6 +161,17 @@ def test_conflicts_are_counted_against_the_password_that_is_stored(
         place.hears("bob", password)
     place.writes_down()
     assert place.registration()["conflicts"] == conflicts
+
+
+def test_an_attempt_that_could_not_be_compared_is_no_conflict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.connects("bob", BOBS_PASSWORD)
+    place.hears("bob", BOBS_PASSWORD)
+    place.hears("bob", CHARLIES_GUESS)
+    with monkeypatch.context() as patched:
+        patched.setattr(PasswordVerifier, "verify", lambda *_: Verdict.BUSY)
+        place.writes_down()
+    shown = place.registration()
+    assert (shown["attempts"], shown["conflicts"]) == (3, 0)
 
 
 def test_the_password_is_kept_as_its_hash_alone(place: Place) -> None:

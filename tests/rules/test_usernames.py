@@ -86,6 +86,9 @@ def test_a_username_is_always_one_plain_level_of_a_topic(name: str) -> None:
         ("press-5", "pres5-s"),
         ("zone-8", "2one-b"),
         ("gate-9", "gate-g"),
+        ("gateway-1", "qateway-1"),
+        ("bad-1", "bad1"),
+        ("press-11", "press-1-1"),
         ("press", "\uff50\uff52\uff45\uff53\uff53"),  # full width
         ("stra\u00dfe", "strasse"),
     ],
@@ -99,7 +102,7 @@ def test_numbered_devices_are_not_taken_for_copies_of_one_another() -> None:
     assert len(set(map(skeleton, names))) == len(names)
 
 
-@pytest.mark.parametrize(("name", "other"), [("press-11", "press-1-1"), ("bob", "bobb"), ("carol", "karol")])
+@pytest.mark.parametrize(("name", "other"), [("press-11", "press-111"), ("bob", "bobb"), ("carol", "karol")])
 def test_names_that_differ_visibly_have_skeletons_of_their_own(name: str, other: str) -> None:
     assert skeleton(name) != skeleton(other)
 

@@ -1,6 +1,5 @@
 """What approving a registration looks at: look-alike names, bound preauthorizations, and why one is held."""
 
-import re
 import unicodedata
 
 import peewee as pw
@@ -19,8 +18,10 @@ LOOKS_LIKE = str.maketrans(
         "m": "rn",
         "w": "vv",
         "d": "cl",
-        "_": "-",
-        ".": "-",
+        "q": "g",
+        "-": "",
+        "_": "",
+        ".": "",
     }
 )
 
@@ -44,4 +45,4 @@ def up(migrator, db):
 
 def skeleton(name):
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return re.sub(r"-+", "-", folded.translate(LOOKS_LIKE))
+    return folded.translate(LOOKS_LIKE)
