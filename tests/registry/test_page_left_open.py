@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import time_machine
 
-from tests.registry.scene import ALICES_PASSWORD
-
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.registry.scene import Place
-
 BY_ITSELF = {"HX-Request": "true"}
 POLLS = ("/admin/registry/lock", "/admin/registry/registrations")
-
-
-@pytest.fixture
-def browser(place: Place) -> FlaskClient:
-    """A browser in which Alice has signed in."""
-    browser = place.app.test_client()
-    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/admin/sign-in").text)
-    assert found
-    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": found[1]}
-    assert browser.post("/admin/sign-in", data=fields).status_code == 303
-    return browser
 
 
 @pytest.mark.parametrize("poll", POLLS)
