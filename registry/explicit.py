@@ -105,7 +105,8 @@ class Explicit:
             self.limits.count(application.username, application.address, proof)
             outcome = self._answer(application, fingerprint)
         except TooMany:
-            self.unknown_names.count(application.username, address=application.address)
+            # The name may be a user's: nobody has looked.
+            self.unknown_names.count_refused(application.address)
             raise
         except (Conflict, Forbidden, Locked):
             self.limits.forget(proof)

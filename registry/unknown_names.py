@@ -68,6 +68,11 @@ class _Bucket:
         self.samples: list[tuple[str, str]] = []
         self.addresses: Counter[str] = Counter()
 
+    def count_address(self, address: str | None, attempts: int) -> None:
+        network = network_of(address)
+        if network and (network in self.addresses or len(self.addresses) < _MAX_NAMES):
+            self.addresses[network] += attempts
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -99,9 +104,14 @@ class UnknownNames:
                 bucket.names.add(hash(username))
             if len(bucket.samples) < _MAX_SAMPLES:
                 bucket.samples.append((username, client_id))
-            network = network_of(address)
-            if network and (network in bucket.addresses or len(bucket.addresses) < _MAX_NAMES):
-                bucket.addresses[network] += attempts
+            bucket.count_address(address, attempts)
+
+    def count_refused(self, address: str | None) -> None:
+        """Count a request that was refused before its name was looked up; the name may be a user's."""
+        with self._lock:
+            bucket = self._current()
+            bucket.attempts += 1
+            bucket.count_address(address, 1)
 
     def summary(self) -> Summary:
         """Return what was counted in the last minute."""

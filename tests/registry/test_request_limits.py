@@ -202,3 +202,15 @@ def test_a_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
     assert [bucket.take() for _ in range(3)] == [True] * 2 + [False]
     clock.now += 100
     assert [bucket.take() for _ in range(5)] == [True] * 3 + [False] * 2
+
+
+@with_settings(registry_names_per_minute=20)
+def test_a_refused_name_that_may_be_a_users_is_not_reported_as_unknown(place: Place) -> None:
+    for number in range(20):
+        place.registers(f"made-up-{number}", address="203.0.113.5")
+    for number in range(60):
+        place.alice.creates_user(f"plant-{number}", BOBS_PASSWORD)
+        place.registers(f"plant-{number}", password=WRONG, address="203.0.113.5")
+    found = place.unknown_names.summary()
+    assert (found.attempts, found.names, found.name_prefix) == (80, 20, "made-up-")
+    assert found.addresses == {"203.0.113.5": 80}
