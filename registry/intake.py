@@ -86,7 +86,7 @@ class Intake:
         self._contacts = contacts
         self._unknown_names = unknown_names
         self._attempted = attempted
-        self._queue = ContactQueue()
+        self._queue = ContactQueue(attempted)
         self._locked_attempts = LockedAttempts(capacity.locked, attempted, clock)
         self._clock = clock
 
@@ -241,4 +241,4 @@ class Intake:
             conflicts = contact.attempts - self._count_right(row, contact)
         # Of attempts with and without the right password the address may be the holder's own.
         address = contact.address if conflicts == contact.attempts else None
-        self._contacts.add(row, contact.attempts, conflicts, tuple(contact.client_ids), address)
+        self._contacts.add(row, contact.total, conflicts, tuple(contact.client_ids), address)
