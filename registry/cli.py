@@ -269,6 +269,7 @@ def _print_state(now: window.State, *, as_json: bool) -> None:
 def _row(record: records.Record) -> tuple[str, ...]:
     notes = ["while locked"] if record.recorded_while_locked else []
     notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
+    notes += [f"damaged: {', '.join(record.damage)}"] if record.damage else []
     notes += [f"held: {record.held_reason}"] if record.held_reason else []
     notes += [f"looks like {', '.join(record.similar_to)}"] if record.similar_to else []
     return (

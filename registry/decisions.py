@@ -74,6 +74,9 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
         states.after(Status(row.status), Event.GRANT)
         if row.recorded_while_locked and window_state.locked:
             window.require_unlocked()
+        if row.damage:
+            words = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
+            raise Conflict(f"{words}; delete it, so that the device asks again", "registration-damaged")
         if row.conflicts and not given.accept_conflicts:
             raise _conflicts(row)
         admit(actor, row, given, issuing)

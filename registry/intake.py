@@ -164,7 +164,8 @@ class Intake:
         try:
             with session():
                 return self._take(contact)
-        except (peewee.PeeweeException, AuthsvcError):
+        except (peewee.PeeweeException, AuthsvcError, ValueError):
+            # A ValueError: a stored value cannot be read. The next contact must not suffer from it.
             return Outcome.FAILED
 
     def _take(self, contact: Contact) -> Outcome:

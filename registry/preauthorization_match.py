@@ -80,7 +80,7 @@ def match(
     """
     row: Preauthorization | None = Preauthorization.get_or_none(Preauthorization.username == username)
     now = database_time()
-    if row is None or _is_expired(row, now):
+    if row is None or _is_void(row, now):
         return None
     if row.secret_digest is not None:
         secret = _secret_among(offered, row.secret_digest)
@@ -102,13 +102,13 @@ def opened_names(offered: Mapping[str, Iterable[str]]) -> set[str]:
         row.username
         for batch in chunked(offered, _BATCH)
         for row in Preauthorization.select().where(Preauthorization.username.in_(batch))
-        if not _is_expired(row, now) and row.csr_fingerprint is None
+        if not _is_void(row, now) and row.csr_fingerprint is None
         if row.secret_digest is None or _secret_among(offered[row.username], row.secret_digest)
     }
 
 
-def _is_expired(row: Preauthorization, now: datetime) -> bool:
-    return row.expires_at is not None and row.expires_at <= now
+def _is_void(row: Preauthorization, now: datetime) -> bool:
+    return row.is_damaged or (row.expires_at is not None and row.expires_at <= now)
 
 
 def _secret_among(offered: Iterable[str | None], digest: str) -> str | None:
