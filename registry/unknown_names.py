@@ -51,11 +51,16 @@ class Flood(NamedTuple):
         return f"{self.name_prefix or ''}*"
 
     @property
-    def suggested_filter(self) -> dict[str, str | int]:
-        """The filter, as in the API, that finds the names of the flood and spares every device that came back."""
-        if self.addresses and not self.name_prefix:
+    def suggested_filter(self) -> dict[str, str | int] | None:
+        """The filter, as in the API, that finds the names of the flood and spares every device that came back.
+
+        None if the names have neither a prefix nor an address in common: a filter would match every newcomer.
+        """
+        if self.name_prefix:
+            return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
+        if self.addresses:
             return {"address": self.addresses[0][0], "maxAttempts": 1}
-        return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
+        return None
 
 
 class _Bucket:

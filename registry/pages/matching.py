@@ -74,7 +74,8 @@ def delete() -> AnyResponse:
 def flood_context() -> dict[str, Any]:
     """Return what the templates say about a flood."""
     found = unknown_names.flood()
-    wanted = {f"{PREFIX}.{name}": value for name, value in found.suggested_filter.items()} if found else {}
+    suggested = (found and found.suggested_filter) or {}
+    wanted = {f"{PREFIX}.{name}": value for name, value in suggested.items()}
     return {"flood": found, "flood_filter": wanted, "flood_mark": mark_of(found)}
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from authsvc.authorities import issuing_under
+from authsvc.cli import commands
 from authsvc.passwords import PasswordPolicy
 from authsvc.storage.database import session, transaction
 from registry import contact_queue, decisions, preauthorizations, records
@@ -32,6 +35,8 @@ from tests.registry.scene import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flask.testing import FlaskClient
 
     from tests.registry.scene import Place
 
@@ -308,6 +313,32 @@ def test_a_flood_is_shown_with_what_its_names_have_in_common(place: Place) -> No
     assert found["addresses"] == [{"address": "203.0.113.5", "attempts": 2 * FLOOD_NAMES}]
     time_passes(timedelta(seconds=16))
     assert done(place.alice.get("/api/client-registry"))["flood"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "advised"),
+    [
+        ("flood-{}", "203.0.113.5", "--username-pattern 'flood-*' --max-attempts 1"),
+        ("{}-flood", "203.0.113.5", "--address 203.0.113.5 --max-attempts 1"),
+        ("{}-flood", None, None),
+    ],
+)
+def test_the_command_line_and_the_page_suggest_only_a_filter_that_spares_other_newcomers(
+    place: Place,
+    browser: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    address: str | None,
+    advised: str | None,
+) -> None:
+    for number in range(FLOOD_NAMES):
+        place.unknown_names.count(name.format(f"{number * 7919:x}"[::-1]), address=address)
+    place.unknown_names.report()
+    monkeypatch.setattr("registry.cli.opened", nullcontext)
+    said = CliRunner().invoke(commands, ["registry", "status"]).output
+    assert f"{FLOOD_NAMES} unknown usernames a minute" in said
+    assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
+    assert ("the names of this flood" in browser.get("/admin/registry").text) == bool(advised)
 
 
 @with_settings(registry_address_attempts_per_minute=FLOOD_NAMES)
