@@ -10,6 +10,7 @@ from peewee import chunked
 
 from authsvc.paging import Page
 from authsvc.storage.database import session
+from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import AuditEvent
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ def _event(row: AuditEvent) -> Event:
         row.request_id,
         row.action,
         row.target,
-        row.before,
-        row.after,
+        _readable(row.before),
+        _readable(row.after),
     )
+
+
+def _readable(facts: Facts | UnreadableJson | None) -> Facts | None:
+    return {"damaged": True} if isinstance(facts, UnreadableJson) else facts

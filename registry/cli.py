@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from datetime import datetime
 from pathlib import Path
@@ -260,15 +261,22 @@ def _print_state(now: window.State, *, as_json: bool) -> None:
         return
     click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}, {pending} pending")
     if flood := unknown_names.flood():
-        click.echo(
-            f"{flood.names} unknown usernames a minute, most like '{flood.username_pattern}'; to forget them: "
-            f"authsvc registry delete --username-pattern '{flood.username_pattern}' --max-attempts 1"
-        )
+        like = f", most like '{flood.username_pattern}'" if flood.name_prefix else ""
+        click.echo(f"{flood.names} unknown usernames a minute{like}{_advice(flood.suggested_filter)}")
+
+
+def _advice(suggested: dict[str, str | int] | None) -> str:
+    if suggested is None:
+        return ""
+    options = {"usernamePattern": "--username-pattern", "address": "--address", "maxAttempts": "--max-attempts"}
+    words = " ".join(f"{options[name]} {shlex.quote(str(value))}" for name, value in suggested.items())
+    return f"; to forget them: authsvc registry delete {words}"
 
 
 def _row(record: records.Record) -> tuple[str, ...]:
     notes = ["while locked"] if record.recorded_while_locked else []
     notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
+    notes += [f"damaged: {', '.join(record.damage)}"] if record.damage else []
     notes += [f"held: {record.held_reason}"] if record.held_reason else []
     notes += [f"looks like {', '.join(record.similar_to)}"] if record.similar_to else []
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from registry.enrolment_keys import digest_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from registry.attempted_names import AttemptedNames
+
 QUEUE_SIZE = 1000
 # Enough that the password a preauthorization is bound to is among them when others try the name at the same time.
 _MAX_PASSWORDS = 50
@@ -23,7 +26,7 @@ _MAX_LOGINS = 60
 class Contact:
     """What was heard of one username since it was last written; passwords only until they are hashed.
 
-    `earlier` is the number of attempts before these, which were counted and not recorded; `reported` is how many of
+    `earlier` is the number of attempts before these, which were counted and not written; `reported` is how many of
     the attempts the count of unknown names has already.
     `logins` are the first pairs of password and client id. A password with the digest `secret_digest` is always kept.
     """
@@ -62,6 +65,7 @@ class Contact:
     def merge(self, later: Contact) -> None:
         """Add what was heard since."""
         self.attempts += later.attempts
+        self.earlier += later.earlier
         self.address = self.address or later.address
         for password, attempts in later.passwords.items():
             self._count_password(password, attempts)
@@ -88,14 +92,18 @@ class Contact:
 
 
 class ContactQueue:
-    """Contacts by username, in order. When it is full, the oldest name that was heard once makes room for a new one.
+    """Contacts by username, in order. When it is full, a random name that was heard once makes room for a new one.
 
     It remembers the digests of one-time secrets of names that were tried with more passwords than are kept.
+
+    The attempts of an evicted name are counted in `attempted`, and the name has them again when it comes back. So a
+    device that retries keeps its place the second time, also in a flood that fills the queue between two attempts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attempted: AttemptedNames) -> None:
+        self._attempted = attempted
         self._waiting: OrderedDict[str, Contact] = OrderedDict()
-        self._heard_once: OrderedDict[str, None] = OrderedDict()
+        self._heard_once: dict[str, None] = {}
         self._secret_digests: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -110,16 +118,12 @@ class ContactQueue:
                 self._heard_once.pop(username, None)
                 contact.add(password, client_id, address)
                 return True
-            fits = len(self._waiting) < QUEUE_SIZE
-            if not fits:
-                if not self._heard_once:
-                    return False
-                victim, _ = self._heard_once.popitem(last=False)
-                del self._waiting[victim]
             contact = self._waiting[username] = Contact(username, secret_digest=self._secret_digests.get(username))
             contact.add(password, client_id, address)
-            self._heard_once[username] = None
-            return fits
+            contact.earlier = self._attempted.take_unrecorded(username)
+            if contact.total == 1:
+                self._heard_once[username] = None
+            return self._evict(newest=username) == 0
 
     def keep_secrets(self, digests: Mapping[str, str]) -> None:
         """Keep the password with this digest among the passwords of a name from now on, whatever others try."""
@@ -134,8 +138,8 @@ class ContactQueue:
         """Return all that was heard, names that came back first, and empty the queue."""
         with self._lock:
             taken, self._waiting = self._waiting, OrderedDict()
-            self._heard_once = OrderedDict()
-        return sorted(taken.values(), key=lambda contact: contact.attempts == 1)
+            self._heard_once = {}
+        return sorted(taken.values(), key=lambda contact: contact.total == 1)
 
     def put_back(self, contacts: Iterable[Contact]) -> int:
         """Let contacts wait for longer, before those that were heard since; return how many had to be dropped."""
@@ -145,12 +149,16 @@ class ContactQueue:
                 earlier = self._waiting.setdefault(contact.username, contact)
                 if earlier is not contact:
                     earlier.merge(contact)
-            once = (name for name, contact in self._waiting.items() if contact.attempts == 1)
-            self._heard_once = OrderedDict.fromkeys(once)
-            dropped = 0
-            while len(self._waiting) > QUEUE_SIZE:
-                victim = next(iter(self._heard_once or self._waiting))
-                self._heard_once.pop(victim, None)
-                del self._waiting[victim]
-                dropped += 1
-            return dropped
+            self._heard_once = {name: None for name, contact in self._waiting.items() if contact.total == 1}
+            return self._evict()
+
+    def _evict(self, newest: str | None = None) -> int:
+        """Drop and count names until the rest fits; the newest one only if every other name came back."""
+        dropped = 0
+        while len(self._waiting) > QUEUE_SIZE:
+            others = [name for name in self._heard_once or self._waiting if name != newest]
+            victim = secrets.choice(others or list(self._heard_once))
+            self._heard_once.pop(victim, None)
+            self._attempted.count_unrecorded(victim, self._waiting.pop(victim).total)
+            dropped += 1
+        return dropped

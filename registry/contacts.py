@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import peewee
+
 from authsvc.addresses import address_of
-from authsvc.storage.database import session
+from authsvc.storage.database import transaction
 from registry import records
 from registry.limits import TokenBucket
 from registry.models import Registration
@@ -29,11 +31,19 @@ class _Unwritten:
     client_ids: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
 
+    def add(self, other: _Unwritten) -> None:
+        """Add other contact of the same registration."""
+        self.attempts += other.attempts
+        self.conflicts += other.conflicts
+        self.client_ids = tuple(records.bounded_client_ids((*self.client_ids, *other.client_ids)))
+        self.addresses = tuple(records.bounded_addresses((*self.addresses, *other.addresses)))
+
 
 class Contacts:
     """Adds attempts and conflicts to registrations: at once while the write rate allows it, otherwise later.
 
     The first conflict of a registration is always written at once, so that nobody grants it without seeing that.
+    A database error is raised, and what could not be written is kept for later.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -58,18 +68,11 @@ class Contacts:
         came_from = address_of(address) if conflicts else None
         is_first_conflict = conflicts > 0 and row.conflicts == 0
         with self._lock:
-            counted = self._unwritten.setdefault(row.id, _Unwritten())
-            counted.attempts += attempts
-            counted.conflicts += conflicts
-            counted.client_ids = tuple(records.bounded_client_ids((*counted.client_ids, *client_ids)))
-            if came_from:
-                counted.addresses = tuple(records.bounded_addresses((*counted.addresses, came_from)))
-            if len(self._unwritten) > MAX_UNWRITTEN:
-                self._unwritten.popitem(last=False)
+            self._keep(row.id, _Unwritten(attempts, conflicts, client_ids, (came_from,) if came_from else ()))
             is_due = self._bucket.take() or is_first_conflict
             due = self._unwritten.pop(row.id, None) if is_due else None
         if due:
-            _write(row.id, due)
+            self._write(row.id, due)
 
     def write(self) -> None:
         """Write what is due, longest waiting first, as far as the rate allows."""
@@ -78,11 +81,20 @@ class Contacts:
                 if not self._unwritten or not self._bucket.take():
                     return
                 registration_id, due = self._unwritten.popitem(last=False)
-            _write(registration_id, due)
+            self._write(registration_id, due)
 
+    def _keep(self, registration_id: str, contact: _Unwritten) -> None:
+        self._unwritten.setdefault(registration_id, _Unwritten()).add(contact)
+        if len(self._unwritten) > MAX_UNWRITTEN:
+            self._unwritten.popitem(last=False)
 
-def _write(registration_id: str, due: _Unwritten) -> None:
-    with session():
-        row = Registration.get_or_none(Registration.id == registration_id)
-        if row:
-            records.touch(row, due.attempts, due.conflicts, due.client_ids, due.addresses)
+    def _write(self, registration_id: str, due: _Unwritten) -> None:
+        try:
+            with transaction():
+                row = Registration.get_or_none(Registration.id == registration_id)
+                if row:
+                    records.touch(row, due.attempts, due.conflicts, due.client_ids, due.addresses)
+        except peewee.PeeweeException:
+            with self._lock:
+                self._keep(registration_id, due)
+            raise

@@ -79,6 +79,9 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
         states.after(Status(row.status), Event.GRANT)
         if row.recorded_while_locked and window_state.locked:
             window.require_unlocked()
+        if row.damage:
+            words = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
+            raise Conflict(f"{words}; delete it, so that the device asks again", "registration-damaged")
         if not given.accept_conflicts:
             _check_is_meant(row)
         admit(actor, row, given, issuing)
@@ -230,7 +233,8 @@ def _check_is_meant(row: Registration) -> None:
         words = f"{attempts}{addresses} under the name {row.username} came with another password or key"
         raise ConfirmationNeeded(words, "registration-has-conflicts", "acceptConflicts")
     if row.held_reason in _UNCERTAIN:
-        words = f"{row.username} is preauthorized, and this may be another device: {_UNCERTAIN[row.held_reason]}"
+        why = _UNCERTAIN[HeldReason(row.held_reason)]
+        words = f"{row.username} is preauthorized, and this may be another device: {why}"
         raise ConfirmationNeeded(words, "registration-held", "acceptConflicts")
 
 

@@ -20,9 +20,10 @@ from authsvc import authorities, signing_requests, users
 from authsvc.actors import Proof
 from authsvc.authorities import issuing_under
 from authsvc.edge import actor_for, catch_up, services
-from authsvc.errors import Unauthenticated, invalid
+from authsvc.errors import Busy, TooMany, Unauthenticated, invalid
 from authsvc.usernames import validate_username
 from registry.explicit import Admitted, Application
+from registry.limits import BeyondLimit, Holder
 from registry.views import RETRY_SECONDS, registry
 
 if TYPE_CHECKING:
@@ -66,11 +67,17 @@ def _known_user(username: str, password: str) -> UserPolicy:
     """Return the user with this password; counted like a registration, since the answer tells that the user exists."""
     limits = registry().explicit.limits
     proof = limits.proof_of(username, password, None)
-    limits.count(username, request.remote_addr, proof)
+    beyond: BeyondLimit | None = None
+    try:
+        limits.count(username, request.remote_addr, proof, Holder.USER)
+    except BeyondLimit as error:
+        beyond = error
     try:
         user = services().sign_ins.check_password(username, password, request.remote_addr)
-    except Unauthenticated:
+    except (Unauthenticated, TooMany, Busy):
         limits.forget(proof)
+        if beyond:
+            raise beyond from None
         raise
     limits.remember(proof)
     return user

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
 from registry import decisions, enrolment_keys, preauthorization_match, records, window
 from registry.decisions import Grant
+from registry.limits import BeyondLimit, RequestLimits
 from registry.records import Start
 from registry.states import Status
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from registry.attempted_names import AttemptedNames
     from registry.contacts import Contacts
     from registry.enrolment_keys import KeyRecord
-    from registry.limits import RequestLimits
     from registry.models import Registration
     from registry.preauthorization_match import Match
     from registry.unknown_names import UnknownNames
@@ -111,16 +111,30 @@ class Explicit:
         fingerprint = application.request.fingerprint if application.request else None
         proof = self.limits.proof_of(application.username, application.password, fingerprint)
         try:
-            self.limits.count(application.username, application.address, proof)
+            self._count(application, proof)
             outcome = self._answer(application, fingerprint)
         except TooMany:
-            self.unknown_names.count(application.username, address=application.address)
+            # The name may be a user's: nobody has looked.
+            self.unknown_names.count_refused(application.address)
             raise
         except (Conflict, Forbidden, Locked):
             self.limits.forget(proof)
             raise
         self.limits.remember(proof)
         return outcome
+
+    def _count(self, application: Application, proof: bytes) -> None:
+        try:
+            self.limits.count(application.username, application.address, proof)
+        except BeyondLimit:
+            if not self._is_holder(application):
+                raise
+
+    def _is_holder(self, application: Application) -> bool:
+        with session(), suppress(Busy):
+            row = records.current(application.username)
+            return row is not None and row.status != Status.DENIED and self._same_holder(row, application)
+        return False
 
     def _answer(self, application: Application, fingerprint: str | None) -> Waiting | Admitted:
         with session():

@@ -86,7 +86,7 @@ class Intake:
         self._contacts = contacts
         self._unknown_names = unknown_names
         self._attempted = attempted
-        self._queue = ContactQueue()
+        self._queue = ContactQueue(attempted)
         self._locked_attempts = LockedAttempts(capacity.locked, attempted, clock)
         self._clock = clock
 
@@ -166,7 +166,8 @@ class Intake:
         try:
             with session():
                 return self._take(contact)
-        except (peewee.PeeweeException, AuthsvcError):
+        except (peewee.PeeweeException, AuthsvcError, ValueError):
+            # A ValueError: a stored value cannot be read. The next contact must not suffer from it.
             return Outcome.FAILED
 
     def _take(self, contact: Contact) -> Outcome:
@@ -254,4 +255,4 @@ class Intake:
                 client_ids = (records.NO_CLIENT_ID,) if conflicts < contact.attempts else ()
         # Of attempts with and without the right password the address may be the holder's own.
         address = contact.address if conflicts == contact.attempts else None
-        self._contacts.add(row, contact.attempts, conflicts, client_ids, address)
+        self._contacts.add(row, contact.total, conflicts, client_ids, address)

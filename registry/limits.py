@@ -7,6 +7,7 @@ import math
 import secrets
 import threading
 from collections import OrderedDict
+from enum import Enum, auto
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,15 @@ _MINUTE = 60.0
 # Each entry takes about 300 bytes.
 MAX_COUNTED = 20_000
 MAX_PROOFS = 10_000
+# Each costs a hash or two; a process makes about 15 a second.
+COMPARED_PER_SECOND = 5
+
+
+class Holder(Enum):
+    """Whose request it is: each kind has comparisons of its own, so that made-up names use up none of the users'."""
+
+    REGISTRATION = auto()
+    USER = auto()
 
 
 class PerMinute:
@@ -76,11 +86,20 @@ class Limits(NamedTuple):
     names: int
 
 
+class BeyondLimit(TooMany):
+    """A limit over many names is reached. The caller may compare what was sent with what is stored.
+
+    Unless they are equal, it answers with this error, so that nothing is told about the name.
+    """
+
+
 class RequestLimits:
     """Limits requests by name and address, by address, and by how many different names are answered at all.
 
     Nobody who has proved to hold the password and key of a registration is counted, so that others, even behind the
     same address, cannot put a device on 429. The proofs are keyed digests; the key lives and dies with the process.
+    The proofs are gone after a restart, so `COMPARED_PER_SECOND` requests beyond the limits by address and of names may
+    still prove to come from a holder: see `BeyondLimit`.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
@@ -90,6 +109,7 @@ class RequestLimits:
         self._names: set[str] = set()
         self._names_since = clock()
         self._clock = clock
+        self._comparisons = {kind: TokenBucket(COMPARED_PER_SECOND, COMPARED_PER_SECOND, clock) for kind in Holder}
         self._key = secrets.token_bytes(32)
         self._proofs: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
@@ -99,17 +119,24 @@ class RequestLimits:
         sent = repr((username, password, fingerprint)).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(sent, key=self._key, digest_size=16).digest()
 
-    def count(self, username: str, address: str | None, proof: bytes) -> None:
-        """Count a request; `TooMany`, the same for every name, beyond the limits. A remembered proof is not counted."""
+    def count(self, username: str, address: str | None, proof: bytes, holder: Holder = Holder.REGISTRATION) -> None:
+        """Count a request; `TooMany`, the same for every name, beyond the limits. A remembered proof is not counted.
+
+        It is `BeyondLimit` if the request may be compared with what is stored.
+        """
         network = network_of(address)
         with self._lock:
             if proof in self._proofs:
                 self._proofs.move_to_end(proof)
                 return
             # One device that repeats itself is refused by the first, and does not use up its neighbours' share.
-            seconds = self._pairs.add((username, network)) or self._addresses.add(network) or self._add_name(username)
+            pair_seconds = self._pairs.add((username, network))
+            seconds = pair_seconds or self._addresses.add(network) or self._add_name(username)
+            # The limit by name and address is the one on guesses at a password.
+            is_compared = seconds > 0 and not pair_seconds and self._comparisons[holder].take()
         if seconds:
-            raise TooMany("too many attempts; wait a little", "too-many-attempts", math.ceil(seconds))
+            error = BeyondLimit if is_compared else TooMany
+            raise error("too many attempts; wait a little", "too-many-attempts", math.ceil(seconds))
 
     def remember(self, proof: bytes) -> None:
         """Count no further request with these credentials."""

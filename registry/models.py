@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import peewee
 
-from authsvc.storage.fields import JsonField, Model, Numbered, UtcDateTimeField
+from authsvc.errors import InvalidInput
+from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.storage.fields import JsonField, Model, Numbered, UnreadableJson, UtcDateTimeField
 from authsvc.storage.models import User
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _permissions(value: Any) -> bool:
+    try:
+        return isinstance(value, list) and all(_permission(**words) for words in value)
+    except (TypeError, ValueError, AttributeError, InvalidInput):
+        return False
+
+
+def _permission(context: str, operation: str, resource: str, effect: str) -> Permission:
+    return Permission(Context(context), Operation(operation), resource, Effect(effect))
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 class Registration(Model):
@@ -20,7 +43,7 @@ class Registration(Model):
     kind = peewee.CharField(16)
     status = peewee.CharField(16, index=True)
     recorded_while_locked = peewee.BooleanField()
-    client_ids = JsonField()
+    client_ids = JsonField(accepts=_texts)
     attempts = peewee.IntegerField()
     conflicts = peewee.IntegerField()
     first_seen = UtcDateTimeField()
@@ -30,19 +53,24 @@ class Registration(Model):
     csr_fingerprint = peewee.CharField(64, null=True)
     address = peewee.CharField(64, null=True)
     pairing_code = peewee.CharField(16, null=True)
-    context = JsonField(null=True)
-    requested_roles = JsonField()
-    requested_permissions = JsonField()
-    starting_roles = JsonField()
+    context = JsonField(null=True, accepts=_mapping)
+    requested_roles = JsonField(accepts=_texts)
+    requested_permissions = JsonField(accepts=_permissions)
+    starting_roles = JsonField(accepts=_texts)
     decided_by = peewee.CharField(64, null=True)
     decided_at = UtcDateTimeField(null=True)
     reason = peewee.TextField(null=True)
     certificate = peewee.TextField(null=True)
     ca_certificate = peewee.TextField(null=True)
     skeleton = peewee.TextField(null=True, index=True)
-    starting_permissions = JsonField(null=True)
+    starting_permissions = JsonField(null=True, accepts=_permissions)
     held_reason = peewee.CharField(32, null=True)
-    conflict_addresses = JsonField(null=True)
+    conflict_addresses = JsonField(null=True, accepts=_texts)
+
+    @property
+    def damage(self) -> list[str]:
+        """The columns that hold what cannot be read."""
+        return [name for name, value in self.__data__.items() if isinstance(value, UnreadableJson)]
 
     class Meta:
         table_name = "registrations"
@@ -54,7 +82,7 @@ class Window(Numbered):
     unlocked_until = UtcDateTimeField(null=True)
     max_registrations = peewee.IntegerField(null=True)
     username_pattern = peewee.CharField(64, null=True)
-    roles = JsonField()
+    roles = JsonField(accepts=_texts)
     recorded = peewee.IntegerField()
 
     class Meta:
@@ -66,14 +94,19 @@ class Preauthorization(Model):
 
     id = peewee.CharField(32, primary_key=True)
     username = peewee.CharField(64, unique=True)
-    roles = JsonField()
-    permissions = JsonField()
+    roles = JsonField(accepts=_texts)
+    permissions = JsonField(accepts=_permissions)
     csr_fingerprint = peewee.CharField(64, null=True)
     expires_at = UtcDateTimeField(null=True)
     created_by = peewee.CharField(64)
     created_at = UtcDateTimeField(index=True)
     secret_digest = peewee.CharField(64, null=True)
     held_reason = peewee.CharField(32, null=True)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its roles or permissions cannot be read; it lets nobody in then."""
+        return isinstance(self.roles, UnreadableJson) or isinstance(self.permissions, UnreadableJson)
 
     class Meta:
         table_name = "preauthorizations"
@@ -87,7 +120,7 @@ class EnrolmentKey(Model):
     digest = peewee.CharField(64, unique=True)
     uses = peewee.IntegerField()
     used = peewee.IntegerField()
-    roles = JsonField()
+    roles = JsonField(accepts=_texts)
     approval_required = peewee.BooleanField()
     expires_at = UtcDateTimeField(null=True)
     created_by = peewee.CharField(64)
@@ -107,7 +140,7 @@ class UnknownNameReport(Model):
     names = peewee.IntegerField()
     name_prefix = peewee.CharField(64, null=True)
     client_id_prefix = peewee.CharField(200, null=True)
-    addresses = JsonField()
+    addresses = JsonField(accepts=_mapping)
 
     class Meta:
         table_name = "unknown_name_reports"

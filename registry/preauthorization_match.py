@@ -81,7 +81,7 @@ def match(
     """
     row: Preauthorization | None = Preauthorization.get_or_none(Preauthorization.username == username)
     now = database_time()
-    if row is None or _is_expired(row, now):
+    if row is None or _is_void(row, now):
         return None
     if row.secret_digest is not None:
         secret = _secret_among(offered, row.secret_digest)
@@ -105,7 +105,7 @@ def opened_names(offered: Mapping[str, Iterable[str]]) -> set[str]:
         row.username
         for batch in chunked(offered, _BATCH)
         for row in Preauthorization.select().where(Preauthorization.username.in_(batch))
-        if not _is_expired(row, now) and row.csr_fingerprint is None
+        if not _is_void(row, now) and row.csr_fingerprint is None
         if row.secret_digest is None or _secret_among(offered[row.username], row.secret_digest)
     }
 
@@ -114,14 +114,14 @@ def secret_digests(usernames: Iterable[str]) -> dict[str, str]:
     """Return the digests of the one-time secrets that names are bound to."""
     is_bound = Preauthorization.secret_digest.is_null(False)
     return {
-        row.username: row.secret_digest
+        row.username: row.secret_digest or ""
         for batch in chunked(usernames, _BATCH)
         for row in Preauthorization.select().where(Preauthorization.username.in_(batch), is_bound)
     }
 
 
-def _is_expired(row: Preauthorization, now: datetime) -> bool:
-    return row.expires_at is not None and row.expires_at <= now
+def _is_void(row: Preauthorization, now: datetime) -> bool:
+    return row.is_damaged or (row.expires_at is not None and row.expires_at <= now)
 
 
 def _secret_among(offered: Iterable[str | None], digest: str) -> str | None:

@@ -17,6 +17,7 @@ from authsvc.allowed_client_ids import can_be_literal
 from authsvc.errors import NotFound
 from authsvc.paging import Page
 from authsvc.storage.database import database_time, session
+from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
 from authsvc.usernames import skeleton
 from registry.look_alikes import similar_names
@@ -74,6 +75,7 @@ class Record:
     decided_by: str | None
     decided_at: datetime | None
     reason: str | None
+    damage: list[str]
 
     @property
     def literal_client_ids(self) -> list[str]:
@@ -295,7 +297,7 @@ def _record(row: Registration, similar: list[str]) -> Record:
         csr_fingerprint=row.csr_fingerprint,
         has_password=row.password_hash is not None,
         address=row.address,
-        context=row.context,
+        context=None if isinstance(row.context, UnreadableJson) else row.context,
         requested_roles=row.requested_roles,
         requested_permissions=row.requested_permissions,
         starting_roles=row.starting_roles,
@@ -303,6 +305,7 @@ def _record(row: Registration, similar: list[str]) -> Record:
         decided_by=row.decided_by,
         decided_at=row.decided_at,
         reason=row.reason,
+        damage=row.damage,
     )
 
 

@@ -187,6 +187,9 @@ class RegistrationView(View):
     decided_by: str | None
     decided_at: Moment | None
     reason: str | None
+    damage: list[str] = Field(
+        description="columns of its database row that cannot be read; it cannot be granted, only denied or deleted"
+    )
 
 
 class RegistrationPage(View):

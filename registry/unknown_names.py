@@ -51,11 +51,16 @@ class Flood(NamedTuple):
         return f"{self.name_prefix or ''}*"
 
     @property
-    def suggested_filter(self) -> dict[str, str | int]:
-        """The filter, as in the API, that finds the names of the flood and spares every device that came back."""
-        if self.addresses and not self.name_prefix:
+    def suggested_filter(self) -> dict[str, str | int] | None:
+        """The filter, as in the API, that finds the names of the flood and spares every device that came back.
+
+        None if the names have neither a prefix nor an address in common: a filter would match every newcomer.
+        """
+        if self.name_prefix:
+            return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
+        if self.addresses:
             return {"address": self.addresses[0][0], "maxAttempts": 1}
-        return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
+        return None
 
 
 class _Bucket:
@@ -67,6 +72,11 @@ class _Bucket:
         self.names: set[int] = set()
         self.samples: list[tuple[str, str]] = []
         self.addresses: Counter[str] = Counter()
+
+    def count_address(self, address: str | None, attempts: int) -> None:
+        network = network_of(address)
+        if network and (network in self.addresses or len(self.addresses) < _MAX_NAMES):
+            self.addresses[network] += attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +109,14 @@ class UnknownNames:
                 bucket.names.add(hash(username))
             if len(bucket.samples) < _MAX_SAMPLES:
                 bucket.samples.append((username, client_id))
-            network = network_of(address)
-            if network and (network in bucket.addresses or len(bucket.addresses) < _MAX_NAMES):
-                bucket.addresses[network] += attempts
+            bucket.count_address(address, attempts)
+
+    def count_refused(self, address: str | None) -> None:
+        """Count a request that was refused before its name was looked up; the name may be a user's."""
+        with self._lock:
+            bucket = self._current()
+            bucket.attempts += 1
+            bucket.count_address(address, 1)
 
     def summary(self) -> Summary:
         """Return what was counted in the last minute."""

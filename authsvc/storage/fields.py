@@ -13,7 +13,7 @@ from authsvc.snapshot import GrantType
 from authsvc.storage.database import database, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 UNREADABLE_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 """What is read where SQLite holds no time. It is long past, so an expiry is over and a revocation is in force."""
@@ -119,14 +119,34 @@ def _client_ids(patterns: str) -> tuple[str, ...]:
     return UnreadableClientIds(patterns)
 
 
+class UnreadableJson(list[Any]):
+    """An empty list, in place of a stored `text` that cannot be read; it is written back as it was."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
 class JsonField(peewee.TextField):
-    """Any JSON value, as text; both databases store it the same way."""
+    """A JSON value, as text; both databases store it the same way. `accepts` says which values belong here."""
+
+    def __init__(self, *args: Any, accepts: Callable[[Any], bool] = lambda _: True, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._accepts = accepts
 
     def db_value(self, value: Any) -> str | None:
+        if isinstance(value, UnreadableJson):
+            return value.text
         return None if value is None else json.dumps(value, sort_keys=True)
 
     def python_value(self, value: str | None) -> Any:
-        return None if value is None else json.loads(value)
+        if value is None:
+            return None
+        try:
+            read = json.loads(value)
+        except (ValueError, TypeError, RecursionError):
+            return UnreadableJson(str(value))
+        return read if self._accepts(read) else UnreadableJson(value)
 
 
 class Model(peewee.Model):

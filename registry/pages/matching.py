@@ -11,7 +11,8 @@ from authsvc.admin.pages import by_field, is_partial, must_read, render, see, st
 from authsvc.edge import actor
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.problem import status_of
-from registry import filter_shapes, filters, unknown_names
+from registry import filter_shapes, filters, shapes, unknown_names
+from registry.pages import fields
 from registry.pages.listed import back, is_seen, mark_of, unchanged, where
 from registry.states import Status
 
@@ -50,7 +51,8 @@ def show() -> Response:
 def deny() -> AnyResponse:
     """Deny all pending registrations that match."""
     try:
-        count = filters.deny(actor(), _filter(request.form), request.form.get("reason", "").strip() or None)
+        reason = submitted(shapes.DenyBody, reason=fields.text("reason")).reason
+        count = filters.deny(actor(), _filter(request.form), reason)
     except AuthsvcError as error:
         return _show(request.form, error)
     flash(f"{count:,} registrations are denied.")
@@ -72,15 +74,16 @@ def delete() -> AnyResponse:
 def flood_context() -> dict[str, Any]:
     """Return what the templates say about a flood."""
     found = unknown_names.flood()
-    wanted = {f"{PREFIX}.{name}": value for name, value in found.suggested_filter.items()} if found else {}
+    suggested = (found and found.suggested_filter) or {}
+    wanted = {f"{PREFIX}.{name}": value for name, value in suggested.items()}
     return {"flood": found, "flood_filter": wanted, "flood_mark": mark_of(found)}
 
 
 def _filter(given: MultiDict[str, str]) -> filters.Filter:
-    fields: dict[str, Any] = {name: _typed(given, name) or None for name in FIELDS}
-    fields["maxAttempts"] = whole_number(_typed(given, "maxAttempts"))
+    typed: dict[str, Any] = {name: _typed(given, name) or None for name in FIELDS}
+    typed["maxAttempts"] = whole_number(_typed(given, "maxAttempts"))
     try:
-        return submitted(filter_shapes.FilterBody, **fields).filter()
+        return submitted(filter_shapes.FilterBody, **typed).filter()
     except InvalidInput as error:
         raise error.within(PREFIX) from None
 
@@ -92,7 +95,7 @@ def _typed(given: MultiDict[str, str], name: str) -> str:
 def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Response:
     must_read("/api/client-registry/registrations")
     names: list[str] | None = None
-    if error is None and any(_typed(given, name) for name in FIELDS):
+    if any(_typed(given, name) for name in FIELDS):
         try:
             names = [name for _, name in filters.matching(_filter(given))]
         except AuthsvcError as wrong:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from authsvc import first_start
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.people import ADMIN_PASSWORD
-from tests.registry.scene import ALICES_PASSWORD, Place, settle
+from tests.registry.scene import ALICES_PASSWORD, Place, csrf_token, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +81,7 @@ def place(settings: Settings) -> Iterator[Place]:
 def browser(place: Place) -> FlaskClient:
     """A browser in which Alice has signed in."""
     browser = place.app.test_client()
-    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get("/admin/sign-in").text)
-    assert found
-    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": found[1]}
+    fields = {"username": "alice", "password": ALICES_PASSWORD, "csrf_token": csrf_token(browser, "/admin/sign-in")}
     assert browser.post("/admin/sign-in", data=fields).status_code == 303
     return browser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from tests.people import HASHER, OPERATOR, http, mqtt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from flask.testing import FlaskClient
     from flask_openapi3.openapi import OpenAPI
     from werkzeug.test import TestResponse
 
@@ -201,6 +203,13 @@ class Place:
         return registration
 
 
+def csrf_token(browser: FlaskClient, path: str) -> str:
+    """Return the CSRF token of the first form on a page."""
+    found = re.search(r'name="csrf_token" value="([^"]+)"', browser.get(path).text)
+    assert found
+    return found[1]
+
+
 def done(answer: TestResponse) -> dict[str, Any]:
     """Return the body of an answer that must be a success."""
     assert answer.status_code in (200, 201), answer.text
@@ -256,9 +265,9 @@ def everything() -> dict[str, list[Any]]:
 
 
 @contextmanager
-def broken(table: str, condition: str) -> Iterator[None]:
+def broken(table: str, condition: str, event: str = "INSERT") -> Iterator[None]:
     """Let the database refuse such rows."""
-    before = f"BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition})"
+    before = f"BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition})"
     body = "BEGIN SELECT RAISE(ABORT, 'broken'); END"
     with session():
         if not is_sqlite():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import peewee
 import pytest
 
 from registry.contacts import BURST, Contacts
 from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, stored
+from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, broken, done, stored
 from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import preauthorize
 
@@ -245,3 +246,23 @@ def test_an_enrolment_key_whose_role_gains_rights_over_this_service_lets_nobody_
     problem_of(place.registers(enrolmentKey=secret), 409, "registration-http-rights")
     assert place.user() is None
     assert done(place.alice.get(KEYS))["items"][0]["used"] == 0
+
+
+@ON_BOTH_DATABASES
+def test_contact_that_the_database_refuses_is_written_later(place: Place) -> None:
+    place.unlock()
+    place.asks()
+    row = stored()
+    assert row
+    contacts = Contacts()
+    with broken("registrations", "NEW.username = 'bob'", "UPDATE"):
+        for _ in range(2):
+            with pytest.raises(peewee.PeeweeException):
+                contacts.add(row, 3, 1, ("c2",), "192.0.2.7")
+        with pytest.raises(peewee.PeeweeException):
+            contacts.write()
+        assert contacts.unwritten == 1
+    contacts.write()
+    shown = place.registration()
+    assert (shown["attempts"], shown["conflicts"]) == (7, 2)
+    assert (shown["clientIds"], shown["conflictAddresses"]) == (["c2"], ["192.0.2.7"])

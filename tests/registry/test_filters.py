@@ -15,6 +15,7 @@ from tests.registry.scene import (
     BOBS_PASSWORD,
     ON_BOTH_DATABASES,
     REGISTRATIONS,
+    csrf_token,
     done,
     events,
     everything,
@@ -24,6 +25,8 @@ from tests.registry.scene import (
 )
 
 if TYPE_CHECKING:
+    from flask.testing import FlaskClient
+
     from tests.registry.scene import Place
 
 SECONDS = 2.0
@@ -158,3 +161,16 @@ def test_ids_are_still_denied_each_on_its_own_and_counted(place: Place) -> None:
 def test_nobody_decides_by_filter_without_the_permission(place: Place, decision: str) -> None:
     problem_of(place.stranger.post(f"{REGISTRATIONS}/{decision}", {}), 401, "unauthenticated")
     assert place.charlie.post(f"{REGISTRATIONS}/{decision}", {"filter": {"maxAttempts": 1}}).status_code == 200
+
+
+def test_the_page_refuses_a_reason_that_rest_refuses(place: Place, browser: FlaskClient) -> None:
+    place.unlock()
+    place.asks()
+    token = csrf_token(browser, "/admin/registry/matching?filter.usernamePattern=bob")
+    fields = {"filter.usernamePattern": "bob", "reason": "x" * 1001, "csrf_token": token}
+    answer = browser.post("/admin/registry/matching/deny", data=fields)
+    assert answer.status_code == 400
+    assert 'id="reason-wrong"' in answer.text
+    assert place.registration()["status"] == "pending"
+    assert browser.post("/admin/registry/matching/deny", data={**fields, "reason": "no"}).status_code == 303
+    assert place.registration()["reason"] == "no"

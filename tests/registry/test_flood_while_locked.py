@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from authsvc.authorities import issuing_under
-from authsvc.storage.database import transaction
-from registry import decisions, preauthorizations, records
+from authsvc.cli import commands
+from authsvc.passwords import PasswordPolicy
+from authsvc.storage.database import session, transaction
+from registry import contact_queue, decisions, preauthorizations, records
 from registry.attempted_names import AttemptedNames
 from registry.contact_queue import Contact
 from registry.contacts import Contacts
@@ -17,7 +22,7 @@ from registry.intake import Capacity, Intake, Outcome
 from registry.locked_attempts import LockedAttempts
 from registry.preauthorizations import Advance
 from registry.unknown_names import FLOOD_NAMES, UnknownNames, common_prefix, flood
-from tests.people import OPERATOR
+from tests.people import HASHER, OPERATOR
 from tests.registry.scene import (
     BOBS_PASSWORD,
     ON_BOTH_DATABASES,
@@ -29,6 +34,10 @@ from tests.registry.scene import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask.testing import FlaskClient
+
     from tests.registry.scene import Place
 
 MOST = 20
@@ -59,12 +68,17 @@ def storm(place: Place, names: int, first: int = 0, address: str | None = None, 
         intake.drain()
 
 
-def intake_by(clock: Clock, place: Place, most: int) -> Intake:
+def intake_by(clock: Clock, place: Place, most: int, hasher: Any = None) -> Intake:
     """Return an intake beside the one of the service, for which time passes by this clock."""
     services = place.services
     parts = (Contacts(), UnknownNames(), AttemptedNames())
     return Intake(
-        services.hasher, services.verifier, issuing_under(services.settings), Capacity(1000, most), *parts, clock
+        hasher or services.hasher,
+        services.verifier,
+        issuing_under(services.settings),
+        Capacity(1000, most),
+        *parts,
+        clock,
     )
 
 
@@ -162,6 +176,63 @@ def test_the_open_window_has_room_for_a_newcomer_in_a_flood(place: Place) -> Non
     assert len(pending(place)) == 3
 
 
+class SlowHasher:
+    """Takes 60 ms by the clock for each hash, and then calls `afterwards`."""
+
+    policy = PasswordPolicy()
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._hash = HASHER.hash("a secret")
+        self.afterwards: Callable[[], None] = lambda: None
+
+    def hash(self, _password: str) -> str:
+        self._clock.now += 0.06
+        self.afterwards()
+        return self._hash
+
+
+def test_devices_that_retry_every_7_seconds_are_recorded_in_a_window_with_200_new_names_a_second(
+    place: Place, clock: Clock
+) -> None:
+    place.unlock()
+    devices = {f"press-{number}" for number in range(5)}
+    # The flood has filled the queue when the devices come; they come 4 times in 30 seconds.
+    flood = [(clock.now + number / 200, f"flood-{number}") for number in range(6000)]
+    retries = [(clock.now + 6 + start / 2 + 7 * n, name) for start, name in enumerate(devices) for n in range(4)]
+    arrivals = deque(sorted(flood + retries))
+
+    def hear_due() -> None:
+        while arrivals and arrivals[0][0] <= clock.now:
+            intake.hear(None, arrivals.popleft()[1], "a secret", "c1")
+
+    hasher = SlowHasher(clock)
+    hasher.afterwards = hear_due
+    intake = intake_by(clock, place, MOST, hasher)
+    missing = devices
+    while missing and arrivals:
+        clock.now += 0.1
+        hear_due()
+        intake.drain()
+        with session():
+            missing = devices - records.known_names(devices)
+    assert not missing
+    assert intake.counters[Outcome.QUEUE_FULL] > 1000
+
+
+def test_attempts_that_found_no_room_in_the_queue_are_counted(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_queue, "QUEUE_SIZE", 1)
+    place.unlock()
+    for name in ("bob", "carol", "dave", "bob"):
+        place.intake.hear(None, name, BOBS_PASSWORD, "c1")
+    place.intake.hear(None, "carol", BOBS_PASSWORD, "c1")
+    place.writes_down()
+    # Carol came back as well, and took Bob's place.
+    assert place.registration("carol")["attempts"] == 2
+    place.connects("bob", BOBS_PASSWORD)
+    assert place.registration("bob")["attempts"] == 3
+
+
 @ON_BOTH_DATABASES
 def test_somebody_who_tries_once_a_day_does_not_keep_a_registration(place: Place) -> None:
     storm(place, 1)
@@ -244,13 +315,39 @@ def test_a_flood_is_shown_with_what_its_names_have_in_common(place: Place) -> No
     assert done(place.alice.get("/api/client-registry"))["flood"] is None
 
 
-@with_settings(registry_address_attempts_per_minute=20)
+@pytest.mark.parametrize(
+    ("name", "address", "advised"),
+    [
+        ("flood-{}", "203.0.113.5", "--username-pattern 'flood-*' --max-attempts 1"),
+        ("{}-flood", "203.0.113.5", "--address 203.0.113.5 --max-attempts 1"),
+        ("{}-flood", None, None),
+    ],
+)
+def test_the_command_line_and_the_page_suggest_only_a_filter_that_spares_other_newcomers(
+    place: Place,
+    browser: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    address: str | None,
+    advised: str | None,
+) -> None:
+    for number in range(FLOOD_NAMES):
+        place.unknown_names.count(name.format(f"{number * 7919:x}"[::-1]), address=address)
+    place.unknown_names.report()
+    monkeypatch.setattr("registry.cli.opened", nullcontext)
+    said = CliRunner().invoke(commands, ["registry", "status"]).output
+    assert f"{FLOOD_NAMES} unknown usernames a minute" in said
+    assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
+    assert ("the names of this flood" in browser.get("/admin/registry").text) == bool(advised)
+
+
+@with_settings(registry_address_attempts_per_minute=FLOOD_NAMES)
 def test_a_flood_over_rest_is_shown_with_its_address(place: Place) -> None:
     for number in range(2 * FLOOD_NAMES):
         place.registers(f"made-up-{number}", address="203.0.113.5")
     place.unknown_names.report()
     found = done(place.alice.get("/api/client-registry"))["flood"]
-    assert found["names"] == 2 * FLOOD_NAMES
+    assert found["names"] == FLOOD_NAMES
     assert found["addresses"] == [{"address": "203.0.113.5", "attempts": 2 * FLOOD_NAMES}]
 
 

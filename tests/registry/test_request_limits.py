@@ -8,14 +8,14 @@ import pytest
 
 from authsvc.errors import TooMany
 from registry import limits
-from registry.limits import Limits, PerMinute, RequestLimits, TokenBucket
+from registry.limits import COMPARED_PER_SECOND, BeyondLimit, Holder, Limits, PerMinute, RequestLimits, TokenBucket
 from tests.edge.callers import problem_of
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, no_writes, stored, with_settings
+from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, Place, no_writes, stored, with_settings
 from tests.registry.signing import new_key, signing_request
 from tests.registry.test_what_strangers_send import enrols
 
 if TYPE_CHECKING:
-    from tests.registry.scene import Place
+    from authsvc.settings import Settings
 
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 WRONG = "somebody else's secret"
@@ -202,3 +202,52 @@ def test_a_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
     assert [bucket.take() for _ in range(3)] == [True] * 2 + [False]
     clock.now += 100
     assert [bucket.take() for _ in range(5)] == [True] * 3 + [False] * 2
+
+
+@with_settings(registry_names_per_minute=20)
+def test_a_refused_name_that_may_be_a_users_is_not_reported_as_unknown(place: Place) -> None:
+    for number in range(20):
+        place.registers(f"made-up-{number}", address="203.0.113.5")
+    for number in range(60):
+        place.alice.creates_user(f"plant-{number}", BOBS_PASSWORD)
+        place.registers(f"plant-{number}", password=WRONG, address="203.0.113.5")
+    found = place.unknown_names.summary()
+    assert (found.attempts, found.names, found.name_prefix) == (80, 20, "made-up-")
+    assert found.addresses == {"203.0.113.5": 80}
+
+
+@with_settings(registry_names_per_minute=20)
+@ON_BOTH_DATABASES
+def test_holders_are_answered_after_a_restart_in_a_flood_of_names(place: Place, settings: Settings) -> None:
+    place.unlock()
+    place.asks("bob")
+    place.alice.creates_user("dora", BOBS_PASSWORD, grantTypes=["password", "certificate"])
+    place.lock()
+    restarted = Place.opened(settings)
+    for number in range(20):
+        assert restarted.registers(f"made-up-{number}", address=f"198.51.100.{number}").status_code == 423
+    for wrong in (restarted.registers("bob", password=WRONG), enrols(restarted, "alice"), enrols(restarted, "nobody")):
+        assert wrong.status_code == 429
+    assert restarted.registers("bob").status_code == 202
+    assert enrols(restarted, "dora").status_code == 200
+    restarted.close()
+
+
+def test_few_requests_a_second_are_compared_beyond_the_limits(clock: Clock) -> None:
+    requests = RequestLimits(Limits(1, 100, 1), clock)
+
+    def errors(names: str, holder: Holder = Holder.REGISTRATION) -> list[type[TooMany]]:
+        found: list[type[TooMany]] = []
+        for name in names:
+            try:
+                requests.count(name, HOME, requests.proof_of(name, WRONG, None), holder)
+            except TooMany as error:
+                found.append(type(error))
+        return found
+
+    assert errors("a") == []
+    assert errors("bcdefghi") == [BeyondLimit] * COMPARED_PER_SECOND + [TooMany] * (8 - COMPARED_PER_SECOND)
+    # Made-up names use up none of what the users' names have, and no guess at one name from one address is compared.
+    assert errors("jk", Holder.USER) == [BeyondLimit] * 2
+    clock.now += 1
+    assert errors("bl") == [TooMany, BeyondLimit]
