@@ -125,7 +125,7 @@ def test_a_generated_client_changes_one_field_of_a_user_and_nothing_else(
         username, BOBS_PASSWORD, enabled=False, grantTypes=grants, roles=["minimum-access"], permissions=rules
     )
     before = service.call("GET", f"/api/users/{username}").json()
-    body = client.body("UserChangeBody", **{field: value})
+    body = client.body("UserPatchBody", **{field: value})
     client.call("users.users_change_users_username_patch", username, body=body)
     after = service.call("GET", f"/api/users/{username}").json()
     differing = {name for name in before if before[name] != after[name]} - {"updated"}
@@ -152,6 +152,6 @@ def test_a_generated_client_changes_a_roles_description_and_keeps_its_permission
 def test_a_generated_client_can_send_the_etag_that_it_read(client: Generated, service: Service) -> None:
     service.create_user("etta", BOBS_PASSWORD)
     tag = client.call("users.users_show_users_username_get", "etta").headers["ETag"]
-    change, body = "users.users_change_users_username_patch", client.body("UserChangeBody", enabled=False)
+    change, body = "users.users_change_users_username_patch", client.body("UserPatchBody", enabled=False)
     assert client.call(change, "etta", body=body, if_match=tag).status_code == 200
     assert client.call(change, "etta", body=body, if_match=tag).status_code == 412
