@@ -31,7 +31,7 @@ USE_CASES = modules(
     "authsvc",
     "stored policy access users roles logins sign_in signing_keys authorities certificates crl_sync sessions sightings "
     "denials history overview findings client_id_warnings "
-    "takeover throttle throttled_logins audit browser_sessions administrators first_start backups",
+    "takeover throttle throttled_logins proof audit browser_sessions administrators first_start backups",
 )
 # A package stands for all its modules; what is named nowhere is edge.
 LAYERS = (

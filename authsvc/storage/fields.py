@@ -71,8 +71,9 @@ class GrantTypesField(peewee.TextField):
     def db_value(self, value: frozenset[GrantType]) -> str:
         return value.text if isinstance(value, UnreadableGrantTypes) else ",".join(sorted(value))
 
-    def python_value(self, value: str | bytes) -> frozenset[GrantType]:
-        return _grant_types(readable(value))
+    def python_value(self, value: str | bytes | None) -> frozenset[GrantType]:
+        # None in the columns of a user that an outer join did not find.
+        return frozenset() if value is None else _grant_types(readable(value))
 
 
 @lru_cache  # the same few sets for everybody
@@ -89,8 +90,8 @@ class ClientIdsField(peewee.TextField):
     def db_value(self, value: Iterable[str]) -> str:
         return value.text if isinstance(value, UnreadableClientIds) else json.dumps(list(value))
 
-    def python_value(self, value: str | bytes) -> tuple[str, ...]:
-        return _client_ids(readable(value))
+    def python_value(self, value: str | bytes | None) -> tuple[str, ...]:
+        return () if value is None else _client_ids(readable(value))
 
 
 class UnreadableClientIds(tuple[str, ...]):

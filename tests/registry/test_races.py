@@ -22,10 +22,10 @@ def once(before: Callable[[], object], action: Callable[..., Any]) -> Callable[.
     """Return the action with something happening just before it runs for the first time."""
     waiting = [before]
 
-    def act(*arguments: Any) -> Any:
+    def act(*arguments: Any, **options: Any) -> Any:
         if waiting:
             waiting.pop()()
-        return action(*arguments)
+        return action(*arguments, **options)
 
     return act
 

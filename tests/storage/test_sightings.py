@@ -67,7 +67,8 @@ def test_a_users_client_ids_are_told_latest_first_and_not_all_of_them() -> None:
     for n in range(PER_USER + 3):
         see(seen, f"sensor-{n}", NOW + timedelta(seconds=n))
     expected = [f"sensor-{n}" for n in reversed(range(3, PER_USER + 3))]
-    assert client_ids("bob") == expected
+    assert [seen.client_id for seen in of_user("bob")] == expected
+    assert client_ids("bob") == [*expected, "sensor-2", "sensor-1", "sensor-0"]
     assert client_ids("nobody") == []
     assert of_user("bob")[0] == (expected[0], NOW + timedelta(seconds=PER_USER + 2))
 
