@@ -6,29 +6,23 @@ from typing import TYPE_CHECKING
 
 from flask_openapi3.openapi import OpenAPI
 
-from authsvc import admin, api, broker_views, metrics, ops, pki_views, problem, tracing
-from authsvc.access import AccessControl
-from authsvc.background import (
-    Background,
-    certificate_jobs,
-    client_id_jobs,
-    policy_jobs,
-    record_jobs,
-    session_jobs,
-    watch_jobs,
-)
-from authsvc.denials import Denials
-from authsvc.edge import EXTENSION, Services
-from authsvc.hashing import Allowance, HashingPool
-from authsvc.history import History
-from authsvc.passwords import PasswordHasher, PasswordVerifier
-from authsvc.policy import Policy
-from authsvc.sightings import Sightings
-from authsvc.sign_in import SignIns
-from authsvc.takeover import broker_under
-from authsvc.tidings import Tidings
-from authsvc.webhooks import Allowances, Webhooks
-from registry import wiring
+from authsvc import admin, api
+from authsvc.observability import metrics
+from authsvc.web import webhook_views, health, downloads, problem, tracing
+from authsvc.policy.access import AccessControl
+from authsvc.storage.background import BackgroundThread, certificate_jobs, client_id_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
+from authsvc.activity.denials import Denials
+from authsvc.web.request_context import EXTENSION, Services
+from authsvc.credentials.hashing import WaitBudget, HashingPool
+from authsvc.activity.decision_stats import DecisionStats
+from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+from authsvc.storage.policy_cache import PolicyCache
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.accounts.sign_in import SignIns
+from authsvc.activity.mqtt_takeover import takeover_broker
+from authsvc.storage.propagation import Propagation
+from authsvc.broker.webhooks import WaitBudgets, Webhooks
+from registry import extension
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -41,7 +35,7 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
+def create_app(settings: Settings, tidings: Propagation | None = None) -> OpenAPI:
     """Return the WSGI application; the database must have been opened (`first_start.prepare`).
 
     `tidings` lead to the workers that answer brokers, if this one is among several.
@@ -61,33 +55,33 @@ def create_app(settings: Settings, tidings: Tidings | None = None) -> OpenAPI:
     services = app.extensions[EXTENSION] = compose(settings, tidings)
     problem.register(app)
     tracing.register(app, settings.trusted_proxies)
-    app.register_blueprint(broker_views.blueprint)
-    app.register_blueprint(ops.blueprint)
-    app.register_blueprint(pki_views.blueprint)
+    app.register_blueprint(webhook_views.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(downloads.blueprint)
     api.register(app)
     admin.register(app)
     app.extensions[BACKGROUND] = [
-        Background("policy", policy_jobs(services)),
-        Background("client ids", client_id_jobs(services)),
-        Background("watch", watch_jobs(services)),
-        Background("records", record_jobs(services)),
-        Background("certificates", certificate_jobs(services)),
-        Background("registry", wiring.register(app, services)),
+        BackgroundThread("policy", policy_jobs(services)),
+        BackgroundThread("client ids", client_id_jobs(services)),
+        BackgroundThread("watch", watch_jobs(services)),
+        BackgroundThread("records", record_jobs(services)),
+        BackgroundThread("certificates", certificate_jobs(services)),
+        BackgroundThread("registry", extension.register(app, services)),
     ]
     if services.broker is not None:
-        app.extensions[BACKGROUND].append(Background("sessions", session_jobs(services.broker)))
+        app.extensions[BACKGROUND].append(BackgroundThread("sessions", session_jobs(services.broker)))
     return app
 
 
-def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
+def compose(settings: Settings, tidings: Propagation | None = None) -> Services:
     """Make the parts of one service."""
-    policy = Policy()
+    policy = PolicyCache()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     budget = settings.connect_budget_ms / 1000
-    allowances = Allowances(Allowance(budget, broker_hashing), Allowance(budget, broker_hashing))
+    allowances = WaitBudgets(WaitBudget(budget, broker_hashing), WaitBudget(budget, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
-    sightings = Sightings()
+    sightings = SeenClientIds()
     denials = Denials()
     access = AccessControl(policy, verifier, sightings)
     return Services(
@@ -108,7 +102,7 @@ def compose(settings: Settings, tidings: Tidings | None = None) -> Services:
         ),
         sightings=sightings,
         denials=denials,
-        history=History(metrics.counted),
-        broker=broker_under(settings),
-        tidings=tidings or Tidings(),
+        history=DecisionStats(metrics.counted),
+        broker=takeover_broker(settings),
+        tidings=tidings or Propagation(),
     )

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from authsvc.errors import SettingsError
 from authsvc.hosts import is_loopback
-from authsvc.passwords import PasswordPolicy
-from authsvc.proxies import read_networks
+from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.web.proxies import read_networks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from authsvc.proxies import Network
+    from authsvc.web.proxies import Network
 
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bcrypt
 
-from authsvc import first_start
+from authsvc.accounts import bootstrap
 from authsvc.settings import from_environment
 from authsvc.storage.database import database
 from bench.deployment import default_service
@@ -48,7 +48,7 @@ def topic(number: int, permission: int, rest: str) -> str:
 def settle(environment: Mapping[str, str], population: Population) -> None:
     """Prepare the database of a service with this environment and let them all live in it, in one transaction."""
     settings = from_environment(environment)
-    first_start.prepare(settings)
+    bootstrap.prepare(settings)
     database.close()
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
     users, roles = range(population.users), range(population.roles)

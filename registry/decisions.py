@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc import audit, certificates, signing_requests, stored, users
-from authsvc.actors import SERVICE
+from authsvc.accounts import users
+from authsvc.activity import audit
+from authsvc.pki import certificates, csr
+from authsvc.storage import policy_reader
+from authsvc.policy.actors import SERVICE
 from authsvc.errors import AuthsvcError, Conflict, FieldError
-from authsvc.snapshot import GrantType
+from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role, User
-from authsvc.stored import permission
-from registry import records, states, window
+from authsvc.storage.policy_reader import permission
+from registry import records, states, lock
 from registry.http_rights import is_http_right, roles_with_http_rights
 from registry.models import Preauthorization, Registration
 from registry.states import Event, HeldReason, Status
@@ -22,9 +25,9 @@ from registry.states import Event, HeldReason, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from authsvc.actors import Actor
-    from authsvc.authorities import Issuing
-    from authsvc.permissions import Permission
+    from authsvc.policy.actors import Actor
+    from authsvc.pki.authorities import SigningPolicy
+    from authsvc.policy.permissions import Permission
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
 _EXPIRED_KEPT = timedelta(days=7)
@@ -65,7 +68,7 @@ class Failure(NamedTuple):
     error: AuthsvcError
 
 
-def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) -> records.Record:
+def grant(actor: Actor, registration_id: str, given: Grant, issuing: SigningPolicy) -> records.Record:
     """Make the user with its roles, permissions and certificate, all at once or not at all.
 
     `Locked` for one that was recorded while locked as long as the registry is locked; `Conflict` if it is not pending
@@ -74,11 +77,11 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
     not name.
     """
     with policy_change():
-        window_state = window.hold()
+        window_state = lock.hold()
         row = records.row_of(registration_id)
         states.after(Status(row.status), Event.GRANT)
         if row.recorded_while_locked and window_state.locked:
-            window.require_unlocked()
+            lock.require_unlocked()
         if row.damage:
             words = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
             raise Conflict(f"{words}; delete it, so that the device asks again", "registration-damaged")
@@ -89,7 +92,7 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: Issuing) ->
 
 
 def grant_many(
-    actor: Actor, ids: Iterable[str], given: Grant, issuing: Issuing
+    actor: Actor, ids: Iterable[str], given: Grant, issuing: SigningPolicy
 ) -> tuple[list[records.Record], list[Failure]]:
     """Grant many, each on its own, and confirm nothing: what needs a closer look fails and is granted singly.
 
@@ -111,7 +114,7 @@ def grant_many(
 def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Record:
     """Refuse it for good, until it is deleted; what it proved to hold is forgotten."""
     with transaction():
-        window.hold()
+        lock.hold()
         row = records.row_of(registration_id)
         _move(row, Event.DENY, actor, reason=reason, password_hash=None, public_key=None)
         audit.record(actor, "registration.deny", f"registration:{row.username}", after={"reason": reason})
@@ -121,7 +124,7 @@ def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Reco
 def delete(actor: Actor, registration_id: str) -> None:
     """Forget it, so that the name may ask again; a user that came of it stays."""
     with transaction():
-        window.hold()
+        lock.hold()
         row = records.row_of(registration_id)
         row.delete_instance()
         audit.record(actor, "registration.delete", f"registration:{row.username}", before={"status": row.status})
@@ -138,7 +141,7 @@ def each(ids: Iterable[str], action: Callable[[str], records.Record]) -> tuple[l
     return done, failed
 
 
-def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> None:
+def admit(actor: Actor, row: Registration, given: Grant, issuing: SigningPolicy) -> None:
     """Turn a pending registration into a user, inside the caller's `policy_change`."""
     if users.exists(row.username):
         raise Conflict(f"a user named {row.username} exists", "user-exists")
@@ -153,11 +156,11 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
     # A name that has become a user was expected no longer, however it was granted.
     Preauthorization.delete().where(Preauthorization.username == row.username).execute()
     if row.public_key:
-        issued = certificates.issue(actor, row.username, signing_requests.read_public_key(row.public_key), issuing)
+        issued = certificates.issue(actor, row.username, csr.read_public_key(row.public_key), issuing)
         row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
     row.user = User.get(User.username == row.username)
     _move(row, Event.GRANT, actor)
-    given_facts = users.facts(record)
+    given_facts = users.audit_fields(record)
     facts = {name: given_facts[name] for name in ("roles", "permissions", "clientIds")}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)
 
@@ -165,7 +168,7 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: Issuing) -> No
 def expire(ttl_hours: int) -> int:
     """Expire pending registrations that were first seen longer ago, however often they came back; return how many."""
     with transaction():
-        window.hold()
+        lock.hold()
         now = database_time()
         waiting = Registration.status == Status.PENDING
         outdated = Registration.first_seen < now - timedelta(hours=ttl_hours)
@@ -212,7 +215,7 @@ def _permissions(row: Registration, given: Grant) -> tuple[Permission, ...]:
 def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChanges, given: Grant) -> None:
     """Refuse rights over this service that the actor lacks, that come in bulk, or that nobody named or confirmed."""
     roles, permissions = wanted["roles"], wanted["permissions"]
-    actor.must_hold([*permissions, *stored.rights_of_roles(set(roles))])
+    actor.must_hold([*permissions, *policy_reader.rights_of_roles(set(roles))])
     risky_roles = roles_with_http_rights(roles)
     risky_permissions = set(filter(is_http_right, permissions))
     if given.in_bulk and (risky_roles or risky_permissions):

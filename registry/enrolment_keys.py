@@ -8,17 +8,17 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authsvc import audit
+from authsvc.activity import audit
 from authsvc.errors import Forbidden, NotFound, invalid
-from authsvc.paging import Page
+from authsvc.storage.paging import Page
 from authsvc.storage.database import database_time, session, transaction
-from registry import window
+from registry import lock
 from registry.models import EnrolmentKey
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from authsvc.actors import Actor
+    from authsvc.policy.actors import Actor
 
 MAX_USES = 1_000_000
 
@@ -47,7 +47,7 @@ def create(
         raise invalid("uses", f"must be from 1 to {MAX_USES}")
     secret = f"ek_{secrets.token_urlsafe(24)}"
     with transaction():
-        window.check_starting_roles(actor, roles)
+        lock.check_starting_roles(actor, roles)
         row = EnrolmentKey.create(
             id=uuid.uuid4().hex,
             label=label,

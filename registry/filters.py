@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import chunked
 
-from authsvc import audit
+from authsvc.activity import audit
 from authsvc.errors import invalid
 from authsvc.storage.database import database_time, session, transaction
-from registry import states, window
+from registry import states, lock
 from registry.models import Registration
 from registry.states import Event, Status
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from authsvc.actors import Actor
+    from authsvc.policy.actors import Actor
 
 _BATCH = 500
 
@@ -79,7 +79,7 @@ def deny(actor: Actor, wanted: Filter, reason: str | None) -> int:
     """Deny all pending registrations that match and return how many; they stay denied until they are deleted."""
     denied = states.after(Status.PENDING, Event.DENY)
     with transaction():
-        window.hold()
+        lock.hold()
         found = [registration_id for registration_id, _ in _matching(wanted, Status.PENDING)]
         changes = {
             "status": denied,
@@ -99,7 +99,7 @@ def deny(actor: Actor, wanted: Filter, reason: str | None) -> int:
 def delete(actor: Actor, wanted: Filter, status: Status) -> int:
     """Delete all registrations of a status that match and return how many; their names may then ask again."""
     with transaction():
-        window.hold()
+        lock.hold()
         found = [registration_id for registration_id, _ in _matching(wanted, status)]
         for batch in chunked(found, _BATCH):
             Registration.delete().where(Registration.id.in_(batch)).execute()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc import stored
-from authsvc.permissions import Context, Effect
+from authsvc.storage import policy_reader
+from authsvc.policy.permissions import Context, Effect
 from authsvc.storage.database import session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authsvc.permissions import Permission
+    from authsvc.policy.permissions import Permission
 
 
 def is_http_right(permission: Permission) -> bool:
@@ -22,5 +22,5 @@ def is_http_right(permission: Permission) -> bool:
 def roles_with_http_rights(names: Iterable[str]) -> set[str]:
     """Return those of the roles that give something over this service, such as `admin`."""
     with session():
-        given = stored.role_policies(set(names))
+        given = policy_reader.role_policies(set(names))
     return {name for name, role in given.items() if any(map(is_http_right, role.rights))}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from authsvc.storage.models import User
-from authsvc.usernames import skeleton
+from authsvc.credentials.usernames import skeleton
 from registry.models import Registration
 from registry.states import Status
 

@@ -7,7 +7,7 @@ from typing import Any
 import peewee
 
 from authsvc.errors import InvalidInput
-from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.policy.permissions import Context, Effect, Operation, Permission
 from authsvc.storage.fields import JsonField, Model, Numbered, UnreadableJson, UtcDateTimeField
 from authsvc.storage.models import User
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from peewee import chunked
 
-from authsvc import roles
+from authsvc.accounts import roles
 from authsvc.errors import Conflict
 from authsvc.storage.database import database_time, session, transaction
-from authsvc.stored import permission
+from authsvc.storage.policy_reader import permission
 from registry.decisions import Grant, existing_roles
 from registry.enrolment_keys import digest_of
 from registry.http_rights import is_http_right, roles_with_http_rights
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from registry.attempted_names import AttemptedNames
-    from registry.preauthorizations import AdvanceRecord
+    from registry.mqtt_registration.attempted_names import AttemptedNames
+    from registry.preauthorizations import PreauthorizationRecord
 
 _BATCH = 200
 # Long enough for every process to look at a new preauthorization more than once.
@@ -38,7 +38,7 @@ class Match(NamedTuple):
     `secret` is the one that the contact proved to have.
     """
 
-    record: AdvanceRecord
+    record: PreauthorizationRecord
     held: HeldReason | None
     secret: str | None = None
 
@@ -63,7 +63,7 @@ class Match(NamedTuple):
         if not self.opens:
             return Start(held=self.held)
         given = self.record.advance
-        return Start(existing_roles(given.roles), tuple(roles.permission_facts(given.permissions)), self.held)
+        return Start(existing_roles(given.roles), tuple(roles.permission_fields(given.permissions)), self.held)
 
 
 def match(
@@ -158,7 +158,7 @@ def hold_attempted(attempted: AttemptedNames) -> None:
                 Preauthorization.update(held).where(Preauthorization.id.in_(batch)).execute()
 
 
-def use(found: AdvanceRecord) -> Grant:
+def use(found: PreauthorizationRecord) -> Grant:
     """Use one up, inside the transaction that makes the user, and return what it grants."""
     if not Preauthorization.delete().where(Preauthorization.id == found.id).execute():
         raise Conflict("the preauthorization was used", "preauthorization-used")

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
 
-from authsvc import audit, roles, stored
+from authsvc.accounts import roles
+from authsvc.activity import audit
+from authsvc.storage import policy_reader
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
-from authsvc.paging import Page
-from authsvc.passwords import generate
+from authsvc.storage.paging import Page
+from authsvc.credentials.passwords import generate
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
-from authsvc.stored import permission
-from authsvc.usernames import validate_username
-from registry import window
+from authsvc.storage.policy_reader import permission
+from authsvc.credentials.usernames import validate_username
+from registry import lock
 from registry.enrolment_keys import digest_of
 from registry.http_rights import is_http_right
 from registry.models import Preauthorization, Registration
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from authsvc.actors import Actor
-    from authsvc.passwords import PasswordPolicy
-    from authsvc.permissions import Permission
+    from authsvc.policy.actors import Actor
+    from authsvc.credentials.passwords import PasswordPolicy
+    from authsvc.policy.permissions import Permission
 
 MAX_CSV_ROWS = 10_000
 _BATCH = 200
@@ -48,7 +50,7 @@ _BOUND_ALONE = "gives rights over this service (http); bind the preauthorization
 
 
 @dataclass(frozen=True, slots=True)
-class Advance:
+class NewPreauthorization:
     """One grant in advance: for whom, with what, until when; and the line of a file it is from.
 
     It is bound to a key, to a one-time secret that the service makes, or to nothing.
@@ -69,24 +71,24 @@ class Advance:
 
 
 @dataclass(frozen=True, slots=True)
-class AdvanceRecord:
+class PreauthorizationRecord:
     """A stored grant in advance, with who gave it, and why it needs an approval after all, if it does."""
 
     id: str
-    advance: Advance
+    advance: NewPreauthorization
     created_by: str
     created_at: datetime
     held_reason: str | None
 
 
-class NewAdvance(NamedTuple):
+class CreatedPreauthorization(NamedTuple):
     """A grant in advance that was just made; the secret it is bound to, if any, is shown this once."""
 
-    record: AdvanceRecord
+    record: PreauthorizationRecord
     secret: str | None
 
 
-def create(actor: Actor, advances: Iterable[Advance], policy: PasswordPolicy) -> list[NewAdvance]:
+def create(actor: Actor, advances: Iterable[NewPreauthorization], policy: PasswordPolicy) -> list[CreatedPreauthorization]:
     """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user.
 
     One that is bound may be given to a name that is registered and pending: its holder takes that one's place.
@@ -100,7 +102,7 @@ def create(actor: Actor, advances: Iterable[Advance], policy: PasswordPolicy) ->
     # A device may send it as its password, so it satisfies the policy for passwords.
     secrets = [generate(policy) if advance.with_secret else None for advance in wanted]
     with transaction():
-        window.hold()
+        lock.hold()
         _check_roles(actor, wanted)
         _check_names(wanted)
         tried = _tried_names(advance.username for advance in wanted if not advance.is_bound)
@@ -113,12 +115,12 @@ def create(actor: Actor, advances: Iterable[Advance], policy: PasswordPolicy) ->
             Preauthorization.insert_many(batch).execute()
         audit.record_many(actor, "preauthorization.create", map(_event, wanted))
         return [
-            NewAdvance(AdvanceRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret)
+            CreatedPreauthorization(PreauthorizationRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret)
             for row, advance, secret in zip(rows, wanted, secrets, strict=True)
         ]
 
 
-def search(text: str, page: int, per_page: int) -> Page[AdvanceRecord]:
+def search(text: str, page: int, per_page: int) -> Page[PreauthorizationRecord]:
     """Return one page of those that were not used yet, by username."""
     query = Preauthorization.select()
     if text:
@@ -138,7 +140,7 @@ def delete(actor: Actor, advance_id: str) -> None:
         audit.record(actor, "preauthorization.delete", f"preauthorization:{row.username}")
 
 
-def read_csv(text: str, *, with_secrets: bool = False) -> list[Advance]:
+def read_csv(text: str, *, with_secrets: bool = False) -> list[NewPreauthorization]:
     """Read `username,roles,csrFingerprint` lines; roles are parted by spaces. Errors name the line.
 
     With `with_secrets` each line that names no key is bound to a one-time secret.
@@ -157,7 +159,7 @@ def read_csv(text: str, *, with_secrets: bool = False) -> list[Advance]:
     return advances
 
 
-def _advance(fields: dict[str, str | None], line: int, with_secrets: bool) -> Advance:
+def _advance(fields: dict[str, str | None], line: int, with_secrets: bool) -> NewPreauthorization:
     if "" in fields:
         raise invalid(f"csv[{line}]", "has more fields than the first line names")
     fingerprint = fields.get("csrFingerprint") or None
@@ -165,11 +167,11 @@ def _advance(fields: dict[str, str | None], line: int, with_secrets: bool) -> Ad
         raise invalid(f"csv[{line}]", "csrFingerprint must be 64 hexadecimal digits in lower case")
     given = tuple((fields.get("roles") or "").split())
     with_secret = with_secrets and not fingerprint
-    return Advance((fields["username"] or "").strip(), given, (), fingerprint, None, line, with_secret)
+    return NewPreauthorization((fields["username"] or "").strip(), given, (), fingerprint, None, line, with_secret)
 
 
 @contextmanager
-def _naming(advance: Advance) -> Iterator[None]:
+def _naming(advance: NewPreauthorization) -> Iterator[None]:
     """Let an error say which line of a file it is about."""
     try:
         yield
@@ -179,15 +181,15 @@ def _naming(advance: Advance) -> Iterator[None]:
         raise (Conflict(f"line {advance.line}: {error.message}", error.code) if advance.line else error) from None
 
 
-def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
-    given = stored.role_policies({role for advance in wanted for role in advance.roles})
+def _check_roles(actor: Actor, wanted: list[NewPreauthorization]) -> None:
+    given = policy_reader.role_policies({role for advance in wanted for role in advance.roles})
     for advance in wanted:
         with _naming(advance):
             for position, role in enumerate(advance.roles):
                 if role not in given:
                     raise invalid(f"roles[{position}]", "no such role")
     # What is given in advance is given by whoever writes it down.
-    actor.must_hold(stored.rights_of_roles(given))
+    actor.must_hold(policy_reader.rights_of_roles(given))
     actor.must_hold([each for advance in wanted for each in advance.permissions])
     risky = {name for name, role in given.items() if any(map(is_http_right, role.rights))}
     for advance in wanted:
@@ -202,7 +204,7 @@ def _check_roles(actor: Actor, wanted: list[Advance]) -> None:
                     raise invalid(f"permissions[{position}]", _BOUND_ALONE)
 
 
-def _check_names(wanted: list[Advance]) -> None:
+def _check_names(wanted: list[NewPreauthorization]) -> None:
     names = [advance.username for advance in wanted]
     taken: set[str] = set()
     pending: set[str] = set()
@@ -235,12 +237,12 @@ def _named(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
     return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
 
 
-def _row(actor: Actor, advance: Advance, now: datetime, secret: str | None, held: HeldReason | None) -> dict[str, Any]:
+def _row(actor: Actor, advance: NewPreauthorization, now: datetime, secret: str | None, held: HeldReason | None) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "username": advance.username,
         "roles": list(advance.roles),
-        "permissions": roles.permission_facts(advance.permissions),
+        "permissions": roles.permission_fields(advance.permissions),
         "csr_fingerprint": advance.csr_fingerprint,
         "expires_at": advance.expires_at,
         "created_by": actor.username,
@@ -250,16 +252,16 @@ def _row(actor: Actor, advance: Advance, now: datetime, secret: str | None, held
     }
 
 
-def _event(advance: Advance) -> tuple[str, audit.Facts]:
-    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_facts(advance.permissions)}
+def _event(advance: NewPreauthorization) -> tuple[str, audit.Facts]:
+    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
     bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
     return f"preauthorization:{advance.username}", facts | bound
 
 
-def record_of(row: Preauthorization) -> AdvanceRecord:
+def record_of(row: Preauthorization) -> PreauthorizationRecord:
     """Show a row."""
     permissions = tuple(permission(**words) for words in row.permissions)
-    advance = Advance(
+    advance = NewPreauthorization(
         row.username,
         tuple(row.roles),
         permissions,
@@ -267,4 +269,4 @@ def record_of(row: Preauthorization) -> AdvanceRecord:
         row.expires_at,
         with_secret=row.secret_digest is not None,
     )
-    return AdvanceRecord(row.id, advance, row.created_by, row.created_at, row.held_reason)
+    return PreauthorizationRecord(row.id, advance, row.created_by, row.created_at, row.held_reason)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import Case, chunked
 
-from authsvc import audit
-from authsvc.actors import SERVICE
+from authsvc.activity import audit
+from authsvc.policy.actors import SERVICE
 from authsvc.addresses import address_of
-from authsvc.allowed_client_ids import can_be_literal
+from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.errors import NotFound
-from authsvc.paging import Page
+from authsvc.storage.paging import Page
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
-from authsvc.usernames import skeleton
+from authsvc.credentials.usernames import skeleton
 from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import HeldReason, Status
@@ -38,7 +38,7 @@ MAX_ADDRESSES = 10
 NO_CLIENT_ID = ""
 
 
-class Kind(StrEnum):
+class RegistrationKind(StrEnum):
     """How a stranger asked: by trying to connect, or over REST."""
 
     IMPLICIT = "implicit"
@@ -88,7 +88,7 @@ class Claim:
     """What a stranger brings: who it wants to be, what it holds, and what it asks for."""
 
     username: str
-    kind: Kind
+    kind: RegistrationKind
     password_hash: str | None = None
     public_key: str | None = None
     csr_fingerprint: str | None = None
@@ -232,7 +232,7 @@ def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Regist
         public_key=claim.public_key,
         csr_fingerprint=claim.csr_fingerprint,
         address=address_of(claim.address),
-        pairing_code=_pairing_code() if claim.kind is Kind.EXPLICIT else None,
+        pairing_code=_pairing_code() if claim.kind is RegistrationKind.EXPLICIT else None,
         context=claim.context,
         requested_roles=list(claim.requested_roles),
         requested_permissions=list(claim.requested_permissions),
@@ -311,7 +311,7 @@ def _record(row: Registration, similar: list[str]) -> Record:
 
 def _suggested_client_ids(row: Registration) -> list[str]:
     """Return the one client id that all attempts of a device came with, of which there were two or more, if any."""
-    one_for_all = row.kind == Kind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
+    one_for_all = row.kind == RegistrationKind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
     return _literal(row.client_ids) if one_for_all else []
 
 

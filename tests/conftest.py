@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from playhouse.pool import PooledDatabase
 
-from authsvc import first_start
+from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database, is_sqlite
-from tests.people import ADMIN_PASSWORD
+from tests.actors import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.
     """The name of a database after its first start: to copy it is much faster than another first start."""
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE prepared")
-    first_start.prepare(_settings(tmp_path_factory.mktemp("template"), postgres_server.get_uri("prepared")))
+    bootstrap.prepare(_settings(tmp_path_factory.mktemp("template"), postgres_server.get_uri("prepared")))
     _disconnect()
     return "prepared"
 
@@ -62,7 +62,7 @@ def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file after its first start, for the same reason."""
     directory = tmp_path_factory.mktemp("template")
-    first_start.prepare(_settings(directory, f"sqlite:///{directory}/authsvc.db"))
+    bootstrap.prepare(_settings(directory, f"sqlite:///{directory}/authsvc.db"))
     _disconnect()
     return directory / "authsvc.db"
 
@@ -94,9 +94,9 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 def prepared(settings: Settings, sqlite_template: Path) -> Iterator[Settings]:
     """The settings of a service after its first start, connected to its database until the test is over."""
     if settings != _settings(settings.data_dir, settings.database_url):
-        first_start.prepare(settings)
+        bootstrap.prepare(settings)
     else:
-        first_start.open_database(settings)
+        bootstrap.open_database(settings)
         if is_sqlite():
             shutil.copyfile(sqlite_template, settings.database_url.removeprefix("sqlite:///"))
     yield settings

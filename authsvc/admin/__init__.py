@@ -12,9 +12,9 @@ from flask import Flask, Response, abort, request
 
 from authsvc.admin import certificates, forms, guard, overview, roles, sign_in, tokens, users, why
 from authsvc.admin.cookies import SignedCookie
-from authsvc.admin.legible import legible
+from authsvc.web.escape import escape_invisible
 from authsvc.admin.pages import add, pages, stands_for
-from authsvc.edge import is_page
+from authsvc.web.request_context import is_page
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -29,7 +29,7 @@ def register(app: Flask) -> None:
     app.before_request(_guard)
     app.after_request(_protect)
     # Global, since macros do not see what a page's template is given.
-    app.jinja_env.globals.update(form_token=guard.form_token, legible=legible)
+    app.jinja_env.globals.update(form_token=guard.form_token, legible=escape_invisible)
     for blueprint in (frame, sign_in.blueprint, forms.blueprint, why.blueprint):
         add(app, blueprint)
     for noun in (overview, certificates, tokens, users, roles):

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from flask import Response, flash, request, url_for
 
-from authsvc import authorities, certificates, signing_requests, users
+from authsvc.accounts import users
+from authsvc.pki import authorities, certificates, csr
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.certificates import CertificateQuery, IssueBody, RevokeBody
-from authsvc.edge import actor, services
+from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError
-from authsvc.pki import Revocation
-from authsvc.problem import status_of
+from authsvc.pki.ca import Revocation
+from authsvc.web.problem import status_of
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -89,8 +90,8 @@ def issue(username: str) -> AnyResponse:
     form = request.form
     try:
         body = submitted(IssueBody, csr=form.get("csr", ""), days=whole_number(form.get("days", "")))
-        wanted = signing_requests.read(body.csr, username)
-        issuing = authorities.issuing_under(services().settings)
+        wanted = csr.read(body.csr, username)
+        issuing = authorities.signing_policy(services().settings)
         issuing = issuing._replace(days=body.days or issuing.days)
         issued = users.issue_certificate(actor(), username, wanted.public_key, issuing)
     except AuthsvcError as error:

@@ -10,7 +10,7 @@ from flask import request
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import URLSafeTimedSerializer
 
-from authsvc.edge import services
+from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
     from flask import Flask

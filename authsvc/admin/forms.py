@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 
-from authsvc import problem
+from authsvc.web import problem
 from authsvc.admin.pages import pages, render, stands_for
 from authsvc.api.schemas import PermissionBody, PermissionView, view_permission
 from authsvc.errors import InvalidInput, invalid
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flask import Response
     from werkzeug.datastructures import MultiDict
 
-    from authsvc.permissions import Permission
+    from authsvc.policy.permissions import Permission
 
 blueprint = pages("forms", __name__)
 Shape = TypeVar("Shape", bound=BaseModel)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from flask import current_app, request
 
-from authsvc import history
+from authsvc.activity import decision_stats
 from authsvc.admin.pages import TILES, ApiCall, NavigationEntry, Tile, may, pages, render, see, stands_for, unattended
 from authsvc.admin.plots import Series, plot
 from authsvc.admin.redirects import path_on_this_host
-from authsvc.edge import services
-from authsvc.overview import EXPIRING_DAYS, overview
+from authsvc.web.request_context import services
+from authsvc.accounts.overview import EXPIRING_DAYS, overview
 
 if TYPE_CHECKING:
     from flask import Response
     from werkzeug.wrappers import Response as AnyResponse
 
-    from authsvc.overview import Overview
+    from authsvc.accounts.overview import Overview
 
 blueprint = pages("overview", __name__)
 NAVIGATION = NavigationEntry(1, "Overview", "overview.show", ApiCall("GET", "/api/me"))
@@ -43,12 +43,12 @@ def show() -> AnyResponse:
 @unattended
 def plots() -> Response:
     """Draw logins and denials over the last hours."""
-    buckets = history.last(_HOURS)
+    buckets = decision_stats.last(_HOURS)
     let_in = Series("let in", [one.logins for one in buckets])
     refused = Series("refused", [one.denied_logins for one in buckets], bad=True)
     denied = Series("denied", [one.denials for one in buckets], bad=True)
     drawn = [("Logins", plot([let_in, refused])), ("Denied topics", plot([denied]))]
-    return render("admin/history.html", plots=drawn, bucket_minutes=history.BUCKET // timedelta(minutes=1))
+    return render("admin/history.html", plots=drawn, bucket_minutes=decision_stats.BUCKET // timedelta(minutes=1))
 
 
 def _tiles(facts: Overview) -> list[Tile]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from flask import Blueprint, Flask, Response, current_app, g, make_response, redirect, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from authsvc import __version__, problem
-from authsvc.edge import services
+from authsvc import __version__
+from authsvc.web import problem
+from authsvc.web.request_context import services
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _of_lost_database(error: Exception) -> Response:
 
 
 def _of_anything(error: Exception) -> Response:
-    problem.log_surprise(error)
+    problem.log_unexpected(error)
     # Without a template, for drawing one may be what went wrong.
     words = f"Something went wrong ({g.get('request_id')})\n\n{problem.SOMETHING_WRONG}"
     return Response(words, 500, content_type="text/plain; charset=utf-8")

@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote, unquote
 
 from authsvc.errors import InvalidInput, invalid
-from authsvc.redaction import cleaned_address
+from authsvc.observability.redaction import cleaned_address
 
 HOME = "/admin"
 _MAX_LENGTH = 2000

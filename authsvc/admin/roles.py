@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Response, flash, request, url_for
 
-from authsvc import client_id_warnings, roles
+from authsvc.accounts import client_id_warnings, roles
 from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
 from authsvc.api.schemas import SearchQuery, permissions_from
-from authsvc.edge import actor
+from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError, PreconditionFailed
-from authsvc.problem import status_of
+from authsvc.web.problem import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

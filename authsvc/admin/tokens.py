@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from flask import Response, flash, request, url_for
 
-from authsvc import browser_sessions, logins
+from authsvc.accounts import browser_sessions, api_tokens
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.browser_sessions import SessionQuery
 from authsvc.api.tokens import TokenBody, TokenQuery, issue
-from authsvc.edge import actor, services, session_lifetime
+from authsvc.web.request_context import actor, services, session_lifetime
 from authsvc.errors import AuthsvcError
-from authsvc.problem import status_of
+from authsvc.web.problem import status_of
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -61,7 +61,7 @@ def create() -> AnyResponse:
 @stands_for("DELETE", "/api/tokens/{token_id}")
 def revoke(token_id: str) -> AnyResponse:
     """End a token."""
-    logins.revoke_token(actor(), token_id)
+    api_tokens.revoke_token(actor(), token_id)
     flash("The token is revoked and works no more.")
     return see(url_for("tokens_page.list_"))
 
@@ -86,11 +86,11 @@ def end_session(session_id: str) -> AnyResponse:
 
 def _page(error: AuthsvcError | None) -> Response:
     query = submitted(TokenQuery, **request.args.to_dict())
-    logins.store_uses(services().access.token_uses)
+    api_tokens.store_uses(services().access.token_uses)
     return render(
         "admin/tokens.html",
         status_of(error) if error else 200,
-        found=logins.list_tokens(query.username, query.search, query.page, query.per_page),
+        found=api_tokens.list_tokens(query.username, query.search, query.page, query.per_page),
         query=query,
         keep=_kept(),
         lifetimes=_lifetimes(),

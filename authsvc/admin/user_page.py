@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from authsvc import audit, browser_sessions, certificates, client_id_warnings, logins, sightings
+from authsvc.accounts import browser_sessions, client_id_warnings, api_tokens
+from authsvc.activity import audit, client_ids
+from authsvc.pki import certificates
 from authsvc.admin.pages import may
-from authsvc.edge import services, session_lifetime
+from authsvc.web.request_context import services, session_lifetime
 
 if TYPE_CHECKING:
-    from authsvc.permissions import Rule
-    from authsvc.users import UserRecord
+    from authsvc.policy.permissions import Rule
+    from authsvc.accounts.users import UserRecord
 
 _SHOWN = 10
 
@@ -24,7 +26,7 @@ def beside(user: UserRecord) -> dict[str, Any]:
         "hidden_roles": hidden_roles,
         "client_ids": _allowed_client_ids(user, hidden_roles),
         "warnings": client_id_warnings.of_user(user),
-        "seen": sightings.of_user(name),
+        "seen": client_ids.of_user(name),
         "has_broker": services().broker is not None,
         "certificates": may("GET", f"/api/users/{name}/certificates")
         and certificates.search(certificates.Wanted(name), 1, _SHOWN),
@@ -59,5 +61,5 @@ def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple
 
 
 def _tokens(username: str) -> Any:
-    logins.store_uses(services().access.token_uses)
-    return logins.list_tokens(username, "", 1, _SHOWN)
+    api_tokens.store_uses(services().access.token_uses)
+    return api_tokens.list_tokens(username, "", 1, _SHOWN)

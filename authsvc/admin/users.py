@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, request, url_for
 
-from authsvc import users
+from authsvc.accounts import users
 from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
 from authsvc.admin.user_page import beside
 from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
-from authsvc.edge import actor, services
+from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
-from authsvc.passwords import generate
-from authsvc.problem import status_of
-from authsvc.snapshot import GrantType
+from authsvc.credentials.passwords import generate
+from authsvc.web.problem import status_of
+from authsvc.policy.snapshot import GrantType
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.admin.forms import Rows
-    from authsvc.sessions import Report
-    from authsvc.users import UserRecord
+    from authsvc.activity.disconnects import Report
+    from authsvc.accounts.users import UserRecord
 
 blueprint = pages("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))

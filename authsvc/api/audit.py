@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from authsvc import audit
+from authsvc.activity import audit
 from authsvc.api.schemas import Moment, PageQuery, Text, View, noun, render_page
 
 blueprint = noun("audit", "Who changed what, and when")

@@ -10,16 +10,16 @@ import structlog
 from flask import Flask, Response, current_app, g, request
 from playhouse.pool import MaxConnectionsExceeded
 
-from authsvc.access import operation_of
-from authsvc.actors import Proof
-from authsvc.edge import catch_up, is_page, services
+from authsvc.policy.access import operation_of
+from authsvc.policy.actors import Proof
+from authsvc.web.request_context import catch_up, is_page, services
 from authsvc.errors import Forbidden, Unauthenticated
-from authsvc.permissions import Operation
-from authsvc.redaction import without_secrets
-from authsvc.tracing import TOKEN_KEY
+from authsvc.policy.permissions import Operation
+from authsvc.observability.redaction import without_secrets
+from authsvc.web.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
-    from authsvc.snapshot import UserPolicy
+    from authsvc.policy.snapshot import UserPolicy
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import browser_sessions
+from authsvc.accounts import browser_sessions
 from authsvc.api.schemas import Moment, PageQuery, Text, View, noun, render_page
-from authsvc.edge import actor, session_lifetime
+from authsvc.web.request_context import actor, session_lifetime
 
 blueprint = noun("sessions", "Browsers that are signed in at the administrator's page")
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from flask import g, request
 from pydantic import BaseModel, Field
 
-from authsvc import certificates, renewals, signing_requests, users
+from authsvc.accounts import users
+from authsvc.pki import certificates, renewal, csr as signing_requests
 from authsvc.api.schemas import (
     Body,
     Moment,
@@ -21,9 +22,9 @@ from authsvc.api.schemas import (
     render_page,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
-from authsvc.authorities import issuing_under
-from authsvc.edge import actor, public, services
-from authsvc.signing_requests import MAX_CHARACTERS
+from authsvc.pki.authorities import signing_policy
+from authsvc.web.request_context import actor, public, services
+from authsvc.pki.csr import MAX_CHARACTERS
 
 blueprint = noun("certificates", "Certificates that log clients in")
 
@@ -125,7 +126,7 @@ def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
 def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
     wanted = signing_requests.read(body.csr, path.username)
-    issuing = issuing_under(services().settings)
+    issuing = signing_policy(services().settings)
     issuing = issuing._replace(days=body.days or issuing.days)
     return _issued(users.issue_certificate(actor(), path.username, wanted.public_key, issuing)), 201
 
@@ -134,10 +135,10 @@ def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
 @public
 def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
     """Certify a new key for whoever proves to hold the current one; from two thirds of its life on."""
-    proven = renewals.prove(renewals.Renewal(**body.model_dump()), datetime.now(UTC))
+    proven = renewal.prove(renewal.Renewal(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
     overlap = timedelta(hours=settings.renewal_overlap_hours)
-    made = certificates.renew(proven, issuing_under(settings), overlap, request.remote_addr, g.get("request_id"))
+    made = certificates.renew(proven, signing_policy(settings), overlap, request.remote_addr, g.get("request_id"))
     return _issued(made), 201
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app, jsonify, render_template
 
-from authsvc.edge import public
+from authsvc.web.request_context import public
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
-from authsvc import history
+from authsvc.activity import decision_stats
 from authsvc.api.schemas import Moment, Query, View, noun, render
 
 blueprint = noun("history", "Logins and denials over time")
 
-_MAX_HOURS = int(history.KEPT.total_seconds()) // 3600
+_MAX_HOURS = int(decision_stats.KEPT.total_seconds()) // 3600
 
 
 class HistoryQuery(Query):
@@ -37,5 +37,5 @@ class HistoryView(View):
 @blueprint.get("/history", responses={200: HistoryView})
 def show(query: HistoryQuery) -> dict[str, Any]:
     """Show how many logged in and were denied, over all workers and replicas."""
-    buckets = [BucketView.model_validate(bucket, from_attributes=True) for bucket in history.last(query.hours)]
-    return render(HistoryView(bucket_seconds=int(history.BUCKET.total_seconds()), buckets=buckets))
+    buckets = [BucketView.model_validate(bucket, from_attributes=True) for bucket in decision_stats.last(query.hours)]
+    return render(HistoryView(bucket_seconds=int(decision_stats.BUCKET.total_seconds()), buckets=buckets))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import client_id_warnings, roles
+from authsvc.accounts import client_id_warnings, roles
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -30,7 +30,7 @@ from authsvc.api.schemas import (
     view_permission,
     view_warnings,
 )
-from authsvc.edge import actor
+from authsvc.web.request_context import actor
 
 blueprint = noun("roles", "Permissions that many users share")
 

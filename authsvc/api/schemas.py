@@ -12,17 +12,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic.alias_generators import to_camel
 from werkzeug.http import parse_etags, quote_etag
 
-from authsvc import allowed_client_ids, usernames
+from authsvc.credentials import usernames
+from authsvc.policy import allowed_client_ids
 from authsvc.errors import InvalidInput
-from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.policy.permissions import Context, Effect, Operation, Permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flask_openapi3.types import ResponseDict
 
-    from authsvc.client_id_warnings import PolicyWarning
-    from authsvc.paging import Page
+    from authsvc.accounts.client_id_warnings import PolicyWarning
+    from authsvc.storage.paging import Page
 
 
 def _no_nul(text: str) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 from flask import request
 from pydantic import Field
 
-from authsvc import logins
-from authsvc.actors import Proof
+from authsvc.accounts import api_tokens
+from authsvc.policy.actors import Proof
 from authsvc.api.schemas import (
     Body,
     GrantTypeName,
@@ -20,7 +20,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
-from authsvc.edge import actor_for, caller, public, services, token_limits
+from authsvc.web.request_context import actor_for, caller, public, services, token_limits
 
 blueprint = noun("session", "Signing in")
 
@@ -30,7 +30,7 @@ class LoginBody(Body):
 
     username: Text = Field(max_length=200)
     password: Text = Field(max_length=4096)
-    expire_time_in_hours: float = Field(logins.DEFAULT_HOURS, gt=0, le=logins.MAX_HOURS)
+    expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
     label: Text = Field("", max_length=200)
 
 
@@ -66,7 +66,7 @@ def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
     user = services().sign_ins.check_password(body.username, body.password, request.remote_addr)
     actor = actor_for(user, Proof(password_hash=user.password_hash))
-    issued = logins.issue_token(actor, user.username, body.label, body.expire_time_in_hours, token_limits())
+    issued = api_tokens.issue_token(actor, user.username, body.label, body.expire_time_in_hours, token_limits())
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))
 

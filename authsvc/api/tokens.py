@@ -7,9 +7,9 @@ from typing import Any
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import logins, users
+from authsvc.accounts import api_tokens, users
 from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
-from authsvc.edge import actor, caller, services, token_limits
+from authsvc.web.request_context import actor, caller, services, token_limits
 from authsvc.errors import Forbidden
 
 blueprint = noun("tokens", "API tokens")
@@ -19,8 +19,8 @@ class TokenBody(Body):
     """A token to make: for whom, how long, and what it is for."""
 
     username: Text = Field("", max_length=200, description="empty for the caller")
-    label: Text = Field("", max_length=logins.MAX_LABEL)
-    expire_time_in_hours: float = Field(logins.DEFAULT_HOURS, gt=0, le=logins.MAX_HOURS)
+    label: Text = Field("", max_length=api_tokens.MAX_LABEL)
+    expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
 
 
 class TokenPath(BaseModel):
@@ -58,8 +58,8 @@ class TokenPage(View):
 @blueprint.get("/tokens", responses={200: TokenPage})
 def list_tokens(query: TokenQuery) -> dict[str, Any]:
     """List API tokens, newest first."""
-    logins.store_uses(services().access.token_uses)
-    found = logins.list_tokens(query.username, query.search, query.page, query.per_page)
+    api_tokens.store_uses(services().access.token_uses)
+    found = api_tokens.list_tokens(query.username, query.search, query.page, query.per_page)
     return render_page(found, map(_view, found.items))
 
 
@@ -70,7 +70,7 @@ def create(body: TokenBody) -> tuple[dict[str, Any], int]:
     return render(NewTokenView(**_view(issued.record).model_dump(), token=issued.token)), 201
 
 
-def issue(body: TokenBody) -> logins.IssuedToken:
+def issue(body: TokenBody) -> api_tokens.IssuedToken:
     """Make the token; for another user only if the caller may PATCH it, and so give it a new password."""
     username = body.username or caller().username
     path = f"/api/users/{username}"
@@ -82,11 +82,11 @@ def issue(body: TokenBody) -> logins.IssuedToken:
 @blueprint.delete("/tokens/<id>", responses={204: None})
 def revoke(path: TokenPath) -> Response:
     """Revoke a token; it stops working at once."""
-    logins.revoke_token(actor(), path.id)
+    api_tokens.revoke_token(actor(), path.id)
     return Response(status=204)
 
 
-def _view(record: logins.TokenRecord) -> TokenView:
+def _view(record: api_tokens.TokenRecord) -> TokenView:
     return TokenView(
         id=record.id,
         username=record.username,

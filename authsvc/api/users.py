@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from flask import Response
 from pydantic import BaseModel, Field
 
-from authsvc import client_id_warnings, denials, users
-from authsvc.access import AccessControl, access_for, operation_for
+from authsvc.accounts import client_id_warnings, users
+from authsvc.activity import denials
+from authsvc.policy.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -35,15 +36,15 @@ from authsvc.api.schemas import (
     view_permission,
     view_warnings,
 )
-from authsvc.edge import actor, services
-from authsvc.sightings import Sightings
-from authsvc.snapshot import GrantType
+from authsvc.web.request_context import actor, services
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.policy.snapshot import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authsvc.client_id_warnings import PolicyWarning
-    from authsvc.decision import Decision
+    from authsvc.accounts.client_id_warnings import PolicyWarning
+    from authsvc.policy.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
@@ -241,7 +242,7 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
 
 def decide_for(username: str, query: DecisionQuery) -> Decision:
     """Decide what a broker would be answered, and note no sighting: who is only asked about was not seen."""
-    rules = AccessControl(services().policy, services().verifier, Sightings())
+    rules = AccessControl(services().policy, services().verifier, SeenClientIds())
     return rules.may_access(username, query.client_id or None, query.topic, access_for(query.operation, query.topic))
 
 

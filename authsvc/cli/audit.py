@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authsvc import audit
+from authsvc.activity import audit
 from authsvc.cli.terminal import as_json, opened, print_json, print_table, spell_moment
 
 

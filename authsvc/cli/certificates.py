@@ -12,12 +12,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from authsvc import authorities, certificates, pki, signing_requests, users
-from authsvc.authorities import issuing_under
+from authsvc.accounts import users
+from authsvc.pki import authorities, certificates, ca, csr as signing_requests
+from authsvc.pki.authorities import signing_policy
 from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
 from authsvc.errors import Conflict
-from authsvc.pki import Revocation
-from authsvc.usernames import validate_username
+from authsvc.pki.ca import Revocation
+from authsvc.credentials.usernames import validate_username
 
 
 @click.group("certificates")
@@ -79,7 +80,7 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     secrets = {} if csr else {f"{username}.key": _key_pem(key)}
     _refuse_to_overwrite(directory, [*secrets, *([f"{username}.p12"] if p12 else [])])
     with opened() as settings:
-        issuing = issuing_under(settings)
+        issuing = signing_policy(settings)
         issuing = issuing._replace(days=days or issuing.days)
         issued = users.issue_certificate(operator(), username, public_key, issuing)
     if password:
@@ -166,7 +167,7 @@ def import_authority(
     """Let an authority of your own sign from now on, a root or an intermediate with its chain."""
     given = key_passphrase_file.read_text().rstrip("\r\n") if key_passphrase_file else None
     with opened() as settings:
-        authorities.bring(
+        authorities.import_authority(
             operator(),
             certificate.read_text(),
             chain.read_text() if chain else "",
@@ -200,8 +201,8 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.Issued, password: str) -> bytes:
-    certificate = pki.read_certificate(issued.record.certificate)
-    authority = pki.read_certificate(issued.ca_certificate)
+    certificate = ca.read_certificate(issued.record.certificate)
+    authority = ca.read_certificate(issued.ca_certificate)
     encryption = serialization.BestAvailableEncryption(password.encode())
     return pkcs12.serialize_key_and_certificates(
         issued.record.username.encode(), key, certificate, [authority], encryption

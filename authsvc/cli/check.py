@@ -7,7 +7,7 @@ import sys
 import click
 
 from authsvc.cli.terminal import as_json, opened, print_json, print_table
-from authsvc.findings import findings
+from authsvc.accounts.findings import findings
 
 
 @click.command()

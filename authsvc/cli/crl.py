@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import structlog
 
-from authsvc import crl_sync, logs
+from authsvc.observability import logs
+from authsvc.pki import crl_sync
 
 log = structlog.get_logger()
 _existing = click.Path(exists=True, dir_okay=False, path_type=Path)

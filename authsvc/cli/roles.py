@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from authsvc import client_id_warnings, roles
+from authsvc.accounts import client_id_warnings, roles
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     any_client_id,
@@ -116,7 +116,7 @@ COMMANDS = (group,)
 
 
 def _facts(record: roles.RoleRecord) -> dict[str, Any]:
-    return {"name": record.name, "builtIn": record.built_in, **roles.facts(record), "warnings": _warnings(record)}
+    return {"name": record.name, "builtIn": record.built_in, **roles.audit_fields(record), "warnings": _warnings(record)}
 
 
 def _warnings(record: roles.RoleRecord) -> list[dict[str, str]]:

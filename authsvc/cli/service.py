@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authsvc import backups, environment, first_start, serve
-from authsvc.access import AccessControl, access_for
+from authsvc.accounts import bootstrap
+from authsvc.server import environment, serve
+from authsvc.storage import backup as backups
+from authsvc.policy.access import AccessControl, access_for
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
-from authsvc.hashing import HashingPool
-from authsvc.passwords import PasswordVerifier
-from authsvc.policy import Policy, snapshot_of
+from authsvc.credentials.hashing import HashingPool
+from authsvc.credentials.passwords import PasswordVerifier
+from authsvc.storage.policy_cache import PolicyCache, snapshot_of
 from authsvc.settings import from_environment
-from authsvc.sightings import Sightings
+from authsvc.activity.client_ids import SeenClientIds
 from authsvc.storage import models as storage_models
 from authsvc.storage.database import database
 from registry import models as registry_models
@@ -25,8 +27,8 @@ from registry import models as registry_models
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authsvc.access import AccessName
-    from authsvc.decision import Decision
+    from authsvc.policy.access import AccessName
+    from authsvc.policy.decision import Decision
     from authsvc.settings import Settings
 
 
@@ -52,8 +54,8 @@ def init() -> None:
 def migrate() -> None:
     """Bring the database up to this version of authsvc."""
     settings = read_settings()
-    first_start.open_database(settings)
-    applied = first_start.migrate(settings)
+    bootstrap.open_database(settings)
+    applied = bootstrap.migrate(settings)
     click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
 
@@ -69,10 +71,10 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
     To read a topic filter with wildcards is to subscribe to it.
     """
     with opened():
-        policy = Policy()
+        policy = PolicyCache()
         policy.snapshot = snapshot_of(username)
     access = AccessControl(
-        policy, PasswordVerifier(HashingPool(1, 1), HashingPool(1, 1), max_entries=1, cost=4), Sightings()
+        policy, PasswordVerifier(HashingPool(1, 1), HashingPool(1, 1), max_entries=1, cost=4), SeenClientIds()
     )
     decision = access.may_access(username, client_id or None, topic, access_for(operation, topic))
     if as_json:
@@ -99,8 +101,8 @@ def backup(file: Path) -> None:
 def restore(file: Path) -> None:
     """Fill a new, empty database from a backup FILE."""
     settings = read_settings()
-    first_start.open_database(settings)
-    first_start.migrate(settings)
+    bootstrap.open_database(settings)
+    bootstrap.migrate(settings)
     rows = backups.restore(file, _TABLES)
     click.echo(f"{rows} rows restored from {file}")
 
@@ -120,11 +122,11 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _prepare(settings: Settings) -> None:
-    generated = first_start.prepare(settings)
+    generated = bootstrap.prepare(settings)
     if generated:
         click.echo(
             "\nFirst start. Sign in as the administrator:\n"
-            f"    username  {first_start.ADMINISTRATOR}\n"
+            f"    username  {bootstrap.ADMINISTRATOR}\n"
             f"    password  {generated}\n"
             "The password is shown this once; `authsvc users set-password admin` sets another.\n"
         )

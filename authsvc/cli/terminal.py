@@ -14,18 +14,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from authsvc import first_start, settings
-from authsvc.actors import Actor, Via
+from authsvc import settings
+from authsvc.accounts import bootstrap
+from authsvc.policy.actors import Actor, Via
 from authsvc.errors import Conflict, InvalidInput, invalid
-from authsvc.hashing import HashingPool
-from authsvc.passwords import PasswordHasher
-from authsvc.permissions import Context, Effect, Operation, Permission
+from authsvc.credentials.hashing import HashingPool
+from authsvc.credentials.passwords import PasswordHasher
+from authsvc.policy.permissions import Context, Effect, Operation, Permission
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from authsvc.client_id_warnings import PolicyWarning
+    from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.settings import Settings
 
 PERMISSION_FORM = "[allow|deny] [mqtt|http] read|write|readWrite RESOURCE"
@@ -51,7 +52,7 @@ def read_settings() -> Settings:
 def opened() -> Iterator[Settings]:
     """Work on a database that `authsvc init` or `serve` has prepared."""
     chosen = read_settings()
-    first_start.open_database(chosen)
+    bootstrap.open_database(chosen)
     if schema.pending():
         raise Conflict("the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade")
     yield chosen

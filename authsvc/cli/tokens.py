@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authsvc import logins, signing_keys
+from authsvc.accounts import api_tokens, signing_keys
 from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
 
 
@@ -25,7 +25,7 @@ def group() -> None:
 def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List API tokens, newest first; never the tokens themselves."""
     with opened():
-        found = logins.list_tokens(username, search, page, per_page)
+        found = api_tokens.list_tokens(username, search, page, per_page)
     if as_json:
         print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
@@ -45,16 +45,16 @@ def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> 
 @click.option(
     "--hours",
     callback=_finite,
-    default=logins.DEFAULT_HOURS,
-    type=click.FloatRange(0, logins.MAX_HOURS, min_open=True),
+    default=api_tokens.DEFAULT_HOURS,
+    type=click.FloatRange(0, api_tokens.MAX_HOURS, min_open=True),
     show_default=True,
 )
 @as_json
 def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
     """Make a token that speaks for USERNAME; it is shown this once."""
     with opened() as settings:
-        limits = logins.TokenLimits(settings.tokens_per_minute, settings.token_max_days)
-        issued = logins.issue_token(operator(), username, label, hours, limits)
+        limits = api_tokens.TokenLimits(settings.tokens_per_minute, settings.token_max_days)
+        issued = api_tokens.issue_token(operator(), username, label, hours, limits)
     if as_json:
         print_json({"token": issued.token, **_facts(issued.record)})
         return
@@ -66,7 +66,7 @@ def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
 def revoke(token_id: str) -> None:
     """Make a token stop working."""
     with opened():
-        logins.revoke_token(operator(), token_id)
+        api_tokens.revoke_token(operator(), token_id)
     click.echo(f"token {token_id} revoked")
 
 
@@ -81,7 +81,7 @@ def rotate_key() -> None:
 COMMANDS = (group,)
 
 
-def _facts(record: logins.TokenRecord) -> dict[str, Any]:
+def _facts(record: api_tokens.TokenRecord) -> dict[str, Any]:
     return {
         "id": record.id,
         "username": record.username,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from authsvc import client_id_warnings, denials, roles, users
-from authsvc.access import operation_for
+from authsvc.accounts import client_id_warnings, roles, users
+from authsvc.activity import denials
+from authsvc.policy.access import operation_for
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     any_client_id,
@@ -26,12 +27,12 @@ from authsvc.cli.terminal import (
     spell_warnings,
 )
 from authsvc.errors import invalid
-from authsvc.snapshot import GrantType
+from authsvc.policy.snapshot import GrantType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authsvc.client_id_warnings import PolicyWarning
+    from authsvc.accounts.client_id_warnings import PolicyWarning
 
 _grant_types = click.option(
     "--grant-type",
@@ -221,7 +222,7 @@ def facts(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> dict[s
         "enabled": record.enabled,
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
-        "permissions": roles.permission_facts(record.permissions),
+        "permissions": roles.permission_fields(record.permissions),
         "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         "administratorOnBroker": record.is_administrator_on_broker,

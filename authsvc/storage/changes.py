@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KEPT_VERSIONS = 10_000
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What a change of policy can touch."""
 
     USER = "user"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 class Change(NamedTuple):
     """One snapshot entry to read again."""
 
-    kind: Kind
+    kind: ChangeKind
     name: str
 
 
@@ -47,7 +47,7 @@ class Versions(NamedTuple):
 class Announce(Protocol):
     """Says, inside the transaction of a change, which snapshot entry to read again."""
 
-    def __call__(self, kind: Kind, name: str) -> None: ...
+    def __call__(self, kind: ChangeKind, name: str) -> None: ...
 
 
 _announce_in_progress: ContextVar[Announce | None] = ContextVar("announce_in_progress", default=None)
@@ -68,7 +68,7 @@ def policy_change() -> Iterator[Announce]:
         PolicyVersion.update(version=PolicyVersion.version + 1).execute()
         version = current_version()
 
-        def announce(kind: Kind, name: str) -> None:
+        def announce(kind: ChangeKind, name: str) -> None:
             PolicyChange.create(version=version, kind=kind, name=name)
 
         token = _announce_in_progress.set(announce)
@@ -112,6 +112,6 @@ def changes_since(version: int) -> set[Change] | None:
         return None
     rows: Any = PolicyChange.select(PolicyChange.kind, PolicyChange.name).where(PolicyChange.version > version).tuples()
     try:
-        return {Change(Kind(kind), name) for kind, name in rows}
+        return {Change(ChangeKind(kind), name) for kind, name in rows}
     except ValueError:
         return None

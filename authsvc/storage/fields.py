@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import peewee
 
-from authsvc.snapshot import GrantType
+from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import database, readable
 
 if TYPE_CHECKING:

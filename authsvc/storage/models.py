@@ -228,7 +228,7 @@ class SignInAddress(Model):
         primary_key = peewee.CompositeKey("name", "network")
 
 
-class Sighting(Model):
+class SeenClientIdRow(Model):
     """A client id that a user was lately seen with on a broker.
 
     `logged_in` says that it was at a login, or used a certificate. Other sightings are of accesses only, and whoever
@@ -266,7 +266,7 @@ class DenialRow(Model):
         table_name = "denials"
 
 
-class HistoryBucket(Model):
+class DecisionStatsRow(Model):
     """How many decisions there were in the five minutes from a moment on, over all workers and replicas."""
 
     at = UtcDateTimeField(primary_key=True)
@@ -279,7 +279,7 @@ class HistoryBucket(Model):
         table_name = "history"
 
 
-class SessionEnding(Numbered):
+class DisconnectOrder(Numbered):
     """An order to end a user's MQTT sessions: written with the change that calls for it, carried out by one worker.
 
     A user has at most one that is not finished. It is next attempted at `due_at`, by the worker whose `claim` it bears
@@ -301,8 +301,8 @@ class SessionEnding(Numbered):
         table_name = "session_endings"
 
 
-SessionEnding.add_index(
-    SessionEnding.username, name="session_endings_open", unique=True, where=SessionEnding.finished_at.is_null()
+DisconnectOrder.add_index(
+    DisconnectOrder.username, name="session_endings_open", unique=True, where=DisconnectOrder.finished_at.is_null()
 )
 
 
@@ -318,10 +318,10 @@ ALL = (
     Certificate,
     Attempt,
     SignInAddress,
-    Sighting,
+    SeenClientIdRow,
     DenialRow,
-    HistoryBucket,
-    SessionEnding,
+    DecisionStatsRow,
+    DisconnectOrder,
     PolicyVersion,
     PolicyChange,
     AuditEvent,

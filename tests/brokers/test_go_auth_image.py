@@ -23,7 +23,7 @@ from testcontainers.core.image import DockerImage
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import HttpWaitStrategy, LogMessageWaitStrategy
 
-from tests.brokers import story
+from tests.brokers import end_to_end
 from tests.brokers.site import Site
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED, V5
 from tests.service import ADMIN_PASSWORD, Api
@@ -146,7 +146,7 @@ def site(running: tuple[Api, ContainerBroker]) -> Iterator[Site]:
 def test_a_device_is_let_in_kept_to_its_own_topics_and_given_more_while_connected(
     site: Site, protocol: MQTTProtocolVersion
 ) -> None:
-    story.tell(site, protocol)
+    end_to_end.tell(site, protocol)
 
 
 @BOTH_PROTOCOLS

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.serving import make_server
 
-from authsvc import first_start
+from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.broker import free_port
-from tests.certificates.gate import Gate
-from tests.certificates.scene import Scene
-from tests.people import ADMIN_PASSWORD
+from tests.certificates.fake_broker import Gate
+from tests.certificates.environment import Scene
+from tests.actors import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory on SQLite after its first start; to be copied, which is faster than another one."""
     directory = tmp_path_factory.mktemp("first") / "data"
     url = f"sqlite:///{directory}/authsvc.db"
-    first_start.prepare(Settings(directory, url, admin_password=ADMIN_PASSWORD, bcrypt_cost=4))
+    bootstrap.prepare(Settings(directory, url, admin_password=ADMIN_PASSWORD, bcrypt_cost=4))
     database.initialize(None)
     return directory
 
@@ -40,9 +40,9 @@ def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
     settings = replace(settings, connect_budget_ms=4000)
     if settings.database_url.startswith("sqlite:"):
         shutil.copytree(request.getfixturevalue("first_started"), settings.data_dir)
-        first_start.open_database(settings)
+        bootstrap.open_database(settings)
     else:
-        first_start.prepare(settings)
+        bootstrap.prepare(settings)
     return settings
 
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from tests.certificates.scene import serial_of
+from tests.certificates.environment import serial_of
 from tests.certificates.tools import pem
 from tests.registry.signing import new_key, signing_request, spki
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
     from werkzeug.test import TestResponse
 
-    from tests.certificates.scene import Scene
+    from tests.certificates.environment import Scene
 
     Key = CertificateIssuerPrivateKeyTypes
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 import time_machine
 
-from authsvc import authorities, first_start
-from authsvc.actors import SERVICE
+from authsvc.accounts import bootstrap
+from authsvc.pki import authorities
+from authsvc.policy.actors import SERVICE
 from authsvc.errors import AuthsvcError
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
-from tests.certificates.brought import brings, root, subjects_of, verified
-from tests.certificates.scene import ON_SQLITE, Scene, entries_of, lists_in, serial_of
+from tests.certificates.imported import brings, root, subjects_of, verified
+from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, serial_of
 from tests.certificates.tools import key_pem, openssl_refuses, pem
-from tests.people import OPERATOR
-from tests.storage.scene import events
+from tests.actors import OPERATOR
+from tests.storage.environment import events
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ def test_the_first_start_makes_an_authority_for_ten_years(scene: Scene) -> None:
 @ON_SQLITE
 def test_later_starts_find_it_again(scene: Scene) -> None:
     before = scene.ca_pem()
-    first_start.prepare(scene.services.settings)
+    bootstrap.prepare(scene.services.settings)
     with policy_change():
         authorities.ensure(SERVICE, None)
     assert scene.ca_pem() == before
@@ -56,7 +57,7 @@ def test_later_starts_find_it_again(scene: Scene) -> None:
 @ON_SQLITE
 def test_a_passphrase_encrypts_its_key_where_it_is_stored(settings: Settings) -> None:
     careful = replace(settings, ca_key_passphrase="the authority's own secret")
-    first_start.prepare(careful)
+    bootstrap.prepare(careful)
     with session():
         assert Authority.get().key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     scene = Scene.opened(careful)
@@ -68,24 +69,24 @@ def test_a_passphrase_encrypts_its_key_where_it_is_stored(settings: Settings) ->
 
 @ON_SQLITE
 def test_a_passphrase_that_is_set_later_encrypts_the_stored_key(settings: Settings) -> None:
-    first_start.prepare(settings)
+    bootstrap.prepare(settings)
     with session():
         plain = Authority.get()
     assert plain.key.startswith("-----BEGIN PRIVATE KEY-----")
-    first_start.prepare(replace(settings, ca_key_passphrase="set later"))
+    bootstrap.prepare(replace(settings, ca_key_passphrase="set later"))
     with session():
         stored = Authority.get()
     assert stored.key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     assert stored.certificate == plain.certificate
     with pytest.raises(AuthsvcError, match="AUTHSVC_CA_KEY_PASSPHRASE"):
-        first_start.prepare(settings)
+        bootstrap.prepare(settings)
 
 
 @ON_SQLITE
 def test_a_wrong_passphrase_stops_the_start_with_one_clear_line(settings: Settings) -> None:
-    first_start.prepare(replace(settings, ca_key_passphrase="right"))
+    bootstrap.prepare(replace(settings, ca_key_passphrase="right"))
     with pytest.raises(AuthsvcError, match="AUTHSVC_CA_KEY_PASSPHRASE"):
-        first_start.prepare(replace(settings, ca_key_passphrase="wrong"))
+        bootstrap.prepare(replace(settings, ca_key_passphrase="wrong"))
 
 
 @ON_SQLITE

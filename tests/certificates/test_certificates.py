@@ -9,14 +9,14 @@ import pytest
 import time_machine
 from cryptography import x509
 
-from authsvc.overview import overview
-from authsvc.pki import Revocation
-from tests.certificates.scene import ON_SQLITE, Scene, serial_of
+from authsvc.accounts.overview import overview
+from authsvc.pki.ca import Revocation
+from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import pem
-from tests.edge.callers import basic, problem_of, refused_fields
-from tests.people import BOBS_PASSWORD, http
+from tests.http.callers import basic, problem_of, refused_fields
+from tests.actors import BOBS_PASSWORD, http
 from tests.registry.signing import new_key, signing_request, spki
-from tests.storage.scene import events
+from tests.storage.environment import events
 
 DAY = timedelta(days=1)
 A_SECOND = 1.0

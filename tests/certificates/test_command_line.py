@@ -10,12 +10,12 @@ import pytest
 from cryptography import x509
 
 from authsvc import cli
-from tests.certificates.scene import ON_SQLITE, Scene, serial_of
+from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import door, handshake, key_pem, openssl, pem, visitor, written
-from tests.edge.console import Console, complaint, said
-from tests.people import ADMIN_PASSWORD
+from tests.http.console import Console, complaint, said
+from tests.actors import ADMIN_PASSWORD
 from tests.registry.signing import new_key, signing_request
-from tests.storage.scene import events
+from tests.storage.environment import events
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import CapturingLogger
 
-from authsvc import crl_sync, logs
+from authsvc.observability import logs
+from authsvc.pki import crl_sync
 from tests.broker import free_port
-from tests.certificates.scene import ON_SQLITE, Scene, entries_of, lists_in, serial_of
+from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, serial_of
 from tests.certificates.tools import openssl, written
-from tests.edge.console import Console
+from tests.http.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,13 +13,14 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs7
 
-from authsvc import authorities, users
-from tests.certificates.scene import ON_SQLITE, Scene
+from authsvc.accounts import users
+from authsvc.pki import authorities
+from tests.certificates.environment import ON_SQLITE, Scene
 from tests.certificates.tools import openssl, pem
-from tests.edge.callers import Caller, basic, problem_of, refused_fields
-from tests.people import BOBS_PASSWORD, OPERATOR
+from tests.http.callers import Caller, basic, problem_of, refused_fields
+from tests.actors import BOBS_PASSWORD, OPERATOR
 from tests.registry.signing import der_of, signing_request
-from tests.storage.scene import events
+from tests.storage.environment import events
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse

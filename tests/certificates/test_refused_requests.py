@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.certificates.scene import ON_SQLITE, Scene
+from tests.certificates.environment import ON_SQLITE, Scene
 from tests.certificates.tools import openssl, pem
-from tests.edge.callers import refused_fields
+from tests.http.callers import refused_fields
 from tests.registry.signing import der_of, pem_around, signing_request
 
 if TYPE_CHECKING:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import authorities, users
-from tests.certificates.endings import broker_at, carry_out
+from authsvc.accounts import users
+from authsvc.pki import authorities
+from tests.certificates.disconnects import broker_at, carry_out
 from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews
-from tests.certificates.scene import ON_SQLITE, Scene, orders, serial_of
+from tests.certificates.environment import ON_SQLITE, Scene, orders, serial_of
 from tests.certificates.tools import openssl, pem, written
-from tests.people import OPERATOR
+from tests.actors import OPERATOR
 from tests.registry.signing import new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.certificates.gate import Gate
+    from tests.certificates.fake_broker import Gate
 
 
 DAY = timedelta(days=1)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import time_machine
 
-from authsvc import authorities, users
+from authsvc.accounts import users
+from authsvc.pki import authorities
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
-from tests.certificates.scene import ON_SQLITE, Scene, entries_of, lists_in, number_of, serial_of
+from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, number_of, serial_of
 from tests.certificates.tools import openssl, openssl_refuses, pem, written
-from tests.people import OPERATOR
-from tests.registry.scene import at_once
+from tests.actors import OPERATOR
+from tests.registry.environment import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from authsvc.authorities import RevocationList
+    from authsvc.pki.authorities import RevocationList
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ADDRESSES = ["/pki/ca.pem", "/pki/crl.pem", "/pki/crl.der"]

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from playhouse.pool import PooledDatabase
 
-from authsvc import first_start
+from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database
-from tests.people import ADMIN_PASSWORD
-from tests.registry.scene import ALICES_PASSWORD, Place, csrf_token, settle
+from tests.actors import ADMIN_PASSWORD
+from tests.registry.environment import ALICES_PASSWORD, Place, csrf_token, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def settings(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) 
 @pytest.fixture
 def place(settings: Settings) -> Iterator[Place]:
     """The service, locked, with Alice and Charlie in it and no stranger yet."""
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     place = Place.opened(settings)
     yield place
     place.close()
@@ -87,7 +87,7 @@ def browser(place: Place) -> FlaskClient:
 
 
 def _inhabit(directory: Path, url: str) -> None:
-    first_start.prepare(_settings(directory, url))
+    bootstrap.prepare(_settings(directory, url))
     settle()
     _disconnect()
 

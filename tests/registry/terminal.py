@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.registry.scene import soon
+from tests.registry.environment import soon
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

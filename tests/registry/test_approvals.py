@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
-from registry.contacts import BURST, Contacts
-from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, broken, done, stored
+from registry.mqtt_registration.contacts import BURST, Contacts
+from tests.http.callers import problem_of, refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, broken, done, stored
 from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import preauthorize
 

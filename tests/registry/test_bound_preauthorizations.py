@@ -7,25 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc.passwords import PasswordPolicy
+from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage.database import session
 from registry import preauthorization_match
-from registry.attempted_names import MAX_NAMES, AttemptedNames
-from registry.intake import Outcome
+from registry.mqtt_registration.attempted_names import MAX_NAMES, AttemptedNames
+from registry.mqtt_registration.registration import Outcome
 from registry.models import Preauthorization
-from tests.edge.callers import basic, problem_of, refused_fields
-from tests.registry.scene import (
-    BOBS_PASSWORD,
-    ON_BOTH_DATABASES,
-    REGISTRATIONS,
-    actions,
-    broken,
-    done,
-    events,
-    expire,
-    stored,
-    with_settings,
-)
+from tests.http.callers import basic, problem_of, refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, actions, broken, done, events, expire, stored, with_settings
 from tests.registry.signing import der_of, new_key, signing_request
 from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, fingerprint, preauthorize, waiting
@@ -33,7 +22,7 @@ from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, finger
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 ATTACKERS_PASSWORD = "the attacker's secret"
 OVER_USERS = {"context": "http", "operation": "write", "resource": "/api/users/#", "effect": "allow"}

@@ -8,16 +8,16 @@ import pytest
 
 from authsvc.storage.database import database, session
 from registry import preauthorizations
-from registry.intake import Outcome
-from registry.preauthorizations import Advance
-from tests.edge.callers import problem_of
-from tests.people import OPERATOR
-from tests.registry.scene import BOBS_PASSWORD, REGISTRATIONS, done
+from registry.mqtt_registration.registration import Outcome
+from registry.preauthorizations import NewPreauthorization
+from tests.http.callers import problem_of
+from tests.actors import OPERATOR
+from tests.registry.environment import BOBS_PASSWORD, REGISTRATIONS, done
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 COLUMNS = [
     "client_ids",
@@ -58,7 +58,7 @@ def test_a_damaged_registration_stops_neither_the_list_nor_other_registrations(
 
 @pytest.mark.parametrize("column", ["roles", "permissions"])
 def test_a_damaged_preauthorization_lets_nobody_in(place: Place, column: str) -> None:
-    preauthorizations.create(OPERATOR, [Advance("bob")], place.services.settings.password_policy)
+    preauthorizations.create(OPERATOR, [NewPreauthorization("bob")], place.services.settings.password_policy)
     damage("preauthorizations", column, "[not json")
     assert not place.connects("bob", BOBS_PASSWORD)
     assert place.registration("bob")["status"] == "pending"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.registry.scene import done
+from tests.registry.environment import done
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 OVER_USERS = {"context": "http", "operation": "write", "resource": "/api/users/#", "effect": "allow"}
 

@@ -11,24 +11,12 @@ import time_machine
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
 from registry import decisions
-from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import (
-    BOBS_PASSWORD,
-    ON_BOTH_DATABASES,
-    REGISTRATIONS,
-    actions,
-    at_once,
-    broken,
-    done,
-    events,
-    everything,
-    stored,
-    time_passes,
-)
+from tests.http.callers import problem_of, refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, actions, at_once, broken, done, events, everything, stored, time_passes
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 READS_ORDERS = {"context": "mqtt", "operation": "read", "resource": "orders/%u", "effect": "allow"}
 OVER_USERS = {"context": "http", "operation": "write", "resource": "/api/users/#", "effect": "allow"}

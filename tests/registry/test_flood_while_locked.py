@@ -10,35 +10,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from authsvc.authorities import issuing_under
+from authsvc.pki.authorities import signing_policy
 from authsvc.cli import commands
-from authsvc.passwords import PasswordPolicy
+from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage.database import session, transaction
-from registry import contact_queue, decisions, preauthorizations, records
-from registry.attempted_names import AttemptedNames
-from registry.contact_queue import Contact
-from registry.contacts import Contacts
-from registry.intake import Capacity, Intake, Outcome
-from registry.locked_attempts import LockedAttempts
-from registry.preauthorizations import Advance
-from registry.unknown_names import FLOOD_NAMES, UnknownNames, common_prefix, flood
-from tests.people import HASHER, OPERATOR
-from tests.registry.scene import (
-    BOBS_PASSWORD,
-    ON_BOTH_DATABASES,
-    done,
-    everything,
-    no_writes,
-    time_passes,
-    with_settings,
-)
+from registry import decisions, preauthorizations, records
+from registry.mqtt_registration import contact_queue
+from registry.mqtt_registration.attempted_names import AttemptedNames
+from registry.mqtt_registration.contact_queue import Contact
+from registry.mqtt_registration.contacts import Contacts
+from registry.mqtt_registration.registration import Capacity, MqttRegistration, Outcome
+from registry.mqtt_registration.locked_attempts import LockedAttempts
+from registry.preauthorizations import NewPreauthorization
+from registry.mqtt_registration.unknown_names import FLOOD_NAMES, UnknownNames, common_prefix, flood
+from tests.actors import HASHER, OPERATOR
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, done, everything, no_writes, time_passes, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask.testing import FlaskClient
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 MOST = 20
 small_list = with_settings(registry_max_locked=MOST)
@@ -59,7 +52,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def storm(place: Place, names: int, first: int = 0, address: str | None = None, intake: Intake | None = None) -> None:
+def storm(place: Place, names: int, first: int = 0, address: str | None = None, intake: MqttRegistration | None = None) -> None:
     """Let so many made-up names try to connect once each, and write down what is to be written."""
     intake = intake or place.intake
     for number in range(first, first + names):
@@ -68,14 +61,14 @@ def storm(place: Place, names: int, first: int = 0, address: str | None = None, 
         intake.drain()
 
 
-def intake_by(clock: Clock, place: Place, most: int, hasher: Any = None) -> Intake:
+def intake_by(clock: Clock, place: Place, most: int, hasher: Any = None) -> MqttRegistration:
     """Return an intake beside the one of the service, for which time passes by this clock."""
     services = place.services
     parts = (Contacts(), UnknownNames(), AttemptedNames())
-    return Intake(
+    return MqttRegistration(
         hasher or services.hasher,
         services.verifier,
-        issuing_under(services.settings),
+        signing_policy(services.settings),
         Capacity(1000, most),
         *parts,
         clock,
@@ -133,7 +126,7 @@ def test_a_flood_writes_nothing_once_the_list_is_full(place: Place, clock: Clock
 def test_a_flood_of_names_that_are_preauthorized_for_the_holder_of_a_secret_writes_no_more(
     place: Place, clock: Clock
 ) -> None:
-    wanted = [Advance(f"flood-{number}", with_secret=True) for number in range(200)]
+    wanted = [NewPreauthorization(f"flood-{number}", with_secret=True) for number in range(200)]
     made = preauthorizations.create(OPERATOR, wanted, place.services.settings.password_policy)
     intake = intake_by(clock, place, MOST)
     storm(place, 100, intake=intake)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry import records
-from tests.edge.callers import refused_fields
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, events
+from tests.http.callers import refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, events
 
 if TYPE_CHECKING:
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 
 def _attempts(place: Place, *client_ids: str) -> records.Record:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from authsvc.storage.database import database, session
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, expire
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, expire
 
 
 def similar(place: Place, username: str) -> list[str]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from registry import preauthorizations
-from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import ON_BOTH_DATABASES, done
+from tests.http.callers import problem_of, refused_fields
+from tests.registry.environment import ON_BOTH_DATABASES, done
 from tests.registry.signing import new_key, signing_request, spki
 from tests.registry.test_preauthorizations import ADVANCES, waiting
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 
 def upload(place: Place, text: str) -> TestResponse:

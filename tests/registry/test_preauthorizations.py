@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import (
-    BOBS_PASSWORD,
-    ON_BOTH_DATABASES,
-    actions,
-    at_once,
-    done,
-    expire,
-    time_passes,
-    with_settings,
-)
+from tests.http.callers import problem_of, refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, actions, at_once, done, expire, time_passes, with_settings
 from tests.registry.signing import new_key, signing_request, spki
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 ADVANCES = "/api/client-registry/preauthorizations"
 READS_ORDERS = {"context": "mqtt", "operation": "read", "resource": "orders/%u", "effect": "allow"}

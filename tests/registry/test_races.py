@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from authsvc import users
+from authsvc.accounts import users
 from registry import preauthorization_match
-from tests.registry.scene import BOBS_PASSWORD, done
+from tests.registry.environment import BOBS_PASSWORD, done
 from tests.registry.signing import signing_request
 from tests.registry.test_enrolment_keys import make_key
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 
 def once(before: Callable[[], object], action: Callable[..., Any]) -> Callable[..., Any]:

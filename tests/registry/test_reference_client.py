@@ -18,10 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from registry import client
+from registry.cli import client
 from tests.broker import free_port
-from tests.edge.console import Console, complaint
-from tests.registry.scene import REGISTRATIONS
+from tests.http.console import Console, complaint
+from tests.registry.environment import REGISTRATIONS
 from tests.registry.terminal import AUTHSVC, Running
 from tests.service import Service
 

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from authsvc.storage.database import database
-from tests.edge.console import Console, complaint, said
-from tests.registry.scene import REGISTER, soon
+from tests.http.console import Console, complaint, said
+from tests.registry.environment import REGISTER, soon
 from tests.registry.terminal import AUTHSVC, Running
 from tests.service import Service, permission
 

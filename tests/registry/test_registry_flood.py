@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.registry.flood import Asking, stranger
-from tests.registry.scene import soon
+from tests.registry.environment import soon
 from tests.service import Service
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
 from tests.devices import BOTH_PROTOCOLS, V311, Device
-from tests.registry.scene import REGISTRATIONS, soon
+from tests.registry.environment import REGISTRATIONS, soon
 from tests.service import Service, permission
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import pytest
 from authsvc.errors import TooMany
 from registry import limits
 from registry.limits import COMPARED_PER_SECOND, BeyondLimit, Holder, Limits, PerMinute, RequestLimits, TokenBucket
-from tests.edge.callers import problem_of
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, Place, no_writes, stored, with_settings
+from tests.http.callers import problem_of
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, Place, no_writes, stored, with_settings
 from tests.registry.signing import new_key, signing_request
-from tests.registry.test_what_strangers_send import enrols
+from tests.registry.test_hostile_requests import enrols
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings

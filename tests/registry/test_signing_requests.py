@@ -12,16 +12,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authsvc import signing_requests
+from authsvc.pki import csr as signing_requests
 from authsvc.errors import InvalidInput
-from tests.edge.callers import problem_of, refused_fields
-from tests.registry.scene import BOBS_PASSWORD, ON_BOTH_DATABASES, done
+from tests.http.callers import problem_of, refused_fields
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, done
 from tests.registry.signing import der_of, new_key, pem_around, pem_of, request_for, signing_request, spki
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 Key = Any
 MAKERS: dict[str, Callable[[], Key]] = {

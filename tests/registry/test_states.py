@@ -8,11 +8,11 @@ import pytest
 
 from authsvc.errors import Conflict
 from registry.states import Event, Status, after
-from tests.edge.callers import problem_of
-from tests.registry.scene import BOBS_PASSWORD, REGISTRATIONS, actions, done, expire, stored
+from tests.http.callers import problem_of
+from tests.registry.environment import BOBS_PASSWORD, REGISTRATIONS, actions, done, expire, stored
 
 if TYPE_CHECKING:
-    from tests.registry.scene import Place
+    from tests.registry.environment import Place
 
 PENDING, GRANTED, DENIED, EXPIRED = Status.PENDING, Status.GRANTED, Status.DENIED, Status.EXPIRED
 CONTACT, GRANT, DENY, EXPIRE = Event.CONTACT, Event.GRANT, Event.DENY, Event.EXPIRE

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import requests
 
-from tests.people import ADMIN_PASSWORD
-from tests.registry.scene import REGISTER, REGISTRATIONS, at_once, soon
+from tests.actors import ADMIN_PASSWORD
+from tests.registry.environment import REGISTER, REGISTRATIONS, at_once, soon
 from tests.registry.signing import signing_request
 from tests.service import Service
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from authsvc.topics import Identity
+from authsvc.policy.topics import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,19 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.allowed_client_ids import (
-    allows,
-    can_be_literal,
-    depend_on_client_id,
-    restrict,
-    validate_client_ids,
-)
+from authsvc.policy.allowed_client_ids import allows, can_be_literal, depend_on_client_id, restrict, validate_client_ids
 from authsvc.errors import InvalidInput
-from authsvc.snapshot import GrantType, RolePolicy, Snapshot, UserPolicy
-from tests.people import http, mqtt
+from authsvc.policy.snapshot import GrantType, RolePolicy, Snapshot, UserPolicy
+from tests.actors import http, mqtt
 
 if TYPE_CHECKING:
-    from authsvc.permissions import Permission
+    from authsvc.policy.permissions import Permission
 
 
 @pytest.mark.parametrize(

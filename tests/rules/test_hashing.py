@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import hashing
+from authsvc.credentials import hashing
 from authsvc.errors import Busy
-from authsvc.hashing import Allowance, HashingPool
+from authsvc.credentials.hashing import WaitBudget, HashingPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +108,8 @@ def test_hashes_give_way_to_whoever_answers() -> None:
     assert HashingPool(1, 1).run(priority) == min(priority() + 10, 19)
 
 
-def allowance_of(seconds: float, pool: HashingPool | None = None) -> Allowance:
-    return Allowance(seconds, pool or HashingPool(1, 10))
+def allowance_of(seconds: float, pool: HashingPool | None = None) -> WaitBudget:
+    return WaitBudget(seconds, pool or HashingPool(1, 10))
 
 
 def test_a_broker_waits_for_a_hash_that_runs_and_not_for_one_in_the_queue(work: Work) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.known_client_ids import MAX_LENGTH, PER_USER, KnownClientIds
+from authsvc.policy.known_client_ids import MAX_LENGTH, PER_USER, KnownClientIds
 
 
 def test_only_a_client_id_that_was_learnt_is_known_and_only_for_its_user() -> None:

@@ -11,9 +11,9 @@ import bcrypt
 import pytest
 
 from authsvc.errors import InvalidInput
-from authsvc.hashing import HashingPool
-from authsvc.passwords import MAX_BYTES, PasswordHasher, PasswordPolicy, PasswordVerifier, Verdict, generate
-from tests.people import BOBS_PASSWORD, HASHER
+from authsvc.credentials.hashing import HashingPool
+from authsvc.credentials.passwords import MAX_BYTES, PasswordHasher, PasswordPolicy, PasswordVerifier, Verdict, generate
+from tests.actors import BOBS_PASSWORD, HASHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from authsvc.decision import Allowed, Decision, Denied, Reason
+from authsvc.policy.decision import Allowed, Decision, Denied, Reason
 from authsvc.errors import InvalidInput
-from authsvc.permissions import Context, Effect, Operation, Permission, Request, Rule, decide, first_beyond
-from authsvc.topics import Identity, validate_topic_filter
-from tests.people import http, mqtt, own
+from authsvc.policy.permissions import Context, Effect, Operation, Permission, Request, Rule, decide, first_beyond
+from authsvc.policy.topics import Identity, validate_topic_filter
+from tests.actors import http, mqtt, own
 
 BOB = Identity("bob", "sensor-1")
 CHARLIE = Identity("charlie")

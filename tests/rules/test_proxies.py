@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc.proxies import BehindProxies, read_networks
+from authsvc.web.proxies import TrustedProxies, read_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ def caller(trusted: str, peer: str, forwarded: str | None) -> str:
 
     environ = {"REMOTE_ADDR": peer} | ({"HTTP_X_FORWARDED_FOR": forwarded} if forwarded is not None else {})
     networks = read_networks(trusted) if trusted else ()
-    BehindProxies(app, networks)(environ, lambda *_: lambda _: None)
+    TrustedProxies(app, networks)(environ, lambda *_: lambda _: None)
     return seen[0]
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from authsvc.permissions import Context, Effect, Operation, Permission, Request, decide
-from authsvc.rule_index import FEW, RuleIndex
-from authsvc.sharded_map import ShardedMap
-from authsvc.snapshot import RolePolicy, Snapshot, UserPolicy
-from authsvc.topics import Identity, validate_topic_filter
-from tests.people import mqtt
+from authsvc.policy.permissions import Context, Effect, Operation, Permission, Request, decide
+from authsvc.policy.rule_index import FEW, RuleIndex
+from authsvc.policy.sharded_map import ShardedMap
+from authsvc.policy.snapshot import RolePolicy, Snapshot, UserPolicy
+from authsvc.policy.topics import Identity, validate_topic_filter
+from tests.actors import mqtt
 from tests.rules.filters import LITERALS, chains, personal_requests
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from authsvc.errors import SettingsError
-from authsvc.passwords import PasswordPolicy
+from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.settings import PREFIX, SECRETS, Settings, from_environment, names
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "settings.md"

@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.sharded_map import ShardedMap
+from authsvc.policy.sharded_map import ShardedMap
 
 NAMES = st.sampled_from([f"device-{n}" for n in range(20)])
 ENTRIES = st.dictionaries(NAMES, st.integers())

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authsvc.errors import InvalidInput
-from authsvc.topics import validate_rule, validate_topic
-from authsvc.usernames import USERNAME, is_username, skeleton, validate_role_name, validate_username
+from authsvc.policy.topics import validate_rule, validate_topic
+from authsvc.credentials.usernames import USERNAME, is_username, skeleton, validate_role_name, validate_username
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import users
+from authsvc.accounts import users
 from authsvc.errors import Forbidden, InvalidInput, NotFound
-from tests.people import ALICE, CHARLIE, http, mqtt
-from tests.storage.scene import (
-    change_user,
-    events,
-    everything,
-    loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
-    policy_of,
-)
+from tests.actors import ALICE, CHARLIE, http, mqtt
+from tests.storage.environment import change_user, events, everything, loaded_policy, make_bob, make_role, make_user, policy_of
 from tests.storage.test_concurrency import all_at_once
 
 if TYPE_CHECKING:

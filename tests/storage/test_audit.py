@@ -11,22 +11,14 @@ import peewee
 import pytest
 import time_machine
 
-from authsvc import audit, logins, roles, signing_keys, users
+from authsvc.accounts import api_tokens, roles, signing_keys, users
+from authsvc.activity import audit
 from authsvc.errors import AuthsvcError
-from authsvc.policy import Policy
+from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.database import is_sqlite, session
 from authsvc.storage.models import Token
-from tests.people import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, http, mqtt
-from tests.storage.scene import (
-    change_user,
-    events,
-    everything,
-    execute,
-    make_bob,
-    make_role,
-    make_user,
-    versions,
-)
+from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, http, mqtt
+from tests.storage.environment import change_user, events, everything, execute, make_bob, make_role, make_user, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,8 +50,8 @@ USE_CASES = [
     UseCase("role.create", "role:screens", lambda: make_role("screens", STATE)),
     UseCase("role.change", "role:devices", lambda: roles.change(ALICE, "devices", {"permissions": ()})),
     UseCase("role.delete", "role:devices", lambda: roles.delete(ALICE, "devices")),
-    UseCase("token.create", "token:", lambda: logins.issue_token(ALICE, "bob", "wall", 12)),
-    UseCase("token.revoke", "token:", lambda: logins.revoke_token(ALICE, token_id())),
+    UseCase("token.create", "token:", lambda: api_tokens.issue_token(ALICE, "bob", "wall", 12)),
+    UseCase("token.revoke", "token:", lambda: api_tokens.revoke_token(ALICE, token_id())),
     UseCase("signing-key.create", "signing-key:", lambda: signing_keys.rotate(ALICE)),
 ]
 each_use_case = pytest.mark.parametrize(
@@ -71,7 +63,7 @@ each_use_case = pytest.mark.parametrize(
 def _scene(prepared: object) -> None:
     make_bob(permissions=(STATE,))
     make_role("devices", STATE)
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
 
 
 @contextmanager
@@ -109,11 +101,11 @@ def test_what_cannot_be_written_into_the_trail_does_not_happen(use_case: UseCase
 
 @pytest.mark.usefixtures("_scene")
 def test_no_event_tells_a_secret() -> None:
-    issued = logins.issue_token(ALICE, "bob", "wall", 12)
+    issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
     change_user("bob", password="bob's next secret")
     change_user("bob", password=None)
     signing_keys.rotate(ALICE)
-    policy = Policy()
+    policy = PolicyCache()
     policy.catch_up()
     told = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
     for secret in (ADMIN_PASSWORD, BOBS_PASSWORD, "bob's next secret", issued.token, "$2b$", *issued.token.split(".")):
@@ -183,7 +175,7 @@ def test_what_is_refused_leaves_no_event() -> None:
         lambda: make_user("x"),
         lambda: change_user("charlie", enabled=False),
         lambda: make_role("devices"),
-        lambda: logins.revoke_token(ALICE, "none"),
+        lambda: api_tokens.revoke_token(ALICE, "none"),
         lambda: users.create(CHARLIE, "bertha", {"permissions": (http("read", "/#"),)}, HASHER),
     ):
         with pytest.raises(AuthsvcError):

@@ -16,27 +16,18 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from authsvc import backups, first_start, logins, roles, users
-from authsvc.decision import Denial, Reason
-from authsvc.denials import Denials
+from authsvc.accounts import bootstrap, api_tokens, roles, users
+from authsvc.storage import backup
+from authsvc.policy.decision import Denial, Reason
+from authsvc.activity.denials import Denials
 from authsvc.errors import Conflict
-from authsvc.history import History
+from authsvc.activity.decision_stats import DecisionStats
 from authsvc.storage import models
 from authsvc.storage.database import is_sqlite
 from registry import models as registry_models
-from tests.edge.wire import within
-from tests.people import ALICE, http, mqtt
-from tests.storage.scene import (
-    change_user,
-    events,
-    everything,
-    execute,
-    loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
-    version,
-)
+from tests.http.wire import within
+from tests.actors import ALICE, http, mqtt
+from tests.storage.environment import change_user, events, everything, execute, loaded_policy, make_bob, make_role, make_user, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,14 +43,14 @@ def inhabited(prepared: Settings) -> Settings:
     """A service with a little of everything in it."""
     make_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
     make_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
-    issued = logins.issue_token(ALICE, "bob", "wall", 12)
-    logins.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
+    issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
+    api_tokens.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
     change_user("bob", password=None)
     denied = Denials()
     denied.note(Denial("bob", "sensor-1", "lines/ü", 2, Reason.NO_PERMISSION))
     denied.store()
     counted = Counter[tuple[str, bool]]()
-    history = History(counted)
+    history = DecisionStats(counted)
     counted["user", True] += 1
     history.store()
     return prepared
@@ -72,15 +63,15 @@ def empty_again(settings: Settings) -> None:
     else:
         execute("DROP SCHEMA public CASCADE")
         execute("CREATE SCHEMA public")
-    first_start.open_database(settings)
-    first_start.migrate(settings)
+    bootstrap.open_database(settings)
+    bootstrap.migrate(settings)
 
 
 def test_everything_comes_back_as_it_was(inhabited: Settings, tmp_path: Path) -> None:
     before, known = everything(), loaded_policy()
-    written = backups.backup(tmp_path / "backup.gz", TABLES)
+    written = backup.backup(tmp_path / "backup.gz", TABLES)
     empty_again(inhabited)
-    assert backups.restore(tmp_path / "backup.gz", TABLES) == written == sum(map(len, before.values()))
+    assert backup.restore(tmp_path / "backup.gz", TABLES) == written == sum(map(len, before.values()))
     assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
     restored = loaded_policy().snapshot
     assert (restored.users, restored.roles) == (known.snapshot.users, known.snapshot.roles)
@@ -88,12 +79,12 @@ def test_everything_comes_back_as_it_was(inhabited: Settings, tmp_path: Path) ->
 
 
 def test_life_goes_on_after_a_restore(inhabited: Settings, tmp_path: Path) -> None:
-    backups.backup(tmp_path / "backup.gz", TABLES)
+    backup.backup(tmp_path / "backup.gz", TABLES)
     empty_again(inhabited)
-    backups.restore(tmp_path / "backup.gz", TABLES)
+    backup.restore(tmp_path / "backup.gz", TABLES)
     make_user("bertha", roles=("devices",), permissions=(mqtt("read", "a"),))
     make_role("screens", mqtt("read", "b"))
-    logins.issue_token(ALICE, "bertha", "", 12)
+    api_tokens.issue_token(ALICE, "bertha", "", 12)
     users.delete(ALICE, "bob")
     assert events()[-1].action == "user.delete"
     assert roles.get("screens").permissions == (mqtt("read", "b"),)
@@ -101,33 +92,33 @@ def test_life_goes_on_after_a_restore(inhabited: Settings, tmp_path: Path) -> No
 
 def test_a_backup_moves_into_the_other_kind_of_database(inhabited: Settings, tmp_path: Path) -> None:
     before = everything()
-    backups.backup(tmp_path / "backup.gz", TABLES)
+    backup.backup(tmp_path / "backup.gz", TABLES)
     (tmp_path / "elsewhere").mkdir()
     elsewhere = replace(inhabited, database_url=f"sqlite:///{tmp_path}/elsewhere/authsvc.db")
-    first_start.open_database(elsewhere)
-    first_start.migrate(elsewhere)
+    bootstrap.open_database(elsewhere)
+    bootstrap.migrate(elsewhere)
     assert is_sqlite()
-    backups.restore(tmp_path / "backup.gz", TABLES)
+    backup.restore(tmp_path / "backup.gz", TABLES)
     assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
 
 
 def test_nothing_is_restored_into_a_database_that_is_in_use(inhabited: Settings, tmp_path: Path) -> None:
-    backups.backup(tmp_path / "backup.gz", TABLES)
+    backup.backup(tmp_path / "backup.gz", TABLES)
     before = everything()
     with pytest.raises(Conflict) as error:
-        backups.restore(tmp_path / "backup.gz", TABLES)
+        backup.restore(tmp_path / "backup.gz", TABLES)
     assert error.value.code == "database-not-empty"
     assert everything() == before
 
 
 def test_a_backup_that_breaks_off_restores_nothing(inhabited: Settings, tmp_path: Path) -> None:
-    backups.backup(tmp_path / "backup.gz", TABLES)
+    backup.backup(tmp_path / "backup.gz", TABLES)
     lines = gzip.decompress((tmp_path / "backup.gz").read_bytes()).splitlines(keepends=True)
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b"".join(lines[:8]) + lines[8][:5]))
     empty_again(inhabited)
     before = everything()
     with pytest.raises(Conflict):
-        backups.restore(tmp_path / "broken.gz", TABLES)
+        backup.restore(tmp_path / "broken.gz", TABLES)
     assert everything() == before
 
 
@@ -145,26 +136,26 @@ def test_what_is_no_backup_is_refused(inhabited: Settings, tmp_path: Path, conte
     (tmp_path / "something").write_bytes(content)
     empty_again(inhabited)
     with pytest.raises(Conflict) as error:
-        backups.restore(tmp_path / "something", TABLES)
+        backup.restore(tmp_path / "something", TABLES)
     assert error.value.code == "not-a-backup"
 
 
 def test_a_backup_is_for_its_owner_alone_and_never_overwrites(inhabited: Settings, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
-    backups.backup(file, TABLES)
+    backup.backup(file, TABLES)
     content = file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(Conflict):
-        backups.backup(file, TABLES)
+        backup.backup(file, TABLES)
     assert file.read_bytes() == content
 
 
 def test_a_worker_that_saw_what_a_restore_undid_forgets_it(inhabited: Settings, tmp_path: Path) -> None:
-    backups.backup(tmp_path / "backup.gz", TABLES)
+    backup.backup(tmp_path / "backup.gz", TABLES)
     make_user("bertha")
     known = loaded_policy()
     empty_again(inhabited)
-    backups.restore(tmp_path / "backup.gz", TABLES)
+    backup.restore(tmp_path / "backup.gz", TABLES)
     make_user("bruno")
     assert version() >= known.snapshot.version
     known.catch_up()
@@ -198,7 +189,7 @@ def test_a_backup_that_fails_leaves_no_file_and_never_had_its_name(
     directory.mkdir()
     tables = TablesThatEndIn(error, directory)
     with pytest.raises(type(error)):
-        backups.backup(directory / "backup.gz", tables)
+        backup.backup(directory / "backup.gz", tables)
     assert tables.seen
     assert "backup.gz" not in tables.seen
     assert list(directory.iterdir()) == []
@@ -212,7 +203,7 @@ def test_a_name_that_is_taken_during_a_backup_is_not_overwritten(inhabited: Sett
         file.write_text("somebody else's")
 
     with pytest.raises(Conflict) as error:
-        backups.backup(file, tables())
+        backup.backup(file, tables())
     assert error.value.code == "file-exists"
     assert file.read_text() == "somebody else's"
     assert [each.name for each in tmp_path.iterdir() if "backup" in each.name] == ["backup.gz"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc import users
+from authsvc.accounts import users
 from authsvc.errors import Conflict, Forbidden, NotFound
-from authsvc.storage.changes import Change, Kind, changes_since, policy_change
+from authsvc.storage.changes import Change, ChangeKind, changes_since, policy_change
 from authsvc.storage.database import session
-from tests.people import CHARLIE, HASHER
-from tests.storage.scene import everything, loaded_policy, make_bob, make_role, make_user, version
+from tests.actors import CHARLIE, HASHER
+from tests.storage.environment import everything, loaded_policy, make_bob, make_role, make_user, version
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -24,8 +24,8 @@ def test_a_change_raises_the_version_by_one_and_names_what_it_touched() -> None:
     make_bob()
     make_role("devices")
     assert version() == before + 2
-    assert announced_since(before) == {Change(Kind.USER, "bob"), Change(Kind.ROLE, "devices")}
-    assert announced_since(before + 1) == {Change(Kind.ROLE, "devices")}
+    assert announced_since(before) == {Change(ChangeKind.USER, "bob"), Change(ChangeKind.ROLE, "devices")}
+    assert announced_since(before + 1) == {Change(ChangeKind.ROLE, "devices")}
     assert announced_since(before + 2) == set()
 
 
@@ -36,7 +36,7 @@ def test_changes_within_a_change_are_one_change() -> None:
         make_bob()
         make_role("devices")
     assert version() == before + 1
-    assert announced_since(before) == {Change(Kind.USER, "bob"), Change(Kind.ROLE, "devices")}
+    assert announced_since(before) == {Change(ChangeKind.USER, "bob"), Change(ChangeKind.ROLE, "devices")}
     known.catch_up()
     assert "bob" in known.snapshot.users
     make_user("bertha")
@@ -54,7 +54,7 @@ def test_of_changes_within_a_change_one_may_fail_and_leaves_nothing_behind() -> 
     assert users.get("bob")
     with pytest.raises(NotFound):
         users.get("carl")
-    assert announced_since(before) == {Change(Kind.USER, "bob")}
+    assert announced_since(before) == {Change(ChangeKind.USER, "bob")}
 
 
 def make_bob_within_a_change_that_fails() -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import roles, users
+from authsvc.accounts import roles, users
 from authsvc.errors import AuthsvcError, Conflict
-from authsvc.policy import Policy
+from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.database import session
 from authsvc.storage.models import PolicyChange, User
-from tests.people import ALICE, mqtt
-from tests.storage.scene import change_user, events, loaded_policy, make_bob, make_role, make_user, version
+from tests.actors import ALICE, mqtt
+from tests.storage.environment import change_user, events, loaded_policy, make_bob, make_role, make_user, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ def test_versions_become_visible_in_order_and_each_is_told_once() -> None:
 
 
 def test_several_threads_may_catch_up_at_once() -> None:
-    known = Policy()
+    known = PolicyCache()
     for n in range(5):
         make_user(f"device-{n}", password=None)
         all_at_once(*[known.catch_up] * 4)

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from authsvc import first_start, logins, roles, users
-from authsvc.access import READ, AccessControl
-from authsvc.decision import Reason
+from authsvc.accounts import bootstrap, api_tokens, roles, users
+from authsvc.policy.access import READ, AccessControl
+from authsvc.policy.decision import Reason
 from authsvc.errors import Conflict, Forbidden
-from authsvc.findings import findings
-from authsvc.passwords import PasswordVerifier
-from authsvc.sightings import Sightings
-from authsvc.snapshot import GrantType
+from authsvc.accounts.findings import findings
+from authsvc.credentials.passwords import PasswordVerifier
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import is_sqlite
-from tests.people import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, mqtt
-from tests.storage.scene import change_user, events, execute, loaded_policy, make_role, make_user
+from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, mqtt
+from tests.storage.environment import change_user, events, execute, loaded_policy, make_role, make_user
 
 if TYPE_CHECKING:
-    from authsvc.decision import Decision
-    from authsvc.policy import Policy
+    from authsvc.policy.decision import Decision
+    from authsvc.storage.policy_cache import PolicyCache
     from authsvc.settings import Settings
 
 STATE = mqtt("read", "devices/%u/state")
@@ -77,8 +77,8 @@ def announce() -> None:
     execute("UPDATE policy_version SET version = version + 20000")
 
 
-def access_by(known: Policy) -> AccessControl:
-    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), Sightings())
+def access_by(known: PolicyCache) -> AccessControl:
+    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), SeenClientIds())
 
 
 def log_in(access: AccessControl, username: str, password: str = BOBS_PASSWORD) -> Decision:
@@ -89,7 +89,7 @@ def log_in(access: AccessControl, username: str, password: str = BOBS_PASSWORD) 
 
 @DAMAGE
 def test_a_damaged_permission_denies_its_user_everything_and_nobody_else_anything(column: str, value: str) -> None:
-    token = logins.issue_token(ALICE, "bob", "", 12).token
+    token = api_tokens.issue_token(ALICE, "bob", "", 12).token
     damage_user("bob", column, value)
     access = access_by(known := loaded_policy())
     assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
@@ -184,7 +184,7 @@ def test_a_flag_that_is_neither_true_nor_false_disables_the_user() -> None:
 def test_a_token_or_certificate_with_a_damaged_expiry_has_expired() -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
-    token = logins.issue_token(ALICE, "neighbour", "", 12).token
+    token = api_tokens.issue_token(ALICE, "neighbour", "", 12).token
     change_user("neighbour", grant_types=frozenset({GrantType.TOKEN}))
     execute("UPDATE tokens SET expires_at = 'tomorrow'")
     announce()
@@ -200,7 +200,7 @@ def test_a_damaged_signing_key_invalidates_its_tokens_and_stops_nothing_else() -
     access = access_by(loaded_policy())
     assert log_in(access, "bob")
     with pytest.raises(Conflict) as error:
-        logins.issue_token(ALICE, "bob", "", 12)
+        api_tokens.issue_token(ALICE, "bob", "", 12)
     assert "authsvc tokens rotate-key" in error.value.message
 
 
@@ -271,7 +271,7 @@ def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> N
     before = roles.get("admin").permissions
     damage_role("admin")
     assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
-    first_start.prepare(prepared)
+    bootstrap.prepare(prepared)
     assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
     assert (roles.get("admin").permissions, roles.get("admin").damage) == (before, ())
     assert (events()[-1].action, events()[-1].target) == ("role.repair", "role:admin")
@@ -281,7 +281,7 @@ def test_next_start_repairs_damaged_client_ids_of_a_built_in_role(prepared: Sett
     execute("UPDATE roles SET client_ids = 'none' WHERE name = 'admin'")
     announce()
     assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
-    first_start.prepare(prepared)
+    bootstrap.prepare(prepared)
     assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
     assert (roles.get("admin").client_ids, roles.get("admin").damage) == ((), ())
 

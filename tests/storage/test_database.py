@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import peewee
 import pytest
 
-from authsvc import users
+from authsvc.accounts import users
 from authsvc.errors import NotFound
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import database, reading, session, transaction
-from tests.storage.scene import change_user, execute, make_bob, make_user, version
+from tests.storage.environment import change_user, execute, make_bob, make_user, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable

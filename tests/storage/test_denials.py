@@ -10,15 +10,16 @@ import peewee
 import pytest
 import time_machine
 
-from authsvc import denials, users
-from authsvc.access import READ, SUBSCRIBE, WRITE
-from authsvc.decision import MAX_DENIED_TOPIC, Denial, Reason
-from authsvc.denials import PER_USER, Denials
+from authsvc.accounts import users
+from authsvc.activity import denials
+from authsvc.policy.access import READ, SUBSCRIBE, WRITE
+from authsvc.policy.decision import MAX_DENIED_TOPIC, Denial, Reason
+from authsvc.activity.denials import PER_USER, Denials
 from authsvc.errors import NotFound
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import DenialRow, User
-from tests.people import ALICE, mqtt
-from tests.storage.scene import change_user, database_gone, make_bob, make_user
+from tests.actors import ALICE, mqtt
+from tests.storage.environment import change_user, database_gone, make_bob, make_user
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings

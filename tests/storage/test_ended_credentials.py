@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import browser_sessions, logins, signing_requests, users
-from authsvc.access import AccessControl
-from authsvc.actors import Actor, Proof, Via
-from authsvc.authorities import Issuing
+from authsvc.accounts import browser_sessions, api_tokens, users
+from authsvc.pki import csr
+from authsvc.policy.access import AccessControl
+from authsvc.policy.actors import Actor, Proof, Via
+from authsvc.pki.authorities import SigningPolicy
 from authsvc.errors import Unauthenticated
-from authsvc.hashing import HashingPool
-from authsvc.passwords import PasswordVerifier
+from authsvc.credentials.hashing import HashingPool
+from authsvc.credentials.passwords import PasswordVerifier
 from authsvc.settings import Lifetime
-from authsvc.sightings import Sightings
-from authsvc.sign_in import SignIns
-from authsvc.snapshot import GrantType
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.accounts.sign_in import SignIns
+from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, Certificate, Token
-from tests.people import ALICE, BOBS_PASSWORD, HASHER
+from tests.actors import ALICE, BOBS_PASSWORD, HASHER
 from tests.registry.signing import signing_request
-from tests.storage.scene import change_user, events, loaded_policy, make_bob, make_user
+from tests.storage.environment import change_user, events, loaded_policy, make_bob, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ BOB = Actor("bob", Via.API, ())
 
 
 def issue_token(actor: Actor) -> None:
-    logins.issue_token(actor, "bob", "", 12)
+    api_tokens.issue_token(actor, "bob", "", 12)
 
 
 def begin_session(actor: Actor) -> None:
@@ -43,8 +44,8 @@ def begin_session(actor: Actor) -> None:
 
 
 def issue_certificate(actor: Actor) -> None:
-    key = signing_requests.read(signing_request("bob"), "bob").public_key
-    users.issue_certificate(actor, "bob", key, Issuing())
+    key = csr.read(signing_request("bob"), "bob").public_key
+    users.issue_certificate(actor, "bob", key, SigningPolicy())
 
 
 CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issue_certificate])
@@ -52,7 +53,7 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
-    access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), Sightings())
+    access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), SeenClientIds())
     user = SignIns(access, 10, places=8).check_password("bob", BOBS_PASSWORD, None)
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 
@@ -98,13 +99,13 @@ def test_password_that_still_holds_gives_credentials(issue: Callable[[Actor], No
 @CREDENTIALS
 def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
     make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
-    issued = logins.issue_token(ALICE, "bob", "", 12)
+    issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     with session():
         digest = Token.get_by_id(issued.record.id).digest
     by_token = replace(BOB, proof=Proof(token_digest=digest))
     issue(by_token)
     before = credentials_of_bob()
-    logins.revoke_token(ALICE, issued.record.id)
+    api_tokens.revoke_token(ALICE, issued.record.id)
     with pytest.raises(Unauthenticated) as error:
         issue(by_token)
     assert error.value.code == "invalid-token"

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from authsvc import roles, users
-from authsvc.actors import Actor, Via
+from authsvc.accounts import roles, users
+from authsvc.policy.actors import Actor, Via
 from authsvc.errors import Forbidden
-from authsvc.permissions import Rule
-from authsvc.snapshot import GrantType
-from tests.people import ALICE, CHARLIE, CHARLIES_PERMISSIONS, HASHER, OPERATOR, http, mqtt, own
-from tests.storage.scene import everything, make_role, make_user
+from authsvc.policy.permissions import Rule
+from authsvc.policy.snapshot import GrantType
+from tests.actors import ALICE, CHARLIE, CHARLIES_PERMISSIONS, HASHER, OPERATOR, http, mqtt, own
+from tests.storage.environment import everything, make_role, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc import roles, users
+from authsvc.accounts import roles, users
 from authsvc.errors import Conflict, Forbidden
-from authsvc.snapshot import GrantType
-from tests.people import ALICE, CHARLIE, OPERATOR, http
-from tests.storage.scene import change_user, everything, execute, make_bob, make_role, make_user
+from authsvc.policy.snapshot import GrantType
+from tests.actors import ALICE, CHARLIE, OPERATOR, http
+from tests.storage.environment import change_user, everything, execute, make_bob, make_role, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable

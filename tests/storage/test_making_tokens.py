@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 import time_machine
 
-from authsvc import logins, users
+from authsvc.accounts import api_tokens, users
 from authsvc.errors import Conflict, Forbidden, InvalidInput, TooMany
-from tests.people import ALICE, CHARLIE, OPERATOR, http
-from tests.storage.scene import change_user, everything, execute, loaded_policy, make_bob, make_user, version, versions
+from tests.actors import ALICE, CHARLIE, OPERATOR, http
+from tests.storage.environment import change_user, everything, execute, loaded_policy, make_bob, make_user, version, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authsvc.actors import Actor
+    from authsvc.policy.actors import Actor
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 def test_new_token_is_no_change_of_policy() -> None:
     make_bob()
     before = version()
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
     users.issue_token(ALICE, "bob", "", 12)
     assert version() == before
 
@@ -37,7 +37,7 @@ def test_new_token_is_known_at_the_next_look_and_nothing_else_is_read_again() ->
     make_user("bertha")
     known = loaded_policy()
     bertha, permissions = known.snapshot.users["bertha"], known.snapshot.users["bob"].permissions
-    issued = logins.issue_token(ALICE, "bob", "", 12)
+    issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
     assert known.snapshot == loaded_policy().snapshot
     assert list(known.snapshot.users["bob"].tokens.values()) == [issued.record.expires_at]
@@ -48,12 +48,12 @@ def test_new_token_is_known_at_the_next_look_and_nothing_else_is_read_again() ->
 def test_tokens_and_changes_of_policy_are_caught_up_with_together() -> None:
     make_bob()
     known = loaded_policy()
-    first = logins.issue_token(ALICE, "bob", "", 12)
+    first = api_tokens.issue_token(ALICE, "bob", "", 12)
     change_user("bob", enabled=False)
     make_user("bertha")
-    logins.issue_token(ALICE, "bertha", "", 12)
-    logins.revoke_token(ALICE, first.record.id)
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bertha", "", 12)
+    api_tokens.revoke_token(ALICE, first.record.id)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
     users.delete(ALICE, "bertha")
     known.catch_up()
     assert known.snapshot == loaded_policy().snapshot
@@ -63,9 +63,9 @@ def test_tokens_and_changes_of_policy_are_caught_up_with_together() -> None:
 def test_revoked_token_is_gone_at_the_next_look() -> None:
     make_bob()
     known = loaded_policy()
-    issued = logins.issue_token(ALICE, "bob", "", 12)
+    issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
-    logins.revoke_token(ALICE, issued.record.id)
+    api_tokens.revoke_token(ALICE, issued.record.id)
     known.catch_up()
     assert known.snapshot.users["bob"].tokens == {}
 
@@ -74,10 +74,10 @@ def test_expired_tokens_do_not_stay_in_memory_when_new_ones_are_made() -> None:
     make_bob()
     with time_machine.travel(NOW, tick=False):
         known = loaded_policy()
-        logins.issue_token(ALICE, "bob", "", 1)
+        api_tokens.issue_token(ALICE, "bob", "", 1)
         known.catch_up()
     with time_machine.travel(NOW + timedelta(hours=2), tick=False):
-        later = logins.issue_token(ALICE, "bob", "", 1)
+        later = api_tokens.issue_token(ALICE, "bob", "", 1)
         known.catch_up()
         assert list(known.snapshot.users["bob"].tokens.values()) == [later.record.expires_at]
 
@@ -85,7 +85,7 @@ def test_expired_tokens_do_not_stay_in_memory_when_new_ones_are_made() -> None:
 def test_database_restored_to_an_older_token_version_is_loaded_afresh() -> None:
     make_bob()
     known = loaded_policy()
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
     execute("DELETE FROM tokens")
     execute("UPDATE policy_version SET token_version = 0")
@@ -97,41 +97,41 @@ def test_database_restored_to_an_older_token_version_is_loaded_afresh() -> None:
 def test_user_has_at_most_100_tokens() -> None:
     make_bob()
     make_user("bertha")
-    for _ in range(logins.MAX_TOKENS):
-        issued = logins.issue_token(OPERATOR, "bob", "", 12)
+    for _ in range(api_tokens.MAX_TOKENS):
+        issued = api_tokens.issue_token(OPERATOR, "bob", "", 12)
     for actor in (ALICE, OPERATOR):
         before = everything()
         with pytest.raises(Conflict, match="100 tokens") as error:
             users.issue_token(actor, "bob", "", 12)
         assert error.value.code == "too-many-tokens"
         assert {**everything(), "Attempt": []} == {**before, "Attempt": []}
-    logins.issue_token(OPERATOR, "bertha", "", 12)
-    logins.revoke_token(OPERATOR, issued.record.id)
-    logins.issue_token(OPERATOR, "bob", "", 12)
+    api_tokens.issue_token(OPERATOR, "bertha", "", 12)
+    api_tokens.revoke_token(OPERATOR, issued.record.id)
+    api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
 
 def test_refusals_at_the_limit_of_tokens_are_throttled_and_start_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
     make_bob()
-    for _ in range(logins.MAX_TOKENS):
-        logins.issue_token(OPERATOR, "bob", "", 12)
+    for _ in range(api_tokens.MAX_TOKENS):
+        api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
     def no_change() -> NoReturn:
         pytest.fail("a refused token began a change")
 
-    monkeypatch.setattr(logins, "token_change", no_change)
-    limits = logins.TokenLimits(per_minute=3)
-    for issue in (logins.issue_token, users.issue_token, logins.issue_token):
+    monkeypatch.setattr(api_tokens, "token_change", no_change)
+    limits = api_tokens.TokenLimits(per_minute=3)
+    for issue in (api_tokens.issue_token, users.issue_token, api_tokens.issue_token):
         with pytest.raises(Conflict):
             issue(ALICE, "bob", "", 12, limits)
     before = everything()
-    for issue in (logins.issue_token, users.issue_token):
+    for issue in (api_tokens.issue_token, users.issue_token):
         with pytest.raises(TooMany):
             issue(ALICE, "bob", "", 12, limits)
     assert everything() == before
 
 
-@pytest.mark.parametrize("issue", [logins.issue_token, users.issue_token])
-def test_new_token_raises_the_token_version_by_one(issue: Callable[..., logins.IssuedToken]) -> None:
+@pytest.mark.parametrize("issue", [api_tokens.issue_token, users.issue_token])
+def test_new_token_raises_the_token_version_by_one(issue: Callable[..., api_tokens.IssuedToken]) -> None:
     make_bob()
     before = versions()
     issue(ALICE, "bob", "", 12)
@@ -141,20 +141,20 @@ def test_new_token_raises_the_token_version_by_one(issue: Callable[..., logins.I
 def test_expired_tokens_do_not_count() -> None:
     make_bob()
     with time_machine.travel(NOW, tick=False):
-        for _ in range(logins.MAX_TOKENS):
-            logins.issue_token(OPERATOR, "bob", "", 1)
+        for _ in range(api_tokens.MAX_TOKENS):
+            api_tokens.issue_token(OPERATOR, "bob", "", 1)
     with time_machine.travel(NOW + timedelta(hours=1), tick=False):
-        logins.issue_token(OPERATOR, "bob", "", 1)
+        api_tokens.issue_token(OPERATOR, "bob", "", 1)
 
 
 def test_tokens_made_at_the_same_time_do_not_exceed_the_limit() -> None:
     make_bob()
-    for _ in range(logins.MAX_TOKENS - 2):
-        logins.issue_token(OPERATOR, "bob", "", 12)
+    for _ in range(api_tokens.MAX_TOKENS - 2):
+        api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
     def one_more(_number: int) -> bool:
         try:
-            logins.issue_token(OPERATOR, "bob", "", 12)
+            api_tokens.issue_token(OPERATOR, "bob", "", 12)
         except Conflict:
             return False
         return True
@@ -166,7 +166,7 @@ def test_tokens_made_at_the_same_time_do_not_exceed_the_limit() -> None:
 def test_making_tokens_is_throttled_for_each_user() -> None:
     make_bob()
     make_user("bertha")
-    limits = logins.TokenLimits(per_minute=3)
+    limits = api_tokens.TokenLimits(per_minute=3)
     for _ in range(3):
         users.issue_token(ALICE, "bob", "", 12, limits)
     before = everything()
@@ -175,13 +175,13 @@ def test_making_tokens_is_throttled_for_each_user() -> None:
     assert 0 < error.value.retry_after <= 60
     assert everything() == before
     users.issue_token(ALICE, "bertha", "", 12, limits)
-    logins.issue_token(OPERATOR, "bob", "", 12, limits)
+    api_tokens.issue_token(OPERATOR, "bob", "", 12, limits)
 
 
 def test_refused_token_does_not_count_against_the_minute() -> None:
     make_bob()
     make_user("alex", permissions=(http("readWrite", "/#"),))
-    limits = logins.TokenLimits(per_minute=1)
+    limits = api_tokens.TokenLimits(per_minute=1)
     with pytest.raises(Forbidden):
         users.issue_token(CHARLIE, "alex", "", 12, limits)
     users.issue_token(ALICE, "alex", "", 12, limits)
@@ -190,10 +190,10 @@ def test_refused_token_does_not_count_against_the_minute() -> None:
 @pytest.mark.parametrize("actor", [ALICE, OPERATOR])
 def test_token_longer_than_the_policy_allows_is_refused(actor: Actor) -> None:
     make_bob()
-    limits = logins.TokenLimits(max_days=90)
-    logins.issue_token(actor, "bob", "", 90 * 24, limits)
+    limits = api_tokens.TokenLimits(max_days=90)
+    api_tokens.issue_token(actor, "bob", "", 90 * 24, limits)
     before = everything()
     with pytest.raises(InvalidInput, match="2160 hours") as error:
-        logins.issue_token(actor, "bob", "", 90 * 24 + 0.5, limits)
+        api_tokens.issue_token(actor, "bob", "", 90 * 24 + 0.5, limits)
     assert [one.field for one in error.value.errors] == ["expireTimeInHours"]
     assert everything() == before

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc import users
-from tests.people import mqtt
-from tests.storage.scene import change_user, execute, loaded_policy
+from authsvc.accounts import users
+from tests.actors import mqtt
+from tests.storage.environment import change_user, execute, loaded_policy
 
 pytestmark = pytest.mark.usefixtures("prepared")
 

@@ -16,14 +16,14 @@ import pytest
 from playhouse.migrations import Runner
 from playhouse.schema_diff import diff_models
 
-from authsvc import administrators, first_start, roles, users
-from authsvc.passwords import PasswordPolicy
+from authsvc.accounts import last_admin, bootstrap, roles, users
+from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
-from authsvc.storage.models import PolicyVersion, SessionEnding, SigningKeyRow, User
+from authsvc.storage.models import PolicyVersion, DisconnectOrder, SigningKeyRow, User
 from registry import models as registry_models
-from tests.people import ADMIN_PASSWORD
-from tests.storage.scene import change_user, everything, execute, loaded_policy, policy_of
+from tests.actors import ADMIN_PASSWORD
+from tests.storage.environment import change_user, everything, execute, loaded_policy, policy_of
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -51,7 +51,7 @@ print(json.dumps(getattr(first_start, step)(settings)))
 
 def all_at_once(settings: Settings, step: str, processes: int) -> list[Any]:
     """Let so many processes do a step of the start at the same moment, and return what each got."""
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     command = [sys.executable, "-c", STARTING_PROCESS, str(settings.data_dir), settings.database_url]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
@@ -96,13 +96,13 @@ def test_a_prepared_database_lacks_no_migration(prepared: Settings) -> None:
 
 
 def test_a_new_database_lacks_them_all_and_gets_them_once(settings: Settings) -> None:
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     pending = schema.pending()
     assert pending
     assert schema.applied() == []
-    assert first_start.migrate(settings) == pending
+    assert bootstrap.migrate(settings) == pending
     assert schema.applied() == pending
-    assert first_start.migrate(settings) == []
+    assert bootstrap.migrate(settings) == []
 
 
 def test_the_migrations_make_what_the_models_describe(prepared: Settings) -> None:
@@ -117,7 +117,7 @@ def test_the_migrations_make_what_the_models_describe(prepared: Settings) -> Non
 
 
 def test_users_and_roles_from_before_allowed_client_ids_may_use_any(settings: Settings) -> None:
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     moments = "'2026-11-20 08:00:00', '2026-11-20 08:00:00'"
     with session():
         runner = Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations")
@@ -130,7 +130,7 @@ def test_users_and_roles_from_before_allowed_client_ids_may_use_any(settings: Se
             "INSERT INTO roles (name, description, built_in, created_at, updated_at) "
             f"VALUES ('line', '', FALSE, {moments})"
         )
-    assert "0006_client_ids" in first_start.migrate(settings)
+    assert "0006_client_ids" in bootstrap.migrate(settings)
     assert (users.get("press-7").client_ids, roles.get("line").client_ids) == ((), ())
     known = loaded_policy().snapshot
     assert known.allows_client_id(known.users["press-7"], "anything")
@@ -160,7 +160,7 @@ def test_of_services_that_start_at_once_for_the_first_time_one_makes_the_adminis
 def test_a_start_after_the_first_finds_everything_as_it_was(prepared: Settings) -> None:
     change_user("admin", password="changed since")
     before = {table: rows for table, rows in everything().items() if table != "PolicyVersion"}
-    assert first_start.prepare(prepared) is None
+    assert bootstrap.prepare(prepared) is None
     assert {table: rows for table, rows in everything().items() if table != "PolicyVersion"} == before
 
 
@@ -172,13 +172,13 @@ def administrators_password_is(password: str) -> bool:
 
 
 def test_the_administrator_has_the_password_that_was_set_and_it_is_not_told_again(settings: Settings) -> None:
-    assert first_start.prepare(settings) is None
+    assert bootstrap.prepare(settings) is None
     assert administrators_password_is(ADMIN_PASSWORD)
-    assert administrators.ROLE in users.get("admin").roles
+    assert last_admin.ROLE in users.get("admin").roles
 
 
 def test_a_password_for_the_administrator_is_generated_where_none_is_set(settings: Settings) -> None:
-    generated = first_start.prepare(replace(settings, admin_password=None))
+    generated = bootstrap.prepare(replace(settings, admin_password=None))
     assert generated is not None
     assert administrators_password_is(generated)
     assert generated not in repr(everything())
@@ -186,7 +186,7 @@ def test_a_password_for_the_administrator_is_generated_where_none_is_set(setting
 
 def test_a_generated_password_satisfies_whatever_policy_there_is(settings: Settings) -> None:
     policy = PasswordPolicy(min=30, lower=3, upper=3, numeric=3, symbol=3)
-    assert first_start.prepare(replace(settings, admin_password=None, password_policy=policy))
+    assert bootstrap.prepare(replace(settings, admin_password=None, password_policy=policy))
 
 
 def test_the_data_directory_is_open_to_its_owner_alone(prepared: Settings) -> None:
@@ -194,22 +194,22 @@ def test_the_data_directory_is_open_to_its_owner_alone(prepared: Settings) -> No
 
 
 def test_an_open_order_to_end_sessions_survives_the_change_of_its_table(settings: Settings) -> None:
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     with session():
         directory = str(Path(schema.__file__).parent / "migrations")
         Runner(database.obj, directory, table_name="schema_migrations").up(target="0004_browser_sessions")
     columns = "INSERT INTO session_endings (username, cause, requested_at, finished_at) VALUES"
     for username, finished in (("bob", "NULL"), ("bob", "NULL"), ("carol", "'2026-11-20 08:00:01'"), ("dave", "NULL")):
         execute(f"{columns} ('{username}', 'user disabled', '2026-11-20 08:00:00', {finished})")
-    first_start.migrate(settings)
+    bootstrap.migrate(settings)
     with session():
-        rows = list(SessionEnding.select().order_by(SessionEnding.username))
+        rows = list(DisconnectOrder.select().order_by(DisconnectOrder.username))
     assert [(row.username, row.attempts, row.finished_at) for row in rows] == [("bob", 0, None), ("dave", 0, None)]
     assert {row.due_at for row in rows} == {datetime(2026, 11, 20, 8, tzinfo=UTC)}
 
 
 def test_client_ids_that_an_older_process_stores_are_not_known(settings: Settings) -> None:
-    first_start.open_database(settings)
+    bootstrap.open_database(settings)
     insert = "INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', '{}', '2026-11-20 08:00:00')"
     with session():
         runner = Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations")
@@ -217,5 +217,5 @@ def test_client_ids_that_an_older_process_stores_are_not_known(settings: Setting
         execute(insert.format("before"))
         runner.up()
         execute(insert.format("by an older process"))
-        stored = {row.client_id: row.logged_in for row in models.Sighting.select()}
+        stored = {row.client_id: row.logged_in for row in models.SeenClientIdRow.select()}
     assert stored == {"before": True, "by an older process": False}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc import __version__
-from authsvc.overview import overview
+from authsvc.accounts.overview import overview
 from authsvc.storage.database import is_sqlite
-from tests.storage.scene import database_gone, loaded_policy, make_bob, version
+from tests.storage.environment import database_gone, loaded_policy, make_bob, version
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings

@@ -12,28 +12,20 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
-from authsvc import first_start, logins, policy, roles, signing_keys, stored, users
-from authsvc.access import READ, WRITE, AccessControl
-from authsvc.decision import Decision, Reason
-from authsvc.passwords import PasswordVerifier
-from authsvc.policy import Policy
-from authsvc.sharded_map import ShardedMap
-from authsvc.sightings import Sightings
-from authsvc.snapshot import GrantType, Snapshot
+from authsvc.accounts import bootstrap, api_tokens, roles, signing_keys, users
+from authsvc.storage import policy_cache, policy_reader
+from authsvc.policy.access import READ, WRITE, AccessControl
+from authsvc.policy.decision import Decision, Reason
+from authsvc.credentials.passwords import PasswordVerifier
+from authsvc.storage.policy_cache import PolicyCache
+from authsvc.policy.sharded_map import ShardedMap
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.policy.snapshot import GrantType, Snapshot
 from authsvc.storage.changes import KEPT_VERSIONS
 from authsvc.storage.database import session
 from authsvc.storage.models import PolicyChange
-from tests.people import ALICE, BOBS_PASSWORD, HASHER, OPERATOR, http, mqtt
-from tests.storage.scene import (
-    change_user,
-    database_gone,
-    execute,
-    loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
-    version,
-)
+from tests.actors import ALICE, BOBS_PASSWORD, HASHER, OPERATOR, http, mqtt
+from tests.storage.environment import change_user, database_gone, execute, loaded_policy, make_bob, make_role, make_user, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,8 +51,8 @@ def statements(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], objec
     return taken_by
 
 
-def access_by(known: Policy) -> AccessControl:
-    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), Sightings())
+def access_by(known: PolicyCache) -> AccessControl:
+    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), SeenClientIds())
 
 
 def log_in(access: AccessControl, password: str) -> Decision:
@@ -76,7 +68,7 @@ def crowd(numbers: Iterable[int]) -> None:
 
 
 def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None:
-    fresh = Policy()
+    fresh = PolicyCache()
     assert fresh.snapshot == Snapshot(ShardedMap(), {}, {}, 0)
     assert fresh.age == float("inf")
     access = access_by(fresh)
@@ -87,7 +79,7 @@ def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None
 def test_the_first_time_everything_is_loaded() -> None:
     make_role("devices", COMMANDS)
     made = make_bob(enabled=False, roles=("devices", "minimum-access"), permissions=(STATE, http("read", "/api/me")))
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
     snapshot = loaded_policy().snapshot
     assert snapshot.version == version()
     assert set(snapshot.users) == {"admin", "bob"}
@@ -102,7 +94,7 @@ def test_the_first_time_everything_is_loaded() -> None:
 
 def test_a_snapshot_in_a_traceback_spells_no_secret() -> None:
     make_bob()
-    logins.issue_token(ALICE, "bob", "", 12)
+    api_tokens.issue_token(ALICE, "bob", "", 12)
     snapshot = loaded_policy().snapshot
     shown = repr(snapshot)
     assert "$2b$" not in shown
@@ -136,7 +128,7 @@ def test_a_change_made_anywhere_is_in_force_as_soon_as_it_is_caught_up_with() ->
 def test_the_start_of_another_worker_costs_this_one_nothing(prepared: Settings) -> None:
     known = loaded_policy()
     before, entries = known.snapshot, dict(known.snapshot.users)
-    first_start.prepare(prepared)
+    bootstrap.prepare(prepared)
     known.catch_up()
     assert known.snapshot.users is before.users
     assert all(known.snapshot.users[name] is user for name, user in entries.items())
@@ -236,10 +228,10 @@ def test_a_token_works_with_the_next_look_and_a_revoked_one_no_longer() -> None:
     make_bob(grant_types=frozenset({GrantType.TOKEN}))
     known = loaded_policy()
     access = access_by(known)
-    issued = logins.issue_token(ALICE, "bob", "", 12)
+    issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
     assert log_in(access, issued.token)
-    logins.revoke_token(ALICE, issued.record.id)
+    api_tokens.revoke_token(ALICE, issued.record.id)
     known.catch_up()
     assert log_in(access, issued.token).reason is Reason.INVALID_TOKEN
 
@@ -317,9 +309,9 @@ def test_while_the_database_is_gone_the_last_good_snapshot_answers(prepared: Set
 def test_uses_of_tokens_outlast_a_database_that_is_gone(prepared: Settings) -> None:
     uses = {"digest": datetime(2026, 11, 20, 8, 0, tzinfo=UTC)}
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
-        logins.store_uses(uses)
+        api_tokens.store_uses(uses)
     assert uses
-    logins.store_uses(uses)
+    api_tokens.store_uses(uses)
     assert not uses
 
 
@@ -387,7 +379,7 @@ def test_an_error_between_any_two_reads_leaves_the_policy_wholly_as_it_was(
     move_the_deny_rule()
     signing_keys.rotate(OPERATOR)
     statements = breaking_at(0)
-    loaded_policy_elsewhere = Policy()
+    loaded_policy_elsewhere = PolicyCache()
     loaded_policy_elsewhere.snapshot = before
     loaded_policy_elsewhere.catch_up()
     count = len(statements)
@@ -430,8 +422,8 @@ def test_a_user_is_never_seen_with_a_new_role_still_missing() -> None:
 
 def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(monkeypatch: pytest.MonkeyPatch) -> None:
     make_bob(roles=("admin",), enabled=False)
-    known = Policy()
-    read_tokens = stored._tokens
+    known = PolicyCache()
+    read_tokens = policy_reader._tokens
 
     def change_meanwhile(*arguments: Any) -> Any:
         monkeypatch.undo()
@@ -440,7 +432,7 @@ def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(mo
         meanwhile.join()
         return read_tokens(*arguments)
 
-    monkeypatch.setattr(stored, "_tokens", change_meanwhile)
+    monkeypatch.setattr(policy_reader, "_tokens", change_meanwhile)
     known.catch_up()
     bob = known.snapshot.users["bob"]
     assert (bob.roles, bob.enabled) in [(("admin",), False), ((), True)]
@@ -449,8 +441,8 @@ def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(mo
 def test_one_user_can_be_looked_at_without_loading_all() -> None:
     make_role("devices", STATE)
     bob = make_bob(roles=("devices",), permissions=(COMMANDS,))
-    snapshot = policy.snapshot_of("bob")
+    snapshot = policy_cache.snapshot_of("bob")
     assert set(snapshot.users) == {"bob"}
     rules = list(snapshot.rules_of(snapshot.users["bob"]))
     assert [rule.permission for rule in rules] == [*bob.permissions, STATE]
-    assert not policy.snapshot_of("nobody").users
+    assert not policy_cache.snapshot_of("nobody").users

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import time_machine
 
-from authsvc import roles
+from authsvc.accounts import roles
 from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
-from tests.people import ALICE, OPERATOR, http, mqtt
-from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_role, make_user
+from tests.actors import ALICE, OPERATOR, http, mqtt
+from tests.storage.environment import change_user, everything, loaded_policy, make_bob, make_role, make_user
 
 if TYPE_CHECKING:
-    from authsvc.actors import Actor
+    from authsvc.policy.actors import Actor
 
 pytestmark = pytest.mark.usefixtures("prepared")
 

@@ -13,25 +13,25 @@ import bcrypt
 import pytest
 import time_machine
 
-from authsvc import browser_sessions, logins, sign_in, users
-from authsvc.access import AccessControl
+from authsvc.accounts import browser_sessions, api_tokens, sign_in, users
+from authsvc.policy.access import AccessControl
 from authsvc.errors import Busy, TooMany, Unauthenticated
-from authsvc.hashing import HashingPool, measured
-from authsvc.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
+from authsvc.credentials.hashing import HashingPool, measured
+from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
 from authsvc.settings import Lifetime
-from authsvc.sightings import Sightings
-from authsvc.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.accounts.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, SignInAddress, Token
-from tests.people import ALICE, BOBS_PASSWORD
-from tests.storage.scene import change_user, everything, loaded_policy, make_bob, make_user
+from tests.actors import ALICE, BOBS_PASSWORD
+from tests.storage.environment import change_user, everything, loaded_policy, make_bob, make_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from authsvc.decision import Denied
-    from authsvc.snapshot import UserPolicy
+    from authsvc.policy.decision import Denied
+    from authsvc.policy.snapshot import UserPolicy
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class GatedAccess:
 def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
     """Return what one worker process knows of the users as they are now."""
     pool = pool or HashingPool(2, 100, patience=60)
-    return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), Sightings())
+    return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), SeenClientIds())
 
 
 def sign_ins(known: AccessControl | None = None) -> SignIns:
@@ -351,10 +351,10 @@ def test_right_password_among_many_tried_at_the_same_time_is_refused_beyond_the_
 
 def test_token_that_is_revoked_at_the_same_moment_begins_no_session() -> None:
     make_user("alice")
-    issued = logins.issue_token(ALICE, "alice", "page", 1)
+    issued = api_tokens.issue_token(ALICE, "alice", "page", 1)
     with session():
         digest = Token.get_by_id(issued.record.id).digest
-    logins.revoke_token(ALICE, issued.record.id)
+    api_tokens.revoke_token(ALICE, issued.record.id)
     with pytest.raises(Unauthenticated):
         browser_sessions.begin(ALICE, LIFETIME, "a browser", digest)
     with session():

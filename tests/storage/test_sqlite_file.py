@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import peewee
 import pytest
 
-from authsvc import first_start, users
+from authsvc.accounts import bootstrap, users
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import create_file, database, session, transaction
 from authsvc.storage.models import PolicyVersion, User
-from tests.storage.scene import everything, execute, make_bob, version
+from tests.storage.environment import everything, execute, make_bob, version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def test_the_file_is_readable_by_its_owner_alone(file: Path) -> None:
 
 @pytest.mark.parametrize("name", ["with space.db", "100%.db", "a?b#c.db", "ü.db"])
 def test_a_file_may_have_any_name(settings: Settings, tmp_path: Path, name: str) -> None:
-    first_start.prepare(replace(settings, database_url=f"sqlite:///{tmp_path}/data/{name}"))
+    bootstrap.prepare(replace(settings, database_url=f"sqlite:///{tmp_path}/data/{name}"))
     make_bob()
     assert (tmp_path / "data" / name).stat().st_size > 0
 

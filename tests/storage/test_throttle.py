@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import throttle
+from authsvc.accounts import throttle
 from authsvc.errors import TooMany
 from authsvc.storage.database import database, database_time, is_sqlite, session
 from authsvc.storage.models import Attempt
-from tests.storage.scene import execute
+from tests.storage.environment import execute
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings

@@ -9,14 +9,14 @@ import bcrypt
 import pytest
 import time_machine
 
-from authsvc import logins, users
+from authsvc.accounts import api_tokens, users
 from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
-from authsvc.passwords import PasswordHasher, PasswordPolicy
-from authsvc.snapshot import GrantType
+from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
+from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import database, session
 from authsvc.storage.models import PermissionRow, Token, UserRole
-from tests.people import ALICE, BOBS_PASSWORD, HASHER, http, mqtt
-from tests.storage.scene import change_user, everything, make_bob, make_role, make_user, policy_of
+from tests.actors import ALICE, BOBS_PASSWORD, HASHER, http, mqtt
+from tests.storage.environment import change_user, everything, make_bob, make_role, make_user, policy_of
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -182,13 +182,13 @@ def test_times_are_utc_and_only_the_update_moves() -> None:
 
 def test_a_deleted_user_takes_everything_along_and_leaves_no_rights_to_a_namesake() -> None:
     make_bob(roles=("minimum-access",), permissions=(STATE,))
-    logins.issue_token(ALICE, "bob", "", 1)
+    api_tokens.issue_token(ALICE, "bob", "", 1)
     users.delete(ALICE, "bob")
     with pytest.raises(NotFound):
         users.get("bob")
     namesake = make_bob()
     assert (namesake.roles, namesake.permissions) == ((), ())
-    assert not logins.list_tokens("bob", "", 1, 10).items
+    assert not api_tokens.list_tokens("bob", "", 1, 10).items
     with session():
         assert not Token.select().exists()
         assert UserRole.select().count() == 1
@@ -201,7 +201,7 @@ def test_a_user_that_does_not_exist_is_not_found(name: str) -> None:
         lambda: users.get(name),
         lambda: users.delete(ALICE, name),
         lambda: change_user(name, enabled=True),
-        lambda: logins.issue_token(ALICE, name, "", 1),
+        lambda: api_tokens.issue_token(ALICE, name, "", 1),
     ):
         with pytest.raises(NotFound) as error:
             attempt()

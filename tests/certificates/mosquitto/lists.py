@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 from cryptography import x509
 
-from authsvc import pki
-from authsvc.pki import CertificateAuthority, Entry, Revocation
+from authsvc.pki import ca
+from authsvc.pki.ca import CertificateAuthority, Entry, Revocation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ _ENOUGH = 20
 
 
 def new_authority(name: str = "ours") -> CertificateAuthority:
-    return CertificateAuthority(*pki.new_authority(name, datetime.now(UTC), 30, None))
+    return CertificateAuthority(*ca.new_authority(name, datetime.now(UTC), 30, None))
 
 
 def new_list(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from authsvc.pki import CertificateAuthority
+from authsvc.pki.ca import CertificateAuthority
 from tests.broker import Mosquitto, free_port
 from tests.certificates.mosquitto.certified import Papers, new_papers
 from tests.certificates.mosquitto.commands import going_on

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from authsvc import crl_sync
+from authsvc.pki import crl_sync
 from authsvc.cli import commands
-from authsvc.crl_sync import SyncError, Target
+from authsvc.pki.crl_sync import SyncError, Target
 from tests.certificates.mosquitto.commands import going_on
 from tests.certificates.mosquitto.lists import ListServer, Reader, new_authority, new_list, number_in
 from tests.certificates.mosquitto.waiting import until

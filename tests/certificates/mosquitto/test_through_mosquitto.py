@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc import pki
-from authsvc.pki import CertificateAuthority
+from authsvc.pki import ca
+from authsvc.pki.ca import CertificateAuthority
 from tests.certificates.mosquitto.certified import CertifiedDevice, Papers, new_papers
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED, V5
 from tests.service import permission
@@ -102,7 +102,7 @@ def test_what_a_certified_device_claims_beside_its_certificate_counts_for_nothin
 
 def of_another_authority(plant: Plant, directory: Path, username: str) -> Papers:
     now = datetime.now(UTC)
-    another = CertificateAuthority(*pki.new_authority("authsvc certificate authority", now, 10, None))
+    another = CertificateAuthority(*ca.new_authority("authsvc certificate authority", now, 10, None))
     return signed_by(another, directory, username)
 
 

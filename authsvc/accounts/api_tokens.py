@@ -1,0 +1,198 @@
+"""API tokens: made by a login or for somebody else, listed, and revoked."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from authsvc.accounts import throttle
+from authsvc.activity import audit
+from authsvc.credentials import jwt
+from authsvc.storage import policy_reader
+from authsvc.errors import Conflict, NotFound, invalid
+from authsvc.storage.paging import Page
+from authsvc.accounts.proof import check_proof
+from authsvc.storage.changes import ChangeKind, policy_change, token_change
+from authsvc.storage.database import session, transaction
+from authsvc.storage.models import Token, User
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from authsvc.policy.actors import Actor
+
+DEFAULT_HOURS = 12
+MAX_LABEL = 200
+MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
+MAX_TOKENS = 100  # of one user that have not expired
+
+
+class TokenLimits(NamedTuple):
+    """How many tokens a minute may be made for one user, and for how many days each may last; None: any number."""
+
+    per_minute: int = 30
+    max_days: int | None = None
+
+    def check_lifetime(self, hours: float) -> None:
+        """Raise `InvalidInput` for `expireTimeInHours` if a new token may not last that long."""
+        if self.max_days is not None and hours > self.max_days * 24:
+            limit = f"must be at most {self.max_days * 24} hours: tokens may last {self.max_days} days here"
+            raise invalid("expireTimeInHours", limit)
+
+
+DEFAULT_LIMITS = TokenLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """An API token as administrators see it; the token itself is shown once, where it is made."""
+
+    id: str
+    username: str
+    label: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A fresh token with its record."""
+
+    token: str
+    record: TokenRecord
+
+    def __repr__(self) -> str:
+        return f"IssuedToken({self.record!r})"
+
+
+def issue_token(
+    actor: Actor,
+    username: str,
+    label: str,
+    hours: float,
+    limits: TokenLimits = DEFAULT_LIMITS,
+    *,
+    within_own_rights: bool = False,
+) -> IssuedToken:
+    """Make a token that speaks for the user, with the rights it has at each request, for so many hours.
+
+    `Unauthenticated` if the actor's own credential has ended since it was checked; `Conflict` if the user has
+    `MAX_TOKENS` valid tokens; `TooMany` if more were made or refused within a minute than the limits say, which do not
+    bind an operator at the command line. `within_own_rights`: `Forbidden` if the user holds more than the actor.
+    """
+    if len(label) > MAX_LABEL:
+        raise invalid("label", f"must be at most {MAX_LABEL} characters")
+    limits.check_lifetime(hours)
+    issued_at = datetime.now(UTC).replace(microsecond=0)
+    expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
+    counted_as = None if actor.rules is None else f"tokens {username}"
+
+    def check() -> User:
+        user = _user(username)
+        if within_own_rights:
+            actor.must_hold(policy_reader.rights_of_user(user.username))
+        if counted_as:
+            throttle.refuse_beyond({counted_as: limits.per_minute})
+        if Token.select().where(Token.user == user, Token.expires_at > issued_at).count() >= MAX_TOKENS:
+            raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not needed", "too-many-tokens")
+        return user
+
+    # Before the transaction: a refusal waits for no other change, and its count is kept.
+    try:
+        with session():
+            check()
+    except Conflict:
+        if counted_as:
+            throttle.note([counted_as])
+        raise
+    with token_change() as version:
+        check_proof(actor)
+        user = check()
+        if counted_as:
+            throttle.note([counted_as])
+        keys = list(policy_reader.signing_keys().values())
+        if not keys:
+            raise Conflict("no signing key can be read; make one with: authsvc tokens rotate-key", "no-signing-key")
+        token, digest = jwt.issue(username, issued_at, expires_at, keys[-1])
+        row = Token.create(
+            id=uuid.uuid4().hex,
+            user=user,
+            digest=digest,
+            label=label,
+            created_at=issued_at,
+            expires_at=expires_at,
+            version=version,
+        )
+        target = f"token:{row.id}"
+        facts = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
+        audit.record(actor, "token.create", target, after=facts)
+    return IssuedToken(token, _record(row))
+
+
+def revoke_token(actor: Actor, token_id: str) -> None:
+    """Make a token stop working, at once; `NotFound` when there is none of that id."""
+    with policy_change() as announce:
+        row = Token.select(Token, User).join(User).where(Token.id == token_id).first()
+        if row is None:
+            raise NotFound("no such token", "token-not-found")
+        _revoke(actor, row)
+        announce(ChangeKind.USER, row.user.username)
+
+
+def revoke_all(actor: Actor, username: str) -> int:
+    """Revoke every token of a user and return how many; to be called in the policy change that announces the user."""
+    rows = list(Token.select(Token, User).join(User).where(User.username == username))
+    for row in rows:
+        _revoke(actor, row)
+    return len(rows)
+
+
+def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[TokenRecord]:
+    """Return one page of tokens, newest first: those of one user, or of all for an empty name, by label."""
+    query = Token.select(Token, User).join(User)
+    if username:
+        query = query.where(User.username == username)
+    if text:
+        query = query.where(Token.label.contains(text) | User.username.contains(text))
+    with session():
+        rows = query.order_by(Token.created_at.desc(), Token.id).paginate(page, per_page)
+        return Page([_record(row) for row in rows], page, per_page, query.count())
+
+
+def store_uses(uses: MutableMapping[str, datetime]) -> None:
+    """Write down when tokens were last used, and empty the map; what a database error keeps from it stays there."""
+    if not uses:
+        return
+    seen = dict(uses)
+    with transaction():
+        for digest, at in seen.items():
+            Token.update(last_used_at=at).where(Token.digest == digest).execute()
+    for digest, at in seen.items():
+        if uses.get(digest) == at:
+            del uses[digest]
+
+
+def delete_expired() -> int:
+    """Forget tokens that ran out more than a day ago, and return how many; they work no more in any case."""
+    with transaction():
+        count: int = Token.delete().where(Token.expires_at < datetime.now(UTC) - timedelta(days=1)).execute()
+        return count
+
+
+def _revoke(actor: Actor, row: Token) -> None:
+    row.delete_instance()
+    audit.record(actor, "token.revoke", f"token:{row.id}", {"username": row.user.username, "label": row.label})
+
+
+def _user(username: str) -> User:
+    user: User | None = User.get_or_none(User.username == username)
+    if user is None:
+        raise NotFound("no such user", "user-not-found")
+    return user
+
+
+def _record(row: Token) -> TokenRecord:
+    return TokenRecord(row.id, row.user.username, row.label, row.created_at, row.expires_at, row.last_used_at)

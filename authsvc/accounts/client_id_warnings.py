@@ -1,0 +1,75 @@
+"""Warnings about users and roles that can take the client ids of other users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from authsvc.policy import allowed_client_ids
+from authsvc.storage import policy_reader
+from authsvc.policy.snapshot import RolePolicy
+from authsvc.storage.database import session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from authsvc.accounts.roles import RoleRecord
+    from authsvc.accounts.users import UserRecord
+
+_ADVICE = (
+    "can take the client id of another device and with it the topics of that device; "
+    "set allowed client ids, such as %u and %u:*"
+)
+_PREFIX_ADVICE = (
+    "matches client ids of users with longer names, as %u-* of the user press matches press-7; "
+    "write %u:* instead, since no username has a colon"
+)
+
+
+class PolicyWarning(NamedTuple):
+    """A weakness that an administrator should know of; `code` is stable."""
+
+    code: str
+    message: str
+
+
+def of_users(records: Sequence[UserRecord]) -> dict[str, tuple[PolicyWarning, ...]]:
+    """Return the warnings about each of these users by username, by its own rules and those of its roles."""
+    with session():
+        policies = policy_reader.role_policies({role for record in records for role in record.roles})
+    return {record.username: _warnings(record, policies) for record in records}
+
+
+def of_user(record: UserRecord) -> tuple[PolicyWarning, ...]:
+    """Return the warnings about one user."""
+    return of_users([record])[record.username]
+
+
+def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
+    """Return the warnings about a role: what holds for each of its users that has no allowed client ids of its own."""
+    if allowed_client_ids.restrict(record.client_ids):
+        matches = allowed_client_ids.match_longer_usernames(record.client_ids)
+        return (_prefix_warning("an allowed client id of the role"),) if matches else ()
+    if not allowed_client_ids.depend_on_client_id(record.permissions):
+        return ()
+    return (_warning("a rule uses %c and the role allows any client id: each user with this role"),)
+
+
+def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
+    # The message names the role and not the rule, which the reader of a user may not be permitted to see.
+    sources = {"its own": RolePolicy(record.permissions, record.client_ids)}
+    sources |= {f"the role {name}": policies[name] for name in record.roles if name in policies}
+    if allowed_client_ids.restrict(pattern for source in sources.values() for pattern in source.client_ids):
+        matching = [
+            name for name, source in sources.items() if allowed_client_ids.match_longer_usernames(source.client_ids)
+        ]
+        return (_prefix_warning(f"an allowed client id of {matching[0]}"),) if matching else ()
+    found = [name for name, source in sources.items() if allowed_client_ids.depend_on_client_id(source.permissions)]
+    return (_warning(f"a rule of {found[0]} uses %c and any client id is allowed: this user"),) if found else ()
+
+
+def _warning(finding: str) -> PolicyWarning:
+    return PolicyWarning("any-client-id", f"{finding} {_ADVICE}")
+
+
+def _prefix_warning(pattern: str) -> PolicyWarning:
+    return PolicyWarning("prefix-client-id", f"{pattern} {_PREFIX_ADVICE}")

@@ -1,0 +1,45 @@
+"""Who could administer this service: there must always be somebody, or nobody could mend anything from outside."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from authsvc.storage import policy_reader
+from authsvc.errors import Conflict
+from authsvc.policy.permissions import Context, Operation, Request, decide
+from authsvc.policy.snapshot import Snapshot
+from authsvc.storage.models import Role, User, UserRole
+from authsvc.policy.topics import Identity, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLE = "admin"
+
+
+@contextmanager
+def keep_last_administrator() -> Iterator[None]:
+    """Make a change inside its transaction; `Conflict` when it would leave nobody where there was somebody."""
+    before = _is_one_left()
+    yield
+    if before and not _is_one_left():
+        raise Conflict("nobody would be left to administer this service", "last-administrator")
+
+
+def _is_one_left() -> bool:
+    candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == ROLE, User.enabled)
+    return any(_administers(row.username) for row in candidates)
+
+
+def _administers(username: str) -> bool:
+    """Whether this user can sign in with a password and mend itself, and so anything."""
+    (user,) = policy_reader.user_policies([username], datetime.now(UTC)).values()
+    roles = policy_reader.role_policies(user.roles)
+    if not user.may_sign_in or any(role.damage for role in roles.values()):
+        return False
+    snapshot = Snapshot(roles=roles)
+    path = split(f"/api/users/{username}")
+    request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
+    return bool(decide(snapshot.rules_of(user), request))

@@ -1,0 +1,36 @@
+"""Check that the credential of an actor still holds, in the transaction that gives out another credential."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from authsvc.errors import Unauthenticated
+from authsvc.storage.database import is_sqlite
+from authsvc.storage.models import BrowserSession, Token, User
+
+if TYPE_CHECKING:
+    from authsvc.policy.actors import Actor
+
+
+def check_proof(actor: Actor) -> None:
+    """Raise `Unauthenticated` if the actor's credential ended after it was checked; call it inside a transaction.
+
+    Otherwise a request that began before a new password could still get a token, a session or a certificate after it.
+    """
+    if actor.proof is None:
+        return
+    password_hash, token_digest, session_digest = actor.proof
+    query: Any = User.select().where(User.username == actor.username)
+    if not is_sqlite():  # which has one writer at a time anyway
+        query = query.for_update("FOR NO KEY UPDATE")
+    user = query.first()
+    if password_hash is not None and (user is None or not user.enabled or user.password_hash != password_hash):
+        raise Unauthenticated("username or password is wrong", "wrong-credentials")
+    if token_digest is not None and not (user and user.enabled and _exists(Token, user, token_digest)):
+        raise Unauthenticated("the token is not valid", "invalid-token")
+    if session_digest is not None and not (user and user.enabled and _exists(BrowserSession, user, session_digest)):
+        raise Unauthenticated("the session has ended; sign in again")
+
+
+def _exists(model: type[Token | BrowserSession], user: User, digest: str) -> bool:
+    return model.select().where(model.user == user, model.digest == digest).exists()

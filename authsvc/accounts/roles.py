@@ -1,0 +1,280 @@
+"""Roles: named sets of permissions that many users share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from peewee import fn
+
+from authsvc.accounts import last_admin
+from authsvc.activity import audit
+from authsvc.storage import policy_reader
+from authsvc.policy.allowed_client_ids import validate_client_ids
+from authsvc.errors import Conflict, NotFound, invalid
+from authsvc.storage.paging import Page
+from authsvc.policy.permissions import Context, Operation, Permission
+from authsvc.storage.changes import ChangeKind, policy_change
+from authsvc.storage.database import session
+from authsvc.storage.models import PermissionRow, Role, UserRole
+from authsvc.credentials.usernames import validate_role_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.policy.actors import Actor
+
+_BUILT_IN = {
+    last_admin.ROLE: (
+        "Everything on the broker and in this service",
+        (
+            Permission(Context.MQTT, Operation.READ_WRITE, "#"),
+            Permission(Context.HTTP, Operation.READ_WRITE, "/#"),
+        ),
+    ),
+    "minimum-access": (
+        "May log in and see who it is",
+        (Permission(Context.HTTP, Operation.READ, "/api/me"),),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """A role as administrators see it; `damage` says what could not be read of its rows."""
+
+    name: str
+    description: str
+    built_in: bool
+    permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    damage: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> str:
+        """The name of its stored version."""
+        return policy_reader.version_tag(self.updated_at)
+
+
+class RoleChanges(TypedDict, total=False):
+    """What a PATCH may change; a key that is absent stays as it is."""
+
+    description: str
+    permissions: tuple[Permission, ...]
+    client_ids: tuple[str, ...]
+
+
+def create(
+    actor: Actor, name: str, description: str, permissions: Iterable[Permission], client_ids: Iterable[str] = ()
+) -> RoleRecord:
+    """Make a role; `Conflict` when the name is taken, `Forbidden` when it holds more than the actor does."""
+    validate_role_name(name)
+    wanted, patterns = tuple(dict.fromkeys(permissions)), validate_client_ids(client_ids)
+    actor.must_hold(wanted)
+    with policy_change() as announce:
+        if Role.select().where(Role.name == name).exists():
+            raise Conflict(f"a role named {name} exists", "role-exists")
+        record = _insert(name, description, wanted, patterns, built_in=False)
+        audit.record(actor, "role.create", f"role:{name}", after=audit_fields(record))
+        announce(ChangeKind.ROLE, name)
+    return record
+
+
+def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[str] | None = None) -> RoleRecord:
+    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
+
+    `PreconditionFailed` when the role is not at one of the expected versions.
+    """
+    with policy_change() as announce, last_admin.keep_last_administrator():
+        row = _row_for_change(actor, name)
+        policy_reader.must_be_version(expected, row.updated_at)
+        before = _record(row)
+        wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
+        actor.must_hold(wanted)
+        row.description = changes.get("description", row.description)
+        row.updated_at = policy_reader.next_update(row.updated_at)
+        if "client_ids" in changes:
+            row.client_ids = validate_client_ids(changes["client_ids"])
+        row.save()
+        if wanted != before.permissions or (before.damage and "permissions" in changes):
+            PermissionRow.delete().where(PermissionRow.role == row).execute()
+            insert_permissions(wanted, role_id=row.id)
+        after = _record(row)
+        earlier, later = audit.difference(audit_fields(before), audit_fields(after))
+        if later:
+            audit.record(actor, "role.change", f"role:{name}", earlier, later)
+            announce(ChangeKind.ROLE, name)
+    return after
+
+
+def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> None:
+    """Remove a role that no user has; `Conflict` while one does or when the role is built in.
+
+    `PreconditionFailed` when the role is not at one of the expected versions.
+    """
+    with policy_change() as announce:
+        row = _row_for_change(actor, name)
+        policy_reader.must_be_version(expected, row.updated_at)
+        holders = UserRole.select().where(UserRole.role == row).count()
+        if holders:
+            raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
+        before = _record(row)
+        row.delete_instance()
+        audit.record(actor, "role.delete", f"role:{name}", before=audit_fields(before))
+        announce(ChangeKind.ROLE, name)
+
+
+def get(name: str) -> RoleRecord:
+    """Return one role; `NotFound` otherwise."""
+    with session():
+        return _record(_row(name))
+
+
+def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
+    """Return one page of the roles whose name or description contains the text, by name."""
+    query = Role.select()
+    if text:
+        query = query.where(Role.name.contains(text) | Role.description.contains(text))
+    with session():
+        rows = list(query.order_by(Role.name).paginate(page, per_page))
+        permissions = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
+        records = [_with_permissions(row, permissions.get(row.id, policy_reader.NOTHING_STORED)) for row in rows]
+        return Page(records, page, per_page, query.count())
+
+
+def count_holders(names: Iterable[str]) -> dict[str, int]:
+    """Return how many users have each of the roles so named."""
+    wanted = list(names)
+    query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
+    with session():
+        return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
+
+
+def named(names: Iterable[str]) -> list[Role]:
+    """Return the rows of the roles so named, each once; `InvalidInput` by position for a name that is no role's."""
+    wanted = list(dict.fromkeys(names))
+    found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
+    for position, name in enumerate(wanted):
+        if name not in found:
+            raise invalid(f"roles[{position}]", "no such role")
+    return [found[name] for name in wanted]
+
+
+def repair_built_in(actor: Actor) -> None:
+    """Write the permissions and client ids of a damaged built-in role as this version defines them.
+
+    No request can change a built-in role.
+    """
+    with policy_change() as announce:
+        for name, (_, permissions) in _BUILT_IN.items():
+            row: Role | None = Role.get_or_none(Role.name == name)
+            if row and (before := _record(row)).damage:
+                PermissionRow.delete().where(PermissionRow.role == row).execute()
+                insert_permissions(permissions, role_id=row.id)
+                row.client_ids = ()
+                row.save()
+                audit.record(actor, "role.repair", f"role:{name}", audit_fields(before), audit_fields(_record(row)))
+                announce(ChangeKind.ROLE, name)
+
+
+def insert_built_in() -> None:
+    """Make the built-in roles; for the first start."""
+    with policy_change() as announce:
+        for name, (description, permissions) in _BUILT_IN.items():
+            _insert(name, description, permissions, (), built_in=True)
+            announce(ChangeKind.ROLE, name)
+
+
+def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
+    """Write permissions for one owner, named as `user_id=` or `role_id=`."""
+    rows = [
+        {
+            "context": each.context,
+            "operation": each.operation,
+            "resource": each.resource,
+            "effect": each.effect,
+            **owner,
+        }
+        for each in permissions
+    ]
+    for start in range(0, len(rows), 500):
+        PermissionRow.insert_many(rows[start : start + 500]).execute()
+
+
+def permission_fields(permissions: Iterable[Permission]) -> list[dict[str, str]]:
+    """Return permissions as plain words, for JSON and the audit trail."""
+    return [
+        {
+            "context": each.context,
+            "operation": each.operation,
+            "resource": each.resource,
+            "effect": each.effect,
+        }
+        for each in permissions
+    ]
+
+
+def audit_fields(record: RoleRecord) -> audit.Facts:
+    """Return what the audit trail keeps of a role."""
+    damage = {"damage": list(record.damage)} if record.damage else {}
+    return {
+        "description": record.description,
+        "permissions": permission_fields(record.permissions),
+        "clientIds": list(record.client_ids),
+        **damage,
+    }
+
+
+def _insert(
+    name: str, description: str, permissions: Iterable[Permission], client_ids: tuple[str, ...], *, built_in: bool
+) -> RoleRecord:
+    now = datetime.now(UTC)
+    row = Role.create(
+        name=name,
+        description=description,
+        built_in=built_in,
+        client_ids=client_ids,
+        created_at=now,
+        updated_at=now,
+    )
+    insert_permissions(permissions, role_id=row.id)
+    return _record(row)
+
+
+def _row(name: str) -> Role:
+    row: Role | None = Role.get_or_none(Role.name == name)
+    if row is None:
+        raise NotFound("no such role", "role-not-found")
+    return row
+
+
+def _row_for_change(actor: Actor, name: str) -> Role:
+    row = _row(name)
+    if row.built_in:
+        raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
+    actor.must_hold(policy_reader.rights_of_roles([name]))
+    # To change a role is to change everybody who has it, by what it denies as well.
+    actor.must_hold(policy_reader.rights_of_holders(row.id))
+    return row
+
+
+def _record(row: Role) -> RoleRecord:
+    found = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id == row.id)
+    return _with_permissions(row, found.get(row.id, policy_reader.NOTHING_STORED))
+
+
+def _with_permissions(row: Role, own: policy_reader.OwnerPermissions) -> RoleRecord:
+    policy = policy_reader.role_policy(own, row.client_ids)
+    return RoleRecord(
+        row.name,
+        row.description,
+        row.built_in,
+        policy.permissions,
+        policy.client_ids,
+        row.created_at,
+        row.updated_at,
+        policy.damage,
+    )

@@ -1,0 +1,203 @@
+"""What users were lately denied, and what would cure it: noted on the broker path in memory, written down behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from peewee import EXCLUDED, Select, fn
+
+from authsvc.policy.access import requests_for
+from authsvc.policy.decision import Denial, Reason
+from authsvc.errors import InvalidInput, NotFound
+from authsvc.storage.policy_cache import snapshot_of
+from authsvc.policy.denial_advice import DenialAdvice, advice_for
+from authsvc.storage.database import is_sqlite, session, transaction
+from authsvc.storage.models import DenialRow, User
+from authsvc.policy.topics import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from authsvc.policy.snapshot import Snapshot
+
+# To write down so many takes some hundredths of a second, in which brokers' questions share the interpreter.
+MAX_NOTED = 500
+PER_USER = 20
+_KEPT = timedelta(days=7)
+_BATCH = 200
+
+
+class DenialKey(NamedTuple):
+    """What makes denials the same one: a device that makes up a new client id each time is still denied one thing."""
+
+    username: str
+    topic: str
+    access: int
+    reason: Reason
+    whole: bool
+
+
+@dataclass(slots=True)
+class Tally:
+    """How often something was denied, since when and until when, and the client id that it was denied to last."""
+
+    client_id: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DenialRecord:
+    """A denial as administrators see it: how often, with what client id lately, and what would cure it."""
+
+    denial: Denial
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    remedy: DenialAdvice
+
+
+class _Noted:
+    def __init__(self) -> None:
+        self.tallies: dict[DenialKey, Tally] = {}
+        self.of_user: Counter[str] = Counter()
+
+
+class Denials:
+    """What this worker has denied since it last wrote it down; bounded, and what is beyond is counted in `dropped`."""
+
+    def __init__(self) -> None:
+        self._noted = _Noted()
+        self.dropped = 0
+
+    def note(self, denial: Denial) -> None:
+        """Note a denial; touches memory only."""
+        now = datetime.now(UTC)
+        kind = DenialKey(denial.username, denial.topic, denial.access, denial.reason, denial.whole)
+        known = self._noted.tallies.get(kind)
+        if known is None:
+            self._add(kind, Tally(denial.client_id, now, now))
+        else:
+            known.client_id, known.last_seen = denial.client_id, now
+            known.count += 1
+
+    def store(self) -> None:
+        """Write down what was noted; what a database error keeps from it stays noted."""
+        # One that is being noted in this very moment may go uncounted, which harms nobody.
+        noted, self._noted = self._noted, _Noted()
+        unwritten = sorted(noted.tallies.items())
+        try:
+            while unwritten:
+                _write(unwritten[:_BATCH])
+                del unwritten[:_BATCH]
+        finally:
+            for kind, tally in unwritten:
+                self._add(kind, tally)
+
+    def _add(self, kind: DenialKey, tally: Tally) -> None:
+        noted = self._noted
+        known = noted.tallies.get(kind)
+        if known is not None:
+            known.count += tally.count
+            known.first_seen = min(known.first_seen, tally.first_seen)
+            if tally.last_seen >= known.last_seen:
+                known.last_seen, known.client_id = tally.last_seen, tally.client_id
+        elif len(noted.tallies) >= MAX_NOTED or noted.of_user[kind.username] >= PER_USER:
+            self.dropped += tally.count
+        else:
+            noted.tallies[kind] = tally
+            noted.of_user[kind.username] += 1
+
+
+def of_user(username: str) -> list[DenialRecord]:
+    """Return what a user was lately denied, the latest first, and what would cure each; `NotFound` without the user."""
+    now = datetime.now(UTC)
+    with session():
+        snapshot = snapshot_of(username)
+        if username not in snapshot.users:
+            raise NotFound("no such user", "user-not-found")
+        query = DenialRow.select().join(User).where(User.username == username, DenialRow.last_seen > now - _KEPT)
+        rows = list(query.order_by(DenialRow.last_seen.desc(), DenialRow.digest).limit(PER_USER))
+    return [_record(row, username, snapshot, now) for row in rows]
+
+
+def forget_old() -> None:
+    """Remove what is long past."""
+    with transaction():
+        DenialRow.delete().where(DenialRow.last_seen < datetime.now(UTC) - _KEPT).execute()
+
+
+def _write(batch: Sequence[tuple[DenialKey, Tally]]) -> None:
+    with transaction():
+        ids = _locked_users({kind.username for kind, _ in batch})
+        rows = [_row(ids[kind.username], kind, tally) for kind, tally in batch if kind.username in ids]
+        if rows:
+            update = {
+                DenialRow.count: DenialRow.count + EXCLUDED.count,
+                DenialRow.last_seen: EXCLUDED.last_seen,
+                DenialRow.client_id: EXCLUDED.client_id,
+            }
+            query = DenialRow.insert_many(rows)
+            query.on_conflict(conflict_target=[DenialRow.digest], update=update).execute()
+            _drop_beyond(ids.values())
+
+
+def _locked_users(names: set[str]) -> dict[str, int]:
+    """Return the ids of those users that exist, kept from being deleted, and their denials from other writers."""
+    query: Any = User.select(User.id, User.username).where(User.username.in_(names)).order_by(User.id)
+    if not is_sqlite():  # which has one writer at a time anyway
+        query = query.for_update("FOR NO KEY UPDATE")
+    return {username: user_id for user_id, username in query.tuples()}
+
+
+def _row(user_id: int, kind: DenialKey, tally: Tally) -> dict[str, Any]:
+    topic = _storable(kind.topic)
+    spelled = "\n".join((kind.username, str(kind.access), kind.reason, str(kind.whole), kind.topic))
+    return {
+        "digest": hashlib.blake2b(spelled.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
+        "user": user_id,
+        "client_id": _storable(tally.client_id),
+        "topic": topic,
+        "whole": kind.whole and topic == kind.topic,
+        "access": kind.access,
+        "reason": kind.reason,
+        "count": tally.count,
+        "first_seen": tally.first_seen,
+        "last_seen": tally.last_seen,
+    }
+
+
+def _drop_beyond(users: Iterable[int]) -> None:
+    """Keep the latest few of each user."""
+    latest_first = [DenialRow.last_seen.desc(), DenialRow.digest]
+    place = fn.ROW_NUMBER().over(partition_by=[DenialRow.user], order_by=latest_first).alias("place")
+    ranked = DenialRow.select(DenialRow.digest, place).where(DenialRow.user.in_(list(users)))
+    beyond = Select([ranked], [ranked.c.digest]).where(ranked.c.place > PER_USER)
+    DenialRow.delete().where(DenialRow.digest.in_(beyond)).execute()
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _record(row: DenialRow, username: str, snapshot: Snapshot, now: datetime) -> DenialRecord:
+    denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
+    return DenialRecord(denial, row.count, row.first_seen, row.last_seen, _remedy(denial, snapshot, now))
+
+
+def _remedy(denial: Denial, snapshot: Snapshot, now: datetime) -> DenialAdvice:
+    user = snapshot.users[denial.username]
+    if snapshot.is_damaged(user):
+        return DenialAdvice(None, "a stored row of the user or of one of its roles is damaged; set its permissions again")
+    try:
+        identity = Identity(denial.username, denial.client_id)
+        requests = requests_for(denial.topic, denial.access, identity) if denial.topic and denial.whole else []
+    except InvalidInput as error:
+        return DenialAdvice(None, f"no client can use this topic: it {error.errors[0].message}")
+    allowed = snapshot.allows_client_id(user, denial.client_id)
+    return advice_for(denial, requests, user, snapshot.rules_of(user), now, client_id_allowed=allowed)

@@ -1,0 +1,99 @@
+"""What every request gets: an id, a line in the log, the headers of a careful service; and what it must not leak."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from time import perf_counter
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+import structlog
+from flask import Flask, Response, g, request
+
+from authsvc.observability import metrics
+from authsvc.web.proxies import TrustedProxies
+from authsvc.observability.redaction import gives_token, without_secrets, without_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from authsvc.web.proxies import Network
+
+TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - where the token is put, not a token
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BROKER = "/auth/"
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+log = structlog.get_logger()
+
+
+class TokenRedaction:
+    """Takes `apiToken` out of the address before anything can log, count or pass on what stands there.
+
+    Every other spelling of it is taken out too, but signs nobody in. A path keeps a mark in its place, so that it stays
+    as unknown as it was.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        query = environ.get("QUERY_STRING", "")
+        if query:
+            kept = []
+            for part in query.split("&"):
+                name, _, value = part.partition("=")
+                if unquote_plus(name) == "apiToken":
+                    environ[TOKEN_KEY] = unquote_plus(value)
+                elif not gives_token(part):
+                    kept.append(without_tokens(part))
+            environ["QUERY_STRING"] = "&".join(kept)
+        environ["PATH_INFO"] = without_tokens(environ.get("PATH_INFO", ""), ";apiToken=...")
+        # Copies of the address as it came, and the address of the page that led here.
+        for copy in ("RAW_URI", "REQUEST_URI", "HTTP_REFERER"):
+            if copy in environ:
+                environ[copy] = without_secrets(environ[copy])
+        return self._app(environ, start_response)
+
+
+def register(app: Flask, trusted: tuple[Network, ...]) -> None:
+    """Give every request of the app its id, log line and headers, and the caller's own address behind proxies."""
+    app.wsgi_app = TrustedProxies(TokenRedaction(app.wsgi_app), trusted)  # type: ignore[method-assign]
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    if request.path.startswith(_BROKER):
+        return  # the broker waits for every microsecond, and its answers are counted where they are made
+    g.started = perf_counter()
+    offered = request.headers.get("X-Request-Id", "")
+    g.request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    if request.path.startswith(_BROKER):
+        return response
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    metrics.observe_request(request.method, response.status_code)
+    if not (request.path.startswith(_QUIET) or g.get("quiet")):
+        user = g.get("caller")
+        log.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            milliseconds=round((perf_counter() - g.started) * 1000, 1),
+            user=user.username if user else None,
+            address=request.remote_addr,
+        )
+    return response

@@ -1,0 +1,21 @@
+"""The Client Registry's pages: the lock, who stands before it, and who is expected.
+
+What is polled comes back as 204 while it is what the browser has already, which it says by the mark it was given.
+"""
+
+from __future__ import annotations
+
+from authsvc.admin.pages import ApiCall, NavigationEntry, Tile, pages
+from registry import records
+from registry.admin import preauthorizations, keys, lock, matching, registrations, selection
+
+blueprint = pages("registry_page", "registry", template_folder="templates")
+NAVIGATION = NavigationEntry(2, "Client Registry", "registry_page.lock.show", ApiCall("GET", "/api/client-registry"))
+for part in (lock, registrations, selection, matching, preauthorizations, keys):
+    blueprint.register_blueprint(part.blueprint)
+
+
+def pending_tile() -> Tile:
+    """Return how many wait for a decision, for the overview."""
+    pending = records.count_pending()
+    return Tile("Pending registrations", f"{pending:,}", "/admin/registry", "warn" if pending else "")

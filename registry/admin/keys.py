@@ -1,0 +1,78 @@
+"""Enrolment keys: secrets that vouch for so many registrations, each shown once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, flash, request, url_for
+
+from authsvc.admin.forms import submitted, whole_number
+from authsvc.admin.pages import by_field, render, see, stands_for
+from authsvc.web.request_context import actor
+from authsvc.errors import AuthsvcError
+from authsvc.web.problem import status_of
+from registry import enrolment_keys
+from registry.api import advance_schemas, schemas
+from registry.admin import fields
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = Blueprint("keys", __name__, url_prefix="/registry/enrolment-keys")
+
+
+@blueprint.get("")
+@stands_for("GET", "/api/client-registry/enrolment-keys")
+def show() -> Response:
+    """List keys, newest first; never their secrets."""
+    query = submitted(schemas.PageQuery, **request.args.to_dict())
+    return render("registry/enrolment_keys.html", found=enrolment_keys.search(query.page, query.per_page))
+
+
+@blueprint.get("/new")
+@stands_for("POST", "/api/client-registry/enrolment-keys")
+def ask() -> Response:
+    """Ask what a new key is good for."""
+    return _ask()
+
+
+@blueprint.post("")
+@stands_for("POST", "/api/client-registry/enrolment-keys")
+def create() -> AnyResponse:
+    """Make a key and show its secret, in this answer and never again."""
+    try:
+        body = submitted(
+            advance_schemas.KeyBody,
+            label=request.form.get("label", "").strip(),
+            uses=whole_number(request.form.get("uses", "")),
+            roles=fields.given()["roles"],
+            expiresAt=fields.end_of_period("expiresAt"),
+            approvalRequired="approvalRequired" in request.form,
+        )
+        secret, record = enrolment_keys.create(
+            actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
+        )
+    except AuthsvcError as error:
+        return _ask(error)
+    answer = render("registry/key_made.html", 201, secret=secret, one=record)
+    answer.headers["HX-Trigger"] = "keys-changed"
+    return answer
+
+
+@blueprint.post("/<key_id>/revoke")
+@stands_for("DELETE", "/api/client-registry/enrolment-keys/{key_id}")
+def revoke(key_id: str) -> AnyResponse:
+    """End a key."""
+    enrolment_keys.revoke(actor(), key_id)
+    flash("The key is revoked; what was registered with it stays.")
+    return see(url_for(".show"))
+
+
+def _ask(error: AuthsvcError | None = None) -> Response:
+    return render(
+        "registry/key_new.html",
+        status_of(error) if error else 200,
+        periods=fields.PERIODS,
+        roles=fields.roles_to_give(),
+        errors=by_field(error),
+    )

@@ -1,0 +1,104 @@
+"""The registry's front page: its lock, with the table of who waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, flash, request, url_for
+
+from authsvc.admin.forms import submitted, whole_number
+from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
+from authsvc.web.request_context import actor, services
+from authsvc.errors import AuthsvcError
+from authsvc.web.problem import status_of
+from registry import lock as window
+from registry.api import schemas
+from registry.admin import fields
+from registry.admin.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
+from registry.admin.matching import flood_context
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Response as AnyResponse
+
+blueprint = Blueprint("lock", __name__, url_prefix="/registry")
+
+DURATIONS = {
+    "60": "1 minute",
+    "300": "5 minutes",
+    "900": "15 minutes",
+    "3600": "1 hour",
+    "28800": "8 hours",
+    "86400": "24 hours",
+}
+
+
+@blueprint.get("")
+@stands_for("GET", "/api/client-registry")
+def show() -> Response:
+    """Show the lock and who waits."""
+    return _page(None)
+
+
+@blueprint.get("/lock")
+@stands_for("GET", "/api/client-registry")
+@unattended
+def state() -> AnyResponse:
+    """Draw the lock again, if it is another one than the browser has."""
+    if not is_partial():
+        return see(url_for("registry_page.lock.show"))
+    lock = _lock()
+    return unchanged() if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
+
+
+@blueprint.post("/unlock")
+@stands_for("POST", "/api/client-registry/unlock")
+def unlock() -> AnyResponse:
+    """Open the registry for a while."""
+    try:
+        body = submitted(
+            schemas.UnlockBody,
+            durationSeconds=whole_number(request.form.get("durationSeconds", "")),
+            maxRegistrations=whole_number(request.form.get("maxRegistrations", "")),
+            usernamePattern=fields.text("usernamePattern"),
+            roles=fields.given()["roles"],
+        )
+        window.unlock(actor(), body.duration_seconds, body.limits())
+    except AuthsvcError as error:
+        return _page(error)
+    flash("The registry is unlocked.")
+    return see(back())
+
+
+@blueprint.post("/lock")
+@stands_for("POST", "/api/client-registry/lock")
+def lock() -> AnyResponse:
+    """Close the registry."""
+    window.lock(actor())
+    flash("The registry is locked.")
+    return see(back())
+
+
+def _page(error: AuthsvcError | None) -> Response:
+    must_read("/api/client-registry")
+    shown = listed()
+    return render(
+        "registry/show.html",
+        status_of(error) if error else 200,
+        durations=DURATIONS,
+        statuses=STATUSES,
+        listed=shown,
+        risky_roles=fields.risky_roles(shown.found.items),
+        roles=fields.roles_to_give(),
+        captures=services().settings.registry_capture_while_locked,
+        errors=by_field(error),
+        **flood_context(),
+        **_lock(),
+    )
+
+
+def _lock() -> dict[str, Any]:
+    state = window.state()
+    # How many were recorded matters only where it is limited; the seconds count themselves.
+    lasting = replace(state, seconds_left=0, recorded=state.recorded if state.max_registrations else 0)
+    return {"state": state, "mark": mark_of((state.locked, lasting))}

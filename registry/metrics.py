@@ -1,0 +1,49 @@
+"""What `/metrics` shows of the registry. No label holds a name: outcomes and statuses are closed lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge
+
+from registry import records
+
+if TYPE_CHECKING:
+    from registry.mqtt_registration.registration import MqttRegistration
+    from registry.mqtt_registration.unknown_names import UnknownNames
+
+_ANSWERS = Counter("authsvc_registry_answers", "Answers to explicit registrations", ["status"])
+_CONTACTS = Gauge(
+    "authsvc_registry_contacts",
+    "What became of refused CONNECTs of unknown usernames since the worker started",
+    ["outcome"],
+    multiprocess_mode="livesum",
+)
+_WAITING = Gauge("authsvc_registry_waiting", "Usernames heard of and not written yet", multiprocess_mode="livesum")
+_UNKNOWN = Gauge(
+    "authsvc_registry_unknown_names",
+    "Different unknown usernames of the last minute that were not recorded before",
+    multiprocess_mode="livesum",
+)
+_UNKNOWN_ATTEMPTS = Gauge(
+    "authsvc_registry_unknown_attempts",
+    "Attempts of the last minute under unknown usernames that were not recorded before",
+    multiprocess_mode="livesum",
+)
+_PENDING = Gauge("authsvc_registry_pending", "Registrations that wait for a decision", multiprocess_mode="mostrecent")
+
+
+def count_answer(status: int) -> None:
+    """Count one answer to an explicit registration."""
+    _ANSWERS.labels(str(status)).inc()
+
+
+def observe(intake: MqttRegistration, unknown_names: UnknownNames) -> None:
+    """Publish the state of this worker's intake, how many unknown names arrive, and how much is pending."""
+    unknown = unknown_names.summary()
+    _UNKNOWN.set(unknown.names)
+    _UNKNOWN_ATTEMPTS.set(unknown.attempts)
+    for outcome, number in intake.counters.items():
+        _CONTACTS.labels(outcome).set(number)
+    _WAITING.set(intake.waiting)
+    _PENDING.set(records.count_pending())

@@ -1,0 +1,53 @@
+"""Lists at the administrator's page ask the database as often for many rows as for few."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc.app import create_app
+from authsvc.web.request_context import EXTENSION
+from tests.actors import ADMIN_PASSWORD, http, mqtt
+from tests.storage.environment import make_role, make_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from authsvc.settings import Settings
+
+MANY = 60
+
+
+@pytest.fixture
+def count_statements(prepared: Settings, caplog: pytest.LogCaptureFixture) -> Callable[[str], int]:
+    """Say how many statements it takes to draw a page for the administrator."""
+    app = create_app(prepared)
+    app.extensions[EXTENSION].policy.catch_up()
+    client = app.test_client()
+    token = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/admin/sign-in").text)
+    assert token
+    form = {"csrf_token": token[1], "username": "admin", "password": ADMIN_PASSWORD}
+    assert client.post("/admin/sign-in", data=form).status_code == 303
+
+    def count(path: str) -> int:
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, "peewee"):
+            answer = client.get(path)
+        assert answer.status_code == 200, answer.text
+        assert answer.text.count('scope="row"') == int(path.rpartition("perPage=")[2])
+        return sum(record.name == "peewee" for record in caplog.records)
+
+    return count
+
+
+def test_a_page_of_many_users_costs_no_statement_for_each(count_statements: Callable[[str], int]) -> None:
+    for number in range(MANY):
+        role = make_role(f"role-{number}", mqtt("read", f"halls/{number}"))
+        make_user(f"device-{number}", password=None, roles=(role.name,), permissions=(http("read", "/api/me"),))
+    few, many = count_statements("/admin/users?perPage=2"), count_statements("/admin/users?perPage=50")
+    assert 0 < many <= few
+    few, many = count_statements("/admin/roles?perPage=2"), count_statements("/admin/roles?perPage=50")
+    assert 0 < many <= few

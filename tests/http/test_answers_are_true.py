@@ -1,0 +1,254 @@
+"""What is remembered is never told beyond its time, nor to anybody else."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import time_machine
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from authsvc.accounts import api_tokens, roles, users
+from authsvc.pki import certificates, csr
+from authsvc.pki.authorities import SigningPolicy
+from authsvc.pki.ca import Revocation
+from authsvc.broker.signals import unknown_username
+from authsvc.broker.goauth_protocol import WebhookRequest
+from tests.http.broker import YES, Broker, broker_by, no, services_of
+from tests.http.conftest import with_parts_of
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
+from tests.registry.signing import signing_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.web.request_context import Services
+    from authsvc.settings import Settings
+    from authsvc.accounts.users import UserChanges
+    from tests.http.broker import Told
+
+
+def change(username: str, **fields: Any) -> None:
+    users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
+
+
+def certify(username: str) -> str:
+    key = csr.read(signing_request(username), username).public_key
+    return users.issue_certificate(OPERATOR, username, key, SigningPolicy()).record.serial
+
+
+# No answer outlives the change that makes it another.
+
+PUBLISHES: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "devices/bob/up", 2)  # noqa: E731
+ON_THE_LINE: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "lines/7", 2)  # noqa: E731
+ELSEWHERE: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "elsewhere", 2)  # noqa: E731
+LOGS_IN: Callable[[Broker], Told] = lambda broker: broker.logs_in("bob", BOBS_PASSWORD)  # noqa: E731
+BY_TEXT: Callable[[Broker], Told] = lambda broker: broker.acl(  # noqa: E731
+    "bob", "devices/bob/up", 2, query="response=text"
+)
+DENIES = (mqtt("write", "devices/#", "deny"), mqtt("readWrite", "devices/%u/#"))
+CHANGES: dict[str, tuple[Callable[[Broker], Told], Callable[[], object], Told, Told]] = {
+    "disabled": (PUBLISHES, lambda: change("bob", enabled=False), YES, no("user-disabled")),
+    "removed": (PUBLISHES, lambda: users.delete(OPERATOR, "bob"), YES, no("unknown-user")),
+    "permissions removed": (PUBLISHES, lambda: change("bob", permissions=()), YES, no("no-permission")),
+    "permission denied": (PUBLISHES, lambda: change("bob", permissions=DENIES), YES, no("denied-by-permission")),
+    "permission given": (
+        ELSEWHERE,
+        lambda: change("bob", permissions=(mqtt("write", "elsewhere"),)),
+        no("no-permission"),
+        YES,
+    ),
+    "role taken": (ON_THE_LINE, lambda: change("bob", roles=()), YES, no("no-permission")),
+    "role changed": (
+        ON_THE_LINE,
+        lambda: roles.change(OPERATOR, "line", {"permissions": ()}),
+        YES,
+        no("no-permission"),
+    ),
+    "role given": (ELSEWHERE, lambda: change("bob", roles=("admin",)), no("no-permission"), YES),
+    "password changed": (LOGS_IN, lambda: change("bob", password="bob's next one"), YES, no("wrong-password")),
+    "password removed": (LOGS_IN, lambda: change("bob", password=None), YES, no("grant-type-missing")),
+    "password not enough": (
+        LOGS_IN,
+        lambda: change("bob", grant_types=frozenset({"token"})),
+        YES,
+        no("grant-type-missing"),
+    ),
+    "disabled before a login": (LOGS_IN, lambda: change("bob", enabled=False), YES, no("user-disabled")),
+}
+
+
+@pytest.mark.parametrize(("ask", "do", "before", "after"), CHANGES.values(), ids=CHANGES.keys())
+def test_an_answer_changes_with_what_it_was_made_of(
+    broker: Broker, services: Services, ask: Any, do: Any, before: Told, after: Told
+) -> None:
+    assert [ask(broker) for _ in range(3)] == [before] * 3
+    do()
+    services.policy.catch_up()
+    assert [ask(broker) for _ in range(3)] == [after] * 3
+
+
+def test_so_it_does_where_text_is_wanted(broker: Broker, services: Services) -> None:
+    assert [BY_TEXT(broker).body for _ in range(2)] == [b"ok"] * 2
+    change("bob", enabled=False)
+    services.policy.catch_up()
+    assert [BY_TEXT(broker).body for _ in range(2)] == [b"user-disabled"] * 2
+
+
+def test_a_token_that_is_revoked_or_runs_out_is_good_no_more(broker: Broker, services: Services) -> None:
+    revoked, ending = (api_tokens.issue_token(OPERATOR, "tom", "", 1) for _ in range(2))
+    services.policy.catch_up()
+    for token in (revoked.token, ending.token):
+        assert [broker.logs_in("tom", token) for _ in range(2)] == [YES] * 2
+    api_tokens.revoke_token(OPERATOR, revoked.record.id)
+    services.policy.catch_up()
+    assert broker.logs_in("tom", revoked.token) == no("invalid-token")
+    with time_machine.travel(datetime.now(UTC) + timedelta(minutes=61), tick=False):
+        assert broker.logs_in("tom", ending.token) == no("invalid-token")
+
+
+def test_a_certificate_that_is_revoked_or_runs_out_is_good_no_more(broker: Broker, services: Services) -> None:
+    def ask() -> Told:
+        return broker.acl("carol", "devices/carol/up", 2, query="grant=certificate")
+
+    serial = certify("carol")
+    services.policy.catch_up()
+    assert [ask() for _ in range(2)] == [YES] * 2
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=366), tick=False):
+        assert ask() == no("no-valid-certificate")
+    assert ask() == YES
+    certificates.revoke(OPERATOR, serial, Revocation.UNSPECIFIED)
+    services.policy.catch_up()
+    assert ask() == no("no-valid-certificate")
+
+
+# No answer is told to anybody else.
+
+ANY_BYTES = st.binary(max_size=12) | st.sampled_from([b"", b"\n", b"user", b"acl", b"a", b"key=a"])
+# HTTP lets no line break into a query or a header.
+A_LINE = ANY_BYTES.map(lambda given: given.replace(b"\n", b"").replace(b"\r", b""))
+# Who asks by which host name is decided before anything is remembered.
+REQUESTS = st.builds(
+    WebhookRequest,
+    st.sampled_from(["user", "acl", "superuser"]),
+    *(A_LINE, A_LINE, A_LINE, ANY_BYTES),
+    host=st.just(b""),
+    from_browser=st.just(False),
+)
+examples = hypothesis_settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@examples
+@given(REQUESTS, REQUESTS)
+@example(WebhookRequest("acl", b"", b"a", b"b", b"c"), WebhookRequest("acl", b"", b"a", b"", b"b\nc"))
+@example(WebhookRequest("acl", b"a", b"", b"", b""), WebhookRequest("acl", b"", b"a", b"", b""))
+@example(WebhookRequest("acl", b"", b"", b"", b"\n"), WebhookRequest("acl", b"", b"", b"", b""))
+def test_requests_that_differ_anywhere_are_remembered_apart(
+    services: Services, one: WebhookRequest, other: WebhookRequest
+) -> None:
+    memory = services.webhooks
+    assert (memory._key(one) == memory._key(other)) is (one == other)
+
+
+FIELDS = st.fixed_dictionaries(
+    {
+        "username": st.sampled_from(["bob", "carol", "dora", "nemo", "bob-c1"]),
+        "clientid": st.sampled_from(["c1", "c1-2", "bob", ""]),
+        "topic": st.sampled_from(["devices/bob/up", "devices/carol/up", "sensors/1", "clients/c1/up", "lines/7", "#"]),
+        "acc": st.sampled_from([1, 2, 3, 4, "1", "2"]),
+        "password": st.sampled_from([BOBS_PASSWORD, "wrong", "c1"]),
+    }
+)
+ASKED = st.tuples(
+    st.sampled_from(["user", "acl", "superuser"]),
+    FIELDS,
+    st.sampled_from(
+        [b"", b"response=text", b"grant=certificate", b"grant=certificate&response=text", b"response=json"]
+    ),
+)
+
+
+@examples
+@given(st.lists(ASKED, min_size=2, max_size=12))
+def test_no_order_of_questions_changes_an_answer(services: Services, asked: list[Any]) -> None:
+    requests = [
+        WebhookRequest(check, query, b"application/json", b"", json.dumps(fields).encode())
+        for check, fields, query in asked
+    ]
+    remembering = [services.webhooks.answer(request) for request in requests + requests]
+    for request, answer in zip(requests + requests, remembering, strict=True):
+        services.webhooks.forget()
+        assert services.webhooks.answer(request) == answer
+
+
+def test_a_wrong_secret_is_told_so_however_often_the_right_one_was_let_in(routes: OpenAPI, inhabited: Settings) -> None:
+    careful = broker_by("function", with_parts_of(routes, replace(inhabited, webhook_secret="ours")))
+    for _ in range(2):
+        assert careful.acl("bob", "devices/bob/up", 2, query="key=ours") == YES
+        assert careful.acl("bob", "devices/bob/up", 2, query="key=theirs") == no("wrong-webhook-secret", 401)
+        assert careful.acl("bob", "devices/bob/up", 2) == no("wrong-webhook-secret", 401)
+
+
+def test_a_stranger_is_heard_at_every_attempt(broker: Broker) -> None:
+    heard: list[str] = []
+
+    def listen(_sender: object, **words: Any) -> None:
+        heard.append(words["username"])
+
+    with unknown_username.connected_to(listen):
+        for _ in range(3):
+            assert broker.logs_in("nemo", "let me in") == no("unknown-user")
+    assert heard == ["nemo"] * 3
+
+
+def test_what_is_remembered_is_bounded(routes: OpenAPI, inhabited: Settings) -> None:
+    app = with_parts_of(routes, replace(inhabited, answer_cache_entries=50))
+    broker, memory = broker_by("function", app), services_of(app).webhooks
+    for number in range(220):
+        assert broker.acl("bob", f"devices/bob/{number}", 2) == YES
+        assert broker.logs_in("bob", f"guess {number}").status == 403
+        assert 0 < len(memory._remembered) <= 50
+
+
+def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker, services: Services) -> None:
+    assert broker.logs_in("bob", BOBS_PASSWORD, query="key=ours") == YES
+    kept = repr(services.webhooks._remembered)
+    assert "ours" not in kept
+    assert BOBS_PASSWORD not in kept
+    assert all(len(key) == 16 for key in services.webhooks._remembered)
+
+
+# No answer outlives a restored database.
+
+
+def test_no_answer_of_before_a_restore_survives_when_the_version_number_is_reached_again(
+    broker: Broker, services: Services, inhabited: Settings
+) -> None:
+    file = Path(inhabited.database_url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(":memory:")) as backup:
+        live.backup(backup)
+        change("bob", permissions=(mqtt("write", "elsewhere"),))
+        change("dot", permissions=(mqtt("write", "news"),))
+        services.policy.catch_up()
+        then = services.policy.snapshot.version
+        assert [ELSEWHERE(broker), broker.acl("dot", "news", 2)] == [YES, YES]
+        backup.backup(live)
+    services.policy.catch_up()
+    for enabled in (False, True):
+        change("tom", enabled=enabled)
+        services.policy.catch_up()
+    assert services.policy.snapshot.version == then
+    assert [ELSEWHERE(broker), broker.acl("dot", "news", 2)] == [no("no-permission")] * 2
+    assert "elsewhere" not in {permission.resource for permission in services.policy.snapshot.users["bob"].permissions}

@@ -1,0 +1,106 @@
+"""`/api/users/{username}/decision`: would it be allowed, and why?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from authsvc.accounts import roles, users
+from authsvc.accounts.users import UserChanges
+from tests.http.callers import Caller, problem_of, refused_fields
+from tests.actors import HASHER, OPERATOR, mqtt
+from tests.service import permission
+
+
+def _asks(alice: Caller, username: str, **query: str) -> dict[str, Any]:
+    answer = alice.get(f"/api/users/{username}/decision", query_string=query)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.get_json()
+    return told
+
+
+def test_a_decision_names_the_permission_that_allows(alice: Caller) -> None:
+    told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
+    assert told == {
+        "allowed": True,
+        "reason": "permission",
+        "permission": permission("readWrite devices/%u/#"),
+        "role": None,
+    }
+
+
+def test_a_decision_names_the_role_that_the_permission_came_through(alice: Caller) -> None:
+    told = _asks(alice, "bob", topic="lines/7", operation="write")
+    assert (told["allowed"], told["role"], told["permission"]) == (True, "line", permission("write lines/+"))
+
+
+def test_a_decision_names_the_role_that_the_rule_which_forbids_came_through(alice: Caller) -> None:
+    roles.change(OPERATOR, "line", roles.RoleChanges(permissions=(mqtt("write", "lines/9", "deny"),)))
+    told = _asks(alice, "bob", topic="lines/9", operation="write")
+    assert told == {
+        "allowed": False,
+        "reason": "denied-by-permission",
+        "permission": permission("deny write lines/9"),
+        "role": "line",
+    }
+
+
+def test_a_decision_names_the_rule_that_forbids(alice: Caller) -> None:
+    told = _asks(alice, "bob", topic="sensors/secret/1", operation="read")
+    assert (told["allowed"], told["reason"]) == (False, "denied-by-permission")
+    assert told["permission"] == permission("deny readWrite sensors/secret/#")
+
+
+@pytest.mark.parametrize(
+    ("username", "query", "allowed", "reason"),
+    [
+        ("bob", {"topic": "elsewhere", "operation": "read"}, False, "no-permission"),
+        ("bob", {"topic": "sensors/1", "operation": "readWrite"}, False, "no-permission"),
+        ("bob", {"topic": "devices/bob/1", "operation": "readWrite"}, True, "permission"),
+        ("bob", {"topic": "sensors/#", "operation": "read"}, True, "permission"),
+        ("bob", {"topic": "sensors/+", "operation": "subscribe"}, True, "permission"),
+        ("bob", {"topic": "sensors/1", "operation": "subscribe"}, True, "permission"),
+        ("bob", {"topic": "#", "operation": "read"}, False, "no-permission"),
+        ("bob", {"topic": "$share/g/sensors/#", "operation": "read"}, False, "share-reaches-denied-topics"),
+        ("bob", {"topic": "clients/c7/up", "operation": "write", "clientId": "c7"}, True, "permission"),
+        ("bob", {"topic": "clients/c7/up", "operation": "write"}, False, "no-permission"),
+        ("dora", {"topic": "devices/dora/up", "operation": "write"}, False, "user-disabled"),
+    ],
+)
+def test_a_decision_is_the_one_the_broker_would_get(
+    alice: Caller, username: str, query: dict[str, str], allowed: bool, reason: str
+) -> None:
+    told = _asks(alice, username, **query)
+    assert (told["allowed"], told["reason"]) == (allowed, reason)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"operation": "read"}, "topic"),
+        ({"topic": "a"}, "operation"),
+        ({"topic": "", "operation": "read"}, "topic"),
+        ({"topic": "a", "operation": "publish"}, "operation"),
+        ({"topic": "a/+", "operation": "write"}, "topic"),
+        ({"topic": "a/#/b", "operation": "read"}, "topic"),
+        ({"topic": "$share/g", "operation": "subscribe"}, "topic"),
+        ({"topic": "a\0", "operation": "read"}, "topic"),
+        ({"topic": "a", "operation": "read", "clientId": "\0"}, "clientId"),
+        ({"topic": "a", "operation": "read", "client": "x"}, "client"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(alice: Caller, query: dict[str, str], field: str) -> None:
+    answer = alice.get("/api/users/bob/decision", query_string=query)
+    assert field in refused_fields(answer)
+
+
+def test_a_decision_about_nobody_is_not_found(alice: Caller) -> None:
+    answer = alice.get("/api/users/nemo/decision?topic=a&operation=read")
+    problem_of(answer, 404, "user-not-found")
+
+
+def test_a_decision_knows_what_another_process_has_just_changed(alice: Caller) -> None:
+    users.change(OPERATOR, "bob", UserChanges(permissions=()), HASHER)
+    told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
+    assert told["reason"] == "no-permission"

@@ -1,0 +1,53 @@
+"""`/api/history`: how many logged in and were denied, over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from authsvc.observability import metrics
+from tests.http.broker import YES, Broker, no
+from tests.http.callers import Caller, problem_of, refused_fields
+from tests.actors import BOBS_PASSWORD
+
+if TYPE_CHECKING:
+    from authsvc.web.request_context import Services
+
+
+def test_what_brokers_were_told_is_counted(broker: Broker, alice: Caller, services: Services) -> None:
+    metrics.flush_decisions()  # of whoever was here before
+    services.history.store()
+    before = alice.get("/api/history?hours=1").get_json()["buckets"]
+    for _ in range(3):
+        assert broker.logs_in("bob", BOBS_PASSWORD) == YES
+    assert broker.logs_in("bob", "wrong") == no("wrong-password")
+    assert broker.logs_in("nemo", "wrong") == no("unknown-user")
+    for _ in range(4):
+        assert broker.acl("bob", "elsewhere", 1) == no("no-permission")
+    metrics.flush_decisions()
+    services.history.store()
+    after = alice.get("/api/history?hours=1").get_json()["buckets"]
+    gained = {
+        name: sum(bucket[name] for bucket in after) - sum(bucket[name] for bucket in before)
+        for name in ("logins", "deniedLogins", "denials")
+    }
+    assert gained == {"logins": 3, "deniedLogins": 2, "denials": 4}
+
+
+@pytest.mark.parametrize(("query", "buckets"), [("", 288), ("?hours=1", 12), ("?hours=48", 576)])
+def test_every_bucket_is_there(alice: Caller, query: str, buckets: int) -> None:
+    told = alice.get(f"/api/history{query}").get_json()
+    assert (told["bucketSeconds"], len(told["buckets"])) == (300, buckets)
+    assert set(told["buckets"][0]) == {"at", "logins", "deniedLogins", "denials"}
+    times = [bucket["at"] for bucket in told["buckets"]]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("hours", ["0", "49", "-1", "x", "1.5"])
+def test_only_so_much_is_kept(alice: Caller, hours: str) -> None:
+    assert refused_fields(alice.get(f"/api/history?hours={hours}")) == ["hours"]
+
+
+def test_who_may_not_may_not(dot: Caller) -> None:
+    problem_of(dot.get("/api/history"), 403, "forbidden")

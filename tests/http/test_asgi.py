@@ -1,0 +1,196 @@
+"""The front of a real service: brokers are answered there as by Flask's own view, whatever else goes on beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from authsvc.broker.goauth_protocol import MAX_BODY
+from tests.http.broker import FORM, JSON, YES, Broker, Told, broker_by
+from tests.http.fronted import ALLOWED, HEAD, QUESTION, started
+from tests.http.wire import Connection, answer_on, webhook_request
+from tests.actors import BOBS_PASSWORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.broker.goauth_protocol import WebhookRequest
+    from tests.service import Service
+
+
+@pytest.fixture(scope="module")
+def served(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The inhabited service as a process; nobody changes anything in it."""
+    with started(village, tmp_path_factory.mktemp("served")) as service:
+        yield service
+
+
+@pytest.fixture
+def front(served: Service) -> Iterator[Broker]:
+    """A broker that asks over the wire, on one kept connection."""
+    with requests.Session() as session:
+
+        def carry(asked: WebhookRequest, method: str) -> Told:
+            url = f"{served.url}/auth/{asked.check}?{asked.query.decode('latin-1')}"
+            headers = {"Content-Type": asked.content_type.decode("latin-1")}
+            if asked.authorization:
+                headers["Authorization"] = asked.authorization.decode("latin-1")
+            answer = session.request(method, url, data=asked.body, headers=headers, timeout=20)
+            return Told(answer.status_code, answer.headers["Content-Type"], answer.content)
+
+        yield Broker(carry)
+
+
+@pytest.fixture
+def view(app: OpenAPI) -> Broker:
+    """A broker that asks Flask's own view of a service like it."""
+    return broker_by("view", app)
+
+
+# The same answers as Flask's view.
+
+LOGIN = {"username": "bob", "password": BOBS_PASSWORD, "clientid": "c1"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "a login": ("user", LOGIN),
+    "a wrong password": ("user", LOGIN | {"password": "wrong"}),
+    "a stranger": ("user", LOGIN | {"username": "nemo"}),
+    "a disabled user": ("user", LOGIN | {"username": "dora"}),
+    "another grant type": ("user", LOGIN | {"username": "carol"}),
+    "no password": ("user", {"username": "bob"}),
+    "a superuser": ("superuser", {"username": "admin"}),
+    "a publish": ("acl", QUESTION),
+    "a role's publish": ("acl", QUESTION | {"topic": "lines/7"}),
+    "a publish elsewhere": ("acl", QUESTION | {"topic": "elsewhere"}),
+    "a delivery that is denied": ("acl", QUESTION | {"topic": "sensors/secret/1", "acc": 1}),
+    "a subscription": ("acl", QUESTION | {"topic": "sensors/#", "acc": 4}),
+    "a shared subscription": ("acl", QUESTION | {"topic": "$share/g/sensors/#", "acc": 4}),
+    "by client id": ("acl", QUESTION | {"topic": "clients/c1/up"}),
+    "no such access": ("acl", QUESTION | {"acc": 7}),
+    "no topic": ("acl", {"username": "bob", "acc": 2}),
+    "escapes": ("acl", QUESTION | {"topic": "devices/bob/<&>/ä/\u2028"}),
+    "NUL": ("acl", QUESTION | {"topic": "devices/bob/\0"}),
+}
+QUERIES = ["", "response=text", "grant=certificate", "grant=certificate&response=text", "key=x", "%00=%ff&&=", "a=b;c"]
+
+
+@pytest.mark.parametrize(("check", "fields"), CASES.values(), ids=CASES.keys())
+def test_a_question_has_the_same_answer_either_way(
+    front: Broker, view: Broker, check: str, fields: dict[str, Any]
+) -> None:
+    for query in QUERIES:
+        for form in (JSON, FORM):
+            told = front.ask(check, form, query, **fields)
+            assert told == view.ask(check, form, query, **fields)
+            assert told == front.ask(check, form, query, **fields), "and again, from memory"
+    assert told.status in (200, 400, 403)
+
+
+@pytest.mark.parametrize("content_type", [JSON, FORM, "APPLICATION/JSON", "Application/X-WWW-Form-Urlencoded", "text/plain", FORM + ";charset=latin-1", "\xe4"])  # fmt: skip  # noqa: E501
+def test_what_the_content_type_says_means_the_same_either_way(front: Broker, view: Broker, content_type: str) -> None:
+    for body in (
+        json.dumps(QUESTION).encode(),
+        b"username=bob&topic=devices%2Fbob%2Fup&acc=2&clientid=c1",
+        b"",
+        b"\xff",
+    ):
+        assert front.send("acl", body, content_type) == view.send("acl", body, content_type)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
+def test_each_method_that_carries_a_body_is_answered(front: Broker, method: str) -> None:
+    assert front.send("acl", json.dumps(QUESTION).encode(), method=method) == YES
+
+
+@pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "HEAD"])
+def test_any_other_method_is_no_error_of_ours(served: Service, view: Broker, method: str) -> None:
+    body = json.dumps(QUESTION).encode()
+    answer = requests.request(method, f"{served.url}/auth/acl", data=body, headers={"Content-Type": JSON}, timeout=20)
+    assert answer.status_code == view.send("acl", body, method=method).status
+    assert answer.status_code in (200, 405)
+    assert answer.status_code == 405 or b'"ok":true' not in answer.content
+
+
+@pytest.mark.parametrize(
+    "path", ["/auth/acl/", "/auth/none", "/auth/", "/auth", "/AUTH/ACL", "/auth/acl%00", "/auth/./acl"]
+)
+def test_any_other_address_is_neither_a_yes_nor_an_error(served: Service, path: str) -> None:
+    body = json.dumps(QUESTION).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with Connection(served) as connection:
+        connection.sendall(head % (path.encode(), len(body)) + body)
+        status, _ = answer_on(connection)
+    assert status in (308, 404, 405)
+
+
+# Bodies that come in any way.
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_body_may_come_in_chunks(served: Service, size: int) -> None:
+    with Connection(served) as connection:
+        for _ in range(3):
+            body = json.dumps(QUESTION).encode()
+            connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, size))
+            assert answer_on(connection) == ALLOWED
+
+
+def test_a_body_may_come_byte_by_byte_and_nobody_waits_for_it(served: Service) -> None:
+    with Connection(served) as slow, Connection(served) as quick:
+        question = webhook_request(**QUESTION)
+        for position in range(len(question)):
+            slow.sendall(question[position : position + 1])
+            if position % 20 == 0:
+                quick.sendall(question)
+                assert answer_on(quick) == ALLOWED
+        assert answer_on(slow) == ALLOWED
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_body_beyond_the_limit_is_malformed_and_the_connection_goes_on(served: Service, in_chunks: bool) -> None:
+    body = json.dumps(QUESTION).encode().ljust(MAX_BODY + 1)
+    with Connection(served) as connection:
+        if in_chunks:
+            connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 60_000))
+        else:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert answer_on(connection) == (400, b'{"ok":false,"error":"malformed"}')
+        connection.sendall(webhook_request(**QUESTION))
+        assert answer_on(connection) == ALLOWED
+
+
+def test_a_body_up_to_the_limit_is_read(served: Service) -> None:
+    body = json.dumps(QUESTION).encode().ljust(MAX_BODY)
+    with Connection(served) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert answer_on(connection) == ALLOWED
+
+
+def test_questions_that_are_sent_ahead_are_answered_in_order(served: Service) -> None:
+    elsewhere = webhook_request(**QUESTION | {"topic": "elsewhere"})
+    with Connection(served) as connection:
+        connection.sendall((webhook_request(**QUESTION) + elsewhere) * 5)
+        # Read off one stream: whatever was sent ahead arrives together.
+        with connection.makefile("rb") as stream:
+            statuses = [_one_answer(stream) for _ in range(10)]
+    assert statuses == [200, 403] * 5
+
+
+def _one_answer(stream: Any) -> int:
+    status = int(stream.readline().split()[1])
+    length = 0
+    while (line := stream.readline()) != b"\r\n":
+        name, _, value = line.partition(b":")
+        length = int(value) if name.lower() == b"content-length" else length
+    stream.read(length)
+    return status

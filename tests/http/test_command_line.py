@@ -1,0 +1,350 @@
+"""`authsvc users`, `roles`, `tokens`, `audit` and `explain`: administering by command."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+
+from tests.http.broker import YES, broker_by, no
+from tests.http.callers import Caller, everything_stored
+from tests.http.console import complaint, said
+from tests.actors import BOBS_PASSWORD
+from tests.service import permission
+
+if TYPE_CHECKING:
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.web.request_context import Services
+    from tests.http.broker import Broker
+    from tests.http.console import Console
+    from tests.service import Service
+
+PRESS_PASSWORD = "press seven's secret"
+RULES = ["readWrite devices/%u/#", "deny read secret/#", "http read /api/me"]
+
+
+@pytest.fixture
+def desk(app: OpenAPI) -> Broker:
+    """A broker beside the command line."""
+    return broker_by("function", app)
+
+
+def _told(shell: Service | Console, *arguments: str, stdin: str = "") -> Any:
+    return json.loads(said(shell.command(*arguments, "--json", stdin=stdin)))
+
+
+# Users.
+
+
+def test_a_user_made_by_command_may_connect(shell: Service, desk: Broker, services: Services) -> None:
+    made = _told(
+        shell,
+        *("users", "create", "press-7", "--password-stdin", "--role", "line"),
+        *(word for rule in RULES for word in ("--permission", rule)),
+        stdin=PRESS_PASSWORD + "\n",
+    )
+    assert made["permissions"] == [permission(rule) for rule in RULES]
+    assert (made["roles"], made["grantTypes"], made["enabled"], made["hasPassword"]) == (
+        ["line"],
+        ["password"],
+        True,
+        True,
+    )
+    services.policy.catch_up()
+    assert desk.logs_in("press-7", PRESS_PASSWORD) == YES
+    assert desk.acl("press-7", "lines/7", 2) == YES
+
+
+@pytest.mark.parametrize("grant_types", [("token",), ("certificate", "password")])
+def test_grant_types_are_named_as_everywhere_else(console: Console, grant_types: tuple[str, ...]) -> None:
+    options = [word for name in grant_types for word in ("--grant-type", name)]
+    made = _told(console, "users", "create", "press-7", "--no-password", *options)
+    assert made["grantTypes"] == sorted(grant_types)
+
+
+def test_what_the_command_shows_is_what_the_api_shows(console: Console, alice: Caller) -> None:
+    assert _told(console, "users", "show", "bob") == alice.get("/api/users/bob").get_json()
+    assert (
+        _told(console, "users", "list", "--per-page", "3", "--page", "2")
+        == alice.get("/api/users?perPage=3&page=2").get_json()
+    )
+
+
+def test_denials_are_told_with_what_would_cure_them(console: Console, desk: Broker, services: Services) -> None:
+    assert desk.acl("bob", "elsewhere", 2, client_id="c\x1b7") == no("no-permission")
+    assert desk.acl("bob", "sensors/secret/+", 4) == no("denied-by-permission")
+    assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
+    services.denials.store()
+    table = said(console.command("users", "denials", "bob"))
+    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "forbids it", "login", "wrong-password"):
+        assert words in table
+    assert complaint(console.command("users", "denials", "nemo")) == "no such user"
+
+
+def test_users_are_listed_for_people_too(console: Console) -> None:
+    table = said(console.command("users", "list", "--search", "do")).splitlines()
+    assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS"]
+    assert [line.split()[:2] for line in table[1:]] == [["dora", "no"], ["dot", "yes"]]
+    assert said(console.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
+    assert "readWrite devices/%u/#" in said(console.command("users", "show", "bob"))
+
+
+def test_a_change_touches_what_it_names_and_nothing_else(shell: Service) -> None:
+    before = _told(shell, "users", "show", "bob")
+    changed = _told(
+        shell,
+        *("users", "change", "bob", "--disable", "--remove-role", "line", "--add-role", "minimum-access"),
+        *("--add-permission", "deny write lines/7", "--remove-permission", "read sensors/#"),
+    )
+    assert changed["enabled"] is False
+    assert changed["roles"] == ["minimum-access"]
+    expected = [each for each in before["permissions"] if each["resource"] != "sensors/#"]
+    assert changed["permissions"] == [*expected, permission("deny write lines/7")]
+    assert (changed["grantTypes"], changed["hasPassword"]) == (before["grantTypes"], True)
+
+
+def test_a_password_set_by_command_is_the_password(shell: Service, desk: Broker, services: Services) -> None:
+    assert desk.logs_in("bob", BOBS_PASSWORD) == YES
+    done = shell.command("users", "set-password", "bob", "--password-stdin", stdin=PRESS_PASSWORD + "\r\n")
+    assert said(done) == "password of bob set\n"
+    services.policy.catch_up()
+    assert desk.logs_in("bob", PRESS_PASSWORD) == YES
+    assert desk.logs_in("bob", BOBS_PASSWORD) == no("wrong-password")
+
+
+def test_a_user_removed_by_command_is_gone(shell: Service, desk: Broker, services: Services) -> None:
+    assert said(shell.command("users", "delete", "bob")) == "bob removed\n"
+    services.policy.catch_up()
+    assert desk.logs_in("bob", BOBS_PASSWORD) == no("unknown-user")
+
+
+def test_a_password_is_asked_for_twice_and_never_shown(shell: Service, desk: Broker, services: Services) -> None:
+    screen = _at_a_terminal(shell, ["users", "set-password", "bob"], [PRESS_PASSWORD, PRESS_PASSWORD])
+    assert "Password" in screen
+    assert PRESS_PASSWORD not in screen
+    services.policy.catch_up()
+    assert desk.logs_in("bob", PRESS_PASSWORD) == YES
+
+
+def _at_a_terminal(shell: Service, arguments: list[str], lines: list[str]) -> str:
+    """Run a command at a terminal, type a line whenever it asks, and return what the screen showed."""
+    ours, theirs = pty.openpty()
+    command = [str(Path(sys.executable).parent / "authsvc"), *arguments]
+    environment = {**os.environ, **shell.environment}
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    screen = ""
+    while piece := _read(ours):
+        screen += piece
+        if piece.endswith(": ") and lines:
+            os.write(ours, f"{lines.pop(0)}\n".encode())
+    os.close(ours)
+    assert process.wait(10) == 0, screen
+    return screen
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode()
+    except OSError:  # Linux's way to say that nobody holds the other end any more
+        return ""
+
+
+# Roles.
+
+
+def test_a_role_lives_by_command(shell: Service) -> None:
+    made = _told(shell, "roles", "create", "queue", "--description", "who waits", "--permission", "read queue/#")
+    assert made == {
+        "name": "queue",
+        "builtIn": False,
+        "description": "who waits",
+        "permissions": [permission("read queue/#")],
+        "clientIds": [],
+        "warnings": [],
+    }
+    changed = _told(shell, "roles", "change", "queue", "--add-permission", "deny http write /#")
+    assert changed["permissions"] == [permission("read queue/#"), permission("deny http write /#")]
+    assert changed["description"] == "who waits"
+    assert _told(shell, "roles", "show", "queue") == changed
+    assert changed in _told(shell, "roles", "list", "--search", "WAITS")["items"]
+    assert said(shell.command("roles", "delete", "queue")) == "queue removed\n"
+
+
+# Tokens.
+
+
+def test_a_token_made_by_command_works_until_it_is_revoked(shell: Service, nobody: Caller) -> None:
+    made = _told(shell, "tokens", "create", "charlie", "--label", "nightly job", "--hours", "0.5")
+    caller = Caller(nobody.client, f"Bearer {made['token']}")
+    assert caller.get("/api/me").get_json()["username"] == "charlie"
+    listed = _told(shell, "tokens", "list", "--user", "charlie")
+    assert [(item["id"], item["label"]) for item in listed["items"]] == [(made["id"], "nightly job")]
+    assert made["token"] not in json.dumps(listed)
+    assert said(shell.command("tokens", "revoke", made["id"])) == f"token {made['id']} revoked\n"
+    assert caller.get("/api/me").status_code == 401
+
+
+def test_without_json_a_new_token_stands_alone_for_a_script(shell: Service, nobody: Caller) -> None:
+    token = said(shell.command("tokens", "create", "charlie")).strip()
+    assert Caller(nobody.client, f"Bearer {token}").get("/api/me").status_code == 200
+
+
+def test_a_rotated_key_signs_new_tokens_and_leaves_old_ones_alone(shell: Service, alice: Caller) -> None:
+    kid = said(shell.command("tokens", "rotate-key")).split()[-1]
+    assert alice.get("/api/me").status_code == 200
+    later = Caller(alice.client, f"Bearer {said(shell.command('tokens', 'create', 'alice')).strip()}")
+    assert later.get("/api/me").status_code == 200
+    assert kid in _header(later.token)
+    assert kid not in _header(alice.token)
+
+
+def _header(token: str) -> str:
+    return json.dumps(jwt.get_unverified_header(token))
+
+
+# The audit trail.
+
+
+def test_what_commands_change_is_written_down_as_an_operators_work(shell: Service) -> None:
+    said(shell.command("roles", "create", "queue"))
+    (event,) = _told(shell, "audit", "--target", "role:queue")["items"]
+    assert (event["via"], event["action"], event["address"]) == ("command", "role.create", None)
+    assert event["actor"]
+    table = said(shell.command("audit", "--action", "role.create", "--per-page", "1")).splitlines()
+    assert table[0].split()[:4] == ["AT", "ACTOR", "VIA", "ACTION"]
+    assert table[1].split()[2:5] == ["command", "role.create", "role:queue"]
+
+
+def test_the_trail_is_the_one_the_api_shows(console: Console, alice: Caller) -> None:
+    alice.creates_user("press-7")
+    assert _told(console, "audit", "--per-page", "5") == alice.get("/api/audit?perPage=5").get_json()
+
+
+# Would it be allowed?
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        ("bob write devices/bob/up", 0, "allowed: permission `readWrite devices/%u/#` of the user's own"),
+        ("bob write lines/7", 0, "allowed: permission `write lines/+` of role line"),
+        ("bob read sensors/#", 0, "allowed: permission `read sensors/#` of the user's own"),
+        ("bob write clients/c7/up --client-id c7", 0, "allowed: permission `write clients/%c/up` of the user's own"),
+        ("bob read elsewhere", 1, "denied: no-permission"),
+        (
+            "bob read sensors/secret/1",
+            1,
+            "denied: denied-by-permission `deny readWrite sensors/secret/#` of the user's own",
+        ),
+        ("dora read a", 1, "denied: user-disabled"),
+        ("nemo read a", 1, "denied: unknown-user"),
+    ],
+)
+def test_explain_says_whether_and_why(console: Console, arguments: str, status: int, words: str) -> None:
+    done = console.command("explain", *arguments.split())
+    assert (done.returncode, done.stdout, done.stderr) == (status, words + "\n", "")
+
+
+def test_explain_tells_scripts_the_same(console: Console) -> None:
+    done = console.command("explain", "bob", "write", "lines/7", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {
+        "allowed": True,
+        "reason": "permission",
+        "permission": "write lines/+",
+        "role": "line",
+    }
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["users", "show", "nemo"], "no such user"),
+        (["users", "create", "bob", "--no-password"], "a user named bob exists"),
+        (["users", "create", "a/b", "--no-password"], "username: must be 3 to 64 of"),
+        (["users", "create", "press-7", "--password-stdin"], "password: must have at least 5 characters"),
+        (["users", "create", "press-7", "--no-password", "--role", "none"], "roles[0]: no such role"),
+        (
+            ["users", "create", "press-7", "--no-password", "--permission", "fly high"],
+            "permission: must be [allow|deny]",
+        ),
+        (["users", "change", "bob", "--add-permission", "read a#"], "permission.resource: + and # must be"),
+        (["users", "set-password", "nemo", "--password-stdin"], "no such user"),
+        (["users", "delete", "nemo"], "no such user"),
+        (["roles", "create", "line"], "a role named line exists"),
+        (["roles", "change", "admin", "--description", "x"], "the role admin is built in"),
+        (["roles", "delete", "line"], "1 users have the role line"),
+        (["tokens", "create", "nemo"], "no such user"),
+        (["tokens", "revoke", "none"], "no such token"),
+        (["explain", "bob", "write", "a/+"], "topic: must not contain + or #"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(console: Console, arguments: list[str], words: str) -> None:
+    before = everything_stored()
+    assert complaint(console.command(*arguments)).startswith(words)
+    assert everything_stored() == before
+
+
+def test_a_bad_password_is_refused_without_being_repeated(console: Console) -> None:
+    secret = "far too long a secret " * 5
+    done = console.command("users", "set-password", "bob", "--password-stdin", stdin=secret)
+    assert complaint(done) == "password: must be at most 72 bytes in UTF-8"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["users"],
+        ["frobnicate"],
+        ["users", "create"],
+        ["users", "create", "press-7", "--password", "secret"],
+        ["users", "list", "--page", "0"],
+        ["tokens", "create", "bob", "--hours", "0"],
+        ["tokens", "create", "bob", "--hours", "nan"],
+        ["explain", "bob", "fly", "a"],
+    ],
+)
+def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(console: Console, arguments: list[str]) -> None:
+    done = console.command(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: authsvc")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["users", "list", "--search", "\udcff"],
+        ["roles", "create", "queue", "--description", "\udcff"],
+        ["tokens", "create", "bob", "--label", "\udcff"],
+        ["tokens", "create", "bob", "--label", "x" * 201],
+        ["explain", "bob", "read", "\udcff"],
+    ],
+)
+def test_text_that_could_not_be_stored_is_a_mistake_like_any_other(console: Console, arguments: list[str]) -> None:
+    before = everything_stored()
+    done = console.command(*arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert everything_stored() == before
+
+
+def test_a_name_in_the_environment_is_no_way_to_hide_who_it_was(console: Console) -> None:
+    console.environment["LOGNAME"] = console.environment["USER"] = "somebody-else" * 10
+    said(console.command("roles", "create", "queue"))
+    (event,) = _told(console, "audit", "--target", "role:queue")["items"]
+    assert "somebody-else" not in event["actor"]

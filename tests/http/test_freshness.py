@@ -1,0 +1,105 @@
+"""Policy that cannot be refreshed, or is not loaded yet, is seen by whoever looks: log, metric, `/readyz` and pages."""
+
+from __future__ import annotations
+
+import json
+import resource
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import requests
+
+from authsvc.server.workers import Kind
+from tests.http.test_worker_kinds import the_worker
+from tests.http.wire import logs_in, publishes, within
+from tests.admin.page_objects import FormFiller
+from tests.actors import ADMIN_PASSWORD
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BANNER = "Policy could not be refreshed"
+STALE = "policy cannot be refreshed"
+
+
+def events(service: Service, name: str) -> list[str]:
+    """Return the levels at which an event was logged, one for each time."""
+    lines = [json.loads(line) for line in service.log_text().splitlines() if line.startswith("{")]
+    return [line["level"] for line in lines if line["event"] == name]
+
+
+@contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """Let a process open no file and no connection for the length of a block."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def readiness(service: Service) -> tuple[int, str]:
+    """Return the status of `/readyz` and what it says of policy."""
+    answer = service.call("GET", "/readyz")
+    return answer.status_code, answer.json()["policy"]
+
+
+def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running: Service) -> None:
+    running.start()
+    form = FormFiller(running.url)
+    form.sign_in("admin", ADMIN_PASSWORD)
+    assert readiness(running) == (200, "ok")
+    pages = ("/admin", "/admin/users", "/admin/users/nobody", "/admin/nowhere")
+    with without_descriptors(the_worker(running, Kind.BROKERS)):
+        assert within(20, lambda: readiness(running) == (503, "stale"))
+        assert within(20, lambda: events(running, STALE) == ["error"])
+        for page in pages:
+            assert BANNER in form.get(page).text
+        assert "authsvc_policy_stale 1.0" in running.call("GET", "/metrics").text
+        # Two more rounds of refreshing, and still one error.
+        assert not within(2, lambda: len(events(running, STALE)) > 1)
+    assert within(20, lambda: readiness(running) == (200, "ok"))
+    for page in pages:
+        assert BANNER not in form.get(page).text
+    assert within(5, lambda: "authsvc_policy_stale 0.0" in running.call("GET", "/metrics").text)
+    assert events(running, "policy is refreshed again") == ["info"]
+
+
+@pytest.fixture
+def with_many_users(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service, prepared and not started, on a database that takes as long to read as the test likes."""
+    service = Service(tmp_path, {"AUTHSVC_DATABASE_URL": database_url})
+    prepared = service.command("init")
+    assert prepared.returncode == 0, prepared.stderr
+    yield service
+    service.stop()
+
+
+@contextmanager
+def loading(service: Service) -> Iterator[None]:
+    """Start a service whose policy cannot be read before the end of the block; wait until it answers at all."""
+    with psycopg.connect(service.environment["AUTHSVC_DATABASE_URL"]) as holder:
+        holder.execute("LOCK TABLE user_roles IN ACCESS EXCLUSIVE MODE")
+        service.wait_for = "/healthz"
+        service.start()
+        yield
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True, ids=[""])
+def test_a_service_whose_policy_takes_long_to_load_answers_that_it_is_not_ready(with_many_users: Service) -> None:
+    service = with_many_users
+    with loading(service):
+        assert readiness(service) == (503, "loading")
+        assert logs_in(service, "bob", "secret") == "policy-not-loaded"
+        assert publishes(service, "bob", "devices/bob") == "policy-not-loaded"
+        refused = service.call("GET", "/api/users")
+        assert (refused.status_code, refused.json()["code"]) == (503, "policy-loading")
+        assert requests.get(service.url + "/admin/sign-in", timeout=10).status_code == 503
+    assert within(20, lambda: readiness(service) == (200, "ok"))
+    assert service.call("GET", "/api/users").status_code == 200
+    service.create_user("carol", "secret")
+    assert logs_in(service, "carol", "secret") in ("ok", "verifying")
+    assert "WORKER TIMEOUT" not in service.log_text()

@@ -1,0 +1,82 @@
+"""schemathesis reads the API's own description and sends each operation what it allows and what it forbids.
+
+Every built-in check of schemathesis runs but two. `positive_data_acceptance` wants every body accepted that the schema
+allows, and no schema can tell which roles exist, what the password policy is or how a topic filter is spelled.
+`allow_header_conformance` does not see that `.../registrations/grant` also fits `.../registrations/{id}`.
+The runs cannot saw off the branch they sit on: `admin` and Alice are never the named user, nobody else
+holds rights, and ids of tokens are random.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.specs.openapi.checks import allow_header_conformance, positive_data_acceptance
+
+from tests.http.description import DESCRIPTION
+from tests.service import permission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask_openapi3.openapi import OpenAPI
+
+    from tests.http.callers import Caller
+
+# The users and roles that path parameters name; several, since the operations called DELETE work.
+_KNOWN = 3
+
+
+class _Stage:
+    """The address schemathesis calls; each test puts its own service behind it."""
+
+    app: WSGIApplication
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.app(environ, start_response)
+
+
+# An If-Match that names no version (412), a body that is too large (413) and a locked registry (423) are refusals too.
+_REFUSALS = ["400", "401", "403", "404", "405", "409", "412", "413", "415", "423", "429"]
+_CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": _REFUSALS}}}
+
+schema = schemathesis.openapi.from_dict(DESCRIPTION, config=SchemathesisConfig.from_dict(_CONFIG))
+schema.location = "/api/openapi.json"
+schema.app = _stage = _Stage()
+
+
+@schema.hook("map_case")
+def _name_somebody_known(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """Let well-formed names in paths be those of users and roles that exist."""
+    if case.meta and not case.meta.is_negative_at(ParameterLocation.PATH):
+        number = len(str(case.path_parameters)) % _KNOWN
+        for name in {"username", "name"} & set(case.path_parameters):
+            case.path_parameters[name] = f"{name}-{number}"
+    return case
+
+
+@pytest.fixture(autouse=True)
+def _a_populated_service(app: OpenAPI, alice: Caller) -> None:
+    for number in range(_KNOWN):
+        alice.creates_user(f"username-{number}", permissions=[permission("write devices/%u/#")])
+        assert alice.post("/api/roles", {"name": f"name-{number}"}).status_code == 201
+    _stage.app = app
+
+
+@schema.parametrize()
+@hypothesis_settings(
+    max_examples=20,
+    deadline=None,
+    # All examples of one operation meet one database: a service is asked more than one question in its life.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_the_operation_keeps_what_its_description_promises(case: schemathesis.Case[Any], alice: Caller) -> None:
+    senseless = [positive_data_acceptance, allow_header_conformance]
+    case.call_and_validate(headers=alice.headers, excluded_checks=senseless)

@@ -1,0 +1,374 @@
+"""The service as its surroundings meet it: a process, a port, a log and some files."""
+
+from __future__ import annotations
+
+import json
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.http.callers import basic
+from tests.http.seed_data import ALICES_PASSWORD
+from tests.http.wire import Connection, answer_on, asks, everything_said_to, logs_in, publishes, webhook_request, within
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
+from tests.service import Service
+
+BOBS_QUESTION = webhook_request(username="bob", topic="devices/bob/up", acc=2, clientid="c1")
+YES = (200, b'{"ok":true,"error":""}')
+
+
+# The first start.
+
+
+def test_the_first_start_says_once_how_to_sign_in(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    del service.environment["AUTHSVC_ADMIN_PASSWORD"]
+    with service:
+        words = service.log_text().split()
+        password = words[words.index("password") + 1]
+        assert requests.get(service.url + "/api/me", auth=("admin", password), timeout=10).status_code == 200
+        assert f"{service.url}/api/docs" in words
+    with service:
+        assert service.log_text().count(password) == 1
+        assert requests.get(service.url + "/api/me", auth=("admin", password), timeout=10).status_code == 200
+
+
+def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        service.create_user("bob")
+        service.api.close()
+        modes = {file.name: _mode(file) for file in (tmp_path / "data").glob("authsvc.db*")}
+    assert _mode(tmp_path / "data") == 0o700
+    assert modes["authsvc.db"] == 0o600
+    assert set(modes.values()) == {0o600}
+
+
+def _mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+# Secrets in the environment.
+
+SECRETS = {
+    "AUTHSVC_ADMIN_PASSWORD": "admin-secret-9a31",
+    "AUTHSVC_WEBHOOK_SECRET": "webhook-secret-77fe",
+    "AUTHSVC_CA_KEY_PASSPHRASE": "passphrase-secret-02bd",
+    "AUTHSVC_BROKER_URL": "mqtt://user:broker-secret-51c8@127.0.0.1:1",
+}
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: Path) -> None:
+    with Service(tmp_path, SECRETS) as service:
+        assert service.process
+        family = _family(service.process.pid)
+        assert len(family) >= 3
+        for pid in family:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"AUTHSVC_BIND=" in environment
+            assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
+            opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+            assert not [name for name in opened if "authsvc-secrets" in name], pid
+        # They are in force all the same.
+        assert service.call("GET", "/api/me").status_code == 200
+        asked = {"username": "admin", "password": "x"}
+        assert requests.post(service.url + "/auth/user", json=asked, timeout=10).status_code == 401
+        key = {"key": SECRETS["AUTHSVC_WEBHOOK_SECRET"]}
+        assert requests.post(service.url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
+
+
+def test_a_restart_without_the_secrets_that_were_handed_over_is_refused(tmp_path: Path) -> None:
+    done = Service(tmp_path, {"AUTHSVC_HANDED_OVER_SECRETS": "99"}).command("serve")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "start `authsvc serve` again" in done.stderr
+
+
+def test_a_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
+    warning = "the key of the certificate authority is stored without encryption"
+    with Service(tmp_path) as service:
+        assert service.log_text().count(warning) == 1
+    with Service(tmp_path, {"AUTHSVC_CA_KEY_PASSPHRASE": "a passphrase"}) as service:
+        assert service.log_text().count(warning) == 1
+
+
+def test_it_ends_cleanly_when_told_to(running: Service) -> None:
+    running.start()
+    process = running.process
+    assert process
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+# What it says of its secrets: nothing.
+
+WEBHOOK_SECRET = "webhook-secret-c4f0"
+WRONG_PASSWORD = "wrong-password-81be"
+STRANGERS_PASSWORD = "strangers-password-77aa"
+NEW_PASSWORD = "new-password-5d2e"
+
+
+@pytest.fixture
+def talkative(running: Service) -> Service:
+    """The service at its most talkative, with a secret between it and the broker."""
+    running.environment |= {"AUTHSVC_LOG_LEVEL": "debug", "AUTHSVC_WEBHOOK_SECRET": WEBHOOK_SECRET}
+    running.start()
+    return running
+
+
+def _uses_secrets_everywhere(service: Service) -> str:
+    """Call in every way there is, and return the token that was used."""
+    credentials = {"username": "alice", "password": ALICES_PASSWORD}
+    token: str = service.call("POST", "/api/login", json=credentials).json()["token"]
+    for path in (
+        f"/api/me?apiToken={token}",
+        f"/api/none?x=1&api%54oken={token}",
+        f"//api/me?apiToken={token}",
+        f"/api/users;apiToken={token}",
+        f"/api/me?apitoken={token}",
+        f"/api/me?x=1;apiToken={token}",
+        f"/api/me?%2561piToken={token}",
+        f"/api/me?APITOKEN%3D{token}",
+        f"/admin/users;a%50iToken={token}",
+        f"/api/tokens/{token}",
+    ):
+        requests.get(service.url + path, timeout=10)
+    for value in (
+        f"Bearer {token}",
+        f"Bearer {token}x",
+        basic("alice", ALICES_PASSWORD),
+        basic("alice", WRONG_PASSWORD),
+    ):
+        requests.get(service.url + "/api/users/none", headers={"Authorization": value}, timeout=10)
+    service.call("POST", "/api/login", json={**credentials, "password": WRONG_PASSWORD})
+    service.call("POST", "/api/users", json={"username": "press-7", "password": NEW_PASSWORD})
+    service.call("PATCH", "/api/users/press-7", json={"password": [NEW_PASSWORD]})
+    return token
+
+
+def _uses_secrets_at_the_webhooks(service: Service, token: str) -> None:
+    for username, password in (
+        ("bob", BOBS_PASSWORD),
+        ("bob", WRONG_PASSWORD),
+        ("stranger", STRANGERS_PASSWORD),
+        ("tom", token),
+    ):
+        body = {"username": username, "password": password, "clientid": "c1"}
+        requests.post(f"{service.url}/auth/user?key={WEBHOOK_SECRET}", json=body, timeout=10)
+        requests.post(f"{service.url}/auth/user?key={WEBHOOK_SECRET}x", json=body, timeout=10)
+
+
+def _breaks_http_with_secrets(service: Service, token: str) -> None:
+    for head in (
+        f"GET /api/me?apiToken={token}",
+        f"GET /api/me?apiToken={token} junk HTTP/1.1",
+        f"GET /api/me?api%54oken={token} HTTP/9.9",
+        f"GET /api/me;%61pitoken%3D{token} HTTP/9.9",
+        f"G\x00T /api/me?apiToken={token} HTTP/1.1",
+        f"POST /auth/user?key={WEBHOOK_SECRET}",
+        f"GET /api/me HTTP/1.1\r\nAuthorization Bearer {token}",
+        f"GET /api/me HTTP/1.1\r\nAuthorization: Bearer\x00{token}",
+        f"GET /api/me HTTP/1.1\r\nAutho rization: Bearer {token}",
+        f"GET /api/me HTTP/1.1\r\nX: y\r\n Bearer {token}",
+        f"GET /api/me HTTP/1.1\r\nHost: x\r\nExpect: {token}",
+        f"POST /api/me HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {token}",
+        f"POST /api/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{WRONG_PASSWORD}",
+    ):
+        everything_said_to(service, head.encode() + b"\r\n\r\n")
+
+
+def _traces_of(secrets: list[str], service: Service) -> list[str]:
+    audit = service.call("GET", "/api/audit?perPage=1000").text
+    metrics = requests.get(service.url + "/metrics", timeout=10).text
+    everything = service.log_text() + audit + metrics
+    return [secret for secret in secrets if secret in everything]
+
+
+def test_no_secret_is_logged_counted_or_written_down(talkative: Service) -> None:
+    token = _uses_secrets_everywhere(talkative)
+    _uses_secrets_at_the_webhooks(talkative, token)
+    _breaks_http_with_secrets(talkative, token)
+    secrets = [*token.split(".")[1:], WEBHOOK_SECRET, NEW_PASSWORD, WRONG_PASSWORD, STRANGERS_PASSWORD, "$2b$"]
+    passwords = [ALICES_PASSWORD, BOBS_PASSWORD, ADMIN_PASSWORD]
+    encoded = [
+        basic(name, password).split()[1] for name, password in (("alice", ALICES_PASSWORD), ("admin", ADMIN_PASSWORD))
+    ]
+    assert _traces_of(secrets + passwords + encoded, talkative) == []
+
+
+def test_every_line_of_the_log_is_json(talkative: Service) -> None:
+    token = _uses_secrets_everywhere(talkative)
+    _breaks_http_with_secrets(talkative, token)
+    greeting, *lines = talkative.log_text().splitlines()
+    assert greeting.startswith("Sign in at http://")
+    told = [json.loads(line) for line in lines]
+    assert len(told) > 10
+    for line in told:
+        assert {"event", "level", "at"} <= set(line)
+
+
+def test_the_log_says_once_who_called_what_under_which_request_id(running: Service) -> None:
+    running.start()
+    running.call("GET", "/api/users/bob?apiToken=none", headers={"X-Request-Id": "order-66"})
+    running.call("GET", "/api/me")
+    asks(running, "user")
+    everything_said_to(running, b"no http at all\r\n\r\n")
+    (line,) = [json.loads(line) for line in running.log_text().splitlines() if "order-66" in line]
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/api/users/bob", 200)
+    assert (line["user"], line["address"], line["request_id"]) == ("admin", "127.0.0.1", "order-66")
+
+
+# The wire.
+
+
+def test_a_connection_that_was_idle_still_serves(running: Service) -> None:
+    running.start()
+    with Connection(running) as fresh, Connection(running) as used:
+        used.sendall(BOBS_QUESTION)
+        assert answer_on(used) == YES
+        # Longer than any default by which gunicorn gives up on a silent connection.
+        time.sleep(6.5)
+        for connection in (used, fresh):
+            connection.sendall(BOBS_QUESTION)
+            assert answer_on(connection) == YES
+
+
+def test_questions_in_one_packet_are_answered_one_after_the_other(running: Service) -> None:
+    running.start()
+    with Connection(running) as connection:
+        connection.sendall(BOBS_QUESTION * 3)
+        received = b""
+        while received.count(YES[1]) < 3:
+            piece = connection.recv(65_536)
+            assert piece
+            received += piece
+
+
+# As go-auth spells the longest client id, username and password that MQTT allows, each < as six bytes.
+LONGEST = b'"%s"' % (rb"\u003c" * 65_535)
+LONGEST_LOGIN = b'{"clientid":%s,"password":%s,"username":%s}' % (LONGEST, LONGEST, LONGEST)
+HUGE = {"600 KiB": b'{"topic":"%s"}' % (b"x" * 600 * 1024), "the longest login there is": LONGEST_LOGIN}
+
+
+@pytest.mark.parametrize("body", HUGE.values(), ids=HUGE.keys())
+def test_a_huge_question_is_refused_and_the_next_one_on_the_connection_answered(running: Service, body: bytes) -> None:
+    running.start()
+    with Connection(running) as connection:
+        connection.sendall(
+            b"POST /auth/user HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        assert answer_on(connection) == (400, b'{"ok":false,"error":"malformed"}')
+        connection.sendall(BOBS_QUESTION)
+        assert answer_on(connection) == YES
+
+
+def test_a_question_in_pieces_is_put_together(running: Service) -> None:
+    running.start()
+    with Connection(running) as connection:
+        for position in range(0, len(BOBS_QUESTION), 40):
+            connection.sendall(BOBS_QUESTION[position : position + 40])
+            time.sleep(0.01)
+        assert answer_on(connection) == YES
+
+
+CHUNKED = (
+    b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+GARBAGE = [
+    b"\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
+    b"GET\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"\xff" * 10_000,
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /auth/acl HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999999\r\n\r\n{}",
+    b"POST /auth/acl HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{}",
+    b"POST /auth/acl HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    b"GET /%00%ff%zz?%00=%ff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://elsewhere/api/me HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    CHUNKED + b"zz\r\nabc\r\n0\r\n\r\n",
+    CHUNKED + b"5\r\nabcdefghijkl\r\n0\r\n\r\n",
+    CHUNKED + b"ffffffffffffffff\r\nabc",
+    CHUNKED + b"5\r\nab",
+    CHUNKED.replace(b"/auth/acl", b"/api/login") + b"zz\r\nabc\r\n0\r\n\r\n",
+]
+
+
+def test_garbage_on_the_port_does_no_harm(running: Service) -> None:
+    running.start()
+    for sent in GARBAGE:
+        received = everything_said_to(running, sent)
+        assert not received.startswith(b"HTTP/1.1 5"), (sent[:100], received)
+        assert publishes(running, "bob", "devices/bob/up") == "ok"
+    assert '"level": "error"' not in running.log_text()
+
+
+def test_a_chunked_question_is_answered_like_any_other(running: Service) -> None:
+    body = b'{"username":"bob","topic":"devices/bob/up","acc":2}'
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    running.start()
+    with Connection(running) as connection:
+        connection.sendall(CHUNKED + chunks)
+        assert answer_on(connection) == YES
+
+
+# A power cut.
+
+
+def test_no_acknowledged_user_is_lost_when_the_service_is_killed(running: Service) -> None:
+    acknowledged: list[str] = []
+    running.start()
+    writers = [threading.Thread(target=_creates_users, args=(running, f"{name}-", acknowledged)) for name in "abc"]
+    for writer in writers:
+        writer.start()
+    assert within(20, lambda: len(acknowledged) >= 40)
+    running.kill()
+    for writer in writers:
+        writer.join()
+    running.start()
+    stored = running.call("GET", "/api/users?perPage=1000").json()
+    assert stored["total"] <= 1000
+    assert set(acknowledged) <= {user["username"] for user in stored["items"]}
+    assert _written_down(running) == {user["username"] for user in stored["items"] if user["username"][1] == "-"}
+    assert {publishes(running, name, f"devices/{name}") for name in acknowledged} == {"ok"}
+
+
+def _creates_users(service: Service, prefix: str, acknowledged: list[str]) -> None:
+    """Make users one after the other until the service is gone; note each that was acknowledged."""
+    rights = [{"context": "mqtt", "operation": "write", "resource": "devices/%u"}]
+    with requests.Session() as api:
+        api.auth = ("admin", ADMIN_PASSWORD)
+        for number in range(10_000):
+            body = {"username": f"{prefix}{number}", "permissions": rights}
+            try:
+                answer = api.post(service.url + "/api/users", json=body, timeout=10)
+            except requests.RequestException:  # cut off: whether it was made, nobody knows
+                return
+            if answer.status_code == 201:
+                acknowledged.append(f"{prefix}{number}")
+
+
+def _written_down(service: Service) -> set[str]:
+    events = service.call("GET", "/api/audit?actor=admin&action=user.create&perPage=1000").json()["items"]
+    return {event["target"].removeprefix("user:") for event in events}
+
+
+def test_a_killed_service_starts_again_as_it_was(running: Service) -> None:
+    running.start()
+    assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"
+    running.kill()
+    running.start()
+    assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"
+    assert asks(running, "superuser", username="bob") == "no-superusers"

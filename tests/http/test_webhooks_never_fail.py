@@ -1,0 +1,149 @@
+"""Whatever a broker sends, it is told yes or no: go-auth takes a 5xx for an error and drops innocent clients."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from authsvc.broker.goauth_protocol import MAX_BODY
+from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
+from tests.actors import BOBS_PASSWORD
+
+if TYPE_CHECKING:
+    from tests.http.broker import Told
+
+DEEP = 100_000
+CHECKS = ["user", "superuser", "acl"]
+GARBAGE = {
+    "nothing": b"",
+    "blanks": b" \r\n\t",
+    "a byte": b"\xff",
+    "all bytes": bytes(range(256)) * 4,
+    "a number": b"7",
+    "a text": b'"bob"',
+    "a list": b'["username","bob"]',
+    "null": b"null",
+    "half an object": b'{"username":"bob","password":"bob',
+    "two objects": b'{"username":"bob"}{"username":"bob"}',
+    "a comment": b'{"username":"bob" /* and so on */}',
+    "not a number": b'{"username":NaN,"acc":Infinity}',
+    "a huge number": b'{"username":"bob","topic":"t","acc":' + b"9" * 100_000 + b"}",
+    "a huge exponent": b'{"username":"bob","topic":"t","acc":1e999999999}',
+    "deep lists": b"[" * DEEP + b"]" * DEEP,
+    "deep lists without an end": b"[" * DEEP,
+    "deep objects": b'{"username":' * DEEP + b"1" + b"}" * DEEP,
+    "deep in a field": b'{"username":' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "600 KiB of letters": b"x" * 600 * 1024,
+    "600 KiB of blanks round an object": b'{"username":"bob"}' + b" " * 600 * 1024,
+    "600 KiB of an object": json.dumps({"username": "bob", "password": "x" * 600 * 1024}).encode(),
+    "many fields": json.dumps({str(number): number for number in range(20_000)}).encode(),
+    "many form fields": b"&".join(b"a%d=b" % number for number in range(20_000)),
+    "bad percents": b"username=%zz%&password=%ff%fe",
+    "another encoding": '{"username":"bob"}'.encode("utf-16"),
+    "multipart": b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nbob\r\n--x--\r\n',
+}
+CONTENT_TYPES = [
+    JSON,
+    FORM,
+    "multipart/form-data; boundary=x",
+    "text/plain",
+    "image/png",
+    "",
+    ";;;",
+    "application/json" * 50,
+]
+
+
+def is_an_answer(answer: Told) -> bool:
+    """Say whether go-auth can read the answer and takes it for a plain yes or no."""
+    told: dict[str, Any] = json.loads(answer.body)
+    assert answer.status in (200, 400, 401, 403), answer
+    assert answer.content_type == JSON
+    assert set(told) == {"ok", "error"}
+    assert told["ok"] is (answer.status == 200)
+    assert bool(told["error"]) is not told["ok"]
+    assert told["error"] != "internal-error"
+    return True
+
+
+@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("check", CHECKS)
+def test_garbage_is_refused(broker: Broker, check: str, body: bytes) -> None:
+    for content_type in CONTENT_TYPES:
+        answer = broker.send(check, body, content_type)
+        assert is_an_answer(answer)
+        assert answer.status != 200
+
+
+@pytest.mark.parametrize("body", [b"x" * (MAX_BODY + 1), b" " * (MAX_BODY + 1)])
+def test_a_body_beyond_the_limit_is_malformed(broker: Broker, body: bytes) -> None:
+    assert broker.send("user", body) == MALFORMED
+
+
+def test_a_body_up_to_the_limit_is_read(broker: Broker) -> None:
+    body = json.dumps({"username": "bob", "password": BOBS_PASSWORD}).encode()
+    assert broker.send("user", body.ljust(MAX_BODY)) == YES
+
+
+def test_of_a_field_that_stands_twice_the_last_counts(broker: Broker) -> None:
+    password = BOBS_PASSWORD.encode()
+    assert broker.send("user", b'{"username":"nemo","username":"bob","password":"%s"}' % password) == YES
+    assert broker.send("user", b'{"username":"bob","password":"%s","password":"x"}' % password) == no("wrong-password")
+
+
+def test_half_a_character_is_merely_wrong(broker: Broker) -> None:
+    assert broker.send("user", rb'{"username":"bob","password":"\ud800"}') == no("wrong-password")
+    assert broker.send("user", rb'{"username":"\udfff","password":"x"}') == no("unknown-user")
+    assert broker.send("acl", rb'{"username":"bob","topic":"devices/bob/up","acc":2,"clientid":"\ud800"}') == YES
+    assert broker.send("acl", rb'{"username":"bob","topic":"\ud800","acc":2}') == MALFORMED
+
+
+# The users are only asked about, so all examples may share one service.
+many = hypothesis_settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+any_text = st.text(st.characters(exclude_categories=[]), max_size=40)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=8,
+)
+field_names = st.sampled_from(["username", "password", "clientid", "client_id", "topic", "acc"])
+likely = st.sampled_from(
+    ["bob", "nemo", BOBS_PASSWORD, "devices/bob/up", "$share/g/a", "$share", "#", "+", "%u", "a/#"]
+)
+bodies = st.dictionaries(field_names | any_text, likely | st.integers(-1, 9) | json_values, max_size=8)
+queries = st.sampled_from(["", "response=text&response=json", "grant=certificate", "key=%ff", "&&==", "?", "%00"])
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@many
+@given(body=st.binary(max_size=300), content_type=st.sampled_from(CONTENT_TYPES), query=queries)
+def test_no_bytes_make_it_fail(broker: Broker, check: str, body: bytes, content_type: str, query: str) -> None:
+    assert is_an_answer(broker.send(check, body, content_type, query))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@many
+@given(fields=bodies, query=queries)
+def test_no_json_makes_it_fail(broker: Broker, check: str, fields: dict[str, Any], query: str) -> None:
+    assert is_an_answer(broker.send(check, json.dumps(fields).encode(), JSON, query))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@many
+@given(fields=st.dictionaries(field_names, likely | st.text(max_size=20), max_size=8))
+def test_no_form_makes_it_fail(broker: Broker, check: str, fields: dict[str, str]) -> None:
+    assert is_an_answer(broker.ask(check, FORM, **fields))
+
+
+@many
+@given(credentials=st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=80))
+def test_no_credentials_make_it_fail(broker: Broker, credentials: str) -> None:
+    for scheme in ("Basic ", "basic ", "Bearer ", ""):
+        assert is_an_answer(broker.send("user", b"{}", authorization=scheme + credentials))
