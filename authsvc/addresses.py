@@ -1,17 +1,24 @@
-"""Callers' IP addresses: in one form however they are written, and the network by which callers are counted."""
+"""IP addresses and `Host` headers: their normal form, the network a caller is counted by, and what is loopback.
+
+A web page can let a name of its own resolve to 127.0.0.1 (DNS rebinding) and then call a service on loopback from the
+browser of a visitor. Such requests carry that name in the `Host` header, so a service on loopback can refuse them.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Network
+
+Network = IPv4Network | IPv6Network
 
 _IPV6_PREFIX = 64
 _MAX_OTHER = 64
+_HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?")
 
 
 def address_of(text: str | None) -> str | None:
@@ -32,10 +39,34 @@ def network_of(text: str | None) -> str:
     return str(parsed) if parsed else (text or "")[:_MAX_OTHER]
 
 
-def is_within(text: str | None, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Return the networks or addresses in a list with commas; `ValueError` when one is none."""
+    return tuple(ip_network(part.strip()) for part in text.split(","))
+
+
+def is_within(text: str | None, networks: Iterable[Network]) -> bool:
     """Return whether an address is in one of the networks; `::ffff:10.0.0.1` is in 10.0.0.0/8, other text in none."""
     parsed = _parsed(text or "")
     return parsed is not None and any(parsed in network for network in networks)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can connect to a host: `localhost`, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=64)  # every broker sends the same few again and again
+def is_loopback_header(header: bytes) -> bool:
+    """Return whether a `Host` header, with or without a port, names loopback; True for none, which no browser omits."""
+    if not header:
+        return True
+    match = _HOST_HEADER.fullmatch(header.decode("latin-1"))
+    return match is not None and is_loopback(match["v6"] or match["name"])
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:

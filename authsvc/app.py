@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api
-from authsvc.observability import metrics
-from authsvc.web import webhook_views, health, downloads, problem, tracing
-from authsvc.policy.access import AccessControl
-from authsvc.storage.background import BackgroundThread, certificate_jobs, client_id_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
-from authsvc.activity.denials import Denials
-from authsvc.web.request_context import EXTENSION, Services
-from authsvc.credentials.hashing import WaitBudget, HashingPool
-from authsvc.activity.decision_stats import DecisionStats
-from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
-from authsvc.storage.policy_cache import PolicyCache
-from authsvc.activity.client_ids import SeenClientIds
 from authsvc.accounts.sign_in import SignIns
+from authsvc.activity.client_ids import SeenClientIds
+from authsvc.activity.decision_stats import DecisionStats
+from authsvc.activity.denials import Denials
 from authsvc.activity.mqtt_takeover import takeover_broker
-from authsvc.storage.propagation import Propagation
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
+from authsvc.credentials.hashing import HashingPool, WaitBudget
+from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+from authsvc.jobs import certificate_jobs, client_id_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
+from authsvc.observability import metrics
+from authsvc.policy.access import AccessControl
+from authsvc.storage.background import BackgroundThread
+from authsvc.storage.policy_cache import PolicyCache
+from authsvc.storage.propagation import Propagation
+from authsvc.web import downloads, health, problem, tracing, webhook_views
+from authsvc.web.request_context import EXTENSION, Services
 from registry import extension
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings, tidings: Propagation | None = None) -> OpenAPI:
+def create_app(settings: Settings, propagation: Propagation | None = None) -> OpenAPI:
     """Return the WSGI application; the database must have been opened (`first_start.prepare`).
 
-    `tidings` lead to the workers that answer brokers, if this one is among several.
+    `propagation` lead to the workers that answer brokers, if this one is among several.
     """
     app = OpenAPI(
         "authsvc",
@@ -52,7 +53,7 @@ def create_app(settings: Settings, tidings: Propagation | None = None) -> OpenAP
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, tidings)
+    services = app.extensions[EXTENSION] = compose(settings, propagation)
     problem.register(app)
     tracing.register(app, settings.trusted_proxies)
     app.register_blueprint(webhook_views.blueprint)
@@ -73,7 +74,7 @@ def create_app(settings: Settings, tidings: Propagation | None = None) -> OpenAP
     return app
 
 
-def compose(settings: Settings, tidings: Propagation | None = None) -> Services:
+def compose(settings: Settings, propagation: Propagation | None = None) -> Services:
     """Make the parts of one service."""
     policy = PolicyCache()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
@@ -81,9 +82,9 @@ def compose(settings: Settings, tidings: Propagation | None = None) -> Services:
     budget = settings.connect_budget_ms / 1000
     allowances = WaitBudgets(WaitBudget(budget, broker_hashing), WaitBudget(budget, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
-    sightings = SeenClientIds()
+    seen_client_ids = SeenClientIds()
     denials = Denials()
-    access = AccessControl(policy, verifier, sightings)
+    access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     return Services(
         settings=settings,
         policy=policy,
@@ -100,9 +101,9 @@ def compose(settings: Settings, tidings: Propagation | None = None) -> Services:
             settings.answer_cache_entries,
             on_loopback=settings.binds_loopback_only,
         ),
-        sightings=sightings,
+        client_ids=seen_client_ids,
         denials=denials,
-        history=DecisionStats(metrics.counted),
+        decision_stats=DecisionStats(metrics.counted),
         broker=takeover_broker(settings),
-        tidings=tidings or Propagation(),
+        propagation=propagation or Propagation(),
     )

@@ -10,15 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from authsvc.errors import SettingsError
-from authsvc.hosts import is_loopback
+from authsvc.addresses import is_loopback, read_networks
 from authsvc.credentials.passwords import PasswordPolicy
-from authsvc.web.proxies import read_networks
+from authsvc.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from authsvc.web.proxies import Network
+    from authsvc.addresses import Network
 
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")

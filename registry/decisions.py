@@ -7,26 +7,26 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.accounts import users
+from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
-from authsvc.pki import certificates, csr
-from authsvc.storage import policy_reader
-from authsvc.policy.actors import SERVICE
 from authsvc.errors import AuthsvcError, Conflict, FieldError
+from authsvc.pki import certificates, csr
+from authsvc.policy.actors import SERVICE
 from authsvc.policy.snapshot import GrantType
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role, User
 from authsvc.storage.policy_reader import permission
-from registry import records, states, lock
-from registry.http_rights import is_http_right, roles_with_http_rights
+from registry import lock, records, states
 from registry.models import Preauthorization, Registration
 from registry.states import Event, HeldReason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from authsvc.policy.actors import Actor
     from authsvc.pki.authorities import SigningPolicy
+    from authsvc.policy.actors import Actor
     from authsvc.policy.permissions import Permission
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
@@ -216,8 +216,8 @@ def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChange
     """Refuse rights over this service that the actor lacks, that come in bulk, or that nobody named or confirmed."""
     roles, permissions = wanted["roles"], wanted["permissions"]
     actor.must_hold([*permissions, *policy_reader.rights_of_roles(set(roles))])
-    risky_roles = roles_with_http_rights(roles)
-    risky_permissions = set(filter(is_http_right, permissions))
+    risky_roles = with_http_rights(roles)
+    risky_permissions = {permission for permission in permissions if permission.is_http_right}
     if given.in_bulk and (risky_roles or risky_permissions):
         message = f"{row.username} would get rights over this service (http); grant it alone"
         raise Conflict(message, "bulk-http-rights")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
 from authsvc.errors import Forbidden, NotFound, invalid
-from authsvc.storage.paging import Page
 from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.paging import Page
 from registry import lock
 from registry.models import EnrolmentKey
 

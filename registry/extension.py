@@ -6,17 +6,17 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 from authsvc.admin.pages import add, add_tile
+from authsvc.broker.signals import unknown_username
 from authsvc.pki.authorities import signing_policy
 from authsvc.storage.background import Job
-from authsvc.broker.signals import unknown_username
-from registry import metrics, decisions, admin, preauthorization_match
+from registry import admin, decisions, metrics, preauthorization_match
 from registry.api import est, routes
+from registry.limits import Limits, RequestLimits
 from registry.mqtt_registration.attempted_names import AttemptedNames
 from registry.mqtt_registration.contacts import Contacts
-from registry.rest_registration import RestRegistration
 from registry.mqtt_registration.registration import Capacity, MqttRegistration
-from registry.limits import Limits, RequestLimits
 from registry.mqtt_registration.unknown_names import UnknownNames
+from registry.rest_registration import RestRegistration
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
@@ -57,9 +57,9 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     add(app, admin.blueprint, admin.NAVIGATION)
     add_tile(app, admin.NAVIGATION.call, admin.pending_tile)
     # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
-    unknown_username.connect(intake.hear, weak=False)
+    unknown_username.connect(intake.enqueue, weak=False)
     return [
-        Job(0.1, intake.drain),
+        Job(0.1, intake.flush),
         Job(1.0, contacts.write, also_at_the_end=True),
         Job(1.0, lambda: metrics.observe(intake, unknown_names)),
         Job(5.0, unknown_names.report),

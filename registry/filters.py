@@ -12,7 +12,7 @@ from peewee import chunked
 from authsvc.activity import audit
 from authsvc.errors import invalid
 from authsvc.storage.database import database_time, session, transaction
-from registry import states, lock
+from registry import lock, states
 from registry.models import Registration
 from registry.states import Event, Status
 

@@ -9,10 +9,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
-from authsvc.storage import policy_reader
 from authsvc.errors import Locked, invalid
+from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
-from registry.http_rights import is_http_right
 from registry.models import Window
 
 if TYPE_CHECKING:
@@ -130,5 +129,5 @@ def check_starting_roles(actor: Actor, names: Sequence[str]) -> None:
             raise invalid(f"roles[{position}]", "no such role")
     actor.must_hold([each for role in given.values() for each in role.rights])
     for position, name in enumerate(names):
-        if any(map(is_http_right, given[name].rights)):
+        if any(right.is_http_right for right in given[name].rights):
             raise invalid(f"roles[{position}]", "gives rights over this service (http), give it to single users")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from authsvc.storage.models import User
 from authsvc.credentials.usernames import skeleton
+from authsvc.storage.models import User
 from registry.models import Registration
 from registry.states import Status
 

@@ -14,7 +14,6 @@ from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.policy_reader import permission
 from registry.decisions import Grant, existing_roles
 from registry.enrolment_keys import digest_of
-from registry.http_rights import is_http_right, roles_with_http_rights
 from registry.models import Preauthorization
 from registry.preauthorizations import record_of
 from registry.records import Start
@@ -133,8 +132,8 @@ def _unbound_held(row: Preauthorization, *, tried: bool, has_conflicts: bool) ->
         return HeldReason.TRIED_BEFORE
     if has_conflicts:
         return HeldReason.CONFLICTS
-    by_itself = any(is_http_right(permission(**words)) for words in row.permissions)
-    return HeldReason.HTTP_RIGHTS if by_itself or roles_with_http_rights(row.roles) else None
+    by_itself = any(permission(**words).is_http_right for words in row.permissions)
+    return HeldReason.HTTP_RIGHTS if by_itself or roles.with_http_rights(row.roles) else None
 
 
 def hold_attempted(attempted: AttemptedNames) -> None:

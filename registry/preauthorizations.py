@@ -20,17 +20,16 @@ from peewee import chunked
 
 from authsvc.accounts import roles
 from authsvc.activity import audit
-from authsvc.storage import policy_reader
-from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
-from authsvc.storage.paging import Page
 from authsvc.credentials.passwords import generate
+from authsvc.credentials.usernames import validate_username
+from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
+from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
+from authsvc.storage.paging import Page
 from authsvc.storage.policy_reader import permission
-from authsvc.credentials.usernames import validate_username
 from registry import lock
 from registry.enrolment_keys import digest_of
-from registry.http_rights import is_http_right
 from registry.models import Preauthorization, Registration
 from registry.states import HeldReason, Status
 
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from authsvc.policy.actors import Actor
     from authsvc.credentials.passwords import PasswordPolicy
+    from authsvc.policy.actors import Actor
     from authsvc.policy.permissions import Permission
 
 MAX_CSV_ROWS = 10_000
@@ -88,7 +87,9 @@ class CreatedPreauthorization(NamedTuple):
     secret: str | None
 
 
-def create(actor: Actor, advances: Iterable[NewPreauthorization], policy: PasswordPolicy) -> list[CreatedPreauthorization]:
+def create(
+    actor: Actor, advances: Iterable[NewPreauthorization], policy: PasswordPolicy
+) -> list[CreatedPreauthorization]:
     """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user.
 
     One that is bound may be given to a name that is registered and pending: its holder takes that one's place.
@@ -115,7 +116,9 @@ def create(actor: Actor, advances: Iterable[NewPreauthorization], policy: Passwo
             Preauthorization.insert_many(batch).execute()
         audit.record_many(actor, "preauthorization.create", map(_event, wanted))
         return [
-            CreatedPreauthorization(PreauthorizationRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret)
+            CreatedPreauthorization(
+                PreauthorizationRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret
+            )
             for row, advance, secret in zip(rows, wanted, secrets, strict=True)
         ]
 
@@ -191,7 +194,7 @@ def _check_roles(actor: Actor, wanted: list[NewPreauthorization]) -> None:
     # What is given in advance is given by whoever writes it down.
     actor.must_hold(policy_reader.rights_of_roles(given))
     actor.must_hold([each for advance in wanted for each in advance.permissions])
-    risky = {name for name, role in given.items() if any(map(is_http_right, role.rights))}
+    risky = {name for name, role in given.items() if any(right.is_http_right for right in role.rights)}
     for advance in wanted:
         if advance.is_bound:
             continue
@@ -200,7 +203,7 @@ def _check_roles(actor: Actor, wanted: list[NewPreauthorization]) -> None:
                 if role in risky:
                     raise invalid(f"roles[{position}]", _BOUND_ALONE)
             for position, each in enumerate(advance.permissions):
-                if is_http_right(each):
+                if each.is_http_right:
                     raise invalid(f"permissions[{position}]", _BOUND_ALONE)
 
 
@@ -237,7 +240,9 @@ def _named(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
     return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
 
 
-def _row(actor: Actor, advance: NewPreauthorization, now: datetime, secret: str | None, held: HeldReason | None) -> dict[str, Any]:
+def _row(
+    actor: Actor, advance: NewPreauthorization, now: datetime, secret: str | None, held: HeldReason | None
+) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "username": advance.username,

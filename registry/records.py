@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from peewee import Case, chunked
 
 from authsvc.activity import audit
-from authsvc.policy.actors import SERVICE
 from authsvc.addresses import address_of
-from authsvc.policy.allowed_client_ids import can_be_literal
+from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
-from authsvc.storage.paging import Page
+from authsvc.policy.actors import SERVICE
+from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
-from authsvc.credentials.usernames import skeleton
+from authsvc.storage.paging import Page
 from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import HeldReason, Status
@@ -311,7 +311,9 @@ def _record(row: Registration, similar: list[str]) -> Record:
 
 def _suggested_client_ids(row: Registration) -> list[str]:
     """Return the one client id that all attempts of a device came with, of which there were two or more, if any."""
-    one_for_all = row.kind == RegistrationKind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
+    one_for_all = (
+        row.kind == RegistrationKind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
+    )
     return _literal(row.client_ids) if one_for_all else []
 
 

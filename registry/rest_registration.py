@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import peewee
 
 from authsvc.accounts import users
+from authsvc.credentials.passwords import Verdict
+from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
 from authsvc.pki import certificates
 from authsvc.policy.actors import SERVICE
-from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
-from authsvc.credentials.passwords import Verdict
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, enrolment_keys, preauthorization_match, records, lock
+from registry import decisions, enrolment_keys, lock, preauthorization_match, records
 from registry.decisions import Grant
 from registry.limits import BeyondLimit, RequestLimits
 from registry.records import Start
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from threading import BoundedSemaphore
 
-    from authsvc.pki.authorities import SigningPolicy
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import SigningRequest
-    from registry.mqtt_registration.attempted_names import AttemptedNames
-    from registry.mqtt_registration.contacts import Contacts
     from registry.enrolment_keys import KeyRecord
     from registry.models import Registration
-    from registry.preauthorization_match import Match
+    from registry.mqtt_registration.attempted_names import AttemptedNames
+    from registry.mqtt_registration.contacts import Contacts
     from registry.mqtt_registration.unknown_names import UnknownNames
+    from registry.preauthorization_match import Match
 
 
 @dataclass(frozen=True, slots=True)

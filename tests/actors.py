@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from authsvc.policy.actors import Actor, Via
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
+from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import Context, Effect, Operation, Permission, Rule
 
 ADMIN_PASSWORD = "the first administrator's own secret"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.admin.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
 from tests.admin.page_objects import Visitor
+from tests.admin.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
 from tests.service import ADMIN_PASSWORD, Service
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "screenshots"

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.accounts import throttle
+from authsvc.accounts.proof import check_proof
 from authsvc.activity import audit
 from authsvc.credentials import jwt
-from authsvc.storage import policy_reader
 from authsvc.errors import Conflict, NotFound, invalid
-from authsvc.storage.paging import Page
-from authsvc.accounts.proof import check_proof
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Token, User
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

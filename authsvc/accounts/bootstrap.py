@@ -7,11 +7,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from authsvc.accounts import last_admin, roles, signing_keys, users
-from authsvc.pki import authorities
-from authsvc.policy.actors import SERVICE
-from authsvc.errors import SettingsError
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, generate
+from authsvc.errors import SettingsError
+from authsvc.pki import authorities
+from authsvc.policy.actors import SERVICE
 from authsvc.storage import schema
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import connect_to, create_file, sqlite_file

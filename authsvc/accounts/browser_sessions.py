@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from peewee import JOIN
 
-from authsvc.activity import audit
-from authsvc.policy.actors import Proof
-from authsvc.errors import NotFound, Unauthenticated
-from authsvc.storage.paging import Page
 from authsvc.accounts.proof import check_proof
+from authsvc.activity import audit
+from authsvc.errors import NotFound, Unauthenticated
+from authsvc.policy.actors import Proof
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
     from peewee import ModelSelect

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.policy import allowed_client_ids
-from authsvc.storage import policy_reader
 from authsvc.policy.snapshot import RolePolicy
+from authsvc.storage import policy_reader
 from authsvc.storage.database import session
 
 if TYPE_CHECKING:

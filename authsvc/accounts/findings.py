@@ -41,7 +41,9 @@ def _damaged_users() -> Iterator[Finding]:
     for row in (
         User.select(User.id, User.username, User.grant_types, User.client_ids).order_by(User.username).iterator()
     ):
-        for damage in policy_reader.damage_of(row.grant_types, row.client_ids, permissions.get(row.id, policy_reader.NOTHING_STORED)):
+        for damage in policy_reader.damage_of(
+            row.grant_types, row.client_ids, permissions.get(row.id, policy_reader.NOTHING_STORED)
+        ):
             advice = f"{damage}: everything is denied; set its permissions, grant types and client ids again"
             yield Finding("damaged-policy", f"user:{row.username}", advice)
 

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from authsvc.storage import policy_reader
 from authsvc.errors import Conflict
 from authsvc.policy.permissions import Context, Operation, Request, decide
 from authsvc.policy.snapshot import Snapshot
-from authsvc.storage.models import Role, User, UserRole
 from authsvc.policy.topics import Identity, split
+from authsvc.storage import policy_reader
+from authsvc.storage.models import Role, User, UserRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

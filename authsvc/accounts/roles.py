@@ -10,15 +10,15 @@ from peewee import fn
 
 from authsvc.accounts import last_admin
 from authsvc.activity import audit
-from authsvc.storage import policy_reader
-from authsvc.policy.allowed_client_ids import validate_client_ids
+from authsvc.credentials.usernames import validate_role_name
 from authsvc.errors import Conflict, NotFound, invalid
-from authsvc.storage.paging import Page
+from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Context, Operation, Permission
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, UserRole
-from authsvc.credentials.usernames import validate_role_name
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,6 +151,13 @@ def count_holders(names: Iterable[str]) -> dict[str, int]:
     query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
     with session():
         return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
+
+
+def with_http_rights(names: Iterable[str]) -> set[str]:
+    """Return those of the roles that allow anything in this service's own API, such as `admin`."""
+    with session():
+        given = policy_reader.role_policies(set(names))
+    return {name for name, role in given.items() if any(right.is_http_right for right in role.rights)}
 
 
 def named(names: Iterable[str]) -> list[Role]:

@@ -19,8 +19,8 @@ from peewee import EXCLUDED
 
 from authsvc.accounts import throttle
 from authsvc.addresses import network_of
-from authsvc.policy.decision import Denied, Reason
 from authsvc.errors import Busy, Unauthenticated
+from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress
 

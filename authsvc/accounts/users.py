@@ -6,29 +6,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict
 
-from authsvc.accounts import last_admin, browser_sessions, api_tokens, roles
-from authsvc.activity import audit, disconnects
-from authsvc.pki import certificates
-from authsvc.storage import policy_reader
-from authsvc.policy.allowed_client_ids import validate_client_ids
-from authsvc.errors import Conflict, NotFound, invalid
-from authsvc.storage.paging import Page
-from authsvc.policy.permissions import Effect
-from authsvc.pki.ca import Revocation
+from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
+from authsvc.activity import audit, disconnects
+from authsvc.credentials.usernames import skeleton, validate_username
+from authsvc.errors import Conflict, NotFound, invalid
+from authsvc.pki import certificates
+from authsvc.pki.ca import Revocation
+from authsvc.policy.allowed_client_ids import validate_client_ids
+from authsvc.policy.permissions import Effect
 from authsvc.policy.snapshot import GrantType
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.credentials.usernames import skeleton, validate_username
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
-    from authsvc.policy.actors import Actor
-    from authsvc.pki.authorities import SigningPolicy
-    from authsvc.credentials.passwords import PasswordHasher
-    from authsvc.policy.permissions import Permission
-    from authsvc.pki.csr import ClientKey
     from authsvc.activity.mqtt_takeover import TakeoverBroker
+    from authsvc.credentials.passwords import PasswordHasher
+    from authsvc.pki.authorities import SigningPolicy
+    from authsvc.pki.csr import ClientKey
+    from authsvc.policy.actors import Actor
+    from authsvc.policy.permissions import Permission
 
 
 @dataclass(frozen=True, slots=True)

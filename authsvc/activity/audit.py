@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import chunked
 
-from authsvc.storage.paging import Page
 from authsvc.storage.database import session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import AuditEvent
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,7 +11,7 @@ from peewee import EXCLUDED, fn
 from authsvc.policy import known_client_ids
 from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.storage.database import session, transaction
-from authsvc.storage.models import SeenClientIdRow
+from authsvc.storage.models import ClientIdRow
 
 MAX_NOTED = 100_000
 MAX_NOTED_OF_USER = 1000
@@ -38,7 +38,7 @@ class SeenClientIds:
         self._stored: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._learnt_until = datetime.min.replace(tzinfo=UTC)
 
-    def note(self, username: str, client_id: str, *, logged_in: bool = False) -> None:
+    def note(self, username: str, client_id: str, logged_in: bool = False) -> None:
         """Note a client that was let in, or with `logged_in` one that has proved to be the user; memory only."""
         if logged_in:
             self.known.learn(username, client_id)
@@ -72,12 +72,12 @@ class SeenClientIds:
             batch = noted[start : start + _BATCH]
             rows = [{"username": key[0], "client_id": key[1], "seen_at": now, "logged_in": way} for key, way in batch]
             with transaction():
-                target = [SeenClientIdRow.username, SeenClientIdRow.client_id]
+                target = [ClientIdRow.username, ClientIdRow.client_id]
                 update = {
-                    SeenClientIdRow.seen_at: EXCLUDED.seen_at,
-                    SeenClientIdRow.logged_in: SeenClientIdRow.logged_in | EXCLUDED.logged_in,
+                    ClientIdRow.seen_at: EXCLUDED.seen_at,
+                    ClientIdRow.logged_in: ClientIdRow.logged_in | EXCLUDED.logged_in,
                 }
-                SeenClientIdRow.insert_many(rows).on_conflict(conflict_target=target, update=update).execute()
+                ClientIdRow.insert_many(rows).on_conflict(conflict_target=target, update=update).execute()
             for key, logged_in in batch:
                 if self._noted.get(key) is logged_in:
                     del self._noted[key]
@@ -89,8 +89,10 @@ class SeenClientIds:
         """Learn the client ids that any process has stored since this was last asked; the first time, all of them."""
         now = datetime.now(UTC)
         with session():
-            rows: Any = SeenClientIdRow.select(SeenClientIdRow.username, SeenClientIdRow.client_id)
-            rows = rows.where(SeenClientIdRow.logged_in, SeenClientIdRow.seen_at > self._learnt_until).order_by(SeenClientIdRow.seen_at)
+            rows: Any = ClientIdRow.select(ClientIdRow.username, ClientIdRow.client_id)
+            rows = rows.where(ClientIdRow.logged_in, ClientIdRow.seen_at > self._learnt_until).order_by(
+                ClientIdRow.seen_at
+            )
             for username, client_id in rows.tuples().iterator():
                 self.known.learn(username, client_id)
         self._learnt_until = now - _OVERLAP
@@ -107,19 +109,21 @@ class SeenClientIds:
         """Let everything be noted anew, so that the time of the last sighting moves on; and drop what is long past."""
         self._stored = OrderedDict()
         with transaction():
-            SeenClientIdRow.delete().where(SeenClientIdRow.seen_at < datetime.now(UTC) - _KEPT).execute()
-            _drop_beyond(PER_USER, ~SeenClientIdRow.logged_in)
-            _drop_beyond(known_client_ids.PER_USER, SeenClientIdRow.logged_in)
+            ClientIdRow.delete().where(ClientIdRow.seen_at < datetime.now(UTC) - _KEPT).execute()
+            _drop_beyond(PER_USER, ~ClientIdRow.logged_in)
+            _drop_beyond(known_client_ids.PER_USER, ClientIdRow.logged_in)
 
 
 def _drop_beyond(most: int, chosen: Any) -> None:
     """Keep the latest of the chosen sightings of each user, so many as are given."""
-    query: Any = SeenClientIdRow.select(SeenClientIdRow.username).where(chosen).group_by(SeenClientIdRow.username)
-    for (username,) in list(query.having(fn.COUNT(SeenClientIdRow.client_id) > most).tuples()):
-        of_user = chosen & (SeenClientIdRow.username == username)
-        latest = SeenClientIdRow.select(SeenClientIdRow.client_id).where(of_user).order_by(SeenClientIdRow.seen_at.desc()).limit(most)
+    query: Any = ClientIdRow.select(ClientIdRow.username).where(chosen).group_by(ClientIdRow.username)
+    for (username,) in list(query.having(fn.COUNT(ClientIdRow.client_id) > most).tuples()):
+        of_user = chosen & (ClientIdRow.username == username)
+        latest = (
+            ClientIdRow.select(ClientIdRow.client_id).where(of_user).order_by(ClientIdRow.seen_at.desc()).limit(most)
+        )
         kept = [row.client_id for row in latest]
-        SeenClientIdRow.delete().where(of_user, SeenClientIdRow.client_id.not_in(kept)).execute()
+        ClientIdRow.delete().where(of_user, ClientIdRow.client_id.not_in(kept)).execute()
 
 
 class SeenClientId(NamedTuple):
@@ -132,19 +136,19 @@ class SeenClientId(NamedTuple):
 def of_user(username: str) -> list[SeenClientId]:
     """Return the client ids that a user was seen with, the latest first and not more than a few."""
     with session():
-        rows = SeenClientIdRow.select().where(SeenClientIdRow.username == username).order_by(SeenClientIdRow.seen_at.desc())
+        rows = ClientIdRow.select().where(ClientIdRow.username == username).order_by(ClientIdRow.seen_at.desc())
         return [SeenClientId(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
 
 
 def has_other_user(client_id: str, username: str) -> bool:
     """Return whether another user than this one was seen with a client id."""
     with session():
-        others = SeenClientIdRow.select().where(SeenClientIdRow.client_id == client_id, SeenClientIdRow.username != username)
+        others = ClientIdRow.select().where(ClientIdRow.client_id == client_id, ClientIdRow.username != username)
         return bool(others.exists())
 
 
 def client_ids(username: str) -> list[str]:
     """Return every stored client id of a user, the latest first: about 1,000 at most."""
     with session():
-        rows: Any = SeenClientIdRow.select(SeenClientIdRow.client_id).where(SeenClientIdRow.username == username)
-        return [client_id for (client_id,) in rows.order_by(SeenClientIdRow.seen_at.desc()).tuples()]
+        rows: Any = ClientIdRow.select(ClientIdRow.client_id).where(ClientIdRow.username == username)
+        return [client_id for (client_id,) in rows.order_by(ClientIdRow.seen_at.desc()).tuples()]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import EXCLUDED, Select, fn
 
+from authsvc.errors import InvalidInput, NotFound
 from authsvc.policy.access import requests_for
 from authsvc.policy.decision import Denial, Reason
-from authsvc.errors import InvalidInput, NotFound
-from authsvc.storage.policy_cache import snapshot_of
 from authsvc.policy.denial_advice import DenialAdvice, advice_for
+from authsvc.policy.topics import Identity
 from authsvc.storage.database import is_sqlite, session, transaction
 from authsvc.storage.models import DenialRow, User
-from authsvc.policy.topics import Identity
+from authsvc.storage.policy_cache import snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -193,7 +193,9 @@ def _record(row: DenialRow, username: str, snapshot: Snapshot, now: datetime) ->
 def _remedy(denial: Denial, snapshot: Snapshot, now: datetime) -> DenialAdvice:
     user = snapshot.users[denial.username]
     if snapshot.is_damaged(user):
-        return DenialAdvice(None, "a stored row of the user or of one of its roles is damaged; set its permissions again")
+        return DenialAdvice(
+            None, "a stored row of the user or of one of its roles is damaged; set its permissions again"
+        )
     try:
         identity = Identity(denial.username, denial.client_id)
         requests = requests_for(denial.topic, denial.access, identity) if denial.topic and denial.whole else []

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from authsvc.activity import audit, client_ids
-from authsvc.policy.actors import SERVICE
 from authsvc.errors import Conflict
+from authsvc.policy.actors import SERVICE
 from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import DisconnectOrder
 
 if TYPE_CHECKING:
-    from authsvc.policy.actors import Actor
     from authsvc.activity.mqtt_takeover import TakeoverBroker
+    from authsvc.policy.actors import Actor
 
 _KEPT = timedelta(days=7)
 # By then every worker has written down which client ids it has just seen.

@@ -12,8 +12,8 @@ from flask import Flask, Response, abort, request
 
 from authsvc.admin import certificates, forms, guard, overview, roles, sign_in, tokens, users, why
 from authsvc.admin.cookies import SignedCookie
-from authsvc.web.escape import escape_invisible
 from authsvc.admin.pages import add, pages, stands_for
+from authsvc.web.escape import escape_invisible
 from authsvc.web.request_context import is_page
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import users
-from authsvc.pki import authorities, certificates, csr
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.certificates import CertificateQuery, IssueBody, RevokeBody
-from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError
+from authsvc.pki import authorities, certificates, csr
 from authsvc.pki.ca import Revocation
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

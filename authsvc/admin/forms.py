@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 
-from authsvc.web import problem
 from authsvc.admin.pages import pages, render, stands_for
 from authsvc.api.schemas import PermissionBody, PermissionView, view_permission
 from authsvc.errors import InvalidInput, invalid
+from authsvc.web import problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,14 +10,14 @@ from flask_wtf.csrf import generate_csrf, validate_csrf
 from wtforms import ValidationError
 
 from authsvc.accounts import browser_sessions
-from authsvc.policy.access import operation_of
-from authsvc.policy.actors import Proof
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import call_of_view, is_partial, may, see
 from authsvc.admin.redirects import HOME, path_on_this_host, way_back
-from authsvc.web.request_context import actor_for, catch_up, services, session_lifetime
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
+from authsvc.policy.access import operation_of
+from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
+from authsvc.web.request_context import actor_for, catch_up, services, session_lifetime
 from authsvc.web.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:

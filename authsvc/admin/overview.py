@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from flask import current_app, request
 
+from authsvc.accounts.overview import EXPIRING_DAYS, overview
 from authsvc.activity import decision_stats
 from authsvc.admin.pages import TILES, ApiCall, NavigationEntry, Tile, may, pages, render, see, stands_for, unattended
 from authsvc.admin.plots import Series, plot
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.web.request_context import services
-from authsvc.accounts.overview import EXPIRING_DAYS, overview
 
 if TYPE_CHECKING:
     from flask import Response

@@ -13,9 +13,9 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, red
 from werkzeug.exceptions import HTTPException
 
 from authsvc import __version__
+from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 from authsvc.web import problem
 from authsvc.web.request_context import services
-from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable

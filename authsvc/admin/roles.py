@@ -12,9 +12,9 @@ from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_re
 from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
 from authsvc.api.schemas import SearchQuery, permissions_from
-from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError, PreconditionFailed
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,9 @@ from flask import Response, g, request, url_for
 from authsvc.admin.guard import begin_session, end_session, offered
 from authsvc.admin.pages import pages, render, see
 from authsvc.admin.redirects import HOME, path_on_this_host
-from authsvc.web.request_context import public, services
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import public, services
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from flask import Response, flash, request, url_for
 
-from authsvc.accounts import browser_sessions, api_tokens
+from authsvc.accounts import api_tokens, browser_sessions
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
 from authsvc.api.browser_sessions import SessionQuery
 from authsvc.api.tokens import TokenBody, TokenQuery, issue
-from authsvc.web.request_context import actor, services, session_lifetime
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, services, session_lifetime
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

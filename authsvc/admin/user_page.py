@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from authsvc.accounts import browser_sessions, client_id_warnings, api_tokens
+from authsvc.accounts import api_tokens, browser_sessions, client_id_warnings
 from authsvc.activity import audit, client_ids
-from authsvc.pki import certificates
 from authsvc.admin.pages import may
+from authsvc.pki import certificates
 from authsvc.web.request_context import services, session_lifetime
 
 if TYPE_CHECKING:
-    from authsvc.policy.permissions import Rule
     from authsvc.accounts.users import UserRecord
+    from authsvc.policy.permissions import Rule
 
 _SHOWN = 10
 

@@ -14,18 +14,18 @@ from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
 from authsvc.admin.user_page import beside
 from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
-from authsvc.web.request_context import actor, services
-from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.credentials.passwords import generate
-from authsvc.web.problem import status_of
+from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.policy.snapshot import GrantType
+from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
-    from authsvc.admin.forms import Rows
-    from authsvc.activity.disconnects import Report
     from authsvc.accounts.users import UserRecord
+    from authsvc.activity.disconnects import Report
+    from authsvc.admin.forms import Rows
 
 blueprint = pages("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))

@@ -8,14 +8,14 @@ from flask import Response, flash, g, request, url_for
 
 from authsvc.accounts import users
 from authsvc.activity import denials
-from authsvc.policy.access import operation_for
 from authsvc.admin.forms import submitted
 from authsvc.admin.pages import by_field, may, pages, render, see, stands_for, unattended
 from authsvc.api.schemas import PermissionBody
 from authsvc.api.users import DecisionQuery, decide_for
-from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.policy.access import operation_for
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

@@ -9,7 +9,6 @@ from flask import g, request
 from pydantic import BaseModel, Field
 
 from authsvc.accounts import users
-from authsvc.pki import certificates, renewal, csr as signing_requests
 from authsvc.api.schemas import (
     Body,
     Moment,
@@ -22,9 +21,11 @@ from authsvc.api.schemas import (
     render_page,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
+from authsvc.pki import certificates, renewal
+from authsvc.pki import csr as signing_requests
 from authsvc.pki.authorities import signing_policy
-from authsvc.web.request_context import actor, public, services
 from authsvc.pki.csr import MAX_CHARACTERS
+from authsvc.web.request_context import actor, public, services
 
 blueprint = noun("certificates", "Certificates that log clients in")
 

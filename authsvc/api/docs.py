@@ -24,8 +24,8 @@ blueprint = Blueprint(
     "docs",
     __name__,
     url_prefix="/api",
-    template_folder="../templates",
-    static_folder="../static",
+    template_folder="templates",
+    static_folder="static",
     static_url_path="/docs/static",
 )
 swagger = Blueprint("swagger", __name__, static_folder=str(_SWAGGER), static_url_path="/docs/swagger")

@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 from werkzeug.http import parse_etags, quote_etag
 
 from authsvc.credentials import usernames
-from authsvc.policy import allowed_client_ids
 from authsvc.errors import InvalidInput
+from authsvc.policy import allowed_client_ids
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
 
 if TYPE_CHECKING:

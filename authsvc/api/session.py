@@ -8,7 +8,6 @@ from flask import request
 from pydantic import Field
 
 from authsvc.accounts import api_tokens
-from authsvc.policy.actors import Proof
 from authsvc.api.schemas import (
     Body,
     GrantTypeName,
@@ -20,6 +19,7 @@ from authsvc.api.schemas import (
     render,
     view_permission,
 )
+from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, caller, public, services, token_limits
 
 blueprint = noun("session", "Signing in")

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from authsvc.accounts import api_tokens, users
 from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
-from authsvc.web.request_context import actor, caller, services, token_limits
 from authsvc.errors import Forbidden
+from authsvc.web.request_context import actor, caller, services, token_limits
 
 blueprint = noun("tokens", "API tokens")
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 
 from authsvc.accounts import client_id_warnings, users
 from authsvc.activity import denials
-from authsvc.policy.access import AccessControl, access_for, operation_for
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -36,9 +35,9 @@ from authsvc.api.schemas import (
     view_permission,
     view_warnings,
 )
-from authsvc.web.request_context import actor, services
-from authsvc.activity.client_ids import SeenClientIds
+from authsvc.policy.access import access_for, decide_access, operation_for
 from authsvc.policy.snapshot import GrantType
+from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -241,9 +240,9 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
 
 
 def decide_for(username: str, query: DecisionQuery) -> Decision:
-    """Decide what a broker would be answered, and note no sighting: who is only asked about was not seen."""
-    rules = AccessControl(services().policy, services().verifier, SeenClientIds())
-    return rules.may_access(username, query.client_id or None, query.topic, access_for(query.operation, query.topic))
+    """Return the decision on an ACL request without recording client activity (a dry run)."""
+    access = access_for(query.operation, query.topic)
+    return decide_access(services().policy.snapshot, username, query.client_id or None, query.topic, access)
 
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from authsvc.addresses import is_loopback_header
+from authsvc.broker.goauth_protocol import Answer, Malformed, basic_password, last_values, read_fields, render
+from authsvc.broker.signals import unknown_username
+from authsvc.credentials.passwords import Verdict
+from authsvc.credentials.usernames import is_username
+from authsvc.errors import InvalidInput
 from authsvc.observability import metrics
 from authsvc.policy.decision import Decision, Denial, Denied, Reason, denial_of
-from authsvc.errors import InvalidInput
 from authsvc.policy.guess_limit import Login
-from authsvc.hosts import is_loopback_header
-from authsvc.credentials.passwords import Verdict
-from authsvc.broker.signals import unknown_username
-from authsvc.credentials.usernames import is_username
-from authsvc.broker.goauth_protocol import Answer, Malformed, basic_password, last_values, read_fields, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from authsvc.policy.access import AccessControl
-    from authsvc.credentials.hashing import WaitBudget
     from authsvc.broker.goauth_protocol import Fields, WebhookRequest
+    from authsvc.credentials.hashing import WaitBudget
+    from authsvc.policy.access import AccessControl
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLACEHOLDER = "{{webhook_secret}}"
 _EVERY_ADDRESS = {"0.0.0.0", "::"}
 _templates = Environment(
-    loader=PackageLoader("authsvc"),
+    loader=PackageLoader("authsvc.cli"),
     autoescape=False,  # noqa: S701 - no HTML, and what is filled in was checked
     trim_blocks=True,
     lstrip_blocks=True,

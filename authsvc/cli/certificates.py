@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authsvc.accounts import users
-from authsvc.pki import authorities, certificates, ca, csr as signing_requests
-from authsvc.pki.authorities import signing_policy
 from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
-from authsvc.errors import Conflict
-from authsvc.pki.ca import Revocation
 from authsvc.credentials.usernames import validate_username
+from authsvc.errors import Conflict
+from authsvc.pki import authorities, ca, certificates
+from authsvc.pki import csr as signing_requests
+from authsvc.pki.authorities import signing_policy
+from authsvc.pki.ca import Revocation
 
 
 @click.group("certificates")

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from authsvc.cli.terminal import as_json, opened, print_json, print_table
 from authsvc.accounts.findings import findings
+from authsvc.cli.terminal import as_json, opened, print_json, print_table
 
 
 @click.command()

@@ -116,7 +116,12 @@ COMMANDS = (group,)
 
 
 def _facts(record: roles.RoleRecord) -> dict[str, Any]:
-    return {"name": record.name, "builtIn": record.built_in, **roles.audit_fields(record), "warnings": _warnings(record)}
+    return {
+        "name": record.name,
+        "builtIn": record.built_in,
+        **roles.audit_fields(record),
+        "warnings": _warnings(record),
+    }
 
 
 def _warnings(record: roles.RoleRecord) -> list[dict[str, str]]:

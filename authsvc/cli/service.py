@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from authsvc.accounts import bootstrap
-from authsvc.server import environment, serve
-from authsvc.storage import backup as backups
-from authsvc.policy.access import AccessControl, access_for
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
-from authsvc.credentials.hashing import HashingPool
-from authsvc.credentials.passwords import PasswordVerifier
-from authsvc.storage.policy_cache import PolicyCache, snapshot_of
+from authsvc.policy.access import access_for, decide_access
+from authsvc.server import environment, serve
 from authsvc.settings import from_environment
-from authsvc.activity.client_ids import SeenClientIds
+from authsvc.storage import backup as backups
 from authsvc.storage import models as storage_models
 from authsvc.storage.database import database
+from authsvc.storage.policy_cache import snapshot_of
 from registry import models as registry_models
 
 if TYPE_CHECKING:
@@ -71,12 +68,8 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
     To read a topic filter with wildcards is to subscribe to it.
     """
     with opened():
-        policy = PolicyCache()
-        policy.snapshot = snapshot_of(username)
-    access = AccessControl(
-        policy, PasswordVerifier(HashingPool(1, 1), HashingPool(1, 1), max_entries=1, cost=4), SeenClientIds()
-    )
-    decision = access.may_access(username, client_id or None, topic, access_for(operation, topic))
+        snapshot = snapshot_of(username)
+    decision = decide_access(snapshot, username, client_id or None, topic, access_for(operation, topic))
     if as_json:
         print_json(_facts(decision))
     else:

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from authsvc import settings
 from authsvc.accounts import bootstrap
-from authsvc.policy.actors import Actor, Via
-from authsvc.errors import Conflict, InvalidInput, invalid
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher
+from authsvc.errors import Conflict, InvalidInput, invalid
+from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
 from authsvc.storage import schema
 

@@ -8,7 +8,6 @@ import click
 
 from authsvc.accounts import client_id_warnings, roles, users
 from authsvc.activity import denials
-from authsvc.policy.access import operation_for
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     any_client_id,
@@ -27,6 +26,7 @@ from authsvc.cli.terminal import (
     spell_warnings,
 )
 from authsvc.errors import invalid
+from authsvc.policy.access import operation_for
 from authsvc.policy.snapshot import GrantType
 
 if TYPE_CHECKING:

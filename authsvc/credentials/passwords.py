@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import bcrypt
 
-from authsvc.errors import Busy, invalid
 from authsvc.credentials.hashing import measured
+from authsvc.errors import Busy, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,6 @@ from authsvc.policy.decision import ALLOWING
 
 if TYPE_CHECKING:
     from authsvc.policy.decision import Decision, Reason
-    from authsvc.web.request_context import Services
 
 _DECISIONS = Counter("authsvc_decisions", "Webhook decisions", ["check", "decision", "reason"])
 _SECONDS = Histogram(
@@ -30,51 +29,49 @@ _SECONDS = Histogram(
     buckets=(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
 )
 _REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
-_POLICY_VERSION = Gauge("authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin")
-_POLICY_AGE = Gauge(
+POLICY_VERSION = Gauge("authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin")
+POLICY_AGE = Gauge(
     "authsvc_policy_snapshot_age_seconds",
     "Time since the snapshot was known to be fresh",
     multiprocess_mode="livemax",
 )
-_POLICY_STALE = Gauge(
+POLICY_STALE = Gauge(
     "authsvc_policy_stale",
     "1 if a worker could not refresh its policy for more than 5 seconds, else 0",
     multiprocess_mode="livemax",
 )
-_USERS = Gauge("authsvc_policy_users", "Users in the snapshot", multiprocess_mode="livemax")
-_CACHE = Gauge(
+USERS = Gauge("authsvc_policy_users", "Users in the snapshot", multiprocess_mode="livemax")
+CACHE = Gauge(
     "authsvc_credential_cache_lookups",
     "Password checks answered from memory (hit) or by a hash (miss) since the worker started",
     ["outcome"],
     multiprocess_mode="livesum",
 )
-_CACHE_ENTRIES = Gauge(
-    "authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum"
-)
-_ANSWERS = Gauge(
+CACHE_ENTRIES = Gauge("authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum")
+ANSWERS = Gauge(
     "authsvc_answer_cache_lookups",
     "Webhooks answered from memory (hit) or decided anew (miss) since the worker started",
     ["outcome"],
     multiprocess_mode="livesum",
 )
-_ANSWER_ENTRIES = Gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory", multiprocess_mode="livesum")
-_HASHING_RUNNING = Gauge("authsvc_hashing_running", "Logins that are being hashed", multiprocess_mode="livesum")
-_HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
-_HASHING_REFUSED = Gauge(
+ANSWER_ENTRIES = Gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory", multiprocess_mode="livesum")
+HASHING_RUNNING = Gauge("authsvc_hashing_running", "Logins that are being hashed", multiprocess_mode="livesum")
+HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
+HASHING_REFUSED = Gauge(
     "authsvc_hashing_refused",
     "Logins refused for want of a hashing slot, or while another password for the same name was being hashed",
     multiprocess_mode="livesum",
 )
 
-_THROTTLED = Gauge(
+THROTTLED = Gauge(
     "authsvc_throttled_windows",
     "Users and minutes in which logins were throttled for too many wrong passwords, since the worker started",
     multiprocess_mode="livesum",
 )
-_KNOWN_CLIENT_IDS = Gauge(
+KNOWN_CLIENT_IDS = Gauge(
     "authsvc_known_client_ids", "Client ids in memory that a user has logged in with", multiprocess_mode="livemax"
 )
-_DENIALS_DROPPED = Gauge(
+DENIALS_DROPPED = Gauge(
     "authsvc_denials_dropped", "Denials too many to be noted for the users' lists", multiprocess_mode="livesum"
 )
 
@@ -116,31 +113,9 @@ def observe_request(method: str, status: int) -> None:
     _REQUESTS.labels(method if known else "other", str(status)).inc()
 
 
-def observe_worker(services: Services) -> None:
-    """Publish this worker's state, for a scrape that may arrive at another worker."""
-    flush_decisions()
-    policy, webhooks = services.policy, services.webhooks
-    verifier, hashing = services.verifier, services.broker_hashing
-    _POLICY_VERSION.set(policy.snapshot.version)
-    _POLICY_AGE.set(policy.age)
-    _POLICY_STALE.set(services.policy_is_stale)
-    _USERS.set(len(policy.snapshot.users))
-    _CACHE.labels("hit").set(verifier.counters.hits)
-    _CACHE.labels("miss").set(verifier.counters.misses)
-    _CACHE_ENTRIES.set(verifier.entries)
-    _ANSWERS.labels("hit").set(webhooks.counters.hits)
-    _ANSWERS.labels("miss").set(webhooks.counters.misses)
-    _ANSWER_ENTRIES.set(webhooks.entries)
-    _HASHING_RUNNING.set(hashing.running)
-    _HASHING_WAITING.set(hashing.waiting)
-    _HASHING_REFUSED.set(verifier.counters.busy)
-    _THROTTLED.set(services.access.guess_limit.throttled_windows)
-    _KNOWN_CLIENT_IDS.set(services.sightings.known.entries)
-
-
 def observe_dropped_denials(count: int) -> None:
     """Publish how many denials this worker did not note."""
-    _DENIALS_DROPPED.set(count)
+    DENIALS_DROPPED.set(count)
 
 
 def exposition() -> bytes:

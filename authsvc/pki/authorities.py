@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from peewee import JOIN
 
 from authsvc.activity import audit, disconnects
-from authsvc.pki import ca
 from authsvc.errors import InvalidInput, NotFound, SettingsError
+from authsvc.pki import ca
 from authsvc.pki.ca import Entry, Revocation
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, current_version, policy_change

@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from authsvc.activity import audit, disconnects
-from authsvc.pki import authorities
-from authsvc.policy.actors import Actor, Via
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
-from authsvc.storage.paging import Page
+from authsvc.pki import authorities
 from authsvc.pki.ca import Revocation
 from authsvc.pki.csr import fingerprint_of
+from authsvc.policy.actors import Actor, Via
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
+from authsvc.storage.paging import Page
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
-    from authsvc.pki.renewal import Proven
     from authsvc.pki.csr import ClientKey
+    from authsvc.pki.renewal import Proven
 
 MAX_DAYS = 3650
 
@@ -128,7 +128,9 @@ def revoke_all(actor: Actor, username: str, reason: Revocation) -> None:
             revoke(actor, row.serial, reason)
 
 
-def renew(proven: Proven, issuing: SigningPolicy, overlap: timedelta, address: str | None, request_id: str | None) -> Issued:
+def renew(
+    proven: Proven, issuing: SigningPolicy, overlap: timedelta, address: str | None, request_id: str | None
+) -> Issued:
     """Sign a new certificate for the proven holder of a current one, which ends after the overlap.
 
     The user is that of the stored certificate, never a name that the sender wrote. `Forbidden` if the certificate that

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from authsvc.pki import ca, csr as signing_requests
 from authsvc.errors import Unauthenticated, invalid
+from authsvc.pki import ca
+from authsvc.pki import csr as signing_requests
 
 if TYPE_CHECKING:
     from authsvc.pki.csr import SigningRequest

@@ -6,24 +6,26 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from authsvc.credentials import jwt
+from authsvc.credentials.passwords import Verdict
+from authsvc.errors import Unauthenticated
 from authsvc.policy import topics
 from authsvc.policy.decision import Allowed, Decision, Denied, Reason
-from authsvc.errors import Unauthenticated
 from authsvc.policy.guess_limit import GuessLimit, Login
-from authsvc.credentials.passwords import Verdict
 from authsvc.policy.permissions import Context, Operation, Request, decide
 from authsvc.policy.snapshot import GrantType, UserPolicy
 from authsvc.policy.topics import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
-    from authsvc.policy.guess_limit import Address
     from authsvc.credentials.passwords import PasswordVerifier
-    from authsvc.storage.policy_cache import PolicyCache
-    from authsvc.activity.client_ids import SeenClientIds
-    from authsvc.policy.snapshot import Snapshot
+    from authsvc.policy.guess_limit import Address
+    from authsvc.policy.known_client_ids import KnownClientIds
+    from authsvc.policy.snapshot import CurrentPolicy, Snapshot
 
+    # Called with a username, a client id, and whether this connection proved the user's credentials.
+    NoteSeen = Callable[[str, str, bool], object]
 
 # The broker's own numbers for what a client wants of a topic; read and write at once is 3.
 READ, WRITE, SUBSCRIBE = 1, 2, 4
@@ -64,9 +66,12 @@ def operation_of(method: str) -> Operation:
 class AccessControl:
     """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
 
-    def __init__(self, policy: PolicyCache, verifier: PasswordVerifier, sightings: SeenClientIds) -> None:
-        self._sightings = sightings
-        self.guess_limit = GuessLimit(sightings.known)
+    def __init__(
+        self, policy: CurrentPolicy, verifier: PasswordVerifier, known_client_ids: KnownClientIds, note_seen: NoteSeen
+    ) -> None:
+        self._known_client_ids = known_client_ids
+        self._note_seen = note_seen
+        self.guess_limit = GuessLimit(known_client_ids)
         self.token_uses: dict[str, datetime] = {}
         self._policy = policy
         self._verifier = verifier
@@ -87,7 +92,7 @@ class AccessControl:
         if isinstance(decision, Allowed):
             decision = self._check_client_id(decision, username, client_id)
         if isinstance(decision, Allowed):
-            self._sightings.note(username, client_id, logged_in=True)
+            self._note_seen(username, client_id, True)
         return decision
 
     def _check_login(self, login: Login, password: str, now: datetime) -> Decision | Future[Verdict]:
@@ -110,7 +115,7 @@ class AccessControl:
 
         def note_right() -> None:
             # The client id is known from here on, so that nobody else's guesses refuse the client when it comes again.
-            self._sightings.known.learn(login.username, login.client_id)
+            self._known_client_ids.learn(login.username, login.client_id)
             self.guess_limit.take_back(counted)
 
         known_client_id = login.client_id if attempt.known else None
@@ -123,7 +128,7 @@ class AccessControl:
 
     def knows(self, login: Login) -> bool:
         """Return whether the user has logged in with this client id before."""
-        return self._sightings.known.knows(login.username, login.client_id)
+        return self._known_client_ids.knows(login.username, login.client_id)
 
     def _check_client_id(self, decision: Decision, username: str, client_id: str) -> Decision:
         """Return the decision on right credentials, or a denial if the user may not use this client id.
@@ -138,25 +143,12 @@ class AccessControl:
     def may_access(
         self, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
-        """Decide one ACL question of the broker; raise `InvalidInput` for a topic no client could name.
-
-        The client id is checked again, for a CONNECT with a certificate does not ask us, and an MQTT session may be
-        older than the user's allowed client ids. None, which no broker sends, asks for any client id that is allowed.
-        """
-        snapshot = self._policy.snapshot
-        user = _user_in(snapshot, username)
-        if isinstance(user, Denied):
-            return user
-        if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
-            return Denied(Reason.NO_VALID_CERTIFICATE)
-        if client_id is not None and not snapshot.allows_client_id(user, client_id):
-            return Denied(Reason.CLIENT_ID_NOT_ALLOWED)
-        decision: Decision = Denied(Reason.NO_PERMISSION)
-        for request in requests_for(topic, access, Identity(username, client_id or "")):
-            decision = decide(snapshot.rules_for(user, request), request)
-            if not decision:
-                return decision
-        self._sightings.note(username, client_id or "", logged_in=by_certificate)
+        """Return the decision of `decide_access` on the current policy; note the client as seen if it is allowed."""
+        decision = decide_access(
+            self._policy.snapshot, username, client_id, topic, access, by_certificate=by_certificate
+        )
+        if decision:
+            self._note_seen(username, client_id or "", by_certificate)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
@@ -219,6 +211,30 @@ class AccessControl:
         except Unauthenticated:
             return Denied(Reason.INVALID_TOKEN)
         return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+
+
+def decide_access(
+    snapshot: Snapshot, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
+) -> Decision:
+    """Return the decision on one ACL request of the broker; raise `InvalidInput` for a topic no client could name.
+
+    The client id is checked here as well as at CONNECT: the service is not asked about a CONNECT with a certificate,
+    and an MQTT session can be older than the user's allowed client ids. The client id None, which no broker sends,
+    stands for any client id that is allowed.
+    """
+    user = _user_in(snapshot, username)
+    if isinstance(user, Denied):
+        return user
+    if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
+        return Denied(Reason.NO_VALID_CERTIFICATE)
+    if client_id is not None and not snapshot.allows_client_id(user, client_id):
+        return Denied(Reason.CLIENT_ID_NOT_ALLOWED)
+    decision: Decision = Denied(Reason.NO_PERMISSION)
+    for request in requests_for(topic, access, Identity(username, client_id or "")):
+        decision = decide(snapshot.rules_for(user, request), request)
+        if not decision:
+            break
+    return decision
 
 
 def _user_in(snapshot: Snapshot, username: str) -> UserPolicy | Denied:

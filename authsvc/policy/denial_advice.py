@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from authsvc.policy.decision import Denial, Denied, Reason
 from authsvc.errors import InvalidInput
+from authsvc.policy.decision import Denial, Denied, Reason
 from authsvc.policy.permissions import Context, Operation, Permission, Request, Rule, decide
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def advice_for(
     if not user.enabled:
         return DenialAdvice(None, "the user is disabled; enable it first")
     if denial.reason is Reason.CLIENT_ID_NOT_ALLOWED and not client_id_allowed:
-        return DenialAdvice(None, "the client id is none of its allowed client ids; add it to them, or correct the client")
+        return DenialAdvice(
+            None, "the client id is none of its allowed client ids; add it to them, or correct the client"
+        )
     if not denial.topic:
         return DenialAdvice(None, _OF_LOGINS.get(denial.reason, "no permission helps with that"))
     if denial.reason is Reason.NO_VALID_CERTIFICATE and not user.has_certificate_at(now):

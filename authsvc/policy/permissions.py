@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from authsvc.errors import invalid
 from authsvc.policy import topics
 from authsvc.policy.decision import Allowed, Decision, Denied, Reason
-from authsvc.errors import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,6 +62,11 @@ class Permission:
     def levels(self) -> topics.Levels:
         """The resource, split; made anew each time, since a large snapshot would hold millions of them."""
         return topics.split(self.resource)
+
+    @property
+    def is_http_right(self) -> bool:
+        """Whether it allows anything in this service's own API."""
+        return self.effect is Effect.ALLOW and self.context is Context.HTTP
 
     @property
     def writes_to_the_service(self) -> bool:

@@ -148,3 +148,15 @@ class Snapshot:
             index = RuleIndex(permissions)
             self._indexes[kind, name] = (permissions, index)
         return index.candidates(request.levels)
+
+
+class CurrentPolicy:
+    """The snapshot that decisions are made with.
+
+    `generation` grows with every change of the snapshot. Unlike the database's version it never goes back, not even
+    when an older database is restored under the running service, so a cached answer is valid for one generation.
+    """
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self.generation = 0

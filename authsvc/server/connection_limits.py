@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from authsvc.addresses import is_within, network_of
 
 if TYPE_CHECKING:
-    from authsvc.web.proxies import Network
+    from authsvc.addresses import Network
 
 Connection = TypeVar("Connection")
 

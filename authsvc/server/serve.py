@@ -11,16 +11,16 @@ import structlog
 from gunicorn.app.base import BaseApplication
 
 from authsvc.accounts import bootstrap
+from authsvc.errors import SettingsError
 from authsvc.observability import logs
 from authsvc.server.connection_limits import ConnectionLimits, most_connections, raise_descriptor_limit
-from authsvc.errors import SettingsError
-from authsvc.storage.propagation import Propagation
 from authsvc.server.workers import Kind, Worker, hand_over_pair, missing
+from authsvc.storage.propagation import Propagation
 
 if TYPE_CHECKING:
-    from authsvc.storage.background import BackgroundThread
     from authsvc.broker.asgi import BrokerApplication
     from authsvc.settings import Settings
+    from authsvc.storage.background import BackgroundThread
 
 log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._wanted = {Kind.BROKERS: settings.workers, Kind.API: settings.api_workers}
         self._giving, self._taking = hand_over_pair()
-        self._tidings = Propagation(settings.workers)
+        self._propagation = Propagation(settings.workers)
         self._background: list[BackgroundThread] = []
         super().__init__()
 
@@ -99,11 +99,11 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def load(self) -> BrokerApplication:
         """Make the app; gunicorn calls this in each worker, after the fork."""
         from authsvc.app import BACKGROUND, create_app
-        from authsvc.web.request_context import EXTENSION
         from authsvc.broker.asgi import BrokerApplication
+        from authsvc.web.request_context import EXTENSION
 
         bootstrap.open_database(self._settings)
-        app = create_app(self._settings, self._tidings)
+        app = create_app(self._settings, self._propagation)
         answers_brokers = self._worker.kind is Kind.BROKERS
         left_to_others = _LEFT_TO_OTHERS if answers_brokers else ()
         self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_to_others]
@@ -117,7 +117,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             log.warning("client ids are still loading; until they are there, devices count as unknown")
         services = app.extensions[EXTENSION]
         if answers_brokers:
-            self._tidings.listen(self._worker.place, services.policy.catch_up)
+            self._propagation.listen(self._worker.place, services.policy.catch_up)
         return BrokerApplication(services.webhooks, app, self._settings.threads)
 
     def _assign(self, arbiter: Any, worker: Worker) -> None:

@@ -228,7 +228,7 @@ class SignInAddress(Model):
         primary_key = peewee.CompositeKey("name", "network")
 
 
-class SeenClientIdRow(Model):
+class ClientIdRow(Model):
     """A client id that a user was lately seen with on a broker.
 
     `logged_in` says that it was at a login, or used a certificate. Other sightings are of accesses only, and whoever
@@ -318,7 +318,7 @@ ALL = (
     Certificate,
     Attempt,
     SignInAddress,
-    SeenClientIdRow,
+    ClientIdRow,
     DenialRow,
     DecisionStatsRow,
     DisconnectOrder,

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authsvc.storage import policy_reader
 from authsvc.policy.sharded_map import ShardedMap
-from authsvc.policy.snapshot import Snapshot
+from authsvc.policy.snapshot import CurrentPolicy, Snapshot
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import Change, ChangeKind, Versions, changes_since, current_versions
 from authsvc.storage.database import reading, session
 
@@ -38,16 +38,11 @@ STALE_AFTER_SECONDS = 5.0
 """Policy is refreshed several times a second, so after this time without one something is wrong."""
 
 
-class PolicyCache:
-    """Holds the one snapshot of this process and brings it up to date.
-
-    `generation` grows with every change of the snapshot. Unlike the database's version it never goes back, not even
-    when an older database is restored under the running service, so a cached answer is valid for one generation.
-    """
+class PolicyCache(CurrentPolicy):
+    """The current policy of this process, and the means to read it again from the database."""
 
     def __init__(self) -> None:
-        self.snapshot = Snapshot()
-        self.generation = 0
+        super().__init__()
         self._refreshed_at = float("-inf")
         self._catching_up = threading.Lock()
 

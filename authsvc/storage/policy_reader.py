@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from authsvc.credentials.jwt import SigningKey
 from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.policy.permissions import EVERY_RIGHT, Context, Effect, Operation, Permission
 from authsvc.policy.snapshot import NO_TOKENS, RolePolicy, UserPolicy
 from authsvc.storage.fields import UnreadableClientIds, UnreadableGrantTypes
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
-from authsvc.credentials.jwt import SigningKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

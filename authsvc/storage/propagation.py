@@ -81,7 +81,9 @@ class Propagation:
     def listen(self, place: int, catch_up: Callable[[], object]) -> None:
         """Catch up whenever there is word, from now on and in a thread; the place is the listener's own."""
         self._place = place
-        listening = threading.Thread(target=_listen, args=(self._ears[place], catch_up), name="tidings", daemon=True)
+        listening = threading.Thread(
+            target=_listen, args=(self._ears[place], catch_up), name="propagation", daemon=True
+        )
         self._listening.append(listening)
         listening.start()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import peewee
 from flask import Blueprint, Response, jsonify
 
 from authsvc.observability import metrics
-from authsvc.web.request_context import services
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import session
+from authsvc.web.request_context import services
 
-blueprint = Blueprint("ops", __name__)
+if TYPE_CHECKING:
+    from authsvc.web.request_context import Services
+
+blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
@@ -29,7 +34,7 @@ def readyz() -> tuple[Response, int]:
     loaded = policy.is_loaded
     freshness = "loading" if not loaded else "stale" if services().policy_is_stale else "ok"
     database = _database_answers()
-    brokers = database and services().tidings.all_catch_up()
+    brokers = database and services().propagation.all_catch_up()
     ready = database and freshness == "ok" and brokers
     body = jsonify(
         status="ready" if ready else "not ready",
@@ -45,8 +50,30 @@ def readyz() -> tuple[Response, int]:
 @blueprint.get("/metrics")
 def exposition() -> Response:
     """Show the numbers of all workers to Prometheus."""
-    metrics.observe_worker(services())
+    observe_worker(services())
     return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def observe_worker(services: Services) -> None:
+    """Publish this worker's state, for a scrape that may arrive at another worker."""
+    metrics.flush_decisions()
+    policy, webhooks = services.policy, services.webhooks
+    verifier, hashing = services.verifier, services.broker_hashing
+    metrics.POLICY_VERSION.set(policy.snapshot.version)
+    metrics.POLICY_AGE.set(policy.age)
+    metrics.POLICY_STALE.set(services.policy_is_stale)
+    metrics.USERS.set(len(policy.snapshot.users))
+    metrics.CACHE.labels("hit").set(verifier.counters.hits)
+    metrics.CACHE.labels("miss").set(verifier.counters.misses)
+    metrics.CACHE_ENTRIES.set(verifier.entries)
+    metrics.ANSWERS.labels("hit").set(webhooks.counters.hits)
+    metrics.ANSWERS.labels("miss").set(webhooks.counters.misses)
+    metrics.ANSWER_ENTRIES.set(webhooks.entries)
+    metrics.HASHING_RUNNING.set(hashing.running)
+    metrics.HASHING_WAITING.set(hashing.waiting)
+    metrics.HASHING_REFUSED.set(verifier.counters.busy)
+    metrics.THROTTLED.set(services.access.guess_limit.throttled_windows)
+    metrics.KNOWN_CLIENT_IDS.set(services.client_ids.known.entries)
 
 
 def _database_answers() -> bool:

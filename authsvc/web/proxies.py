@@ -6,23 +6,17 @@ that nobody trusted has written is true, and all that stands left of it may be m
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from authsvc.addresses import is_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Network
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    Network = IPv4Network | IPv6Network
-
-
-def read_networks(text: str) -> tuple[Network, ...]:
-    """Return the networks or addresses in a list with commas; `ValueError` when one is none."""
-    return tuple(ip_network(part.strip()) for part in text.split(","))
+    from authsvc.addresses import Network
 
 
 class TrustedProxies:

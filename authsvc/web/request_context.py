@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import current_app, g, request
 
-from authsvc.policy.actors import Actor, Via
-from authsvc.errors import Busy, Unauthenticated
 from authsvc.accounts.api_tokens import TokenLimits
+from authsvc.errors import Busy, Unauthenticated
+from authsvc.policy.actors import Actor, Via
 from authsvc.storage.policy_cache import STALE_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from authsvc.accounts.sign_in import SignIns
+    from authsvc.activity.client_ids import SeenClientIds
+    from authsvc.activity.decision_stats import DecisionStats
+    from authsvc.activity.denials import Denials
+    from authsvc.activity.mqtt_takeover import TakeoverBroker
+    from authsvc.broker.webhooks import Webhooks
+    from authsvc.credentials.hashing import HashingPool
+    from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
     from authsvc.policy.access import AccessControl
     from authsvc.policy.actors import Proof
-    from authsvc.activity.denials import Denials
-    from authsvc.credentials.hashing import HashingPool
-    from authsvc.activity.decision_stats import DecisionStats
-    from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
-    from authsvc.storage.policy_cache import PolicyCache
-    from authsvc.settings import Lifetime, Settings
-    from authsvc.activity.client_ids import SeenClientIds
-    from authsvc.accounts.sign_in import SignIns
     from authsvc.policy.snapshot import UserPolicy
-    from authsvc.activity.mqtt_takeover import TakeoverBroker
+    from authsvc.settings import Lifetime, Settings
+    from authsvc.storage.policy_cache import PolicyCache
     from authsvc.storage.propagation import Propagation
-    from authsvc.broker.webhooks import Webhooks
 
 EXTENSION = "authsvc"
 View = TypeVar("View", bound="Callable[..., Any]")
@@ -46,16 +46,16 @@ class Services:
     access: AccessControl
     sign_ins: SignIns
     webhooks: Webhooks
-    sightings: SeenClientIds
+    client_ids: SeenClientIds
     denials: Denials
-    history: DecisionStats
+    decision_stats: DecisionStats
     broker: TakeoverBroker | None
-    tidings: Propagation
+    propagation: Propagation
 
     @property
     def policy_is_stale(self) -> bool:
         """Whether this worker, or one that answers brokers, could not refresh its policy for some seconds."""
-        return max(self.policy.age, self.tidings.age) > STALE_AFTER_SECONDS
+        return max(self.policy.age, self.propagation.age) > STALE_AFTER_SECONDS
 
 
 def services() -> Services:

@@ -12,15 +12,15 @@ import structlog
 from flask import Flask, Response, g, request
 
 from authsvc.observability import metrics
-from authsvc.web.proxies import TrustedProxies
 from authsvc.observability.redaction import gives_token, without_secrets, without_tokens
+from authsvc.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from authsvc.web.proxies import Network
+    from authsvc.addresses import Network
 
 TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - where the token is put, not a token
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from authsvc.web.request_context import services
 from authsvc.broker.goauth_protocol import MAX_BODY, WebhookRequest
+from authsvc.web.request_context import services
 
 blueprint = Blueprint("auth", __name__, url_prefix="/auth")
 

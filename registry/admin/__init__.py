@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from authsvc.admin.pages import ApiCall, NavigationEntry, Tile, pages
 from registry import records
-from registry.admin import preauthorizations, keys, lock, matching, registrations, selection
+from registry.admin import keys, lock, matching, preauthorizations, registrations, selection
 
-blueprint = pages("registry_page", "registry", template_folder="templates")
+blueprint = pages("registry_page", __name__, template_folder="templates")
 NAVIGATION = NavigationEntry(2, "Client Registry", "registry_page.lock.show", ApiCall("GET", "/api/client-registry"))
 for part in (lock, registrations, selection, matching, preauthorizations, keys):
     blueprint.register_blueprint(part.blueprint)

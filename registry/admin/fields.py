@@ -11,9 +11,8 @@ from flask import request
 
 from authsvc.accounts import roles
 from authsvc.admin.forms import permission_rows
-from authsvc.web.escape import escape_invisible
 from authsvc.admin.pages import may
-from registry import http_rights
+from authsvc.web.escape import escape_invisible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +57,7 @@ def roles_to_give() -> list[roles.RoleRecord]:
 def risky_roles(shown: Iterable[records.Record], offered: Iterable[roles.RoleRecord] = ()) -> set[str]:
     """Return the roles with rights over this service, of those that are requested, started with or offered."""
     names = chain.from_iterable((*one.requested_roles, *one.starting_roles) for one in shown)
-    return http_rights.roles_with_http_rights(chain(names, (role.name for role in offered)))
+    return roles.with_http_rights(chain(names, (role.name for role in offered)))
 
 
 def escape_invisible_json(said: Any) -> str:

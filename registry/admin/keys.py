@@ -8,12 +8,12 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import by_field, render, see, stands_for
-from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor
 from registry import enrolment_keys
-from registry.api import advance_schemas, schemas
 from registry.admin import fields
+from registry.api import advance_schemas, schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

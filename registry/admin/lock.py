@@ -9,14 +9,14 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
-from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, services
 from registry import lock as window
-from registry.api import schemas
 from registry.admin import fields
 from registry.admin.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
 from registry.admin.matching import flood_context
+from registry.api import schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

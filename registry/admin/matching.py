@@ -8,14 +8,14 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import submitted, whole_number
 from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
-from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor
 from registry import filters
-from registry.api import filter_schemas, schemas
-from registry.mqtt_registration import unknown_names
 from registry.admin import fields
 from registry.admin.listed import back, is_seen, mark_of, unchanged, where
+from registry.api import filter_schemas, schemas
+from registry.mqtt_registration import unknown_names
 from registry.states import Status
 
 if TYPE_CHECKING:

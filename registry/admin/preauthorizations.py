@@ -8,12 +8,12 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, submitted
 from authsvc.admin.pages import by_field, must_read, render, see, stands_for
-from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, services
 from registry import preauthorizations
-from registry.api import advance_schemas, schemas
 from registry.admin import fields
+from registry.api import advance_schemas, schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse

@@ -8,13 +8,13 @@ from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, submitted
 from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
-from authsvc.web.request_context import actor, services
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
-from registry import decisions, records, lock
-from registry.api import schemas
+from authsvc.web.request_context import actor, services
+from registry import decisions, lock, records
 from registry.admin import fields
 from registry.admin.listed import back, is_seen, listed, unchanged, where
+from registry.api import schemas
 from registry.api.routes import registry
 
 if TYPE_CHECKING:

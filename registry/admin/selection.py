@@ -8,13 +8,13 @@ from flask import Blueprint, Response, flash, request
 
 from authsvc.admin.forms import permission_rows, submitted
 from authsvc.admin.pages import by_field, may, must_read, render, see, stands_for
-from authsvc.web.request_context import actor
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
 from authsvc.web.problem import status_of
-from registry import decisions, records, lock
-from registry.api import filter_schemas, schemas
+from authsvc.web.request_context import actor
+from registry import decisions, lock, records
 from registry.admin import fields
 from registry.admin.listed import back, where
+from registry.api import filter_schemas, schemas
 from registry.api.routes import registry
 
 if TYPE_CHECKING:

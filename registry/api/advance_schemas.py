@@ -18,13 +18,13 @@ from authsvc.api.schemas import (
     permissions_from,
     view_permission,
 )
+from registry.api.schemas import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
 from registry.enrolment_keys import MAX_USES
 from registry.preauthorizations import NewPreauthorization
-from registry.api.schemas import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
 
 if TYPE_CHECKING:
     from registry.enrolment_keys import KeyRecord
-    from registry.preauthorizations import PreauthorizationRecord, CreatedPreauthorization
+    from registry.preauthorizations import CreatedPreauthorization, PreauthorizationRecord
 
 
 class PreauthorizationBody(Body):

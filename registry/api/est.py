@@ -17,15 +17,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from flask import Blueprint, Response, request
 
 from authsvc.accounts import users
-from authsvc.pki import authorities, csr
-from authsvc.policy.actors import Proof
-from authsvc.pki.authorities import signing_policy
-from authsvc.web.request_context import actor_for, catch_up, services
-from authsvc.errors import Busy, TooMany, Unauthenticated, invalid
 from authsvc.credentials.usernames import validate_username
-from registry.rest_registration import Granted, RegistrationRequest
-from registry.limits import BeyondLimit, Holder
+from authsvc.errors import Busy, TooMany, Unauthenticated, invalid
+from authsvc.pki import authorities, csr
+from authsvc.pki.authorities import signing_policy
+from authsvc.policy.actors import Proof
+from authsvc.web.request_context import actor_for, catch_up, services
 from registry.api.routes import RETRY_SECONDS, registry
+from registry.limits import BeyondLimit, Holder
+from registry.rest_registration import Granted, RegistrationRequest
 
 if TYPE_CHECKING:
     from authsvc.policy.snapshot import UserPolicy

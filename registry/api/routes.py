@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, current_app, request
 
-from authsvc.pki import csr
-from authsvc.api.schemas import noun, permissions_from, render, render_page
-from authsvc.web.request_context import actor, public, services
-from authsvc.errors import AuthsvcError
-from authsvc.web.problem import status_of
 from authsvc.accounts.roles import permission_fields
-from registry import metrics, decisions, enrolment_keys, filters, preauthorizations, records, lock as window
+from authsvc.api.schemas import noun, permissions_from, render, render_page
+from authsvc.errors import AuthsvcError
+from authsvc.pki import csr
+from authsvc.web.problem import status_of
+from authsvc.web.request_context import actor, public, services
+from registry import decisions, enrolment_keys, filters, metrics, preauthorizations, records
+from registry import lock as window
 from registry.api import advance_schemas, filter_schemas, flood_schemas, schemas
 from registry.mqtt_registration import unknown_names
 from registry.rest_registration import Granted, RegistrationRequest
@@ -21,8 +22,8 @@ from registry.states import Status
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
-    from registry.rest_registration import RestRegistration
     from registry.mqtt_registration.registration import MqttRegistration
+    from registry.rest_registration import RestRegistration
 
 EXTENSION = "registry"
 RETRY_SECONDS = "5"
@@ -167,7 +168,9 @@ def list_preauthorizations(query: schemas.SearchQuery) -> dict[str, Any]:
     return render_page(found, map(advance_schemas.view_preauthorization, found.items))
 
 
-@advance_blueprint.post("/client-registry/preauthorizations", responses={201: advance_schemas.CreatedPreauthorizationView})
+@advance_blueprint.post(
+    "/client-registry/preauthorizations", responses={201: advance_schemas.CreatedPreauthorizationView}
+)
 def create_preauthorization(body: advance_schemas.PreauthorizationBody) -> tuple[dict[str, Any], int]:
     """Let a name in at its first contact, also while the registry is locked; once.
 
@@ -180,7 +183,9 @@ def create_preauthorization(body: advance_schemas.PreauthorizationBody) -> tuple
 
 
 @advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: advance_schemas.UploadView})
-def upload_preauthorizations(query: advance_schemas.UploadQuery, raw: advance_schemas.CsvUpload) -> tuple[dict[str, Any], int]:
+def upload_preauthorizations(
+    query: advance_schemas.UploadQuery, raw: advance_schemas.CsvUpload
+) -> tuple[dict[str, Any], int]:
     """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
     advances = preauthorizations.read_csv(text, with_secrets=query.with_secrets)

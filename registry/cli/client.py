@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from authsvc.errors import AuthsvcError
 from authsvc.pki.ca import common_name_of
-from authsvc.pki.renewal import message
 from authsvc.pki.csr import fingerprint_of
+from authsvc.pki.renewal import message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from authsvc.pki.authorities import signing_policy
 from authsvc.cli.terminal import (
     PERMISSION_FORM,
     as_json,
@@ -29,11 +28,13 @@ from authsvc.cli.terminal import (
     spell_moment,
     spell_permission,
 )
+from authsvc.pki.authorities import signing_policy
 from authsvc.storage.policy_reader import permission
-from registry import decisions, filters, preauthorizations, records, lock as window
+from registry import decisions, filters, preauthorizations, records
+from registry import lock as window
 from registry.cli import enrolment_keys
-from registry.mqtt_registration import unknown_names
 from registry.cli.filter_options import filter_from, filtered, of_status
+from registry.mqtt_registration import unknown_names
 from registry.states import Status
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
@@ -219,7 +220,9 @@ def preauthorize(
     Without a key or secret a name goes to whoever comes first, and waits for approval if somebody tried it earlier.
     """
     rules = tuple(map(parse_permission, permissions))
-    advances = [preauthorizations.NewPreauthorization(name, role_names, rules, with_secret=with_secret) for name in usernames]
+    advances = [
+        preauthorizations.NewPreauthorization(name, role_names, rules, with_secret=with_secret) for name in usernames
+    ]
     if csv_file:
         advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
     with opened() as settings:

@@ -110,7 +110,7 @@ class ContactQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def hear(self, username: str, password: str, client_id: str, address: str | None) -> bool:
+    def enqueue(self, username: str, password: str, client_id: str, address: str | None) -> bool:
         """Add one attempt; return False if one had to be dropped for want of room. Never waits for long."""
         with self._lock:
             contact = self._waiting.get(username)

@@ -1,7 +1,7 @@
 """The implicit flow: a refused CONNECT becomes a pending registration, outside the broker's request.
 
-`hear` runs inside the broker's request: it touches one bounded queue and returns. `drain` runs in a thread of its own:
-it hashes and writes. Of a flood it writes little: see `contact_queue`, `locked_attempts` and `contacts`.
+`enqueue` runs inside the broker's request: it touches one bounded queue and returns. `flush` runs in a thread of its
+own: it hashes and writes. Of a flood it writes little: see `contact_queue`, `locked_attempts` and `contacts`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import peewee
 
 from authsvc.accounts import users
-from authsvc.policy.actors import SERVICE
-from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.credentials.passwords import MAX_BYTES, Verdict
+from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, preauthorization_match, records, lock
+from registry import decisions, lock, preauthorization_match, records
 from registry.mqtt_registration.contact_queue import Contact, ContactQueue
 from registry.mqtt_registration.locked_attempts import LockedAttempts
 from registry.records import Start
@@ -29,13 +29,13 @@ from registry.states import Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authsvc.pki.authorities import SigningPolicy
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.pki.authorities import SigningPolicy
+    from registry.models import Registration
     from registry.mqtt_registration.attempted_names import AttemptedNames
     from registry.mqtt_registration.contacts import Contacts
-    from registry.models import Registration
-    from registry.preauthorization_match import Match
     from registry.mqtt_registration.unknown_names import UnknownNames
+    from registry.preauthorization_match import Match
 
 # Longer than this nobody who comes later waits for those before it.
 _DRAIN_SECONDS = 1.0
@@ -95,15 +95,17 @@ class MqttRegistration:
         """How many usernames wait to be written."""
         return len(self._queue)
 
-    def hear(self, _sender: object, username: str, password: str, client_id: str, address: str | None = None) -> None:
+    def enqueue(
+        self, _sender: object, username: str, password: str, client_id: str, address: str | None = None
+    ) -> None:
         """Note one refused CONNECT of an unknown username, or drop one; never waits, never raises."""
         self._attempted.note(username)
         if len(password) > MAX_BYTES:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1
-        elif not self._queue.hear(username, password, client_id, address):
+        elif not self._queue.enqueue(username, password, client_id, address):
             self.counters[Outcome.QUEUE_FULL] += 1
 
-    def drain(self) -> None:
+    def flush(self) -> None:
         """Write what was heard so far, as far as it fits a second; what a database error keeps from it is dropped."""
         contacts = self._queue.take()
         if not contacts:

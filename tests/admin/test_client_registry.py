@@ -10,9 +10,9 @@ import requests
 from playwright.sync_api import TimeoutError as NothingCame
 from playwright.sync_api import expect
 
+from tests.admin.hostile_texts import Gate, decide_on, row_of
 from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
 from tests.devices import Device
-from tests.admin.hostile_texts import Gate, decide_on, row_of
 from tests.registry.environment import REGISTER, soon
 from tests.registry.signing import signing_request
 from tests.service import ADMIN_PASSWORD, permission

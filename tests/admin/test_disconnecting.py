@@ -10,8 +10,8 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from tests.broker import free_port
 from tests.admin.page_objects import FormFiller, Visitor
+from tests.broker import free_port
 from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.admin.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
 from tests.admin.page_objects import Visitor
+from tests.admin.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
 from tests.service import ADMIN_PASSWORD
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from authsvc.app import create_app
-from authsvc.web.request_context import is_page
 from authsvc.settings import Settings
+from authsvc.web.request_context import is_page
 from tests.admin.page_objects import FormFiller
 from tests.registry.signing import signing_request
 

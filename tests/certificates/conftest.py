@@ -13,10 +13,10 @@ from werkzeug.serving import make_server
 from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database
-from tests.broker import free_port
-from tests.certificates.fake_broker import Gate
-from tests.certificates.environment import Scene
 from tests.actors import ADMIN_PASSWORD
+from tests.broker import free_port
+from tests.certificates.environment import Scene
+from tests.certificates.fake_broker import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from authsvc.activity import disconnects
 from authsvc.activity.client_ids import SeenClientIds
+from authsvc.activity.mqtt_takeover import TakeoverBroker
 from authsvc.storage.database import session
 from authsvc.storage.models import DisconnectOrder
-from authsvc.activity.mqtt_takeover import TakeoverBroker
 from tests.storage.environment import events
 
 if TYPE_CHECKING:

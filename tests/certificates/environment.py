@@ -11,16 +11,16 @@ from cryptography import x509
 
 from authsvc.accounts import users
 from authsvc.app import create_app
-from authsvc.pki.authorities import signing_policy
-from authsvc.web.request_context import EXTENSION, Services
+from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.signals import unknown_username
+from authsvc.pki.authorities import signing_policy
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import session
 from authsvc.storage.models import DisconnectOrder
-from authsvc.broker.goauth_protocol import WebhookRequest
+from authsvc.web.request_context import EXTENSION, Services
 from registry.api import routes
-from tests.http.callers import Caller, basic
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, HASHER, OPERATOR, mqtt
+from tests.http.callers import Caller, basic
 from tests.registry.signing import new_key, signing_request
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
     from werkzeug.test import TestResponse
 
-    from authsvc.settings import Settings
     from authsvc.accounts.users import UserChanges
+    from authsvc.settings import Settings
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, ids=[""])
 ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True, ids=[""])
@@ -50,7 +50,7 @@ class Scene:
 
     def close(self) -> None:
         """Listen to strangers no more; the signal is the whole process's."""
-        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.hear)
+        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.enqueue)
 
     @property
     def services(self) -> Services:

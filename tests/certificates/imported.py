@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from authsvc.pki import authorities
-from tests.certificates.tools import certificate_for, openssl, pem, written
 from tests.actors import OPERATOR
+from tests.certificates.tools import certificate_for, openssl, pem, written
 
 if TYPE_CHECKING:
     from pathlib import Path

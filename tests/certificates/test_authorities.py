@@ -11,16 +11,16 @@ import pytest
 import time_machine
 
 from authsvc.accounts import bootstrap
+from authsvc.errors import AuthsvcError
 from authsvc.pki import authorities
 from authsvc.policy.actors import SERVICE
-from authsvc.errors import AuthsvcError
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
-from tests.certificates.imported import brings, root, subjects_of, verified
-from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, serial_of
-from tests.certificates.tools import key_pem, openssl_refuses, pem
 from tests.actors import OPERATOR
+from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, serial_of
+from tests.certificates.imported import brings, root, subjects_of, verified
+from tests.certificates.tools import key_pem, openssl_refuses, pem
 from tests.storage.environment import events
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from cryptography import x509
 from authsvc.accounts import users
 from authsvc.pki import certificates
 from authsvc.pki.ca import Revocation
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, number_of, serial_of
 from tests.certificates.tools import certificate_for, pem
 from tests.http.wire import asks, within
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR
 from tests.registry.signing import new_key, signing_request
 from tests.service import Service
 

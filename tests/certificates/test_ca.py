@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authsvc.pki import ca
 from authsvc.errors import InvalidInput
+from authsvc.pki import ca
 from authsvc.pki.ca import CertificateAuthority, Entry, Revocation
 from tests.certificates.environment import entries_of, number_of
 from tests.certificates.tools import door, handshake, new_key_of, openssl, openssl_refuses, visitor, written

@@ -11,10 +11,10 @@ from cryptography import x509
 
 from authsvc.accounts.overview import overview
 from authsvc.pki.ca import Revocation
+from tests.actors import BOBS_PASSWORD, http
 from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import pem
 from tests.http.callers import basic, problem_of, refused_fields
-from tests.actors import BOBS_PASSWORD, http
 from tests.registry.signing import new_key, signing_request, spki
 from tests.storage.environment import events
 

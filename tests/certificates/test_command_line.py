@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 
-from authsvc import cli
+from tests.actors import ADMIN_PASSWORD
 from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import door, handshake, key_pem, openssl, pem, visitor, written
 from tests.http.console import Console, complaint, said
-from tests.actors import ADMIN_PASSWORD
 from tests.registry.signing import new_key, signing_request
 from tests.storage.environment import events
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
 
 pytestmark = ON_SQLITE
-assert cli.commands
 
 
 @pytest.fixture

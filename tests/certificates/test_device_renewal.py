@@ -17,15 +17,15 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from authsvc.pki import authorities
 from authsvc.errors import AuthsvcError
+from authsvc.pki import authorities
 from registry.cli import client
 from registry.cli.register import command
-from tests.broker import free_port
-from tests.certificates.proofs import in_
-from tests.certificates.environment import ON_SQLITE, Scene
-from tests.certificates.tools import certificate_for, key_pem, openssl, pem, written
 from tests.actors import OPERATOR
+from tests.broker import free_port
+from tests.certificates.environment import ON_SQLITE, Scene
+from tests.certificates.proofs import in_
+from tests.certificates.tools import certificate_for, key_pem, openssl, pem, written
 from tests.registry.signing import new_key, spki
 
 if TYPE_CHECKING:

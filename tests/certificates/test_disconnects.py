@@ -9,16 +9,16 @@ import pytest
 
 from authsvc.accounts import users
 from authsvc.activity import disconnects
-from authsvc.errors import Conflict
 from authsvc.activity.client_ids import PER_USER, SeenClientIds
+from authsvc.errors import Conflict
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import database_time, session
 from authsvc.storage.models import DisconnectOrder
+from tests.actors import OPERATOR, mqtt
 from tests.broker import free_port
 from tests.certificates.disconnects import broker_at, carry_out, claims_age, reports, seen, time_passes
-from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, orders
-from tests.actors import OPERATOR, mqtt
+from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.registry.environment import at_once
 
 if TYPE_CHECKING:

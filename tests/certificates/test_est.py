@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from authsvc.accounts import users
 from authsvc.pki import authorities
+from tests.actors import BOBS_PASSWORD, OPERATOR
 from tests.certificates.environment import ON_SQLITE, Scene
 from tests.certificates.tools import openssl, pem
 from tests.http.callers import Caller, basic, problem_of, refused_fields
-from tests.actors import BOBS_PASSWORD, OPERATOR
 from tests.registry.signing import der_of, signing_request
 from tests.storage.environment import events
 

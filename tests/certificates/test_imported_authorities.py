@@ -12,8 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from authsvc.errors import InvalidInput
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
-from tests.certificates.imported import IS_AUTHORITY, KEY_USAGE, SIGNS_NOTHING, below, brings, root, rsa_key, subjects_of, verified
 from tests.certificates.environment import ON_SQLITE, Scene
+from tests.certificates.imported import (
+    IS_AUTHORITY,
+    KEY_USAGE,
+    SIGNS_NOTHING,
+    below,
+    brings,
+    root,
+    rsa_key,
+    subjects_of,
+    verified,
+)
 from tests.certificates.tools import key_pem, pem
 
 if TYPE_CHECKING:

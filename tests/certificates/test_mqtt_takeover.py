@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authsvc.activity import client_ids, mqtt_takeover
-from authsvc.app import BACKGROUND
 from authsvc.activity.client_ids import PER_USER, SeenClientIds
-from authsvc.storage.database import session
-from authsvc.storage.models import SeenClientIdRow
 from authsvc.activity.mqtt_takeover import TakeoverBroker, takeover_broker
+from authsvc.app import BACKGROUND
+from authsvc.storage.database import session
+from authsvc.storage.models import ClientIdRow
+from tests.actors import BOBS_PASSWORD
 from tests.broker import free_port
 from tests.certificates.disconnects import broker_at, carry_out, reports, seen
-from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.certificates.environment import ON_SQLITE, Scene
+from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.http.callers import problem_of
-from tests.actors import BOBS_PASSWORD
 from tests.registry.environment import soon
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_authority_file_that_is_not_there_is_a_failure_like_any_other() -> None:
-    assert not TakeoverBroker("127.0.0.1", free_port(), "a", "b", tls=True, ca_file="/nowhere/ca.pem").take_over("press-7")
+    assert not TakeoverBroker("127.0.0.1", free_port(), "a", "b", tls=True, ca_file="/nowhere/ca.pem").take_over(
+        "press-7"
+    )
 
 
 # Without a broker, and by hand.
@@ -121,8 +123,8 @@ def test_an_administrator_may_end_them_by_hand(scene: Scene, gate: Gate) -> None
 @ON_SQLITE
 def test_by_hand_whoever_some_worker_saw_a_moment_ago_is_ended_too(scene: Scene, gate: Gate) -> None:
     with_broker = scene.under(broker_url=gate.url)
-    with_broker.services.sightings.note("bob", "press-7")
-    written_down = Timer(0.3, with_broker.services.sightings.store)
+    with_broker.services.client_ids.note("bob", "press-7")
+    written_down = Timer(0.3, with_broker.services.client_ids.store)
     written_down.start()
     assert with_broker.admin.post("/api/users/bob/disconnect").get_json()["ended"] == ["press-7"]
     written_down.join()
@@ -162,7 +164,7 @@ def test_who_logs_in_or_is_let_through_is_seen_and_nobody_else(scene: Scene) -> 
         access.may_log_in("bob", client_id, password, NOW)
     access.may_access("bob", "press-8", "devices/bob/up", 2)
     access.may_access("bob", "press-9", "elsewhere", 2)
-    scene.services.sightings.store()
+    scene.services.client_ids.store()
     assert set(client_ids.client_ids("bob")) == {"press-7", "press-8"}
 
 
@@ -174,4 +176,4 @@ def test_of_a_user_with_ever_new_client_ids_a_few_are_kept(scene: Scene) -> None
     noted.store()
     noted.forget_stored()
     with session():
-        assert SeenClientIdRow.select().count() <= 2 * PER_USER
+        assert ClientIdRow.select().count() <= 2 * PER_USER

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from authsvc.accounts import users
-from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews, signed_by, to_sign
+from tests.actors import OPERATOR
 from tests.certificates.environment import ON_SQLITE, Scene, serial_of
+from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews, signed_by, to_sign
 from tests.certificates.tools import certificate_for, new_key_of, openssl, pem
 from tests.http.callers import problem_of, refused_fields
-from tests.actors import OPERATOR
 from tests.registry.signing import der_of, new_key, signing_request, spki
 from tests.storage.environment import events
 

@@ -9,11 +9,11 @@ import pytest
 
 from authsvc.accounts import users
 from authsvc.pki import authorities
-from tests.certificates.disconnects import broker_at, carry_out
-from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews
-from tests.certificates.environment import ON_SQLITE, Scene, orders, serial_of
-from tests.certificates.tools import openssl, pem, written
 from tests.actors import OPERATOR
+from tests.certificates.disconnects import broker_at, carry_out
+from tests.certificates.environment import ON_SQLITE, Scene, orders, serial_of
+from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews
+from tests.certificates.tools import openssl, pem, written
 from tests.registry.signing import new_key
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from authsvc.accounts import users
 from authsvc.pki import authorities
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
+from tests.actors import OPERATOR
 from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, number_of, serial_of
 from tests.certificates.tools import openssl, openssl_refuses, pem, written
-from tests.actors import OPERATOR
 from tests.registry.environment import at_once
 
 if TYPE_CHECKING:

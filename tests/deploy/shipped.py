@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from click.testing import CliRunner
 
-from authsvc.cli import commands
+from authsvc.cli.main import commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

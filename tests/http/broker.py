@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
-from authsvc.web.request_context import EXTENSION, Services
 from authsvc.broker.asgi import BrokerApplication
 from authsvc.broker.goauth_protocol import MAX_BODY, WebhookRequest
+from authsvc.web.request_context import EXTENSION, Services
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping

@@ -11,14 +11,14 @@ import pytest
 
 from authsvc.accounts import bootstrap
 from authsvc.app import compose, create_app
-from authsvc.web.request_context import EXTENSION
 from authsvc.settings import Settings
 from authsvc.storage.database import database
+from authsvc.web.request_context import EXTENSION
+from tests.actors import ADMIN_PASSWORD
 from tests.http.broker import WAYS, broker_by, services_of
 from tests.http.callers import Caller
 from tests.http.console import Console
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, settle
-from tests.actors import ADMIN_PASSWORD
 from tests.service import Service
 
 if TYPE_CHECKING:

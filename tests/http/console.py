@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from authsvc.cli import main
+from authsvc.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.broker import no
 from tests.http.callers import Caller, basic, problem_of
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 
 if TYPE_CHECKING:
     from tests.http.broker import Broker

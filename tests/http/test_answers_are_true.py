@@ -17,14 +17,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authsvc.accounts import api_tokens, roles, users
+from authsvc.broker.goauth_protocol import WebhookRequest
+from authsvc.broker.signals import unknown_username
 from authsvc.pki import certificates, csr
 from authsvc.pki.authorities import SigningPolicy
 from authsvc.pki.ca import Revocation
-from authsvc.broker.signals import unknown_username
-from authsvc.broker.goauth_protocol import WebhookRequest
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.http.broker import YES, Broker, broker_by, no, services_of
 from tests.http.conftest import with_parts_of
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.web.request_context import Services
-    from authsvc.settings import Settings
     from authsvc.accounts.users import UserChanges
+    from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
     from tests.http.broker import Told
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from authsvc.accounts import roles, users
 from authsvc.accounts.users import UserChanges
-from tests.http.callers import Caller, problem_of, refused_fields
 from tests.actors import HASHER, OPERATOR, mqtt
+from tests.http.callers import Caller, problem_of, refused_fields
 from tests.service import permission
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from authsvc.activity import denials
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import YES, Broker, no
 from tests.http.callers import Caller, problem_of, refused_fields
-from tests.actors import BOBS_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def test_a_long_topic_does_not_stay_in_the_webhooks_memory(services: Services, b
 def test_a_client_that_is_only_asked_about_was_not_seen(alice: Caller, services: Services) -> None:
     answer = alice.get("/api/users/bob/decision?topic=devices/bob/up&operation=write&clientId=nowhere")
     assert answer.get_json()["allowed"]
-    assert not services.sightings._noted
+    assert not services.client_ids._noted
 
 
 @pytest.mark.parametrize("body", [{}, permission("write a/#/b"), permission("deny write a"), {"resource": "a"}])

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.broker import YES, broker_by
 from tests.http.callers import Caller, everything_stored, problem_of, refused_fields
 from tests.http.conftest import with_parts_of
 from tests.http.seed_data import ALICES_PASSWORD
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.web.request_context import Services
     from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
 
 MARK = "a-secret-that-must-not-come-back"
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.observability import metrics
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import YES, Broker, no
 from tests.http.callers import Caller, problem_of, refused_fields
-from tests.actors import BOBS_PASSWORD
 
 if TYPE_CHECKING:
     from authsvc.web.request_context import Services
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_what_brokers_were_told_is_counted(broker: Broker, alice: Caller, services: Services) -> None:
     metrics.flush_decisions()  # of whoever was here before
-    services.history.store()
+    services.decision_stats.store()
     before = alice.get("/api/history?hours=1").get_json()["buckets"]
     for _ in range(3):
         assert broker.logs_in("bob", BOBS_PASSWORD) == YES
@@ -26,7 +26,7 @@ def test_what_brokers_were_told_is_counted(broker: Broker, alice: Caller, servic
     for _ in range(4):
         assert broker.acl("bob", "elsewhere", 1) == no("no-permission")
     metrics.flush_decisions()
-    services.history.store()
+    services.decision_stats.store()
     after = alice.get("/api/history?hours=1").get_json()["buckets"]
     gained = {
         name: sum(bucket[name] for bucket in after) - sum(bucket[name] for bucket in before)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import api_tokens
+from tests.actors import OPERATOR
 from tests.http.callers import Caller, problem_of, refused_fields
 from tests.http.conftest import with_parts_of
 from tests.http.console import complaint, said
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD
-from tests.actors import OPERATOR
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -11,9 +11,9 @@ import pytest
 import time_machine
 
 from authsvc.accounts import signing_keys
+from tests.actors import BOBS_PASSWORD, OPERATOR
 from tests.http.callers import Caller, basic, everything_stored, problem_of, refused_fields
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD
-from tests.actors import BOBS_PASSWORD, OPERATOR
 from tests.service import permission
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import YES, Broker, no
 from tests.http.callers import Caller, everything_stored, problem_of, refused_fields
-from tests.actors import BOBS_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import pytest
 import requests
 
 from authsvc.broker.goauth_protocol import MAX_BODY
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import FORM, JSON, YES, Broker, Told, broker_by
 from tests.http.fronted import ALLOWED, HEAD, QUESTION, started
 from tests.http.wire import Connection, answer_on, webhook_request
-from tests.actors import BOBS_PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ import peewee
 import pytest
 from structlog.testing import capture_logs
 
-from authsvc.storage.background import BackgroundThread, Job, client_id_jobs, policy_jobs
+from authsvc.jobs import client_id_jobs, policy_jobs
+from authsvc.storage.background import BackgroundThread, Job
 
 if TYPE_CHECKING:
     from authsvc.web.request_context import Services
@@ -65,8 +66,11 @@ def test_policy_is_refreshed_while_client_ids_are_written(services: Services, mo
         may_end.wait(SOON)
 
     for name in ("store", "learn_stored", "forget_stored"):
-        monkeypatch.setattr(services.sightings, name, write_for_long)
-    client_ids, policy = BackgroundThread("client ids", client_id_jobs(services)), BackgroundThread("policy", policy_jobs(services))
+        monkeypatch.setattr(services.client_ids, name, write_for_long)
+    client_ids, policy = (
+        BackgroundThread("client ids", client_id_jobs(services)),
+        BackgroundThread("policy", policy_jobs(services)),
+    )
     client_ids.start()
     assert writing.wait(SOON)
     policy.start()

@@ -10,19 +10,19 @@ import pytest
 from authsvc.accounts import api_tokens, roles, users
 from authsvc.activity import denials
 from authsvc.pki import csr
-from authsvc.policy import allowed_client_ids
 from authsvc.pki.authorities import SigningPolicy
+from authsvc.policy import allowed_client_ids
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.http.broker import FORM, JSON, YES, Broker, no
 from tests.http.callers import Caller, everything_stored, refused_fields
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.registry.signing import signing_request
 from tests.service import permission
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from authsvc.web.request_context import Services
     from authsvc.accounts.users import UserChanges
+    from authsvc.web.request_context import Services
 
 NOT_ALLOWED = no("client-id-not-allowed")
 OWN = ("%u", "%u-*")
@@ -185,7 +185,7 @@ def test_a_refused_client_id_is_not_listed_as_seen(broker: Broker, services: Ser
     change("bob", client_ids=OWN)
     broker.logs_in("bob", BOBS_PASSWORD, "press-7")
     broker.logs_in("bob", BOBS_PASSWORD, "bob-1")
-    services.sightings.store()
+    services.client_ids.store()
     assert "press-7" not in {row[1] for row in everything_stored()["sightings"]}
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import YES, broker_by, no
 from tests.http.callers import Caller, everything_stored
 from tests.http.console import complaint, said
-from tests.actors import BOBS_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:

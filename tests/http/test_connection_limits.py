@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from tests.actors import ADMIN_PASSWORD
 from tests.http.fronted import room_for_many
 from tests.http.test_worker_kinds import workers
 from tests.http.wire import Connection, answer_on, publishes, webhook_request, within
-from tests.actors import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
     import socket

@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from authsvc.server.workers import Kind
+from tests.actors import ADMIN_PASSWORD
+from tests.admin.page_objects import FormFiller
 from tests.http.test_worker_kinds import the_worker
 from tests.http.wire import logs_in, publishes, within
-from tests.admin.page_objects import FormFiller
-from tests.actors import ADMIN_PASSWORD
 from tests.service import Service
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.http.description import DESCRIPTION
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
+from tests.http.description import DESCRIPTION
 from tests.service import Service, permission
 
 if TYPE_CHECKING:

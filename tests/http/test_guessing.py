@@ -15,16 +15,16 @@ import time_machine
 
 from authsvc.accounts import api_tokens, users
 from authsvc.activity import audit, throttled_logins
-from authsvc.pki import csr
-from authsvc.policy.access import WRITE
-from authsvc.pki.authorities import SigningPolicy
-from authsvc.storage.background import client_id_jobs, record_jobs
-from authsvc.policy.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
 from authsvc.broker.webhooks import PendingLogin
+from authsvc.jobs import client_id_jobs, record_jobs
+from authsvc.pki import csr
+from authsvc.pki.authorities import SigningPolicy
+from authsvc.policy.access import WRITE
+from authsvc.policy.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
 from tests.http.conftest import with_parts_of
 from tests.http.test_logins_that_wait import all_hashing_held_up, login, until_decided
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.web.request_context import Services
-    from authsvc.settings import Settings
     from authsvc.accounts.users import UserChanges
+    from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
     from tests.http.broker import Told
     from tests.http.callers import Caller
 
@@ -115,7 +115,7 @@ def test_who_knows_the_client_id_too_has_three_hundred_and_learns_nothing_beyond
 def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenAPI, inhabited: Settings) -> None:
     before = services_of(with_parts_of(routes, inhabited))
     assert until_decided(broker_by("function", routes), "bob", BOBS_PASSWORD) == YES
-    before.sightings.store()
+    before.client_ids.store()
     started = services_of(with_parts_of(routes, inhabited))
     for job in client_id_jobs(started):
         if job.also_at_the_start:
@@ -129,25 +129,25 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
 def test_a_client_id_that_logged_in_at_another_process_becomes_known(routes: OpenAPI, inhabited: Settings) -> None:
     services = services_of(with_parts_of(routes, inhabited))
     other = services_of(with_parts_of(routes, inhabited))
-    services.sightings.learn_stored()
-    services.sightings.learn_stored()
-    other.sightings.note("bob", "press-7", logged_in=True)
-    other.sightings.store()
-    assert not services.sightings.known.knows("bob", "press-7")
-    services.sightings.learn_stored()
-    assert services.sightings.known.knows("bob", "press-7")
+    services.client_ids.learn_stored()
+    services.client_ids.learn_stored()
+    other.client_ids.note("bob", "press-7", logged_in=True)
+    other.client_ids.store()
+    assert not services.client_ids.known.knows("bob", "press-7")
+    services.client_ids.learn_stored()
+    assert services.client_ids.known.knows("bob", "press-7")
 
 
 def test_a_question_about_a_topic_makes_no_client_id_known_not_even_after_a_restart(
     broker: Broker, services: Services
 ) -> None:
     assert broker.acl("bob", "devices/bob/up", WRITE, client_id="made up") == YES
-    services.sightings.store()
-    services.sightings.learn_stored()
-    assert not services.sightings.known.knows("bob", "made up")
+    services.client_ids.store()
+    services.client_ids.learn_stored()
+    assert not services.client_ids.known.knows("bob", "made up")
     assert broker.logs_in("bob", BOBS_PASSWORD, "made up") == YES
-    services.sightings.store()
-    assert services.sightings.known.knows("bob", "made up")
+    services.client_ids.store()
+    assert services.client_ids.known.knows("bob", "made up")
 
 
 def test_a_question_of_a_certificates_holder_makes_its_client_id_known(broker: Broker, services: Services) -> None:
@@ -155,7 +155,7 @@ def test_a_question_of_a_certificates_holder_makes_its_client_id_known(broker: B
     users.issue_certificate(OPERATOR, "carol", key, SigningPolicy())
     services.policy.catch_up()
     assert broker.acl("carol", "devices/carol/up", WRITE, client_id="press-7", query="grant=certificate") == YES
-    assert services.sightings.known.knows("carol", "press-7")
+    assert services.client_ids.known.knows("carol", "press-7")
 
 
 def test_a_token_cannot_be_guessed_and_is_never_throttled(broker: Broker, services: Services) -> None:
@@ -189,7 +189,7 @@ def guesses_held_up(services: Services, username: str) -> Iterator[None]:
 def test_guesses_that_are_hashed_do_not_make_a_known_device_wait_for_its_turn(
     services: Services, routes: OpenAPI
 ) -> None:
-    services.sightings.known.learn("bob", "press-7")
+    services.client_ids.known.learn("bob", "press-7")
     broker = broker_by("function", routes)
     with guesses_held_up(services, "bob"):
         begun = services.webhooks.begin(login("bob", client_id="press-7"))
@@ -208,7 +208,7 @@ def test_two_new_devices_that_log_in_at_the_same_time_both_become_known_and_coun
     for each in begun:
         assert isinstance(each, PendingLogin)
         each.future.result(10)
-    assert all(services.sightings.known.knows("bob", client_id) for client_id in ("press-7", "press-8"))
+    assert all(services.client_ids.known.knows("bob", client_id) for client_id in ("press-7", "press-8"))
     assert not services.access.guess_limit._of_unknown
 
 
@@ -252,7 +252,7 @@ def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: 
 def test_a_queue_full_of_guesses_has_room_for_known_devices(routes: OpenAPI, inhabited: Settings) -> None:
     full = inhabited.hash_workers + 1
     services = services_of(with_parts_of(routes, replace(inhabited, hash_queue=full, connect_budget_ms=0)))
-    services.sightings.known.learn("dot", "press-7")
+    services.client_ids.known.learn("dot", "press-7")
     broker = broker_by("function", routes)
     with all_hashing_held_up(services):
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
@@ -265,7 +265,7 @@ def test_guesses_use_up_nothing_of_the_time_that_a_broker_may_wait_for_known_dev
     routes: OpenAPI, inhabited: Settings
 ) -> None:
     services = services_of(with_parts_of(routes, replace(inhabited, connect_budget_ms=100)))
-    services.sightings.known.learn("bob", "press-7")
+    services.client_ids.known.learn("bob", "press-7")
     guess = services.webhooks.begin(login("bob", "a guess"))
     assert isinstance(guess, PendingLogin)
     guess.future.result(10)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import Broker, broker_by
 from tests.http.callers import Caller, basic
-from tests.actors import BOBS_PASSWORD
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from flask_openapi3.openapi import OpenAPI
     from prometheus_client.samples import Sample
 
-    from authsvc.web.request_context import Services
     from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
 
 
 # Alive, ready.

@@ -14,22 +14,22 @@ import bcrypt
 import pytest
 
 from authsvc.accounts import users
-from authsvc.credentials import hashing
-from authsvc.settings import from_environment
 from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.webhooks import PendingLogin
+from authsvc.credentials import hashing
+from authsvc.settings import from_environment
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import YES, Broker, broker_by, no, services_of
 from tests.http.conftest import with_parts_of
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.web.request_context import Services
-    from authsvc.settings import Settings
     from authsvc.accounts.users import UserChanges
+    from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
     from tests.http.broker import Told
 
 

@@ -9,26 +9,26 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from authsvc.accounts import browser_sessions, api_tokens, users
+from authsvc.accounts import api_tokens, browser_sessions, users
+from authsvc.accounts.sign_in import SignIns
 from authsvc.pki import certificates, csr
+from authsvc.pki.authorities import signing_policy
 from authsvc.policy.access import AccessControl
 from authsvc.policy.actors import Actor, Via
-from authsvc.pki.authorities import signing_policy
-from authsvc.accounts.sign_in import SignIns
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, Certificate, DisconnectOrder, User
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import YES, no
 from tests.http.callers import everything_stored, refused_fields
 from tests.http.console import said
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from authsvc.policy.decision import Decision
-    from authsvc.web.request_context import Services
     from authsvc.policy.snapshot import UserPolicy
+    from authsvc.web.request_context import Services
     from tests.http.broker import Broker
     from tests.http.callers import Caller
     from tests.http.console import Console

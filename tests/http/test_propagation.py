@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def told(listeners: int) -> Iterator[Propagation]:
-    tidings = Propagation(listeners)
-    yield tidings
-    tidings.close()
+    propagation = Propagation(listeners)
+    yield propagation
+    propagation.close()
 
 
 class Listener:
     """Counts how often it caught up; one that is `lost` never can."""
 
-    def __init__(self, tidings: Propagation, place: int, *, lost: bool = False) -> None:
+    def __init__(self, propagation: Propagation, place: int, *, lost: bool = False) -> None:
         self.caught_up = 0
         self._lost = lost
-        tidings.listen(place, self._catch_up)
+        propagation.listen(place, self._catch_up)
 
     def _catch_up(self) -> None:
         if self._lost:
@@ -38,47 +38,47 @@ def test_with_nobody_to_tell_all_know() -> None:
 
 
 def test_all_have_caught_up_when_it_returns() -> None:
-    with told(3) as tidings:
-        listeners = [Listener(tidings, place) for place in range(3)]
+    with told(3) as propagation:
+        listeners = [Listener(propagation, place) for place in range(3)]
         for times in range(1, 50):
-            assert tidings.all_catch_up()
+            assert propagation.all_catch_up()
             assert [listener.caught_up for listener in listeners] == [times] * 3
 
 
 def test_one_that_cannot_is_noticed_and_keeps_nobody_from_it() -> None:
-    with told(2) as tidings:
-        able, _ = Listener(tidings, 0), Listener(tidings, 1, lost=True)
+    with told(2) as propagation:
+        able, _ = Listener(propagation, 0), Listener(propagation, 1, lost=True)
         for times in (1, 2):
-            assert not tidings.all_catch_up()
+            assert not propagation.all_catch_up()
             assert able.caught_up == times
 
 
 def test_one_that_is_not_there_is_not_waited_for_long_and_hears_it_when_it_comes() -> None:
-    with told(1) as tidings:
+    with told(1) as propagation:
         begun = time.monotonic()
-        assert not tidings.all_catch_up()
+        assert not propagation.all_catch_up()
         assert time.monotonic() - begun < 5
-        late = Listener(tidings, 0)
-        assert tidings.all_catch_up()
+        late = Listener(propagation, 0)
+        assert propagation.all_catch_up()
         assert late.caught_up == 2
 
 
 def test_however_much_it_is_told_one_that_is_not_there_holds_nobody_up() -> None:
-    with told(1) as tidings:
+    with told(1) as propagation:
         begun = time.monotonic()
-        answers = {tidings.all_catch_up() for _ in range(3)}
+        answers = {propagation.all_catch_up() for _ in range(3)}
         assert answers == {False}
         assert time.monotonic() - begun < 10
 
 
 def test_a_version_is_told_once_and_again_until_it_is_known() -> None:
-    with told(1) as tidings:
-        tidings.tell(7)
-        listener = Listener(tidings, 0)
-        tidings.tell(7)
+    with told(1) as propagation:
+        propagation.tell(7)
+        listener = Listener(propagation, 0)
+        propagation.tell(7)
         assert listener.caught_up == 2, "what waited, and what was told again"
-        tidings.tell(7)
+        propagation.tell(7)
         assert listener.caught_up == 2
         for version in (8, 6):
-            tidings.tell(version)
+            propagation.tell(version)
         assert listener.caught_up == 4

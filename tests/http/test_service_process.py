@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.callers import basic
 from tests.http.seed_data import ALICES_PASSWORD
 from tests.http.wire import Connection, answer_on, asks, everything_said_to, logs_in, publishes, webhook_request, within
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import Service
 
 BOBS_QUESTION = webhook_request(username="bob", topic="devices/bob/up", acc=2, clientid="c1")

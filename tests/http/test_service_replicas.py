@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import requests
 
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.console import said
 from tests.http.wire import logs_in, publishes, within
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import Service, permission
 
 if TYPE_CHECKING:

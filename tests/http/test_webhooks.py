@@ -11,20 +11,20 @@ import pytest
 import time_machine
 
 from authsvc.accounts import api_tokens, users
-from authsvc.broker.signals import unknown_username
 from authsvc.accounts.users import UserChanges
+from authsvc.broker.signals import unknown_username
+from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import FORM, JSON, MALFORMED, WAYS, YES, Broker, broker_by, no
 from tests.http.callers import basic
 from tests.http.conftest import with_parts_of
-from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.web.request_context import Services
     from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
 
 SECRET = "what only our broker knows: ä&=+"
 

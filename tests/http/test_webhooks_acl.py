@@ -8,8 +8,8 @@ import pytest
 
 from authsvc.accounts import roles, users
 from authsvc.accounts.users import UserChanges
-from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
 from tests.actors import HASHER, OPERATOR, mqtt
+from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
 
 if TYPE_CHECKING:
     from authsvc.web.request_context import Services

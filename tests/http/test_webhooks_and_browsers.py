@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.actors import BOBS_PASSWORD
 from tests.http.broker import FORM, JSON, no
 from tests.http.conftest import with_parts_of
 from tests.http.wire import Connection, answer_on
-from tests.actors import BOBS_PASSWORD
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -8,17 +8,17 @@ import peewee
 import pytest
 
 from authsvc.accounts import api_tokens, users
-from authsvc.storage.database import database
 from authsvc.accounts.users import UserChanges
-from tests.http.broker import YES, Broker, no
+from authsvc.storage.database import database
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
+from tests.http.broker import YES, Broker, no
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from authsvc.web.request_context import Services
     from authsvc.settings import Settings
+    from authsvc.web.request_context import Services
     from tests.http.callers import Caller
 
 QUESTIONS: dict[str, Callable[[Broker], object]] = {

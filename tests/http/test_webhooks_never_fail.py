@@ -11,8 +11,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authsvc.broker.goauth_protocol import MAX_BODY
-from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
 from tests.actors import BOBS_PASSWORD
+from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
 
 if TYPE_CHECKING:
     from tests.http.broker import Told

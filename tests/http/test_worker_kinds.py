@@ -14,10 +14,10 @@ import pytest
 import requests
 
 from authsvc.server.workers import Kind, missing
+from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.callers import basic
 from tests.http.fronted import room_for_many
 from tests.http.wire import Connection, answer_on, asks, logs_in, publishes, webhook_request, within
-from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.service import ADMIN_PASSWORD as SERVICES_PASSWORD
 from tests.service import Service, permission
 

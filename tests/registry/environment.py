@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from authsvc.accounts import roles, users
+from authsvc.accounts.users import UserChanges
 from authsvc.activity import audit
 from authsvc.app import create_app
-from authsvc.web.request_context import EXTENSION, Services
+from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.signals import unknown_username
 from authsvc.storage import models as foundation
 from authsvc.storage.database import database, is_sqlite, session, transaction
 from authsvc.storage.fields import Model, UtcDateTimeField
 from authsvc.storage.models import Attempt, AuditEvent
-from authsvc.accounts.users import UserChanges
-from authsvc.broker.goauth_protocol import WebhookRequest
+from authsvc.web.request_context import EXTENSION, Services
 from registry import decisions, models
 from registry.api import routes
 from registry.models import EnrolmentKey, Preauthorization, Registration, UnknownNameReport, Window
-from tests.http.callers import Caller, basic
 from tests.actors import HASHER, OPERATOR, http, mqtt
+from tests.http.callers import Caller, basic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +87,7 @@ class Place:
 
     def close(self) -> None:
         """Listen to strangers no more; the signal is the whole process's."""
-        unknown_username.disconnect(self.intake.hear)
+        unknown_username.disconnect(self.intake.enqueue)
 
     @property
     def stranger(self) -> Caller:
@@ -143,9 +143,9 @@ class Place:
 
     def writes_down(self) -> None:
         """Write what was heard, however many turns that takes."""
-        self.intake.drain()
+        self.intake.flush()
         while self.intake.waiting:
-            self.intake.drain()
+            self.intake.flush()
 
     def registers(self, username: str = "bob", *, address: str = "127.0.0.1", **body: Any) -> TestResponse:
         """Ask as a client does; with Bob's password unless it brings something else."""

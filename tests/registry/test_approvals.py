@@ -77,12 +77,12 @@ def test_a_conflict_that_came_over_the_broker_counts_too(place: Place) -> None:
 def test_the_address_of_a_conflict_that_came_over_the_broker_is_kept(place: Place) -> None:
     place.unlock()
     place.connects("bob", BOBS_PASSWORD)
-    place.intake.hear(None, "bob", "another secret", "c2", "::ffff:192.0.2.7")
-    place.intake.drain()
+    place.intake.enqueue(None, "bob", "another secret", "c2", "::ffff:192.0.2.7")
+    place.intake.flush()
     # Of these two nobody knows which came from the address.
-    place.intake.hear(None, "bob", BOBS_PASSWORD, "c1", "192.0.2.1")
-    place.intake.hear(None, "bob", "another secret", "c2", "192.0.2.8")
-    place.intake.drain()
+    place.intake.enqueue(None, "bob", BOBS_PASSWORD, "c1", "192.0.2.1")
+    place.intake.enqueue(None, "bob", "another secret", "c2", "192.0.2.8")
+    place.intake.flush()
     shown = place.registration()
     assert (shown["conflicts"], shown["conflictAddresses"]) == (2, ["192.0.2.7"])
 

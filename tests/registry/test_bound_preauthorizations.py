@@ -10,11 +10,22 @@ import pytest
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage.database import session
 from registry import preauthorization_match
+from registry.models import Preauthorization
 from registry.mqtt_registration.attempted_names import MAX_NAMES, AttemptedNames
 from registry.mqtt_registration.registration import Outcome
-from registry.models import Preauthorization
 from tests.http.callers import basic, problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, actions, broken, done, events, expire, stored, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTRATIONS,
+    actions,
+    broken,
+    done,
+    events,
+    expire,
+    stored,
+    with_settings,
+)
 from tests.registry.signing import der_of, new_key, signing_request
 from tests.registry.test_enrolment_keys import KEYS, make_key
 from tests.registry.test_preauthorizations import ADVANCES, READS_ORDERS, fingerprint, preauthorize, waiting
@@ -72,7 +83,7 @@ def test_the_secret_counts_also_when_others_try_the_name_at_the_same_time(place:
     for number in range(20):
         place.hears("bob", f"guess number {number}")
     place.hears("bob", secret)
-    place.intake.drain()
+    place.intake.flush()
     assert place.connects("bob", secret)
 
 
@@ -82,7 +93,7 @@ def test_a_spray_of_passwords_keeps_the_holder_of_the_secret_out_for_one_attempt
         for number in range(60):
             place.hears("bob", f"guess number {number}")
         place.hears("bob", secret)
-        place.intake.drain()
+        place.intake.flush()
     assert place.connects("bob", secret)
 
 
@@ -245,7 +256,7 @@ def test_an_attempt_to_connect_that_was_not_recorded_counts_as_one(place: Place)
 def test_an_attempt_that_waits_to_be_written_counts_as_one(place: Place) -> None:
     place.hears("bob", ATTACKERS_PASSWORD)
     preauthorize(place)
-    place.intake.drain()
+    place.intake.flush()
     assert held_reason(place) == "tried-before"
 
 

@@ -10,8 +10,8 @@ from authsvc.storage.database import database, session
 from registry import preauthorizations
 from registry.mqtt_registration.registration import Outcome
 from registry.preauthorizations import NewPreauthorization
-from tests.http.callers import problem_of
 from tests.actors import OPERATOR
+from tests.http.callers import problem_of
 from tests.registry.environment import BOBS_PASSWORD, REGISTRATIONS, done
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_a_damaged_registration_stops_neither_the_list_nor_other_registrations(
         assert browser.get(f"/admin/registry/registrations/{registration}").status_code == 200
     problem_of(place.grant(registration), 409, "registration-damaged")
     for name in ("bob", "carol"):
-        place.intake.hear(None, name, BOBS_PASSWORD, "c1")
+        place.intake.enqueue(None, name, BOBS_PASSWORD, "c1")
     place.writes_down()
     assert place.intake.counters == {Outcome.REPEATED: 1, Outcome.RECORDED: 1}
     done(place.deny(registration))
@@ -75,6 +75,6 @@ def test_a_stored_value_that_cannot_be_read_stops_no_other_contact(
 
     monkeypatch.setattr("registry.intake.users.exists", refuse)
     for name in ("bob", "carol"):
-        place.intake.hear(None, name, BOBS_PASSWORD, "c1")
+        place.intake.enqueue(None, name, BOBS_PASSWORD, "c1")
     place.writes_down()
     assert place.intake.counters == {Outcome.FAILED: 1, Outcome.RECORDED: 1}

@@ -12,7 +12,19 @@ from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
 from registry import decisions
 from tests.http.callers import problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, actions, at_once, broken, done, events, everything, stored, time_passes
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTRATIONS,
+    actions,
+    at_once,
+    broken,
+    done,
+    events,
+    everything,
+    stored,
+    time_passes,
+)
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:

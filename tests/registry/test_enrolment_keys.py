@@ -10,7 +10,15 @@ import pytest
 from authsvc.storage.database import session
 from registry.models import EnrolmentKey, Registration
 from tests.http.callers import problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, at_once, done, events, time_passes, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    at_once,
+    done,
+    events,
+    time_passes,
+    with_settings,
+)
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:

@@ -11,7 +11,18 @@ import pytest
 from authsvc.storage.database import transaction
 from registry.models import Registration
 from tests.http.callers import problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, csrf_token, done, events, everything, stored, time_passes, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTRATIONS,
+    csrf_token,
+    done,
+    events,
+    everything,
+    stored,
+    time_passes,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -10,21 +10,29 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from authsvc.pki.authorities import signing_policy
-from authsvc.cli import commands
+from authsvc.cli.main import commands
 from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.pki.authorities import signing_policy
 from authsvc.storage.database import session, transaction
 from registry import decisions, preauthorizations, records
 from registry.mqtt_registration import contact_queue
 from registry.mqtt_registration.attempted_names import AttemptedNames
 from registry.mqtt_registration.contact_queue import Contact
 from registry.mqtt_registration.contacts import Contacts
-from registry.mqtt_registration.registration import Capacity, MqttRegistration, Outcome
 from registry.mqtt_registration.locked_attempts import LockedAttempts
-from registry.preauthorizations import NewPreauthorization
+from registry.mqtt_registration.registration import Capacity, MqttRegistration, Outcome
 from registry.mqtt_registration.unknown_names import FLOOD_NAMES, UnknownNames, common_prefix, flood
+from registry.preauthorizations import NewPreauthorization
 from tests.actors import HASHER, OPERATOR
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, done, everything, no_writes, time_passes, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    done,
+    everything,
+    no_writes,
+    time_passes,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +60,15 @@ def clock() -> Clock:
     return Clock()
 
 
-def storm(place: Place, names: int, first: int = 0, address: str | None = None, intake: MqttRegistration | None = None) -> None:
+def storm(
+    place: Place, names: int, first: int = 0, address: str | None = None, intake: MqttRegistration | None = None
+) -> None:
     """Let so many made-up names try to connect once each, and write down what is to be written."""
     intake = intake or place.intake
     for number in range(first, first + names):
-        intake.hear(None, f"flood-{number}", "a flood's secret", f"bot_{number}", address)
+        intake.enqueue(None, f"flood-{number}", "a flood's secret", f"bot_{number}", address)
     while intake.waiting:
-        intake.drain()
+        intake.flush()
 
 
 def intake_by(clock: Clock, place: Place, most: int, hasher: Any = None) -> MqttRegistration:
@@ -139,9 +149,9 @@ def test_a_flood_of_names_that_are_preauthorized_for_the_holder_of_a_secret_writ
     # The holder of the secret is let in all the same.
     secret = made[199].secret
     assert secret
-    intake.hear(None, "flood-199", "a guess", "bot")
-    intake.hear(None, "flood-199", secret, "device")
-    intake.drain()
+    intake.enqueue(None, "flood-199", "a guess", "bot")
+    intake.enqueue(None, "flood-199", secret, "device")
+    intake.flush()
     assert intake.counters[Outcome.GRANTED] == 1
 
 
@@ -197,7 +207,7 @@ def test_devices_that_retry_every_7_seconds_are_recorded_in_a_window_with_200_ne
 
     def hear_due() -> None:
         while arrivals and arrivals[0][0] <= clock.now:
-            intake.hear(None, arrivals.popleft()[1], "a secret", "c1")
+            intake.enqueue(None, arrivals.popleft()[1], "a secret", "c1")
 
     hasher = SlowHasher(clock)
     hasher.afterwards = hear_due
@@ -206,7 +216,7 @@ def test_devices_that_retry_every_7_seconds_are_recorded_in_a_window_with_200_ne
     while missing and arrivals:
         clock.now += 0.1
         hear_due()
-        intake.drain()
+        intake.flush()
         with session():
             missing = devices - records.known_names(devices)
     assert not missing
@@ -217,8 +227,8 @@ def test_attempts_that_found_no_room_in_the_queue_are_counted(place: Place, monk
     monkeypatch.setattr(contact_queue, "QUEUE_SIZE", 1)
     place.unlock()
     for name in ("bob", "carol", "dave", "bob"):
-        place.intake.hear(None, name, BOBS_PASSWORD, "c1")
-    place.intake.hear(None, "carol", BOBS_PASSWORD, "c1")
+        place.intake.enqueue(None, name, BOBS_PASSWORD, "c1")
+    place.intake.enqueue(None, "carol", BOBS_PASSWORD, "c1")
     place.writes_down()
     # Carol came back as well, and took Bob's place.
     assert place.registration("carol")["attempts"] == 2

@@ -9,10 +9,18 @@ import pytest
 
 from authsvc.credentials.passwords import PasswordVerifier, Verdict
 from authsvc.storage.database import session
-from registry.mqtt_registration.registration import Outcome
 from registry.models import Registration
+from registry.mqtt_registration.registration import Outcome
 from tests.http.callers import problem_of
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, done, expire, stored, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTRATIONS,
+    done,
+    expire,
+    stored,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from tests.registry.environment import Place

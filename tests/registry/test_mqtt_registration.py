@@ -9,10 +9,10 @@ from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 from authsvc.storage.database import database, is_sqlite, transaction
+from registry.models import Window
 from registry.mqtt_registration import contact_queue
 from registry.mqtt_registration.contact_queue import QUEUE_SIZE
 from registry.mqtt_registration.registration import Outcome
-from registry.models import Window
 from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, at_once, broken, with_settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ AT_ONCE = 1.0  # seconds, on a busy machine; whoever waits for the database wait
 
 def hear_many(place: Place, number: int, name: str = "flood") -> None:
     for count in range(number):
-        place.intake.hear(None, f"{name}-{count}", "a flood's secret", "c1")
+        place.intake.enqueue(None, f"{name}-{count}", "a flood's secret", "c1")
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_counted(place: Place) -> None:
@@ -105,7 +105,7 @@ def test_hearing_waits_for_no_lock_of_the_database(place: Place) -> None:
 def test_hearing_waits_for_no_drain(place: Place) -> None:
     hear_many(place, 20)
     with somebody_else_writing():
-        draining = threading.Thread(target=place.intake.drain)
+        draining = threading.Thread(target=place.intake.flush)
         draining.start()
         while place.intake.waiting:
             sleep(0.001)
@@ -142,7 +142,7 @@ def test_what_one_contact_meets_is_not_the_next_ones_trouble(place: Place) -> No
 def test_what_waits_in_the_queue_is_small_whatever_strangers_send(place: Place) -> None:
     def contact(number: int) -> None:
         for client in range(10):
-            place.intake.hear(None, f"flood-{number}", f"{number}" * 10_000, f"{client}" * 20_000)
+            place.intake.enqueue(None, f"flood-{number}", f"{number}" * 10_000, f"{client}" * 20_000)
 
     contact(0)
     tracemalloc.start()

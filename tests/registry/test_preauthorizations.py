@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.http.callers import problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, actions, at_once, done, expire, time_passes, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    actions,
+    at_once,
+    done,
+    expire,
+    time_passes,
+    with_settings,
+)
 from tests.registry.signing import new_key, signing_request, spki
 
 if TYPE_CHECKING:

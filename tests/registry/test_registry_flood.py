@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.registry.flood import Asking, stranger
 from tests.registry.environment import soon
+from tests.registry.flood import Asking, stranger
 from tests.service import Service
 
 if TYPE_CHECKING:

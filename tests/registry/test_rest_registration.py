@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from registry.api import routes
-from tests.http.callers import problem_of
 from tests.actors import ADMIN_PASSWORD
-from tests.registry.environment import ALICES_PASSWORD, BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTER, REGISTRATIONS, actions, expire, stored, with_settings
+from tests.http.callers import problem_of
+from tests.registry.environment import (
+    ALICES_PASSWORD,
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTER,
+    REGISTRATIONS,
+    actions,
+    expire,
+    stored,
+    with_settings,
+)
 from tests.registry.signing import new_key, signing_request
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authsvc.pki import csr as signing_requests
 from authsvc.errors import InvalidInput
+from authsvc.pki import csr as signing_requests
 from tests.http.callers import problem_of, refused_fields
 from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, done
 from tests.registry.signing import der_of, new_key, pem_around, pem_of, request_for, signing_request, spki

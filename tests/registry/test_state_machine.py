@@ -30,8 +30,8 @@ from authsvc.storage.models import Certificate
 from registry import decisions, preauthorization_match
 from registry.models import Registration
 from tests.registry import reference_model
-from tests.registry.reference_model import MAX_LOCKED, MAX_PENDING, Advance, Held, Ledger
 from tests.registry.environment import REGISTRATIONS, Place, done, stored, time_passes
+from tests.registry.reference_model import MAX_LOCKED, MAX_PENDING, Advance, Held, Ledger
 from tests.registry.signing import new_key, signing_request
 from tests.registry.test_enrolment_keys import KEYS
 from tests.registry.test_preauthorizations import ADVANCES, fingerprint

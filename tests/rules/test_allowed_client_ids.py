@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.policy.allowed_client_ids import allows, can_be_literal, depend_on_client_id, restrict, validate_client_ids
 from authsvc.errors import InvalidInput
+from authsvc.policy.allowed_client_ids import allows, can_be_literal, depend_on_client_id, restrict, validate_client_ids
 from authsvc.policy.snapshot import GrantType, RolePolicy, Snapshot, UserPolicy
 from tests.actors import http, mqtt
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from authsvc.addresses import read_networks
 from authsvc.server.connection_limits import ConnectionLimits
-from authsvc.web.proxies import read_networks
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 

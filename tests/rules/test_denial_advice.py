@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
+from authsvc.errors import InvalidInput
 from authsvc.policy.access import READ, SUBSCRIBE, WRITE, requests_for
 from authsvc.policy.decision import MAX_DENIED_CLIENT_ID, MAX_DENIED_TOPIC, Allowed, Denial, Denied, Reason, denial_of
-from authsvc.errors import InvalidInput
-from authsvc.policy.permissions import Effect, Permission, Rule, decide
 from authsvc.policy.denial_advice import DenialAdvice, advice_for
+from authsvc.policy.permissions import Effect, Permission, Rule, decide
 from authsvc.policy.snapshot import GrantType, UserPolicy
 from authsvc.policy.topics import Identity, covers
 from tests.actors import mqtt, own

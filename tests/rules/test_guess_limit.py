@@ -7,7 +7,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from authsvc.policy.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_COUNTED_OF_USER, MAX_REPORTED, OVER_ALL_ADDRESSES, Counted, GuessLimit, Login
+from authsvc.policy.guess_limit import (
+    FROM_KNOWN_CLIENT_ID,
+    FROM_UNKNOWN_CLIENT_IDS,
+    MAX_COUNTED_OF_USER,
+    MAX_REPORTED,
+    OVER_ALL_ADDRESSES,
+    Counted,
+    GuessLimit,
+    Login,
+)
 from authsvc.policy.known_client_ids import KnownClientIds
 
 MINUTE = 60.0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.credentials import hashing
+from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.errors import Busy
-from authsvc.credentials.hashing import WaitBudget, HashingPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

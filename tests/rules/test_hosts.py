@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.hosts import is_loopback_header
+from authsvc.addresses import is_loopback_header
 
 
 @pytest.mark.parametrize(

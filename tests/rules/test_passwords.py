@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import bcrypt
 import pytest
 
-from authsvc.errors import InvalidInput
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import MAX_BYTES, PasswordHasher, PasswordPolicy, PasswordVerifier, Verdict, generate
+from authsvc.errors import InvalidInput
 from tests.actors import BOBS_PASSWORD, HASHER
 
 if TYPE_CHECKING:

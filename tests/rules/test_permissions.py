@@ -8,8 +8,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from authsvc.policy.decision import Allowed, Decision, Denied, Reason
 from authsvc.errors import InvalidInput
+from authsvc.policy.decision import Allowed, Decision, Denied, Reason
 from authsvc.policy.permissions import Context, Effect, Operation, Permission, Request, Rule, decide, first_beyond
 from authsvc.policy.topics import Identity, validate_topic_filter
 from tests.actors import http, mqtt, own

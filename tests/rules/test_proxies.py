@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc.web.proxies import TrustedProxies, read_networks
+from authsvc.addresses import read_networks
+from authsvc.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

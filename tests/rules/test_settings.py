@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from authsvc.errors import SettingsError
 from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.errors import SettingsError
 from authsvc.settings import PREFIX, SECRETS, Settings, from_environment, names
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "settings.md"

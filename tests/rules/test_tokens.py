@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.errors import Unauthenticated
 from authsvc.credentials.jwt import MAX_LENGTH, Claims, SigningKey, issue, looks_like_token, new_signing_key, verify
+from authsvc.errors import Unauthenticated
 
 NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 LATER = NOW + timedelta(hours=12)

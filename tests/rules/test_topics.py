@@ -12,7 +12,20 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from authsvc.errors import InvalidInput
-from authsvc.policy.topics import MAX_BYTES, MAX_LEVELS, Identity, Subscription, covers, levels_cover, levels_overlap, matches, parse_subscription, validate_rule, validate_topic, validate_topic_filter
+from authsvc.policy.topics import (
+    MAX_BYTES,
+    MAX_LEVELS,
+    Identity,
+    Subscription,
+    covers,
+    levels_cover,
+    levels_overlap,
+    matches,
+    parse_subscription,
+    validate_rule,
+    validate_topic,
+    validate_topic_filter,
+)
 from tests.rules.filters import (
     LITERALS,
     NAMES,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authsvc.credentials.usernames import USERNAME, is_username, skeleton, validate_role_name, validate_username
 from authsvc.errors import InvalidInput
 from authsvc.policy.topics import validate_rule, validate_topic
-from authsvc.credentials.usernames import USERNAME, is_username, skeleton, validate_role_name, validate_username
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ import psycopg
 
 from authsvc.accounts import roles, users
 from authsvc.activity import audit
-from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.changes import Versions, current_version, current_versions
 from authsvc.storage.database import database, is_sqlite, session
 from authsvc.storage.models import ALL, AuditEvent
+from authsvc.storage.policy_cache import PolicyCache
 from registry import models as registry_models
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authsvc.policy.permissions import Permission
-    from authsvc.settings import Settings
-    from authsvc.policy.snapshot import UserPolicy
     from authsvc.accounts.users import UserChanges, UserRecord
+    from authsvc.policy.permissions import Permission
+    from authsvc.policy.snapshot import UserPolicy
+    from authsvc.settings import Settings
 
 
 def make_bob(**wanted: Any) -> UserRecord:

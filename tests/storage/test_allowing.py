@@ -9,7 +9,16 @@ import pytest
 from authsvc.accounts import users
 from authsvc.errors import Forbidden, InvalidInput, NotFound
 from tests.actors import ALICE, CHARLIE, http, mqtt
-from tests.storage.environment import change_user, events, everything, loaded_policy, make_bob, make_role, make_user, policy_of
+from tests.storage.environment import (
+    change_user,
+    events,
+    everything,
+    loaded_policy,
+    make_bob,
+    make_role,
+    make_user,
+    policy_of,
+)
 from tests.storage.test_concurrency import all_at_once
 
 if TYPE_CHECKING:

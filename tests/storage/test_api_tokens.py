@@ -157,7 +157,11 @@ def test_tokens_that_ran_out_more_than_a_day_ago_are_forgotten_and_no_others() -
         api_tokens.issue_token(ALICE, "bob", "now", 1)
         assert api_tokens.delete_expired() == 1
         assert api_tokens.delete_expired() == 0
-    assert [token.label for token in api_tokens.list_tokens("bob", "", 1, 10).items] == ["now", "an hour ago", "yesterday"]
+    assert [token.label for token in api_tokens.list_tokens("bob", "", 1, 10).items] == [
+        "now",
+        "an hour ago",
+        "yesterday",
+    ]
 
 
 def test_a_new_signing_key_signs_from_now_on_and_disturbs_no_token() -> None:

@@ -9,10 +9,10 @@ import pytest
 from playhouse.migrations import Runner
 
 from authsvc.accounts import bootstrap
+from authsvc.credentials.usernames import skeleton
 from authsvc.storage import schema
 from authsvc.storage.database import database, session
 from authsvc.storage.models import User
-from authsvc.credentials.usernames import skeleton
 from tests.storage.environment import execute
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import time_machine
 from authsvc.accounts import api_tokens, roles, signing_keys, users
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError
-from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.database import is_sqlite, session
 from authsvc.storage.models import Token
+from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, http, mqtt
 from tests.storage.environment import change_user, events, everything, execute, make_bob, make_role, make_user, versions
 

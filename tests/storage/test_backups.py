@@ -16,18 +16,27 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from authsvc.accounts import bootstrap, api_tokens, roles, users
-from authsvc.storage import backup
-from authsvc.policy.decision import Denial, Reason
+from authsvc.accounts import api_tokens, bootstrap, roles, users
+from authsvc.activity.decision_stats import DecisionStats
 from authsvc.activity.denials import Denials
 from authsvc.errors import Conflict
-from authsvc.activity.decision_stats import DecisionStats
-from authsvc.storage import models
+from authsvc.policy.decision import Denial, Reason
+from authsvc.storage import backup, models
 from authsvc.storage.database import is_sqlite
 from registry import models as registry_models
-from tests.http.wire import within
 from tests.actors import ALICE, http, mqtt
-from tests.storage.environment import change_user, events, everything, execute, loaded_policy, make_bob, make_role, make_user, version
+from tests.http.wire import within
+from tests.storage.environment import (
+    change_user,
+    events,
+    everything,
+    execute,
+    loaded_policy,
+    make_bob,
+    make_role,
+    make_user,
+    version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ import pytest
 
 from authsvc.accounts import roles, users
 from authsvc.errors import AuthsvcError, Conflict
-from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.database import session
 from authsvc.storage.models import PolicyChange, User
+from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ALICE, mqtt
 from tests.storage.environment import change_user, events, loaded_policy, make_bob, make_role, make_user, version
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from authsvc.accounts import bootstrap, api_tokens, roles, users
-from authsvc.policy.access import READ, AccessControl
-from authsvc.policy.decision import Reason
-from authsvc.errors import Conflict, Forbidden
+from authsvc.accounts import api_tokens, bootstrap, roles, users
 from authsvc.accounts.findings import findings
 from authsvc.credentials.passwords import PasswordVerifier
-from authsvc.activity.client_ids import SeenClientIds
+from authsvc.errors import Conflict, Forbidden
+from authsvc.policy.access import READ, AccessControl
+from authsvc.policy.decision import Reason
+from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import is_sqlite
 from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, mqtt
@@ -23,8 +23,8 @@ from tests.storage.environment import change_user, events, execute, loaded_polic
 
 if TYPE_CHECKING:
     from authsvc.policy.decision import Decision
-    from authsvc.storage.policy_cache import PolicyCache
     from authsvc.settings import Settings
+    from authsvc.storage.policy_cache import PolicyCache
 
 STATE = mqtt("read", "devices/%u/state")
 SECRET = mqtt("read", "secret/#", "deny")
@@ -78,7 +78,9 @@ def announce() -> None:
 
 
 def access_by(known: PolicyCache) -> AccessControl:
-    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), SeenClientIds())
+    return AccessControl(
+        known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), KnownClientIds(), lambda *_: None
+    )
 
 
 def log_in(access: AccessControl, username: str, password: str = BOBS_PASSWORD) -> Decision:

@@ -12,10 +12,10 @@ import time_machine
 
 from authsvc.accounts import users
 from authsvc.activity import denials
-from authsvc.policy.access import READ, SUBSCRIBE, WRITE
-from authsvc.policy.decision import MAX_DENIED_TOPIC, Denial, Reason
 from authsvc.activity.denials import PER_USER, Denials
 from authsvc.errors import NotFound
+from authsvc.policy.access import READ, SUBSCRIBE, WRITE
+from authsvc.policy.decision import MAX_DENIED_TOPIC, Denial, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import DenialRow, User
 from tests.actors import ALICE, mqtt

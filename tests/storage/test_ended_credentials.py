@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from authsvc.accounts import browser_sessions, api_tokens, users
-from authsvc.pki import csr
-from authsvc.policy.access import AccessControl
-from authsvc.policy.actors import Actor, Proof, Via
-from authsvc.pki.authorities import SigningPolicy
-from authsvc.errors import Unauthenticated
+from authsvc.accounts import api_tokens, browser_sessions, users
+from authsvc.accounts.sign_in import SignIns
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordVerifier
-from authsvc.settings import Lifetime
-from authsvc.activity.client_ids import SeenClientIds
-from authsvc.accounts.sign_in import SignIns
+from authsvc.errors import Unauthenticated
+from authsvc.pki import csr
+from authsvc.pki.authorities import SigningPolicy
+from authsvc.policy.access import AccessControl
+from authsvc.policy.actors import Actor, Proof, Via
+from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.policy.snapshot import GrantType
+from authsvc.settings import Lifetime
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, Certificate, Token
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER
@@ -53,7 +53,7 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
-    access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), SeenClientIds())
+    access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
     user = SignIns(access, 10, places=8).check_password("bob", BOBS_PASSWORD, None)
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 

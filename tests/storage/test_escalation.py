@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from authsvc.accounts import roles, users
-from authsvc.policy.actors import Actor, Via
 from authsvc.errors import Forbidden
+from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import Rule
 from authsvc.policy.snapshot import GrantType
 from tests.actors import ALICE, CHARLIE, CHARLIES_PERMISSIONS, HASHER, OPERATOR, http, mqtt, own

@@ -12,7 +12,16 @@ import time_machine
 from authsvc.accounts import api_tokens, users
 from authsvc.errors import Conflict, Forbidden, InvalidInput, TooMany
 from tests.actors import ALICE, CHARLIE, OPERATOR, http
-from tests.storage.environment import change_user, everything, execute, loaded_policy, make_bob, make_user, version, versions
+from tests.storage.environment import (
+    change_user,
+    everything,
+    execute,
+    loaded_policy,
+    make_bob,
+    make_user,
+    version,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,11 +16,11 @@ import pytest
 from playhouse.migrations import Runner
 from playhouse.schema_diff import diff_models
 
-from authsvc.accounts import last_admin, bootstrap, roles, users
+from authsvc.accounts import bootstrap, last_admin, roles, users
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
-from authsvc.storage.models import PolicyVersion, DisconnectOrder, SigningKeyRow, User
+from authsvc.storage.models import DisconnectOrder, PolicyVersion, SigningKeyRow, User
 from registry import models as registry_models
 from tests.actors import ADMIN_PASSWORD
 from tests.storage.environment import change_user, everything, execute, loaded_policy, policy_of
@@ -217,5 +217,5 @@ def test_client_ids_that_an_older_process_stores_are_not_known(settings: Setting
         execute(insert.format("before"))
         runner.up()
         execute(insert.format("by an older process"))
-        stored = {row.client_id: row.logged_in for row in models.SeenClientIdRow.select()}
+        stored = {row.client_id: row.logged_in for row in models.ClientIdRow.select()}
     assert stored == {"before": True, "by an older process": False}

@@ -12,20 +12,29 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
-from authsvc.accounts import bootstrap, api_tokens, roles, signing_keys, users
-from authsvc.storage import policy_cache, policy_reader
+from authsvc.accounts import api_tokens, bootstrap, roles, signing_keys, users
+from authsvc.credentials.passwords import PasswordVerifier
 from authsvc.policy.access import READ, WRITE, AccessControl
 from authsvc.policy.decision import Decision, Reason
-from authsvc.credentials.passwords import PasswordVerifier
-from authsvc.storage.policy_cache import PolicyCache
+from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.policy.sharded_map import ShardedMap
-from authsvc.activity.client_ids import SeenClientIds
 from authsvc.policy.snapshot import GrantType, Snapshot
+from authsvc.storage import policy_cache, policy_reader
 from authsvc.storage.changes import KEPT_VERSIONS
 from authsvc.storage.database import session
 from authsvc.storage.models import PolicyChange
+from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER, OPERATOR, http, mqtt
-from tests.storage.environment import change_user, database_gone, execute, loaded_policy, make_bob, make_role, make_user, version
+from tests.storage.environment import (
+    change_user,
+    database_gone,
+    execute,
+    loaded_policy,
+    make_bob,
+    make_role,
+    make_user,
+    version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +61,9 @@ def statements(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], objec
 
 
 def access_by(known: PolicyCache) -> AccessControl:
-    return AccessControl(known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), SeenClientIds())
+    return AccessControl(
+        known, PasswordVerifier(HASHER.pool, HASHER.pool, 10, cost=4), KnownClientIds(), lambda *_: None
+    )
 
 
 def log_in(access: AccessControl, password: str) -> Decision:

@@ -10,10 +10,10 @@ import pytest
 import time_machine
 
 from authsvc.activity import client_ids as sightings
-from authsvc.policy import known_client_ids
 from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, client_ids, of_user
+from authsvc.policy import known_client_ids
 from authsvc.storage.database import session
-from authsvc.storage.models import SeenClientIdRow
+from authsvc.storage.models import ClientIdRow
 from tests.storage.environment import database_gone, execute
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 def stored() -> list[tuple[str, str, datetime]]:
     with session():
-        return [(row.username, row.client_id, row.seen_at) for row in SeenClientIdRow.select().order_by(SeenClientIdRow.seen_at)]
+        return [
+            (row.username, row.client_id, row.seen_at) for row in ClientIdRow.select().order_by(ClientIdRow.seen_at)
+        ]
 
 
 def see(seen: SeenClientIds, client_id: str, at: datetime = NOW) -> None:
@@ -228,7 +230,7 @@ def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(mon
     seen.store()
     seen.forget_stored()
     with session():
-        kept = [(row.username, row.logged_in) for row in SeenClientIdRow.select()]
+        kept = [(row.username, row.logged_in) for row in ClientIdRow.select()]
     assert kept.count(("bob", True)) == 2 * PER_USER
     assert kept.count(("bob", False)) == PER_USER
     assert kept.count(("bertha", True)) == 1.5 * PER_USER

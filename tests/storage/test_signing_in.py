@@ -13,14 +13,14 @@ import bcrypt
 import pytest
 import time_machine
 
-from authsvc.accounts import browser_sessions, api_tokens, sign_in, users
-from authsvc.policy.access import AccessControl
-from authsvc.errors import Busy, TooMany, Unauthenticated
+from authsvc.accounts import api_tokens, browser_sessions, sign_in, users
+from authsvc.accounts.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.credentials.hashing import HashingPool, measured
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
+from authsvc.errors import Busy, TooMany, Unauthenticated
+from authsvc.policy.access import AccessControl
+from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.settings import Lifetime
-from authsvc.activity.client_ids import SeenClientIds
-from authsvc.accounts.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, SignInAddress, Token
 from tests.actors import ALICE, BOBS_PASSWORD
@@ -77,7 +77,7 @@ class GatedAccess:
 def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
     """Return what one worker process knows of the users as they are now."""
     pool = pool or HashingPool(2, 100, patience=60)
-    return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), SeenClientIds())
+    return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), KnownClientIds(), lambda *_: None)
 
 
 def sign_ins(known: AccessControl | None = None) -> SignIns:

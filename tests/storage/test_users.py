@@ -10,8 +10,8 @@ import pytest
 import time_machine
 
 from authsvc.accounts import api_tokens, users
-from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
+from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import database, session
 from authsvc.storage.models import PermissionRow, Token, UserRole

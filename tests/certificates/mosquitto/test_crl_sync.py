@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from authsvc.cli.main import commands
 from authsvc.pki import crl_sync
-from authsvc.cli import commands
 from authsvc.pki.crl_sync import SyncError, Target
 from tests.certificates.mosquitto.commands import going_on
 from tests.certificates.mosquitto.lists import ListServer, Reader, new_authority, new_list, number_in
