@@ -160,7 +160,7 @@ def test_a_surprise_inside_is_a_500_without_its_words(
     def surprise(*_: object) -> None:
         raise LookupError(MARK)
 
-    monkeypatch.setattr("authsvc.users.search", surprise)
+    monkeypatch.setattr("authsvc.accounts.users.search", surprise)
     answer = alice.get("/api/users")
     problem_of(answer, 500, "internal-error")
     assert MARK not in answer.text

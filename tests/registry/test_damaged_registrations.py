@@ -73,7 +73,7 @@ def test_a_stored_value_that_cannot_be_read_stops_no_other_contact(
             raise ValueError("damaged")
         return False
 
-    monkeypatch.setattr("registry.intake.users.exists", refuse)
+    monkeypatch.setattr("registry.mqtt_registration.registration.users.exists", refuse)
     for name in ("bob", "carol"):
         place.intake.enqueue(None, name, BOBS_PASSWORD, "c1")
     place.writes_down()

@@ -337,7 +337,7 @@ def test_the_command_line_and_the_page_suggest_only_a_filter_that_spares_other_n
     for number in range(FLOOD_NAMES):
         place.unknown_names.count(name.format(f"{number * 7919:x}"[::-1]), address=address)
     place.unknown_names.report()
-    monkeypatch.setattr("registry.cli.opened", nullcontext)
+    monkeypatch.setattr("registry.cli.registry.opened", nullcontext)
     said = CliRunner().invoke(commands, ["registry", "status"]).output
     assert f"{FLOOD_NAMES} unknown usernames a minute" in said
     assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
