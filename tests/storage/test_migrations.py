@@ -35,17 +35,17 @@ MIGRATIONS = CHECKOUT / "authsvc" / "storage" / "migrations"
 STARTING_PROCESS = """
 import json, sys
 from pathlib import Path
-from authsvc import first_start, roles, users
+from authsvc.accounts import bootstrap, roles, users
 from authsvc.settings import Settings
 from authsvc.storage.database import session
 
 settings = Settings(data_dir=Path(sys.argv[1]), database_url=sys.argv[2], bcrypt_cost=4)
-first_start.open_database(settings)
+bootstrap.open_database(settings)
 with session():
     pass
 print("ready", flush=True)
 step = sys.stdin.readline().strip()
-print(json.dumps(getattr(first_start, step)(settings)))
+print(json.dumps(getattr(bootstrap, step)(settings)))
 """
 
 
