@@ -27,7 +27,7 @@ from authsvc.credentials.passwords import generate
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
 from authsvc.storage.policy_reader import permission
-from authsvc.credentials.usernames import validate_username
+from authsvc.credentials.usernames import skeleton, validate_username
 from registry import lock
 from registry.enrolment_keys import digest_of
 from registry.http_rights import is_http_right
@@ -241,6 +241,7 @@ def _row(actor: Actor, advance: NewPreauthorization, now: datetime, secret: str 
     return {
         "id": uuid.uuid4().hex,
         "username": advance.username,
+        "skeleton": skeleton(advance.username),
         "roles": list(advance.roles),
         "permissions": roles.permission_fields(advance.permissions),
         "csr_fingerprint": advance.csr_fingerprint,
