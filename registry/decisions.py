@@ -23,7 +23,7 @@ from registry.models import Preauthorization, Registration
 from registry.states import Event, HeldReason, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.policy.actors import Actor
@@ -71,7 +71,8 @@ class Failure(NamedTuple):
 def grant(actor: Actor, registration_id: str, given: Grant, issuing: SigningPolicy) -> records.Record:
     """Make the user with its roles, permissions and certificate, all at once or not at all.
 
-    `Locked` for one that was recorded while locked as long as the registry is locked; `Conflict` if it is not pending
+    `Locked` for one that was recorded while locked as long as the registry is locked, and for one that finds no place
+    in its unlock window any more; `Conflict` if it is not pending
     or the name was taken meanwhile; `Forbidden` if it would hold more than the actor; `ConfirmationNeeded` if it has
     conflicts or is held because another device may be meant, or would get rights over this service that the actor did
     not name.
@@ -80,8 +81,10 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: SigningPoli
         window_state = lock.hold()
         row = records.row_of(registration_id)
         states.after(Status(row.status), Event.GRANT)
-        if row.recorded_while_locked and window_state.locked:
+        if row.recorded_while_locked:
             lock.require_unlocked()
+            row.window_opened_at = window_state.opened_at
+        lock.require_place(window_state, row.window_opened_at)
         if row.damage:
             words = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
             raise Conflict(f"{words}; delete it, so that the device asks again", "registration-damaged")
@@ -92,23 +95,22 @@ def grant(actor: Actor, registration_id: str, given: Grant, issuing: SigningPoli
 
 
 def grant_many(
-    actor: Actor, ids: Iterable[str], given: Grant, issuing: SigningPolicy
+    actor: Actor, grants: Mapping[str, Grant], issuing: SigningPolicy
 ) -> tuple[list[records.Record], list[Failure]]:
-    """Grant many, each on its own, and confirm nothing: what needs a closer look fails and is granted singly.
+    """Grant many by id, each on its own, and confirm nothing: what needs a closer look fails and is granted singly.
 
     What they request is accepted only if all that request something request the same, and never a right over this
     service.
     """
-    chosen = list(dict.fromkeys(ids))
-    given = replace(given, in_bulk=True, accept_conflicts=False, accept_http_rights=False)
-    differing = _with_different_requests(chosen) if given.accept_requested else frozenset()
+    differing = _with_different_requests([id_ for id_, given in grants.items() if given.accept_requested])
 
     def grant_one(registration_id: str) -> records.Record:
         if registration_id in differing:
             raise Conflict("the registrations request different things; grant each alone", "bulk-requests-differ")
+        given = replace(grants[registration_id], in_bulk=True, accept_conflicts=False, accept_http_rights=False)
         return grant(actor, registration_id, given, issuing)
 
-    return each(chosen, grant_one)
+    return each(grants, grant_one)
 
 
 def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Record:

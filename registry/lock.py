@@ -12,7 +12,8 @@ from authsvc.activity import audit
 from authsvc.errors import Locked, invalid
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
-from registry.models import Window
+from registry.models import Registration, Window
+from registry.states import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,32 +27,44 @@ MAX_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class LockState:
-    """Whether the registry is open, for how long, and within which limits; None for no limit."""
+    """Whether the registry is open, since when and for how long, and within which limits; None for no limit.
 
+    `granted` counts the registrations that took a place in this window; None if there is no limit to them.
+    """
+
+    opened_at: datetime | None
     unlocked_until: datetime | None
     seconds_left: int
     max_registrations: int | None
     username_pattern: str | None
     roles: tuple[str, ...]
-    recorded: int
+    granted: int | None
 
     @property
     def locked(self) -> bool:
         """Whether nothing new may be granted or registered."""
         return self.seconds_left == 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many registrations are granted as the limit says."""
+        return self.max_registrations is not None and (self.granted or 0) >= self.max_registrations
+
     def admits(self, username: str) -> bool:
         """Say whether this name may be registered now."""
         return (
             not self.locked
-            and (self.max_registrations is None or self.recorded < self.max_registrations)
+            and not self.is_full
             and (self.username_pattern is None or fnmatchcase(username, self.username_pattern))
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an administrator may narrow a window to: so many, names like that, and with what roles all of them start."""
+    """What an administrator may narrow a window to.
+
+    How many registrations are granted, which names may register, and with what roles all of them start.
+    """
 
     max_registrations: int | None = None
     username_pattern: str | None = None
@@ -63,13 +76,15 @@ def state() -> LockState:
     with session():
         row, now = Window.get(), database_time()
         left = math.ceil((row.unlocked_until - now).total_seconds()) if row.unlocked_until else 0
+        limited = row.max_registrations is not None
         return LockState(
+            opened_at=row.opened_at,
             unlocked_until=row.unlocked_until if left > 0 else None,
             seconds_left=max(left, 0),
             max_registrations=row.max_registrations,
             username_pattern=row.username_pattern,
             roles=tuple(row.roles),
-            recorded=row.recorded,
+            granted=_count_granted(row.opened_at) if limited else None,
         )
 
 
@@ -79,12 +94,13 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> LockState:
         raise invalid("durationSeconds", f"must be from 1 to {MAX_SECONDS}")
     with transaction():
         check_starting_roles(actor, limits.roles)
+        now = database_time()
         Window.update(
-            unlocked_until=database_time() + timedelta(seconds=seconds),
+            opened_at=now,
+            unlocked_until=now + timedelta(seconds=seconds),
             max_registrations=limits.max_registrations,
             username_pattern=limits.username_pattern,
             roles=list(limits.roles),
-            recorded=0,
         ).execute()
         facts: audit.Facts = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
         facts |= {"usernamePattern": limits.username_pattern, "roles": list(limits.roles)}
@@ -102,19 +118,21 @@ def lock(actor: Actor) -> LockState:
 
 def hold() -> LockState:
     """Return the state and let nobody else record, grant or unlock until the caller's transaction ends."""
-    Window.update(recorded=Window.recorded).execute()
+    Window.update(opened_at=Window.opened_at).execute()
     return state()
-
-
-def count_one() -> None:
-    """Count a registration against the window's limit, inside the transaction that records it."""
-    Window.update(recorded=Window.recorded + 1).execute()
 
 
 def require_unlocked() -> None:
     """Raise `Locked` while the registry is locked."""
     if state().locked:
         raise Locked("the client registry is locked", "registry-locked")
+
+
+def require_place(now: LockState, opened_at: datetime | None) -> None:
+    """Raise `Locked` if a registration takes a place in this window, and as many are granted as its limit says."""
+    if now.is_full and opened_at == now.opened_at:
+        words = f"{now.granted} of at most {now.max_registrations} registrations are granted in this unlock window"
+        raise Locked(f"{words}; unlock the registry again to grant more", "window-full")
 
 
 def check_starting_roles(actor: Actor, names: Sequence[str]) -> None:
@@ -131,3 +149,9 @@ def check_starting_roles(actor: Actor, names: Sequence[str]) -> None:
     for position, name in enumerate(names):
         if any(right.is_http_right for right in given[name].rights):
             raise invalid(f"roles[{position}]", "gives rights over this service (http), give it to single users")
+
+
+def _count_granted(opened_at: datetime) -> int:
+    of_window = Registration.window_opened_at == opened_at
+    count: int = Registration.select().where(of_window, Registration.status == Status.GRANTED).count()
+    return count

@@ -34,7 +34,8 @@ def _mapping(value: Any) -> bool:
 class Registration(Model):
     """One stranger by name. `password_hash` and `public_key` are what it proved to hold; both go when it is refused.
 
-    A granted one goes with the user that came of it.
+    A granted one goes with the user that came of it. `window_opened_at` says in which unlock window it takes a place
+    once it is granted; null for none, as with an enrolment key.
     """
 
     id = peewee.CharField(32, primary_key=True)
@@ -66,6 +67,7 @@ class Registration(Model):
     starting_permissions = JsonField(null=True, accepts=_permissions)
     held_reason = peewee.CharField(32, null=True)
     conflict_addresses = JsonField(null=True, accepts=_texts)
+    window_opened_at = UtcDateTimeField(null=True, index=True)
 
     @property
     def damage(self) -> list[str]:
@@ -77,13 +79,13 @@ class Registration(Model):
 
 
 class Window(Numbered):
-    """One row: until when the registry is unlocked, by the database's clock, and for whom."""
+    """One row: when the registry was last unlocked and until when, by the database's clock, and for whom."""
 
+    opened_at = UtcDateTimeField(null=True)
     unlocked_until = UtcDateTimeField(null=True)
     max_registrations = peewee.IntegerField(null=True)
     username_pattern = peewee.CharField(64, null=True)
     roles = JsonField(accepts=_texts)
-    recorded = peewee.IntegerField()
 
     class Meta:
         table_name = "registry_window"
@@ -102,6 +104,7 @@ class Preauthorization(Model):
     created_at = UtcDateTimeField(index=True)
     secret_digest = peewee.CharField(64, null=True)
     held_reason = peewee.CharField(32, null=True)
+    skeleton = peewee.TextField(null=True, index=True)
 
     @property
     def is_damaged(self) -> bool:

@@ -21,7 +21,7 @@ from peewee import chunked
 from authsvc.accounts import roles
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
-from authsvc.credentials.usernames import validate_username
+from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
@@ -246,6 +246,7 @@ def _row(
     return {
         "id": uuid.uuid4().hex,
         "username": advance.username,
+        "skeleton": skeleton(advance.username),
         "roles": list(advance.roles),
         "permissions": roles.permission_fields(advance.permissions),
         "csr_fingerprint": advance.csr_fingerprint,

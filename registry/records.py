@@ -210,8 +210,13 @@ def remove_for_holder(username: str) -> None:
         audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": row.status})
 
 
-def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Registration:
-    """Record a claim as pending, in place of an expired one of that name, and return its row."""
+def write(
+    claim: Claim, start: Start = NOTHING, *, while_locked: bool, window_opened_at: datetime | None = None
+) -> Registration:
+    """Record a claim as pending, in place of an expired one of that name, and return its row.
+
+    One that came through an unlock window names it by the time it was opened.
+    """
     Registration.delete().where(
         Registration.username == claim.username, Registration.status == Status.EXPIRED
     ).execute()
@@ -239,6 +244,7 @@ def write(claim: Claim, start: Start = NOTHING, *, while_locked: bool) -> Regist
         starting_roles=list(start.roles),
         starting_permissions=list(start.permissions),
         held_reason=start.held,
+        window_opened_at=window_opened_at,
     )
     return row
 

@@ -261,17 +261,17 @@ class RestRegistration:
 
     def _write(self, claim: records.Claim, admission: Admission) -> Registration:
         state = lock.hold()
+        by_window = not (admission.key or admission.advance)
         if admission.key:
             enrolment_keys.use(admission.key)
-        elif not admission.advance:
-            if not state.admits(claim.username):
-                raise _locked()
-            lock.count_one()
+        elif by_window and not state.admits(claim.username):
+            raise _locked()
         if not admission.at_once:
             records.make_room(self.max_pending, while_locked=False)
         if admission.advance and admission.advance.proves_holder:
             records.remove_for_holder(claim.username)
-        return records.write(claim, admission.start, while_locked=False)
+        opened_at = state.opened_at if by_window else None
+        return records.write(claim, admission.start, while_locked=False, window_opened_at=opened_at)
 
 
 def _taken() -> AuthsvcError:

@@ -99,6 +99,5 @@ def _page(error: AuthsvcError | None) -> Response:
 
 def _lock() -> dict[str, Any]:
     state = window.state()
-    # How many were recorded matters only where it is limited; the seconds count themselves.
-    lasting = replace(state, seconds_left=0, recorded=state.recorded if state.max_registrations else 0)
-    return {"state": state, "mark": mark_of((state.locked, lasting))}
+    # The browser counts the seconds.
+    return {"state": state, "mark": mark_of((state.locked, replace(state, seconds_left=0)))}

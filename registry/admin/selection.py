@@ -41,12 +41,14 @@ def grant() -> AnyResponse:
     """Grant them all, each on its own."""
     accepted = "acceptRequested" in request.form
     try:
-        body = submitted(schemas.GrantManyBody, ids=_ids(), **fields.given(), acceptRequested=accepted)
-        given = body.grant()
+        body = submitted(
+            schemas.GrantManyBody, ids=_ids(), **fields.given(), acceptRequested=accepted, clientIdsOf=_ticked()
+        )
+        grants = body.grants()
     except AuthsvcError as error:
         return _ask("grant", error)
     names = _names(body.ids)
-    return _outcome(names, "granted", *decisions.grant_many(actor(), body.ids, given, registry().issuing))
+    return _outcome(names, "granted", *decisions.grant_many(actor(), grants, registry().issuing))
 
 
 @blueprint.post("/deny")
@@ -64,6 +66,7 @@ def deny() -> AnyResponse:
 def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
     must_read("/api/client-registry/registrations")
     chosen = list(_found(_ids()))
+    client_ids = _ticked() if error else {one.id: one.suggested_client_ids for one in chosen}
     offered = fields.roles_to_give()
     return render(
         "registry/selection.html",
@@ -74,6 +77,7 @@ def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
         locked=lock.state().locked,
         roles=offered,
         rows=permission_rows(request.form),
+        client_ids=client_ids,
         where=where(),
         errors=by_field(error),
     )
@@ -91,6 +95,12 @@ def _outcome(
 
 def _ids() -> list[str]:
     return request.form.getlist("ids")
+
+
+def _ticked() -> dict[str, list[str]]:
+    """Return the client ids that are ticked, by registration; without those of which none is."""
+    ticked = {id_: request.form.getlist(f"clientIds.{id_}") for id_ in _ids()}
+    return {id_: client_ids for id_, client_ids in ticked.items() if client_ids}
 
 
 def _names(ids: Iterable[str]) -> dict[str, str]:

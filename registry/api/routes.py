@@ -141,7 +141,7 @@ def grant_many(body: schemas.GrantManyBody) -> dict[str, Any]:
     (`bulk-http-rights`), or, with `acceptRequested`, if those that request something request different things
     (`bulk-requests-differ`).
     """
-    return _bulk(*decisions.grant_many(actor(), body.ids, body.grant(), registry().issuing))
+    return _bulk(*decisions.grant_many(actor(), body.grants(), registry().issuing))
 
 
 @blueprint.post("/client-registry/registrations/deny", responses={200: schemas.BulkView})
@@ -243,6 +243,7 @@ def _state(now: window.LockState) -> dict[str, Any]:
         seconds_left=now.seconds_left,
         pending=records.count_pending(),
         max_registrations=now.max_registrations,
+        granted=now.granted,
         username_pattern=now.username_pattern,
         roles=list(now.roles),
         flood=flood_schemas.view_flood(unknown_names.flood()),

@@ -68,7 +68,8 @@ Expiry = Annotated[
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]
 Roles = Annotated[list[RoleName], Field(max_length=100)]
 Permissions = Annotated[list[PermissionBody], Field(max_length=1000)]
-Ids = Annotated[list[Annotated[Text, Field(max_length=64)]], Field(min_length=1, max_length=1000)]
+Id = Annotated[Text, Field(max_length=64)]
+Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
 
 
 class IdPath(BaseModel):
@@ -79,7 +80,13 @@ class UnlockBody(OptionalBody):
     """For how long, and for whom."""
 
     duration_seconds: int = Field(lock.DEFAULT_SECONDS, ge=1, le=lock.MAX_SECONDS)
-    max_registrations: int | None = Field(None, ge=1, le=1_000_000)
+    max_registrations: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="how many registrations are granted at most: of those that come while the registry is unlocked, or "
+        "came while it was locked. Attempts do not count, so a flood of made-up names uses up no place",
+    )
     username_pattern: Text | None = Field(None, min_length=1, max_length=64, examples=["press_*"])
     roles: Roles = Field([], description="what everything granted from this window starts with")
 
@@ -96,6 +103,7 @@ class LockStateView(View):
     seconds_left: int
     pending: int
     max_registrations: int | None
+    granted: int | None = Field(description="how many of `maxRegistrations` are granted; null without a limit")
     username_pattern: str | None
     roles: list[str]
     flood: FloodView | None
@@ -166,7 +174,8 @@ class RegistrationView(View):
     conflicts: int = Field(description="attempts under this name with another password or key")
     conflict_addresses: list[str] = Field(description="where those came from, as far as it is known; the first 10")
     similar_to: list[str] = Field(
-        description="users and denied registrations, up to 10, whose names look like this one: `bad-1` and `Bad-l`"
+        description="users, preauthorizations and denied registrations, up to 10, whose names look like this one: "
+        "`bad-1` and `Bad-l`"
     )
     held_reason: Literal["tried-before", "conflicts", "binding-not-met", "http-rights"] | None = Field(
         description="why a preauthorized name waits for an administrator: somebody tried the name before it was "
@@ -241,6 +250,23 @@ class GrantManyBody(GivenBody):
     """The same for each, and nothing that has to be confirmed: that is granted singly."""
 
     ids: Ids
+    client_ids_of: dict[Id, ClientIds] = Field(
+        {},
+        max_length=1000,
+        description="by registration id, in place of `clientIds`: such as the one that all its attempts came with",
+    )
+
+    @model_validator(mode="after")
+    def is_about_those_that_are_granted(self) -> GrantManyBody:
+        """Refuse client ids of a registration that is not granted, which would be ignored."""
+        if not self.client_ids_of.keys() <= set(self.ids):
+            raise ValueError("clientIdsOf must name only registrations that are in ids")
+        return self
+
+    def grants(self) -> dict[str, decisions.Grant]:
+        """Return what it spells for each registration; `InvalidInput` by field when a permission is none."""
+        given = self.grant()
+        return {id_: replace(given, client_ids=tuple(self.client_ids_of.get(id_, self.client_ids))) for id_ in self.ids}
 
 
 class FailureView(View):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_camel, to_snake
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -62,7 +62,11 @@ def status(*, as_json: bool) -> None:
 @click.option(
     "--seconds", default=window.DEFAULT_SECONDS, type=click.IntRange(1, window.MAX_SECONDS), show_default=True
 )
-@click.option("--max-registrations", type=click.IntRange(1))
+@click.option(
+    "--max-registrations",
+    type=click.IntRange(1),
+    help="How many registrations are granted at most; attempts do not count.",
+)
 @click.option("--username-pattern", help="A glob, such as 'press_*'.")
 @_roles
 @as_json
@@ -154,7 +158,7 @@ def grant(
         if len(ids) == 1:
             click.echo(f"{decisions.grant(operator(), ids[0], given, issuing).username} granted")
             return
-        done, failed = decisions.grant_many(operator(), ids, given, issuing)
+        done, failed = decisions.grant_many(operator(), dict.fromkeys(ids, given), issuing)
     for record in done:
         click.echo(f"{record.username} granted")
     for registration_id, error in failed:
@@ -264,7 +268,8 @@ def _print_state(now: window.LockState, *, as_json: bool) -> None:
         until = spell_moment(now.unlocked_until) or None
         print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
         return
-    click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}, {pending} pending")
+    places = "" if now.locked or now.granted is None else f", {now.granted} of at most {now.max_registrations} granted"
+    click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}{places}, {pending} pending")
     if flood := unknown_names.flood():
         like = f", most like '{flood.username_pattern}'" if flood.name_prefix else ""
         click.echo(f"{flood.names} unknown usernames a minute{like}{_advice(flood.suggested_filter)}")
@@ -273,8 +278,9 @@ def _print_state(now: window.LockState, *, as_json: bool) -> None:
 def _advice(suggested: dict[str, str | int] | None) -> str:
     if suggested is None:
         return ""
-    options = {"usernamePattern": "--username-pattern", "address": "--address", "maxAttempts": "--max-attempts"}
-    words = " ".join(f"{options[name]} {shlex.quote(str(value))}" for name, value in suggested.items())
+    words = " ".join(
+        f"--{to_snake(name).replace('_', '-')} {shlex.quote(str(value))}" for name, value in suggested.items()
+    )
     return f"; to forget them: authsvc registry delete {words}"
 
 

@@ -218,7 +218,8 @@ class MqttRegistration:
         with transaction():
             state = lock.hold()
             opened = advance is not None and advance.opens
-            admitted = opened or state.admits(claim.username)
+            by_window = not opened and state.admits(claim.username)
+            admitted = opened or by_window
             if not admitted and not self._capacity.locked:
                 return Outcome.LOCKED
             most = self._capacity.unlocked if admitted else self._capacity.locked
@@ -227,9 +228,8 @@ class MqttRegistration:
                 start = advance.start
             else:
                 start = Start(state.roles if admitted else (), held=advance.held if advance else None)
-            records.write(claim, start, while_locked=not admitted)
-            if admitted and not opened:
-                lock.count_one()
+            opened_at = state.opened_at if by_window else None
+            records.write(claim, start, while_locked=not admitted, window_opened_at=opened_at)
         if evicted:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.addresses import network_of
 from authsvc.storage.database import database_time, session, transaction
+from registry import lock
 from registry.models import UnknownNameReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
 # From so many different names a minute on it is called a flood.
 FLOOD_NAMES = 60
@@ -37,13 +39,17 @@ _SHORTEST_PREFIX = 3
 
 
 class Flood(NamedTuple):
-    """Unknown usernames of the last minute over all processes: how many, and what most of them have in common."""
+    """Unknown usernames of the last minute over all processes: how many, and what most of them have in common.
+
+    `unlocked_at` is when the registry was unlocked; None while it is locked.
+    """
 
     attempts: int
     names: int
     name_prefix: str | None
     client_id_prefix: str | None
     addresses: tuple[tuple[str, int], ...]
+    unlocked_at: datetime | None
 
     @property
     def username_pattern(self) -> str:
@@ -54,13 +60,17 @@ class Flood(NamedTuple):
     def suggested_filter(self) -> dict[str, str | int] | None:
         """The filter, as in the API, that finds the names of the flood and spares every device that came back.
 
-        None if the names have neither a prefix nor an address in common: a filter would match every newcomer.
+        While the registry is unlocked, it also spares names that came earlier. None if the names have neither a prefix
+        nor an address in common: a filter would match every newcomer.
         """
         if self.name_prefix:
-            return {"usernamePattern": self.username_pattern, "maxAttempts": 1}
-        if self.addresses:
-            return {"address": self.addresses[0][0], "maxAttempts": 1}
-        return None
+            common = {"usernamePattern": self.username_pattern}
+        elif self.addresses:
+            common = {"address": self.addresses[0][0]}
+        else:
+            return None
+        since = {"after": f"{self.unlocked_at:%Y-%m-%dT%H:%M:%SZ}"} if self.unlocked_at else {}
+        return {**common, "maxAttempts": 1, **since}
 
 
 class _Bucket:
@@ -180,6 +190,7 @@ def flood() -> Flood | None:
     with session():
         since = database_time() - _REPORT_LASTS
         rows = list(UnknownNameReport.select().where(UnknownNameReport.at >= since))
+        registry = lock.state()
     names = sum(row.names for row in rows)
     if names < FLOOD_NAMES:
         return None
@@ -191,6 +202,7 @@ def flood() -> Flood | None:
         loudest.name_prefix,
         loudest.client_id_prefix,
         tuple(addresses.most_common(_MAX_ADDRESSES)),
+        None if registry.locked else registry.opened_at,
     )
 
 

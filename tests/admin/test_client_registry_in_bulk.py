@@ -117,6 +117,51 @@ def test_different_requests_are_not_accepted_in_bulk(gate: Gate, admin: Visitor)
     assert [gate.status_of(name) for name in names] == ["pending", "pending"]
 
 
+def test_each_is_restricted_to_the_only_client_id_of_its_attempts(gate: Gate, admin: Visitor) -> None:
+    page = admin.page
+    several, once, mixed = (gate.stranger(client_id="plc-7") for _ in range(3))
+    gate.knock(several, client_id="plc-7")
+    gate.knock(mixed, client_id="plc-8")
+    over_rest = gate.applicant()["username"]
+    admin.open("/admin/registry")
+    select(page, several, once, mixed, over_rest)
+    page.get_by_role("button", name="Grant selected").click()
+    dialog = page.get_by_role("dialog", name="Grant 4 registrations")
+    rows = {name: dialog.get_by_role("row").filter(has_text=name) for name in (several, once, mixed, over_rest)}
+    expect(rows[several].get_by_label("Only the client id that asked: plc-7")).to_be_checked()
+    expect(rows[once].get_by_label("Only the client id that asked: plc-7")).not_to_be_checked()
+    expect(rows[mixed].get_by_label("Allow plc-7")).not_to_be_checked()
+    expect(rows[over_rest].get_by_role("checkbox")).to_have_count(0)
+    rows[mixed].get_by_label("Allow plc-8").check()
+    dialog.get_by_role("button", name="Grant").click()
+    expect(page.get_by_role("status")).to_have_text("4 registrations are granted.")
+    granted = [gate.user(name)["clientIds"] for name in (several, once, mixed, over_rest)]
+    assert granted == [["plc-7"], [], ["plc-8"], []]
+    assert not admin.complaints
+
+
+def test_a_choice_of_client_ids_survives_a_wrong_permission(gate: Gate, admin: Visitor) -> None:
+    page, first, second = admin.page, gate.stranger(client_id="plc-7"), gate.stranger(client_id="plc-8")
+    gate.knock(first, client_id="plc-7")
+    admin.open("/admin/registry")
+    select(page, first, second)
+    page.get_by_role("button", name="Grant selected").click()
+    dialog = page.get_by_role("dialog", name="Grant 2 registrations")
+    dialog.get_by_label("Only the client id that asked: plc-7").uncheck()
+    dialog.get_by_label("Only the client id that asked: plc-8").check()
+    dialog.get_by_role("button", name="Add a permission").click()
+    dialog.get_by_label("Topic filter or path").fill("a/#/b")
+    dialog.get_by_role("button", name="Grant").click()
+    expect(dialog.locator(".permission-row .wrong")).to_have_text("# must be the last level")
+    expect(dialog.get_by_label("Only the client id that asked: plc-7")).not_to_be_checked()
+    expect(dialog.get_by_label("Only the client id that asked: plc-8")).to_be_checked()
+    dialog.get_by_label("Topic filter or path").fill("a/#")
+    dialog.get_by_role("button", name="Grant").click()
+    expect(page.get_by_role("status")).to_have_text("2 registrations are granted.")
+    assert [gate.user(name)["clientIds"] for name in (first, second)] == [[], ["plc-8"]]
+    assert not admin.complaints
+
+
 def test_a_preauthorized_name_is_bound_to_a_secret_unless_told_otherwise(gate: Gate, admin: Visitor) -> None:
     page = admin.page
     gate.lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from contextlib import nullcontext
 from datetime import timedelta
@@ -342,6 +343,37 @@ def test_the_command_line_and_the_page_suggest_only_a_filter_that_spares_other_n
     assert f"{FLOOD_NAMES} unknown usernames a minute" in said
     assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
     assert ("the names of this flood" in browser.get("/admin/registry").text) == bool(advised)
+
+
+@ON_BOTH_DATABASES
+def test_in_an_open_window_the_suggested_filter_spares_names_that_came_earlier(
+    place: Place, browser: FlaskClient
+) -> None:
+    storm(place, 1, first=1000)
+    time_passes(timedelta(seconds=10))
+    place.unlock()
+    reported(place, FLOOD_NAMES)
+    found = flood()
+    assert found
+    assert found.suggested_filter
+    assert f"filter.after={found.suggested_filter['after']}" in browser.get("/admin/registry").text
+    answer = place.alice.post("/api/client-registry/registrations/delete", {"filter": found.suggested_filter})
+    assert done(answer)["count"] == FLOOD_NAMES
+    assert pending(place) == {"flood-1000"}
+
+
+@pytest.mark.parametrize("unlocked", [True, False])
+def test_the_suggested_command_deletes_the_names_of_the_flood(
+    place: Place, monkeypatch: pytest.MonkeyPatch, unlocked: bool
+) -> None:
+    if unlocked:
+        place.unlock()
+    reported(place, FLOOD_NAMES)
+    monkeypatch.setattr("registry.cli.opened", nullcontext)
+    said = CliRunner().invoke(commands, ["registry", "status"]).output
+    command = shlex.split(said.partition("to forget them: authsvc ")[2])
+    assert ("--after" in command) == unlocked
+    assert CliRunner().invoke(commands, command).output == f"{FLOOD_NAMES} forgotten\n"
 
 
 @with_settings(registry_address_attempts_per_minute=FLOOD_NAMES)

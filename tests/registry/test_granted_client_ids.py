@@ -8,10 +8,12 @@ import pytest
 
 from registry import records
 from tests.http.callers import refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, events
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, done, events
 
 if TYPE_CHECKING:
     from tests.registry.environment import Place
+
+GRANT_MANY = f"{REGISTRATIONS}/grant"
 
 
 def _attempts(place: Place, *client_ids: str) -> records.Record:
@@ -44,10 +46,35 @@ def test_a_grant_that_names_no_client_id_allows_any(place: Place) -> None:
 def test_one_grant_of_many_gives_each_user_its_own_pattern(place: Place) -> None:
     registration = _attempts(place, "press-7")
     body = {"ids": [registration.id], "clientIds": ["%u"]}
-    answer = place.alice.post("/api/client-registry/registrations/grant", body)
+    answer = place.alice.post(GRANT_MANY, body)
     assert [item["status"] for item in answer.get_json()["items"]] == ["granted"]
     assert not place.connects("bob", BOBS_PASSWORD, "press-7")
     assert place.connects("bob", BOBS_PASSWORD, "bob")
+
+
+def test_one_grant_of_many_restricts_each_user_to_its_own_client_id(place: Place) -> None:
+    place.unlock()
+    for username, client_id in (("bob", "press-7"), ("carol", "press-8"), ("dave", "press-9")):
+        place.connects(username, f"{username}'s secret", client_id)
+    bob, carol, dave = (place.registration(username)["id"] for username in ("bob", "carol", "dave"))
+    body = {"ids": [bob, carol, dave], "clientIds": ["%u"], "clientIdsOf": {bob: ["press-7"], carol: []}}
+    assert done(place.alice.post(GRANT_MANY, body))["count"] == 3
+    users = [place.user(username) for username in ("bob", "carol", "dave")]
+    assert [user["clientIds"] for user in users if user] == [["press-7"], [], ["%u"]]
+
+
+@pytest.mark.parametrize(
+    ("client_ids_of", "refused"),
+    [({"somebody else": ["press-7"]}, "body"), ({"ID": ["press-7", "%c"]}, "clientIdsOf.ID[1]")],
+)
+def test_wrong_client_ids_of_one_registration_grant_nothing(
+    place: Place, client_ids_of: dict[str, list[str]], refused: str
+) -> None:
+    registration = _attempts(place, "press-7")
+    named = {key.replace("ID", registration.id): value for key, value in client_ids_of.items()}
+    answer = place.alice.post(GRANT_MANY, {"ids": [registration.id], "clientIdsOf": named})
+    assert refused_fields(answer) == [refused.replace("ID", registration.id)]
+    assert place.registration()["status"] == "pending"
 
 
 def test_a_wrong_client_id_is_refused_and_grants_nothing(place: Place) -> None:

@@ -29,6 +29,7 @@ def test_the_registry_is_locked_until_somebody_opens_it(place: Place) -> None:
         "secondsLeft": 0,
         "pending": 0,
         "maxRegistrations": None,
+        "granted": None,
         "usernamePattern": None,
         "roles": [],
         "flood": None,
@@ -80,27 +81,89 @@ def test_opening_it_again_begins_anew_with_the_limits_named_then(place: Place) -
 
 
 @ON_BOTH_DATABASES
-def test_it_lets_in_as_many_as_alice_said_and_no_more(place: Place) -> None:
+def test_a_flood_uses_up_no_place_of_a_window(place: Place) -> None:
+    place.unlock(maxRegistrations=2)
+    for number in range(10):
+        place.hears(f"flood-{number}", "a flood's secret")
+        place.registers(f"storm-{number}")
+    place.writes_down()
+    registration = place.asks("bob")
+    place.connects("carol", "carol's secret")
+    assert not place.registration("carol")["recordedWhileLocked"]
+    place.granted(registration)
+    place.granted(place.registration("carol")["id"])
+    assert place.connects("carol", "carol's secret")
+
+
+@ON_BOTH_DATABASES
+def test_as_many_are_granted_as_alice_said_and_no_more(place: Place) -> None:
     place.unlock(maxRegistrations=3)
-    answers = at_once(10, lambda number: place.registers(f"bob-{number}"))
-    assert sorted(answer.status_code for answer in answers) == [202] * 3 + [423] * 7
-    assert state(place)["pending"] == 3
+    registrations = [place.asks(f"bob-{number}") for number in range(8)]
+    assert state(place)["granted"] == 0
+    answers = at_once(8, lambda number: place.grant(registrations[number]))
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [423] * 5
+    assert (state(place)["granted"], state(place)["pending"]) == (3, 5)
 
 
-def test_devices_that_try_to_connect_count_as_well(place: Place) -> None:
+def test_a_window_whose_places_are_taken_records_devices_as_if_it_were_locked(place: Place) -> None:
+    place.unlock(maxRegistrations=1)
+    place.granted(place.asks("bob"))
+    problem_of(place.registers("dave"), 423, "registry-locked")
+    place.connects("carol", "carol's secret")
+    carol = place.registration("carol")
+    assert carol["recordedWhileLocked"]
+    problem_of(place.grant(carol["id"]), 423, "window-full")
+
+
+def test_what_a_full_window_left_waiting_is_granted_in_the_next(place: Place) -> None:
+    place.unlock(maxRegistrations=1)
+    waiting = [place.asks("bob"), place.asks("carol"), place.asks("dave")]
+    place.granted(waiting.pop())
+    place.lock()
+    problem_of(place.grant(waiting[0]), 423, "window-full")
+    place.unlock()
+    for registration in waiting:
+        place.granted(registration)
+
+
+def test_a_device_that_came_while_locked_takes_a_place_when_it_is_granted(place: Place) -> None:
+    place.connects("bob", BOBS_PASSWORD)
+    place.unlock(maxRegistrations=1)
+    place.granted(place.registration("bob")["id"])
+    assert state(place)["granted"] == 1
+    problem_of(place.registers("carol"), 423, "registry-locked")
+
+
+def test_a_device_that_tried_to_connect_takes_a_place(place: Place) -> None:
     place.unlock(maxRegistrations=1)
     place.connects("bob", BOBS_PASSWORD)
-    place.connects("carol", "carol's secret")
-    problem_of(place.registers("dave"), 423, "registry-locked")
-    assert not place.registration("bob")["recordedWhileLocked"]
-    assert place.registration("carol")["recordedWhileLocked"]
+    place.granted(place.registration("bob")["id"])
+    assert state(place)["granted"] == 1
 
 
-def test_one_who_asks_again_is_counted_once(place: Place) -> None:
-    place.unlock(maxRegistrations=2)
-    for _ in range(3):
-        place.asks("bob")
-    place.asks("carol")
+def test_a_device_of_an_earlier_window_takes_no_place(place: Place) -> None:
+    place.unlock()
+    registration = place.asks("bob")
+    place.unlock(maxRegistrations=1)
+    place.granted(place.asks("carol"))
+    place.granted(registration)
+    assert state(place)["granted"] == 1
+
+
+def test_a_device_with_an_enrolment_key_takes_no_place(place: Place) -> None:
+    place.unlock(maxRegistrations=1)
+    key = done(place.alice.post(f"{REGISTRY}/enrolment-keys", {"label": "hall 3", "uses": 2, "approvalRequired": True}))
+    registrations = [place.asks(name, enrolmentKey=key["secret"]) for name in ("bob", "carol")]
+    place.granted(registrations[0])
+    place.granted(place.asks("dave"))
+    place.granted(registrations[1])
+
+
+def test_a_deleted_user_gives_its_place_back(place: Place) -> None:
+    place.unlock(maxRegistrations=1)
+    place.granted(place.asks("bob"))
+    assert place.alice.delete("/api/users/bob").status_code == 204
+    place.granted(place.asks("carol"))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
-"""A name that can be mistaken for the name of a user, or of a device that was denied, is marked."""
+"""A name that can be mistaken for that of a user, of a preauthorized device or of a denied one is marked."""
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 import pytest
 
 from authsvc.storage.database import database, session
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, expire
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, expire, time_passes
+from tests.registry.test_preauthorizations import ADVANCES
 
 
 def similar(place: Place, username: str) -> list[str]:
@@ -67,7 +70,39 @@ def test_ten_names_are_shown(place: Place) -> None:
     assert len(similar(place, "PRESS-7")) == 10
 
 
-@pytest.mark.parametrize("table", ["users", "registrations"])
+@ON_BOTH_DATABASES
+@pytest.mark.parametrize("name", ["Press-7", "PRESS_7", "press.7", "pre5s7"])
+def test_a_name_that_looks_like_a_preauthorized_one_is_marked(place: Place, name: str) -> None:
+    done(place.alice.post(ADVANCES, {"username": "press-7", "withSecret": True}))
+    place.connects(name, BOBS_PASSWORD)
+    assert similar(place, name) == ["press-7"]
+
+
+def test_the_device_that_was_preauthorized_is_not_marked(place: Place) -> None:
+    done(place.alice.post(ADVANCES, {"username": "press-7", "withSecret": True}))
+    place.connects("press-7", "a guess")
+    assert similar(place, "press-7") == []
+
+
+def test_a_preauthorization_that_is_over_marks_nobody(place: Place) -> None:
+    taken_back = done(place.alice.post(ADVANCES, {"username": "press-7"}))["id"]
+    done(place.alice.post(ADVANCES, {"username": "oven-1", "expiresAt": "2099-01-01T00:00:00Z"}))
+    for name in ("Press-7", "Oven-1"):
+        place.connects(name, BOBS_PASSWORD)
+    assert (similar(place, "Press-7"), similar(place, "Oven-1")) == (["press-7"], ["oven-1"])
+    assert place.alice.delete(f"{ADVANCES}/{taken_back}").status_code == 204
+    time_passes(timedelta(days=36_500))
+    assert similar(place, "Press-7") == similar(place, "Oven-1") == []
+
+
+def test_a_list_of_preauthorized_names_is_compared(place: Place) -> None:
+    answer = place.alice.call("POST", f"{ADVANCES}/csv", data="username\npress-7\noven-1\n", content_type="text/csv")
+    assert answer.status_code == 201, answer.text
+    place.connects("0ven-l", BOBS_PASSWORD)
+    assert similar(place, "0ven-l") == ["oven-1"]
+
+
+@pytest.mark.parametrize("table", ["users", "registrations", "preauthorizations"])
 def test_look_alikes_are_found_by_an_index(place: Place, table: str) -> None:
     with session():
         query = f"EXPLAIN QUERY PLAN SELECT username FROM {table} WHERE skeleton IN ('a', 'b')"

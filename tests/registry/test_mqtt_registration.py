@@ -157,7 +157,7 @@ def test_what_waits_in_the_queue_is_small_whatever_strangers_send(place: Place) 
 def somebody_else_writing() -> Iterator[None]:
     """Hold the lock that every registration needs."""
     with transaction():
-        Window.update(recorded=Window.recorded).execute()
+        Window.update(opened_at=Window.opened_at).execute()
         if not is_sqlite():
             database.execute_sql("LOCK TABLE registrations IN ACCESS EXCLUSIVE MODE")
         yield

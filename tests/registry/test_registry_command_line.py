@@ -93,6 +93,7 @@ def test_the_lock_is_opened_shown_and_closed(registry: Command, service: Service
     assert service.call("GET", "/api/client-registry").json()["roles"] == ["press"]
     assert registry("lock").startswith("locked")
     assert registry("status").startswith("locked")
+    assert "0 of at most 2 granted" in registry("unlock", "--max-registrations", "2")
 
 
 def test_a_stranger_is_listed_shown_and_granted(registry: Command, service: Service, bob: str) -> None:

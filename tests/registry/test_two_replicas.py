@@ -67,6 +67,17 @@ def both_at_once(replicas: Replicas, number: int, username: str, **body: Any) ->
     return sorted(at_once(number, lambda count: register(replicas[count % 2], names[count], **body).status_code))
 
 
+def grant_at_both(replicas: Replicas, registrations: list[str]) -> list[int]:
+    """Grant all at once, every other one at the second service, and return the sorted statuses."""
+
+    def grant(number: int) -> int:
+        # A session of one's own for each, since requests' are not for many threads.
+        address = f"{replicas[number % 2].url}{REGISTRATIONS}/{registrations[number]}/grant"
+        return requests.post(address, auth=("admin", ADMIN_PASSWORD), timeout=20).status_code
+
+    return sorted(at_once(len(registrations), grant))
+
+
 def a_name() -> str:
     return f"bob-{next(_numbers)}"
 
@@ -94,18 +105,7 @@ def test_what_one_was_asked_the_other_answers(replicas: Replicas) -> None:
 def test_granting_at_both_at_once_makes_one_user_and_one_certificate(replicas: Replicas) -> None:
     name = a_name()
     registration = register(replicas[0], name, csr=signing_request(name)).json()["id"]
-    # A session of one's own for each, since requests' are not for many threads.
-    answers = at_once(
-        4,
-        lambda count: (
-            requests.post(
-                f"{replicas[count % 2].url}{REGISTRATIONS}/{registration}/grant",
-                auth=("admin", ADMIN_PASSWORD),
-                timeout=20,
-            ).status_code
-        ),
-    )
-    assert sorted(answers) == [200, 409, 409, 409]
+    assert grant_at_both(replicas, [registration] * 4) == [200, 409, 409, 409]
     issued = told(replicas[1], "GET", "/api/audit?action=certificate.issue&perPage=1000")["items"]
     assert [event["after"]["username"] for event in issued].count(name) == 1
     made = told(replicas[0], "GET", "/api/audit?action=user.create&perPage=1000")["items"]
@@ -114,7 +114,9 @@ def test_granting_at_both_at_once_makes_one_user_and_one_certificate(replicas: R
 
 def test_both_count_the_same_window(replicas: Replicas) -> None:
     told(replicas[0], "POST", "/api/client-registry/unlock", {"maxRegistrations": 3})
-    assert both_at_once(replicas, 8, a_name()) == [202] * 3 + [423] * 5
+    name = a_name()
+    waiting = [register(replicas[0], f"{name}-{count}").json()["id"] for count in range(8)]
+    assert grant_at_both(replicas, waiting) == [200] * 3 + [423] * 5
 
 
 def test_both_count_the_same_key(replicas: Replicas) -> None:

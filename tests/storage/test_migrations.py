@@ -21,7 +21,9 @@ from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
 from authsvc.storage.models import DisconnectOrder, PolicyVersion, SigningKeyRow, User
+from registry import lock
 from registry import models as registry_models
+from registry.models import Registration
 from tests.actors import ADMIN_PASSWORD
 from tests.storage.environment import change_user, everything, execute, loaded_policy, policy_of
 
@@ -206,6 +208,25 @@ def test_an_open_order_to_end_sessions_survives_the_change_of_its_table(settings
         rows = list(DisconnectOrder.select().order_by(DisconnectOrder.username))
     assert [(row.username, row.attempts, row.finished_at) for row in rows] == [("bob", 0, None), ("dave", 0, None)]
     assert {row.due_at for row in rows} == {datetime(2026, 11, 20, 8, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("until", ["NULL", "'2099-11-20 08:00:00'"])
+def test_registrations_of_earlier_versions_take_no_place_in_a_window(settings: Settings, until: str) -> None:
+    bootstrap.open_database(settings)
+    with session():
+        Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations").up(target="0011_session_endings")
+    moments, empty = "'2026-11-20 08:00:00', '2026-11-20 08:00:00'", "'[]', '[]', '[]', '[]'"
+    execute(
+        "INSERT INTO registrations (id, username, kind, status, recorded_while_locked, attempts, conflicts, "
+        "first_seen, last_seen, client_ids, requested_roles, requested_permissions, starting_roles) "
+        f"VALUES ('1', 'bob', 'implicit', 'granted', FALSE, 1, 0, {moments}, {empty})"
+    )
+    execute(f"UPDATE registry_window SET max_registrations = 1, recorded = 1, unlocked_until = {until}")
+    bootstrap.migrate(settings)
+    state = lock.state()
+    assert (state.granted, state.locked) == (0, until == "NULL")
+    with session():
+        assert Registration.get().window_opened_at is None is not state.opened_at
 
 
 def test_client_ids_that_an_older_process_stores_are_not_known(settings: Settings) -> None:
