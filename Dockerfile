@@ -1,8 +1,8 @@
-# `make images` adds the digest to each image, where docker reaches its registry; the tag alone may move.
+# A registry can change what a tag names: `make images` adds the digest of each image.
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/authsvc
-# Every file that is installed has a hash that `make lock` has written down, also what builds our own package.
+# `make lock` wrote a hash for each file that is installed here, the build tools of this package included.
 COPY requirements.lock requirements-build.lock ./
 RUN pip install --no-cache-dir --require-hashes --requirement requirements-build.lock \
     && pip --python /opt/authsvc/bin/python install --no-cache-dir --require-hashes --only-binary :all: --requirement requirements.lock
@@ -15,19 +15,21 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/whe
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin authsvc \
     && install --directory --owner=authsvc --mode=0700 /data \
-    # A new volume takes this over: what runs beside a broker, under the broker's number, writes there.
+    # A new volume copies this mode: containers beside a broker write here under the broker's user id.
     && install --directory --mode=1777 /pki
 COPY --from=build /opt/authsvc /opt/authsvc
-# To listen beyond loopback the service demands a webhook secret, and does not start without one.
+# These addresses are reachable from outside, so the service does not start without a webhook secret.
 ENV PATH=/opt/authsvc/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     AUTHSVC_DATA_DIR=/data \
-    AUTHSVC_BIND=0.0.0.0:8080
+    AUTHSVC_BIND=0.0.0.0:8080 \
+    AUTHSVC_BROKER_BIND=0.0.0.0:8070
 USER authsvc
 WORKDIR /data
 VOLUME /data
-EXPOSE 8080
+EXPOSE 8070 8080
+# Healthy if both listeners answer. Replace this check in a container that runs `serve --only ...`.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ['AUTHSVC_BIND'].rpartition(':')[2] + '/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as web; [web.urlopen('http://127.0.0.1:' + os.environ[name].rpartition(':')[2] + '/healthz', timeout=1) for name in ('AUTHSVC_BIND', 'AUTHSVC_BROKER_BIND')]"]
 ENTRYPOINT ["authsvc"]
 CMD ["serve"]

@@ -1,4 +1,4 @@
-# PYTHON=python3.12 chooses another Python; ARGS="..." reaches pytest and the benchmark.
+# PYTHON=python3.12 chooses another Python. ARGS="..." is passed to pytest or to the benchmark.
 
 PYTHON ?= python3
 ARGS ?=
@@ -11,73 +11,73 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help install run test test-packages check fmt bench broker demo screenshots secrets lock audit images clean
 .NOTPARALLEL:
 
-help: ## list what make can do
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
 
-install: .venv/.installed ## build .venv with everything, for running and for developing
+install: .venv/.installed ## build .venv, for running and for developing
 
-run: .venv/.runtime ## serve on http://127.0.0.1:8080, with SQLite in ./data
+run: .venv/.runtime ## serve the API on 127.0.0.1:8080 and brokers on 127.0.0.1:8070, with SQLite in ./data
 	@exec $(BIN)/authsvc serve
 
 test: test-packages .venv/.installed ## run all tests, or some: make test ARGS="tests/rules -k wildcard"
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
-check: .venv/.installed ## lint, formatting, types
+check: .venv/.installed ## run the linters and the type checker
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-fmt: .venv/.installed ## format the code and fix what can be fixed
+fmt: .venv/.installed ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: test-packages .venv/.installed ## take all figures and write bench/RESULTS.md, or some: make bench ARGS="storm --quick"
+bench: test-packages .venv/.installed ## measure all figures and write bench/RESULTS.md, or some: make bench ARGS="storm --quick"
 	$(BIN)/python -m bench $(ARGS)
 
-broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the service of `make run`
+broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the authsvc of `make run`
 	@exec $(BIN)/python -m tests.try_broker
 
-demo: test-packages .venv/.installed ## play the story of a stranger in a terminal, in under a minute
+demo: test-packages .venv/.installed ## show how an unknown device registers, in a terminal, in a minute
 	@$(BIN)/python -m tests.demo
 
-screenshots: test-packages .venv/.installed ## take the pictures of every page that docs/screenshots/ holds
+screenshots: test-packages .venv/.installed ## take the screenshots in docs/screenshots/
 	@$(BIN)/python -m tests.screenshots
 
-secrets: ## make the secrets that compose.yaml needs, in deploy/secrets/
+secrets: ## create the secrets for compose.yaml in deploy/secrets/
 	@deploy/make-secrets.sh
 
-lock: .venv/.release ## choose the newest versions that setup.cfg allows, for requirements.lock and requirements-build.lock
+lock: .venv/.release ## write the newest versions that setup.cfg allows to requirements.lock and requirements-build.lock
 	$(LOCK) setup.cfg --upgrade --output-file requirements.lock
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | $(LOCK) - --upgrade --output-file requirements-build.lock
 
-audit: .venv/.release ## ask for known vulnerabilities of what requirements.lock names
+audit: .venv/.release ## look up known vulnerabilities of the packages in requirements.lock
 	@$(BIN)/python deploy/audit.py $(BIN)/pip-audit requirements.lock
 
-images: ## write the digests of the base images into Dockerfile and compose.yaml; needs docker and its registry
+images: ## write the digests of the base images into Dockerfile and compose.yaml; needs docker and network
 	@deploy/pin-images.sh
 
-clean: ## remove everything made here but ./data and deploy/secrets/
+clean: ## remove everything generated except ./data and deploy/secrets/
 	rm -rf .venv build ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/.build
 	find authsvc registry tests bench -name __pycache__ -exec rm -rf {} +
 
 test-packages:
 	@deploy/apt-packages.sh test
 
-# Each stamp says that .venv matches setup.cfg: without a change nothing is installed again.
+# These files mark that .venv matches setup.cfg, so nothing is installed again without a change.
 .venv/.runtime: setup.cfg pyproject.toml
 	@deploy/apt-packages.sh run
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("authsvc needs Python 3.11 or newer, this is %d.%d; name another with make PYTHON=..." % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("authsvc needs Python 3.11 or newer, this is %d.%d; choose another with: make PYTHON=..." % sys.version_info[:2])'
 	@echo "Setting up .venv"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 .venv/.installed: .venv/.runtime
-	@echo "Adding the tools for developing to .venv"
+	@echo "Adding the development tools to .venv"
 	@$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
 .venv/.release: .venv/.runtime
-	@echo "Adding the tools for releasing to .venv"
+	@echo "Adding the release tools to .venv"
 	@$(BIN)/pip install --quiet --editable '.[release]'
 	@touch $@

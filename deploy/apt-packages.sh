@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs the Debian packages that are needed and not there; where it may not, it names the command that does.
+# Installs missing Debian packages. Without root or sudo it prints the command that installs them.
 #   apt-packages.sh run    Python with venv
-#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, Chromium, and what the tests' Mosquitto plugin is compiled with
+#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, Chromium, headers for the tests' plugin
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -14,7 +14,7 @@ need() {
 	"$@" >/dev/null 2>&1 || missing="$missing $packages"
 }
 
-# What counts is whether the compiler finds it, wherever it came from.
+# Ask the compiler and not dpkg: the header may come from elsewhere.
 has_header() {
 	echo "#include <$1>" | gcc -E -o /dev/null -x c -
 }
@@ -37,10 +37,10 @@ fi
 as_root=
 if [ "$(id -u)" -ne 0 ]; then as_root='sudo -n'; fi
 if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
-	echo "Missing packages. Install them first:  sudo apt-get install$missing" >&2
+	echo "Packages are missing. Install them first:  sudo apt-get install$missing" >&2
 	exit 1
 fi
 echo "Installing$missing"
 $as_root apt-get update -qq
-# shellcheck disable=SC2086 # words are meant to be split
+# shellcheck disable=SC2086 # each word is a package
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

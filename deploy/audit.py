@@ -1,6 +1,6 @@
-"""Asks for known vulnerabilities of locked dependencies: `audit.py PIP_AUDIT LOCK_FILE`.
+"""Looks up known vulnerabilities of locked dependencies: `audit.py PIP_AUDIT LOCK_FILE`.
 
-Exit status: 0 if none is known, 1 if some are, 2 if any dependency could not be looked up, which is no all-clear.
+Exit status: 0 if none is known, 1 if some are, 2 if a dependency could not be looked up.
 """
 
 from __future__ import annotations

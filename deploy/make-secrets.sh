@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml hands to its containers, each once: a file that exists is left alone.
+# Creates the secrets for compose.yaml in deploy/secrets/. An existing file is not changed.
 set -eu
 umask 022
 cd "$(dirname "$0")"
@@ -13,16 +13,16 @@ random() {
 	od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
 }
 
-# write NAME: store standard input, complete or not at all.
+# write NAME: store standard input, completely or not at all.
 write() {
 	cat >"secrets/.$1"
-	[ -s "secrets/.$1" ] || fail "deploy/secrets/$1 could not be made"
+	[ -s "secrets/.$1" ] || fail "deploy/secrets/$1 could not be created; see the error above"
 	mv "secrets/.$1" "secrets/$1"
-	echo "made deploy/secrets/$1"
+	echo "created deploy/secrets/$1"
 }
 
-# The directory keeps other users out. The files themselves are readable by all, because a container
-# sees only the file, with this owner's number and under an account of its own.
+# The directory's mode keeps other users out. The files are readable by all, because a container reads them under
+# another user id.
 mkdir -p secrets
 chmod 700 secrets
 
@@ -32,10 +32,10 @@ done
 [ -s secrets/database_url ] ||
 	printf 'postgresql://authsvc:%s@postgres/authsvc' "$(cat secrets/postgres_password)" | write database_url
 
-# What Mosquitto shows to clients that connect with TLS. This certificate is for a first try: it signs itself, so clients
-# need it as their --cafile. Put one that they trust anyway, and its key, in its place.
+# The certificate of Mosquitto's TLS listener. It is self-signed, for a first try, so clients need it as their --cafile.
+# Replace it and its key with ones that your clients trust.
 if [ ! -s secrets/server.key ]; then
-	[ ! -s secrets/server.crt ] || fail "deploy/secrets/server.crt is there without its server.key"
+	[ ! -s secrets/server.crt ] || fail "deploy/secrets/server.crt exists without server.key; restore the key or remove server.crt"
 	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | write server.key
 fi
 [ -s secrets/server.crt ] ||

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Fills the webhook secret into mosquitto.conf and starts Mosquitto with the result.
-#   start.sh           write it where only Mosquitto can read it, then become Mosquitto
-#   start.sh --print   show it instead, secret included
-# The secret comes from AUTHSVC_WEBHOOK_SECRET_FILE or AUTHSVC_WEBHOOK_SECRET, the service's own variables.
-# MOSQUITTO_TEMPLATE and MOSQUITTO_CONF name other files to read and to write.
+# Fills the webhook secret into mosquitto.conf and starts Mosquitto with it.
+#   start.sh           write the configuration to a file that only Mosquitto can read, then run Mosquitto
+#   start.sh --print   print the configuration instead, with the secret
+# The secret comes from AUTHSVC_WEBHOOK_SECRET_FILE or AUTHSVC_WEBHOOK_SECRET, as for authsvc itself.
+# MOSQUITTO_TEMPLATE and MOSQUITTO_CONF set other paths for the input and the output.
 set -eu
 LC_ALL=C
 
@@ -28,7 +28,7 @@ read_secret() {
 	esac
 }
 
-# In the shell alone: a command's arguments, the secret among them, could be seen by other users.
+# Shell built-ins only: other users could read the secret in the arguments of a command.
 render() {
 	while IFS= read -r line; do
 		case $line in
@@ -42,7 +42,7 @@ write_conf() {
 	mkdir -p "$(dirname "$conf")"
 	rm -f "$conf"
 	(umask 077 && render >"$conf")
-	# Started as root, Mosquitto becomes this user and must still read the file when told to reload.
+	# Mosquitto started as root switches to this user and must still be able to read the file on SIGHUP.
 	[ "$(id -u)" -ne 0 ] || chown mosquitto "$conf"
 }
 

@@ -61,20 +61,20 @@ def test_mutual_tls_leaves_certificates_alone_and_asks_for_a_valid_one() -> None
 @pytest.mark.parametrize(
     ("bind", "arguments", "host", "port"),
     [
-        ("127.0.0.1:8080", [], "127.0.0.1", "8080"),
-        ("0.0.0.0:8081", [], "127.0.0.1", "8081"),
-        ("[::]:8081", [], "127.0.0.1", "8081"),
-        ("[::1]:8080", [], "[::1]", "8080"),
-        ("10.0.0.7:8080", [], "10.0.0.7", "8080"),
-        ("0.0.0.0:8080", ["--host", "auth.example", "--port", "80"], "auth.example", "80"),
-        ("0.0.0.0:8080", ["--host", "2001:db8::7"], "[2001:db8::7]", "8080"),
-        ("0.0.0.0:8080", ["--host", "[2001:db8::7]"], "[2001:db8::7]", "8080"),
+        ("127.0.0.1:8070", [], "127.0.0.1", "8070"),
+        ("0.0.0.0:8071", [], "127.0.0.1", "8071"),
+        ("[::]:8071", [], "127.0.0.1", "8071"),
+        ("[::1]:8070", [], "[::1]", "8070"),
+        ("10.0.0.7:8070", [], "10.0.0.7", "8070"),
+        ("0.0.0.0:8070", ["--host", "auth.example", "--port", "80"], "auth.example", "80"),
+        ("0.0.0.0:8070", ["--host", "2001:db8::7"], "[2001:db8::7]", "8070"),
+        ("0.0.0.0:8070", ["--host", "[2001:db8::7]"], "[2001:db8::7]", "8070"),
     ],
 )
 def test_the_service_is_where_the_settings_or_the_options_say(
     bind: str, arguments: list[str], host: str, port: str
 ) -> None:
-    printed = options(broker_config(*arguments, BIND=bind))
+    printed = options(broker_config(*arguments, BROKER_BIND=bind))
     assert (printed["auth_opt_http_host"], printed["auth_opt_http_port"]) == (host, port)
 
 

@@ -54,7 +54,7 @@ def test_a_second_run_changes_nothing_and_fills_what_is_missing(secrets: Path) -
     (secrets / "webhook_secret").unlink()
     again = run(secrets.parent / "make-secrets.sh")
     after = contents(secrets)
-    assert again.stdout == "made deploy/secrets/webhook_secret\n"
+    assert again.stdout == "created deploy/secrets/webhook_secret\n"
     assert after.pop("webhook_secret") != before.pop("webhook_secret")
     assert after == before
 
@@ -75,7 +75,7 @@ def test_a_certificate_that_was_brought_is_kept_and_wants_its_key(secrets: Path)
     (secrets / "server.key").unlink()
     again = run(secrets.parent / "make-secrets.sh")
     assert (again.returncode, again.stdout) == (1, "")
-    assert "server.crt is there without its server.key" in again.stderr
+    assert "server.crt exists without server.key" in again.stderr
     assert (secrets / "server.crt").read_text() == "from another authority"
 
 
@@ -84,5 +84,6 @@ def test_what_cannot_be_made_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "openssl").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "openssl").chmod(0o755)
     made = run(tmp_path / "make-secrets.sh", environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    assert (made.returncode, made.stderr) == (1, "make-secrets.sh: deploy/secrets/server.key could not be made\n")
+    complaint = "deploy/secrets/server.key could not be created; see the error above"
+    assert (made.returncode, made.stderr) == (1, f"make-secrets.sh: {complaint}\n")
     assert not (tmp_path / "secrets/server.key").exists()
