@@ -53,7 +53,7 @@ class Service(Api):
     """A command to run the service under, such as one that limits what it may use."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.port = free_port()
+        self.port, self.broker_port = free_port(), free_port()
         self.log_file = directory / "authsvc.log"
         self.environment = {
             "AUTHSVC_DATA_DIR": str(directory / "data"),
@@ -62,9 +62,11 @@ class Service(Api):
             # On a busy machine even such a hash takes its time, and no test wants "try again in a moment".
             "AUTHSVC_CONNECT_BUDGET_MS": "4000",
             "AUTHSVC_BIND": f"127.0.0.1:{self.port}",
+            "AUTHSVC_BROKER_BIND": f"127.0.0.1:{self.broker_port}",
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.broker_url = f"http://127.0.0.1:{self.broker_port}"
         super().__init__(f"http://127.0.0.1:{self.port}", self.environment["AUTHSVC_ADMIN_PASSWORD"])
 
     def __enter__(self) -> Self:
@@ -106,6 +108,13 @@ class Service(Api):
         self.process.wait(_PATIENCE)
         self.process = None
 
+    def workers(self, listener: str | None = None) -> list[int]:
+        """Return the process ids of the workers of one listener, `api` or `broker`, or of both."""
+        assert self.process
+        found = [pid for arbiter in _children(self.process.pid) for pid in _children(arbiter)]
+        lowest = min(map(_niceness, found), default=0)  # the API's workers yield to those of the broker listener
+        return [pid for pid in found if listener in (None, "api" if _niceness(pid) > lowest else "broker")]
+
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `authsvc ...` with the service's own settings."""
         return subprocess.run(
@@ -123,8 +132,9 @@ class Service(Api):
         return self.log_file.read_text()
 
     def _ready(self) -> bool:
+        addresses = (self.broker_url + "/healthz", self.url + self.wait_for)
         try:
-            return requests.get(self.url + self.wait_for, timeout=1).status_code == 200
+            return all(requests.get(address, timeout=1).status_code == 200 for address in addresses)
         except (requests.ConnectionError, requests.Timeout):
             return False
 
@@ -132,6 +142,20 @@ class Service(Api):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
         inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return inherited | self.environment
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _niceness(pid: int) -> int:
+    try:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    except ProcessLookupError:
+        return 0
 
 
 def permission(words: str) -> dict[str, str]:

@@ -1,129 +1,148 @@
-"""Word to the workers that answer brokers that something has changed, and theirs that they know it.
+"""Notifies the broker processes of a policy change, and waits until each has reloaded.
 
-A change is made in a worker that answers the API and must be in force in those that answer brokers when its answer
-leaves. Who has made it sends each of them the writing end of one pipe; each catches up, writes a byte, and closes
-its end. When the last one is closed the pipe ends, also when a worker has died with it.
+Each broker process listens on a Unix socket of its own in `run/` below the data directory. The process that made a
+change connects to every socket there; an answer means that the change is in force behind it. A killed process leaves a
+socket on which nobody listens: the next process that connects to it removes it and does not wait. The time of a
+socket's last modification is the time of its process's last policy refresh.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
-import socket
+import secrets
 import threading
-from contextlib import suppress
-from select import POLLIN, poll
-from time import monotonic
-from typing import TYPE_CHECKING
+import time
+from contextlib import closing, suppress
+from multiprocessing.connection import Client, Connection, Listener, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
-# Whoever is not there by then, perhaps because it is only just starting, follows by itself.
-_PATIENCE_SECONDS = 0.8
-_WORD = b"?"
-_KNOWN = b"."
+# A process that is too busy to answer in this time reloads by itself within the poll interval.
+_WAIT_SECONDS = 0.8
+# A socket that was not touched for this long may belong to a killed process.
+_SUSPECT_AFTER_SECONDS = 2.0
+_RELOAD, _DONE, _FAILED = b"reload", b"done", b"failed"
 
 
 class Propagation:
-    """The ways to so many listening workers, made before they are forked; with none there is nobody to wait for."""
+    """The sockets in one directory.
 
-    def __init__(self, listeners: int = 0) -> None:
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(listeners)]
-        self._mouths = [mouth for mouth, _ in pairs]
-        self._ears = [ear for _, ear in pairs]
-        self._listening: list[threading.Thread] = []
-        self._told: Hashable = None
-        # Shared by all workers; a time of the monotonic clock for each place, which is the same in all processes.
-        self._refreshed_at = memoryview(mmap.mmap(-1, 8 * max(listeners, 1))).cast("d")
-        self._place: int | None = None
-        for place in range(len(self._refreshed_at)):
-            self._refreshed_at[place] = monotonic()
-        for mouth in self._mouths:
-            mouth.setblocking(False)
+    Paths go through a descriptor of the directory (`/proc/self/fd/N/...`): a socket's path is limited to 107 bytes, a
+    data directory's path is not.
+    """
 
-    def tell(self, version: Hashable) -> None:
-        """Let all listeners catch up with a version, and wait until they have; not twice for the same one."""
-        if version != self._told and self.all_catch_up():
-            self._told = version
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = Path(f"/proc/self/fd/{os.open(directory, os.O_RDONLY | os.O_DIRECTORY)}")
+        self._notified: Hashable = None
+        self._listener: Listener | None = None
+        self._own = self._path / f"{secrets.token_hex(8)}.sock"
 
-    def all_catch_up(self) -> bool:
-        """Let all listeners catch up, and wait for a moment; False when one could not, or took too long."""
-        hearing, saying = os.pipe()
+    def notify(self, version: Hashable) -> None:
+        """Let every broker process reload and wait until each has; do nothing if this version was notified before."""
+        if version != self._notified and self.all_reloaded():
+            self._notified = version
+
+    def all_reloaded(self) -> bool:
+        """Let every broker process reload; return False if one failed or took longer than 0.8 s."""
+        waiting: list[Connection] = []
         try:
-            try:
-                reached = [_reached(mouth, saying) for mouth in self._mouths]
-            finally:
-                os.close(saying)
-            return all(reached) and _bytes_until_the_end(hearing) == len(reached)
+            for connection in self._connections():
+                waiting.append(connection)
+                connection.send_bytes(_RELOAD)
+            return _all_answered(waiting)
+        except OSError:
+            return False
         finally:
-            os.close(hearing)
+            for connection in waiting:
+                connection.close()
 
     @property
     def age(self) -> float:
-        """Seconds since the listener that is furthest behind has refreshed its policy; 0 without listeners."""
-        return monotonic() - min(self._refreshed_at) if self._ears else 0.0
+        """Seconds since the broker process furthest behind refreshed its policy; 0 if there is no broker process."""
+        ages = map(_age_of, self._path.iterdir())
+        return max((age for age in ages if age is not None), default=0.0)
 
-    def report(self, refreshed_at: float) -> None:
-        """Let the other workers know when this one, if it is a listener, has refreshed its policy."""
-        if self._place is not None:
-            self._refreshed_at[self._place] = refreshed_at
+    def report(self, age: float) -> None:
+        """Publish, if this is a broker process, that its policy was refreshed `age` seconds ago."""
+        if self._listener:
+            refreshed_at = time.time() - age
+            os.utime(self._own, (refreshed_at, refreshed_at))
+
+    def listen(self, reload: Callable[[], object]) -> None:
+        """Become a broker process: call `reload` in a thread whenever another process asks for it."""
+        self._listener = Listener(str(self._own), "AF_UNIX", backlog=64)
+        answering = threading.Thread(target=_answer, args=(self._listener, reload), name="propagation", daemon=True)
+        answering.start()
 
     def close(self) -> None:
-        """Tell nobody any more, and let those that listen in this process end."""
-        for mouth in self._mouths:
-            mouth.close()
-        for listening in self._listening:
-            listening.join()
-        for ear in self._ears:
-            ear.close()
+        """Stop listening and remove the socket."""
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+            self._own.unlink(missing_ok=True)
 
-    def listen(self, place: int, catch_up: Callable[[], object]) -> None:
-        """Catch up whenever there is word, from now on and in a thread; the place is the listener's own."""
-        self._place = place
-        listening = threading.Thread(
-            target=_listen, args=(self._ears[place], catch_up), name="propagation", daemon=True
-        )
-        self._listening.append(listening)
-        listening.start()
+    def _connections(self) -> Iterator[Connection]:
+        for path in self._path.iterdir():
+            connection = _connect(path)
+            if connection:
+                yield connection
 
 
-def _listen(ear: socket.socket, catch_up: Callable[[], object]) -> None:
+def _connect(path: Path) -> Connection | None:
+    try:
+        return Client(str(path), "AF_UNIX")
+    except FileNotFoundError:  # ended since the directory was read
+        return None
+    except ConnectionRefusedError:  # killed
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _age_of(path: Path) -> float | None:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    if age > _SUSPECT_AFTER_SECONDS:
+        connection = _connect(path)
+        if connection is None:
+            return None
+        connection.close()
+    return max(age, 0.0)
+
+
+def _all_answered(connections: list[Connection]) -> bool:
+    deadline, waiting = time.monotonic() + _WAIT_SECONDS, list(connections)
+    while waiting:
+        ready = cast("list[Connection]", wait(waiting, max(0.0, deadline - time.monotonic())))
+        if not ready:
+            return False
+        for connection in ready:
+            waiting.remove(connection)
+            with suppress(EOFError, ConnectionError):  # the process was killed while it reloaded
+                if connection.recv_bytes() != _DONE:
+                    return False
+    return True
+
+
+def _answer(listener: Listener, reload: Callable[[], object]) -> None:
     while True:
-        word, ends, _, _ = socket.recv_fds(ear, len(_WORD), 1, socket.MSG_CMSG_CLOEXEC)
-        if not word:
-            return
-        known = _succeeds(catch_up)
-        for saying in ends:
-            with suppress(BrokenPipeError):  # whoever asked has gone
-                os.write(saying, _KNOWN if known else b"")
-            os.close(saying)
+        try:
+            connection = listener.accept()
+        except OSError:
+            return  # closed
+        with closing(connection), suppress(OSError, EOFError):
+            connection.recv_bytes()
+            connection.send_bytes(_DONE if _succeeds(reload) else _FAILED)
 
 
-def _succeeds(catch_up: Callable[[], object]) -> bool:
+def _succeeds(reload: Callable[[], object]) -> bool:
     try:
-        catch_up()
-    except Exception:  # noqa: BLE001 - whatever it is, the thread in the background meets it too, and tells
+        reload()
+    except Exception:  # noqa: BLE001 - the background thread meets the same error and logs it
         return False
     return True
-
-
-def _reached(mouth: socket.socket, saying: int) -> bool:
-    try:
-        socket.send_fds(mouth, [_WORD], [saying])
-    except OSError:  # so much word is waiting there that one more would be no news
-        return False
-    return True
-
-
-def _bytes_until_the_end(hearing: int) -> int:
-    """Return how many bytes came before the end; when none comes in time, those that came so far."""
-    deadline, count = monotonic() + _PATIENCE_SECONDS, 0
-    waiting = poll()
-    waiting.register(hearing, POLLIN)
-    while waiting.poll(max(0.0, deadline - monotonic()) * 1000):
-        received = os.read(hearing, 64)
-        if not received:
-            break
-        count += len(received)
-    return count

@@ -120,7 +120,7 @@ def test_a_thousand_connections_that_say_nothing_are_in_nobodys_way(served: Serv
     kept: list[socket.socket] = []
     try:
         for _ in range(MANY):
-            kept.append(socket.create_connection(("127.0.0.1", served.port), timeout=20))
+            kept.append(socket.create_connection(("127.0.0.1", served.broker_port), timeout=20))
             # Connections that never asked a webhook would count for their address, which may have 256.
             kept[-1].sendall(question)
             assert answer_on(kept[-1]) == ALLOWED

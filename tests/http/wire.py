@@ -27,7 +27,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 def asks(service: Service, check: str, **fields: Any) -> str:
     """Ask a webhook over a connection of its own and return `ok` or the reason for no."""
-    answer = requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)
+    answer = requests.post(f"{service.broker_url}/auth/{check}", json=fields, timeout=10)
     assert answer.status_code in (200, 400, 401, 403), answer.text
     told: dict[str, Any] = answer.json()
     assert told["ok"] is (answer.status_code == 200)
@@ -46,7 +46,7 @@ class Connection:
     """One connection to the service, kept open."""
 
     def __init__(self, service: Service) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+        self._socket = socket.create_connection(("127.0.0.1", service.broker_port), timeout=10)
 
     def __enter__(self) -> socket.socket:
         return self._socket
