@@ -10,36 +10,34 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
 import time
-from contextlib import closing, suppress
-from multiprocessing.connection import Client, Connection, Listener, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
+    from pathlib import Path
 
 # A process that is too busy to answer in this time reloads by itself within the poll interval.
 _WAIT_SECONDS = 0.8
 # A socket that was not touched for this long may belong to a killed process.
 _SUSPECT_AFTER_SECONDS = 2.0
-_RELOAD, _DONE, _FAILED = b"reload", b"done", b"failed"
+_WAITING_NOTIFICATIONS = 64
+_RETRY_SECONDS = 0.1
+_RELOAD, _DONE, _FAILED = b"r", b"d", b"f"
 
 
 class Propagation:
-    """The sockets in one directory.
-
-    Paths go through a descriptor of the directory (`/proc/self/fd/N/...`): a socket's path is limited to 107 bytes, a
-    data directory's path is not.
-    """
+    """The sockets in one directory."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = Path(f"/proc/self/fd/{os.open(directory, os.O_RDONLY | os.O_DIRECTORY)}")
+        self._directory = directory
         self._notified: Hashable = None
-        self._listener: Listener | None = None
-        self._own = self._path / f"{secrets.token_hex(8)}.sock"
+        self._listening: socket.socket | None = None
+        self._own = directory / f"{secrets.token_hex(8)}.sock"
 
     def notify(self, version: Hashable) -> None:
         """Let every broker process reload and wait until each has; do nothing if this version was notified before."""
@@ -47,59 +45,87 @@ class Propagation:
             self._notified = version
 
     def all_reloaded(self) -> bool:
-        """Let every broker process reload; return False if one failed or took longer than 0.8 s."""
-        waiting: list[Connection] = []
-        try:
-            for connection in self._connections():
-                waiting.append(connection)
-                connection.send_bytes(_RELOAD)
-            return _all_answered(waiting)
-        except OSError:
-            return False
-        finally:
-            for connection in waiting:
-                connection.close()
+        """Let every broker process reload; return False if one failed, took longer than 0.8 s or cannot be reached."""
+        all_asked, asked = True, []
+        with ExitStack() as opened:
+            for path in self._sockets():
+                try:
+                    connection = _connect(path)
+                    if connection:
+                        asked.append(opened.enter_context(connection))
+                        connection.sendall(_RELOAD)
+                except OSError:
+                    all_asked = False
+            return _all_answered(asked) and all_asked
 
     @property
     def age(self) -> float:
         """Seconds since the broker process furthest behind refreshed its policy; 0 if there is no broker process."""
-        ages = map(_age_of, self._path.iterdir())
+        try:
+            ages = list(map(_age_of, self._sockets()))
+        except OSError:  # too many open files
+            return 0.0
         return max((age for age in ages if age is not None), default=0.0)
 
     def report(self, age: float) -> None:
         """Publish, if this is a broker process, that its policy was refreshed `age` seconds ago."""
-        if self._listener:
+        if self._listening:
             refreshed_at = time.time() - age
             os.utime(self._own, (refreshed_at, refreshed_at))
 
     def listen(self, reload: Callable[[], object]) -> None:
         """Become a broker process: call `reload` in a thread whenever another process asks for it."""
-        self._listener = Listener(str(self._own), "AF_UNIX", backlog=64)
-        answering = threading.Thread(target=_answer, args=(self._listener, reload), name="propagation", daemon=True)
-        answering.start()
+        self._listening = listening = socket.socket(socket.AF_UNIX)
+        unlistened = self._own.with_suffix(".new")
+        with _short(unlistened) as address:
+            listening.bind(address)
+        listening.listen(_WAITING_NOTIFICATIONS)
+        # Under its final name only now: a socket on which nobody listens would be removed.
+        unlistened.rename(self._own)
+        threading.Thread(target=_answer, args=(listening, reload), name="propagation", daemon=True).start()
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        if self._listening:
             self._own.unlink(missing_ok=True)
+            self._listening.close()
+            self._listening = None
 
-    def _connections(self) -> Iterator[Connection]:
-        for path in self._path.iterdir():
-            connection = _connect(path)
-            if connection:
-                yield connection
+    def _sockets(self) -> Iterator[Path]:
+        return self._directory.glob("*.sock")
 
 
-def _connect(path: Path) -> Connection | None:
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Yield an address for a socket's path: an address is limited to 107 bytes, a path is not."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return Client(str(path), "AF_UNIX")
-    except FileNotFoundError:  # ended since the directory was read
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def _connect(path: Path) -> socket.socket | None:
+    """Return a connection to a broker process, None if the process has ended.
+
+    Raise `BlockingIOError` if so many notifications wait already that the process must be at a standstill.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_WAIT_SECONDS)
+        with _short(path) as address:
+            connection.connect(address)
+    except FileNotFoundError:
+        connection.close()
         return None
     except ConnectionRefusedError:  # killed
+        connection.close()
         path.unlink(missing_ok=True)
         return None
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _age_of(path: Path) -> float | None:
@@ -108,36 +134,43 @@ def _age_of(path: Path) -> float | None:
     except FileNotFoundError:
         return None
     if age > _SUSPECT_AFTER_SECONDS:
-        connection = _connect(path)
-        if connection is None:
-            return None
-        connection.close()
+        with suppress(OSError):
+            connection = _connect(path)
+            if connection is None:
+                return None
+            connection.close()
     return max(age, 0.0)
 
 
-def _all_answered(connections: list[Connection]) -> bool:
-    deadline, waiting = time.monotonic() + _WAIT_SECONDS, list(connections)
-    while waiting:
-        ready = cast("list[Connection]", wait(waiting, max(0.0, deadline - time.monotonic())))
-        if not ready:
+def _all_answered(connections: list[socket.socket]) -> bool:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    for connection in connections:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            answer = connection.recv(1)
+        except TimeoutError:
             return False
-        for connection in ready:
-            waiting.remove(connection)
-            with suppress(EOFError, ConnectionError):  # the process was killed while it reloaded
-                if connection.recv_bytes() != _DONE:
-                    return False
+        except ConnectionError:
+            continue  # the process was killed while it reloaded
+        if answer == _FAILED:
+            return False
     return True
 
 
-def _answer(listener: Listener, reload: Callable[[], object]) -> None:
+def _answer(listening: socket.socket, reload: Callable[[], object]) -> None:
     while True:
         try:
-            connection = listener.accept()
+            connection, _ = listening.accept()
         except OSError:
-            return  # closed
-        with closing(connection), suppress(OSError, EOFError):
-            connection.recv_bytes()
-            connection.send_bytes(_DONE if _succeeds(reload) else _FAILED)
+            if listening.fileno() < 0:
+                return  # closed
+            # Too many open files, which may pass.
+            time.sleep(_RETRY_SECONDS)
+            continue
+        with connection, suppress(OSError):
+            connection.settimeout(_WAIT_SECONDS)
+            if connection.recv(1):
+                connection.sendall(_DONE if _succeeds(reload) else _FAILED)
 
 
 def _succeeds(reload: Callable[[], object]) -> bool:
