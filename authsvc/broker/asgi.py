@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from authsvc.broker.goauth_protocol import MAX_BODY, Answer, WebhookRequest
 from authsvc.broker.webhooks import PendingLogin
@@ -22,27 +22,43 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    # Called with the client's address and port.
-    Notify = Callable[[tuple[str, int]], None]
+    Client = tuple[str, int]
 
 _CHECKS = {"/auth/acl": "acl", "/auth/user": "user", "/auth/superuser": "superuser"}
 _METHODS = frozenset({"POST", "PUT", "GET"})
 
 
+class Connections(Protocol):
+    """What is told about a connection, which is named by its client's address and port."""
+
+    def request_began(self, client: Client) -> None:
+        """Give the request a deadline, unless it has one."""
+
+    def request_complete(self, client: Client) -> None:
+        """Stop the deadline: the request has arrived as a whole."""
+
+    def trust(self, client: Client) -> None:
+        """Keep the connection: its client proved to be a broker."""
+
+    def close(self, client: Client) -> None:
+        """Close the connection when its answer has been written."""
+
+
 class BrokerApplication:
     """Answers `/auth/*` and `/healthz`; everything else is 404.
 
-    `request_complete` is called when a request has arrived as a whole, `trust` when a webhook was answered 200: only a
-    caller with the webhook secret gets that answer.
+    A caller is trusted once a webhook was answered 200: only a caller with the webhook secret gets that answer.
     """
 
-    def __init__(self, webhooks: Webhooks, request_complete: Notify, trust: Notify) -> None:
+    def __init__(self, webhooks: Webhooks, connections: Connections) -> None:
         self._webhooks = webhooks
-        self._request_complete = request_complete
-        self._trust = trust
+        self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        check = _CHECKS.get(scope["path"])
+        if scope["type"] != "http":
+            return  # a WebSocket, which the server then refuses
+        check, client = _CHECKS.get(scope["path"]), scope["client"]
+        self._connections.request_began(client)
         message = await receive()
         body = message.get("body", b"")
         if message.get("more_body"):
@@ -50,9 +66,10 @@ class BrokerApplication:
             if whole is None:
                 return  # the client has gone, and nobody is to be answered
             body = whole
-        self._request_complete(scope["client"])
+        self._connections.request_complete(client)
         if check is None or scope["method"] not in _METHODS:
-            await _send(send, _other(scope["path"]))
+            await _send(send, _other(scope["path"], scope["method"]))
+            self._connections.close(client)
             return
         headers = dict(scope["headers"])
         request = WebhookRequest(
@@ -68,7 +85,7 @@ class BrokerApplication:
         if isinstance(answer, PendingLogin):
             answer = await self._wait(answer)
         if answer.status == HTTPStatus.OK:
-            self._trust(scope["client"])
+            self._connections.trust(client)
         await _send(send, answer)
 
     async def _wait(self, login: PendingLogin) -> Answer:
@@ -94,7 +111,7 @@ async def _send(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def _other(path: str) -> Answer:
+def _other(path: str, method: str) -> Answer:
     healthy = path == "/healthz"
     body = b'{"status":"ok"}\n' if healthy else b"only /auth/* and /healthz are answered here\n"
     headers = [
@@ -103,4 +120,4 @@ def _other(path: str) -> Answer:
         # A connection that asked no webhook is no broker's, and is not kept.
         (b"connection", b"close"),
     ]
-    return Answer(HTTPStatus.OK if healthy else HTTPStatus.NOT_FOUND, headers, body)
+    return Answer(HTTPStatus.OK if healthy else HTTPStatus.NOT_FOUND, headers, b"" if method == "HEAD" else body)

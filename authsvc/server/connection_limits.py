@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Client = tuple[str, int]
 
-FIRST_BYTE_SECONDS, WHOLE_REQUEST_SECONDS = 10.0, 30.0
 _SWEEP_SECONDS = 1.0
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 # A client that vanished without closing its connection is noticed after 60 + 3 x 20 seconds.
@@ -62,28 +61,43 @@ class ConnectionLimits:
     """Connections in total and per address; addresses in `exempt` count towards the total only.
 
     If an address has reached its limit, a listener that `evicts` closes the oldest connection of that address, any
-    other refuses the new one.
+    other refuses the new one. A connection is closed if it sends nothing for `first_byte_seconds`, or if a request is
+    not complete `whole_request_seconds` after its first byte.
     """
 
     in_total: int
     per_address: int
     exempt: tuple[Network, ...] = ()
     evicts: bool = False
+    first_byte_seconds: float = 10.0
+    whole_request_seconds: float = 30.0
 
 
 class Connections:
     """The open connections of one process, by the client's address and port."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._open: dict[Client, LimitedConnection] = {}
         self._of_network: defaultdict[str, dict[Client, None]] = defaultdict(dict)
+
+    def request_began(self, client: Client) -> None:
+        """Start the deadline of a request that arrived behind another one, before that was complete."""
+        connection = self._open.get(client)
+        if connection is not None:
+            connection.start_deadline()
 
     def request_complete(self, client: Client) -> None:
         """Stop the deadline of a connection: its request has arrived as a whole."""
         connection = self._open.get(client)
         if connection is not None:
             connection.due = None
+
+    def close(self, client: Client) -> None:
+        """Close a connection when its answer has been written."""
+        connection = self._open.get(client)
+        if connection is not None:
+            connection.transport.close()
 
     def trust(self, client: Client) -> None:
         """Count a connection towards the total only: its client proved to be a broker."""
@@ -93,11 +107,11 @@ class Connections:
         """Count a new connection; return False if it has to be refused."""
         client = connection.client
         network = network_of(client[0])
-        if len(self._open) >= self._limits.in_total:
+        if len(self._open) >= self.limits.in_total:
             return False
         counted = self._of_network.get(network, {})
-        if len(counted) >= self._limits.per_address and not is_within(client[0], self._limits.exempt):
-            if not self._limits.evicts:
+        if len(counted) >= self.limits.per_address and not is_within(client[0], self.limits.exempt):
+            if not self.limits.evicts:
                 return False
             oldest = self._open[next(iter(counted))]
             self.remove(oldest.client)
@@ -137,7 +151,7 @@ class LimitedConnection(asyncio.Protocol):
         self._clock = clock
         self._admitted = False
         self._silent = True
-        self.due: float | None = clock() + FIRST_BYTE_SECONDS
+        self.due: float | None = clock() + connections.limits.first_byte_seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or refuse the connection with 503 if there are too many."""
@@ -162,10 +176,16 @@ class LimitedConnection(asyncio.Protocol):
         """Start the deadline of a request with its first byte."""
         if not self._admitted:
             return
-        if self._silent or self.due is None:
+        if self._silent:
             self._silent = False
-            self.due = self._clock() + WHOLE_REQUEST_SECONDS
+            self.due = None
+        self.start_deadline()
         self._inner.data_received(data)
+
+    def start_deadline(self) -> None:
+        """Give a request its time to become complete, unless that runs already."""
+        if self.due is None:
+            self.due = self._clock() + self._connections.limits.whole_request_seconds
 
     def eof_received(self) -> bool | None:
         """Pass it on."""

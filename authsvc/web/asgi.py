@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 from a2wsgi import WSGIMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
-
     from flask import Flask
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    # Called with the client's address and port.
-    Notify = Callable[[tuple[str, int]], None]
+    from authsvc.broker.asgi import Connections, Message, Receive, Scope, Send
 
 # How many requests may wait for each thread; one more is answered 503.
 _WAITING_PER_THREAD = 8
@@ -33,26 +26,28 @@ _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class ApiApplication:
-    """Flask in threads, behind a reader in the event loop.
+    """Flask in threads, behind a reader in the event loop."""
 
-    `request_complete` is called when a request has arrived as a whole.
-    """
-
-    def __init__(self, flask: Flask, threads: int, request_complete: Notify) -> None:
+    def __init__(self, flask: Flask, threads: int, connections: Connections) -> None:
         self._flask = WSGIMiddleware(flask, workers=threads)  # type: ignore[arg-type]  # WSGI as typeshed spells it
         self._max_body: int = flask.config["MAX_CONTENT_LENGTH"]
         self._max_waiting = threads * _WAITING_PER_THREAD
         self._waiting = 0
         self._incomplete = 0
-        self._request_complete = request_complete
+        self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # a WebSocket, which the server then refuses
+        client = scope["client"]
+        self._connections.request_began(client)
         try:
             body = await self._read_body(receive)
         except ConnectionError:
             return  # the client has gone, and nobody is to be answered
-        self._request_complete(scope["client"])
-        if body is None or self._waiting >= self._max_waiting:
+        self._connections.request_complete(client)
+        busy = body is None or self._waiting >= self._max_waiting
+        if body is None or busy:
             messages = _busy()
         else:
             self._waiting += 1
@@ -62,6 +57,8 @@ class ApiApplication:
                 self._waiting -= 1
         for message in messages:
             await asyncio.wait_for(send(message), _ANSWER_SECONDS)
+        if busy:
+            self._connections.close(client)
 
     async def _read_body(self, receive: Receive) -> bytes | None:
         """Return the body, cut off one byte after its largest size; None if there is no room for it."""
