@@ -63,6 +63,8 @@ _CLIENT_IDS_WITHIN_SECONDS = 5.0
 # that does not answer.
 _ONLY_BESIDE_THE_API = ("certificates", "sessions")
 _RESTART_SECONDS = 2.0
+# A listener that fails so soon cannot start at all, because its address is in use, say. gunicorn tries for 5 s.
+_CANNOT_START_SECONDS = 30.0
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -97,30 +99,42 @@ def run(settings: Settings, only: Listener | None = None) -> None:
 
 
 class _Supervisor:
-    """Runs both listeners; one that ends by itself is started again."""
+    """Runs both listeners; one that ends by itself is started again, unless it never came up."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._started_at = monotonic()
         self._running: dict[Listener, ForkProcess] = {}
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Return when both listeners have ended after a signal."""
+        """Return when both listeners have ended after a signal; raise `SettingsError` if one cannot start."""
         for listener in Listener:
             self._start(listener)
         for number in _PASSED_ON:
             signal.signal(number, self._pass_on)
+        failed = None
         while not self._stopping.is_set():
             began = monotonic()
-            wait([process.sentinel for process in self._running.values()])
-            # A listener that cannot start must not keep the processor busy.
+            # The timeout is for a killed listener whose workers live on and keep its sentinel open.
+            wait([process.sentinel for process in self._running.values()], timeout=_RESTART_SECONDS)
+            # A listener that ends again and again must not keep the processor busy.
             self._stopping.wait(_RESTART_SECONDS - (monotonic() - began))
             for listener, process in list(self._running.items()):
-                if not process.is_alive() and not self._stopping.is_set():
+                if process.is_alive() or self._stopping.is_set():
+                    continue
+                if process.exitcode and process.exitcode > 0 and monotonic() < self._started_at + _CANNOT_START_SECONDS:
+                    failed = listener
+                    self._stopping.set()
+                else:
                     log.error("listener ended; starting it again", listener=listener, exit_code=process.exitcode)
                     self._start(listener)
         for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
             process.join()
+        if failed:
+            raise SettingsError(f"the {failed} listener cannot start on {_bind(self._settings, failed)}; see the log")
 
     def _start(self, listener: Listener) -> None:
         process = get_context("fork").Process(target=_run_supervised, args=(self._settings, listener), name=listener)
@@ -209,8 +223,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             services.propagation.listen(services.policy.catch_up)
         self._start_background()
         if answers_brokers:
-            return BrokerApplication(services.webhooks, self._connections.request_complete, self._connections.trust)
-        return ApiApplication(app, settings.threads, self._connections.request_complete)
+            return BrokerApplication(services.webhooks, self._connections)
+        return ApiApplication(app, settings.threads, self._connections)
 
     def _start_background(self) -> None:
         policy, client_ids, *_ = self._background
