@@ -71,6 +71,7 @@ def _devices_return() -> Returned:
         with service, closing(BrokerConnection(service.broker_port)) as connection:
             for login in logins:
                 connection.warm(login)
+            service.stop()  # so that it writes down which client ids it has seen
         attack = Load()
         with service, attack.running("guesses", service.broker_port, _RETURNING):
             time.sleep(_SETTLE_SECONDS)

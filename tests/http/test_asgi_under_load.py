@@ -14,7 +14,7 @@ import requests
 
 from authsvc.broker.asgi import BrokerApplication
 from authsvc.broker.signals import unknown_username
-from tests.http.broker import FORM, services_of
+from tests.http.broker import FORM, NotedConnections, services_of
 from tests.http.callers import basic
 from tests.http.fronted import ALLOWED, MANY, QUESTION, started
 from tests.http.seed_data import ALICES_PASSWORD
@@ -69,6 +69,7 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
     """Let the front receive these messages of one login, and return what it sends."""
     scope = {
         "type": "http",
+        "client": ("192.0.2.1", 50_000),
         "method": "POST",
         "path": "/auth/user",
         "query_string": b"",
@@ -83,7 +84,7 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(BrokerApplication(services_of(app).webhooks, app, threads=1)(scope, receive, send))
+    asyncio.run(BrokerApplication(services_of(app).webhooks, NotedConnections())(scope, receive, send))
     return sent
 
 

@@ -53,10 +53,8 @@ class Bob:
 
 
 def memory(service: Service) -> int:
-    """Return the bytes that the service's worker has in memory."""
-    assert service.process
-    arbiter = service.process.pid
-    worker = Path(f"/proc/{arbiter}/task/{arbiter}/children").read_text().split()[0]
+    """Return the bytes that the worker which answers brokers has in memory."""
+    (worker,) = service.workers("broker")
     return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
 
 
