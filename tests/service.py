@@ -87,6 +87,11 @@ class Service(Api):
 
     def start(self) -> None:
         """Start the service and wait until it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the service and do not wait for it."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.under, _command(), "serve", *(["--only", self.only] if self.only else [])],
@@ -95,6 +100,10 @@ class Service(Api):
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until a service that was launched is ready."""
+        assert self.process
         deadline = time.monotonic() + self.patience
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Client = tuple[str, int]
 
 _SWEEP_SECONDS = 1.0
+# How long requests may still take when their server closes. Brokers' idle connections must not make gunicorn wait
+# longer: it would kill the process before it has written down what it knows.
+_LAST_ANSWERS_SECONDS = 2.0
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 # A client that vanished without closing its connection is noticed after 60 + 3 x 20 seconds.
 _TCP_KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
@@ -130,6 +133,11 @@ class Connections:
         for connection in [each for each in self._open.values() if each.due is not None and each.due <= now]:
             connection.transport.abort()
 
+    def close_all(self) -> None:
+        """Close every connection."""
+        for connection in list(self._open.values()):
+            connection.transport.abort()
+
     def _uncount(self, client: Client) -> None:
         network = network_of(client[0])
         counted = self._of_network.get(network)
@@ -208,6 +216,22 @@ class LimitedConnection(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
 
+class LimitedServer:
+    """A server that calls `on_close` when it is closed."""
+
+    def __init__(self, inner: asyncio.AbstractServer, on_close: Callable[[], object]) -> None:
+        self._inner = inner
+        self._on_close = on_close
+
+    def close(self) -> None:
+        """Stop accepting connections."""
+        self._inner.close()
+        self._on_close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class LimitedLoop(uvloop.Loop):
     """An event loop whose servers keep the limits of `connections`."""
 
@@ -220,7 +244,8 @@ class LimitedLoop(uvloop.Loop):
             return LimitedConnection(protocol_factory(), self.connections, self.time)
 
         self._sweep()
-        return await super().create_server(limited, *args, **options)
+        server = await super().create_server(limited, *args, **options)
+        return LimitedServer(server, lambda: self.call_later(_LAST_ANSWERS_SECONDS, self.connections.close_all))
 
     def _sweep(self) -> None:
         self.connections.close_overdue(self.time())

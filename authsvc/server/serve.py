@@ -191,8 +191,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "asgi_lifespan": "off",
             "workers": settings.workers if listener is Listener.BROKER else settings.api_workers,
             "keepalive": _KEEP_ALIVE_SECONDS[listener],
-            # Requests are short; what else is open at the end are brokers' idle connections.
-            "graceful_timeout": 2,
+            # A process closes its last connections 3 s after it was told to end, and then writes down what it knows.
+            "graceful_timeout": 6,
             "proc_name": f"authsvc-{listener}",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
