@@ -60,6 +60,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def host_of(bind: str) -> str:
+    """Return the host of `HOST:PORT`, without the brackets of an IPv6 address."""
+    return bind.rpartition(":")[0].strip("[]")
+
+
+def binds_loopback(bind: str) -> bool:
+    """Return whether only this machine can connect to a listener on `HOST:PORT`."""
+    return is_loopback(host_of(bind))
+
+
 @lru_cache(maxsize=64)  # every broker sends the same few again and again
 def is_loopback_header(header: bytes) -> bool:
     """Return whether a `Host` header, with or without a port, names loopback; True for none, which no browser omits."""

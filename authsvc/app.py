@@ -12,6 +12,7 @@ from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats
 from authsvc.activity.denials import Denials
 from authsvc.activity.mqtt_takeover import takeover_broker
+from authsvc.addresses import binds_loopback
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
@@ -36,10 +37,10 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings, propagation: Propagation | None = None) -> OpenAPI:
+def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     """Return the WSGI application; the database must have been opened (`first_start.prepare`).
 
-    `propagation` lead to the workers that answer brokers, if this one is among several.
+    `bind` is the address that this process listens on, `settings.bind` unless given.
     """
     app = OpenAPI(
         "authsvc",
@@ -53,7 +54,7 @@ def create_app(settings: Settings, propagation: Propagation | None = None) -> Op
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, propagation)
+    services = app.extensions[EXTENSION] = compose(settings, bind)
     problem.register(app)
     tracing.register(app, settings.trusted_proxies)
     app.register_blueprint(webhook_views.blueprint)
@@ -74,7 +75,7 @@ def create_app(settings: Settings, propagation: Propagation | None = None) -> Op
     return app
 
 
-def compose(settings: Settings, propagation: Propagation | None = None) -> Services:
+def compose(settings: Settings, bind: str | None = None) -> Services:
     """Make the parts of one service."""
     policy = PolicyCache()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
@@ -99,11 +100,11 @@ def compose(settings: Settings, propagation: Propagation | None = None) -> Servi
             settings.webhook_secret,
             allowances,
             settings.answer_cache_entries,
-            on_loopback=settings.binds_loopback_only,
+            on_loopback=binds_loopback(bind or settings.bind),
         ),
         client_ids=seen_client_ids,
         denials=denials,
         decision_stats=DecisionStats(metrics.counted),
         broker=takeover_broker(settings),
-        propagation=propagation or Propagation(),
+        propagation=Propagation(settings.data_dir / "run"),
     )

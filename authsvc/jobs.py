@@ -71,7 +71,7 @@ class FreshnessWatch:
         """Compare the policy's age with what it may be."""
         policy = self._policy
         if policy.is_loaded:
-            self._propagation.report(policy.refreshed_at)
+            self._propagation.report(policy.age)
         age = min(policy.age, monotonic() - self._started_at)
         stale = age > STALE_AFTER_SECONDS
         if stale and not self._stale:

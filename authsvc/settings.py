@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from authsvc.addresses import is_loopback, read_networks
+from authsvc.addresses import read_networks
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.errors import SettingsError
 
@@ -41,6 +41,7 @@ class Settings:
     admin_password: str | None = None
     webhook_secret: str | None = None
     bind: str = "127.0.0.1:8080"
+    broker_bind: str = "127.0.0.1:8070"
     bcrypt_cost: int = 10
     password_policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - frozen
     workers: int = 1
@@ -84,16 +85,6 @@ class Settings:
         """How long a session at the administrator's page lasts."""
         return Lifetime(timedelta(minutes=self.session_idle_minutes), timedelta(hours=self.session_hours))
 
-    @property
-    def host(self) -> str:
-        """The address part of `bind`, without brackets."""
-        return self.bind.rpartition(":")[0].strip("[]")
-
-    @property
-    def binds_loopback_only(self) -> bool:
-        """Whether nobody but this machine can connect."""
-        return is_loopback(self.host)
-
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
     """Return the settings that `AUTHSVC_*` variables ask for; raise `SettingsError` with one clear line."""
@@ -105,6 +96,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         admin_password=values.optional("ADMIN_PASSWORD"),
         webhook_secret=values.optional("WEBHOOK_SECRET"),
         bind=values.bind("BIND", "127.0.0.1:8080"),
+        broker_bind=values.bind("BROKER_BIND", "127.0.0.1:8070"),
         bcrypt_cost=values.number("BCRYPT_COST", 10, 4, 16),
         password_policy=values.password_policy("PASSWORD_POLICY"),
         workers=values.number("WORKERS", 1, 1, 64),

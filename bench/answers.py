@@ -52,14 +52,14 @@ def measure(rounds: int, *, quick: bool) -> Figure:
         service = running.enter_context(default_service(Path(directory)))
         _people(service)
         ours = {_ACL: _known(), _NEW: _new(), _USER: _logins()}
-        subjects |= {name: partial(_times, service.port, questions, asked) for name, questions in ours.items()}
+        subjects |= {name: partial(_times, service.broker_port, questions, asked) for name, questions in ours.items()}
         return _figure(in_turns(subjects, rounds * _TURNS))
 
 
 def _people(service: Service) -> None:
     for device in _DEVICES:
         service.create_user(device, f"secret of {device}", *_PERMISSIONS)
-    with closing(BrokerConnection(service.port)) as connection:
+    with closing(BrokerConnection(service.broker_port)) as connection:
         for question in islice(_logins(), len(_DEVICES)):
             connection.warm(question)
 

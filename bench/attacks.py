@@ -68,13 +68,14 @@ def _devices_return() -> Returned:
     """Restart a service, and let all its devices come back at once while others guess at their names."""
     logins = [user_request(username(each), PASSWORD) for each in range(_RETURNING)]
     with inhabited(Population(_RETURNING, 5, 0)) as service:
-        with service, closing(BrokerConnection(service.port)) as connection:
+        with service, closing(BrokerConnection(service.broker_port)) as connection:
             for login in logins:
                 connection.warm(login)
+            service.stop()  # so that it writes down which client ids it has seen
         attack = Load()
-        with service, attack.running("guesses", service.port, _RETURNING):
+        with service, attack.running("guesses", service.broker_port, _RETURNING):
             time.sleep(_SETTLE_SECONDS)
-            waited = sorted(_seconds_until_in(service.port, logins))
+            waited = sorted(_seconds_until_in(service.broker_port, logins))
         return Returned(waited[-1], waited[len(waited) // 2], attack.rate)
 
 
@@ -97,7 +98,7 @@ def _seconds_until_in(port: int, logins: list[bytes]) -> list[float]:
 
 class _Asking:
     def __init__(self, service: Service, seconds: float) -> None:
-        self._port, self._seconds = service.port, seconds
+        self._port, self._api_port, self._seconds = service.broker_port, service.port, seconds
         self._accesses = [acl_request(username(each), topic(each, each % 5, "state")) for each in range(_DEVICES)]
         self._logins = [user_request(username(each), PASSWORD) for each in range(_DEVICES)]
 
@@ -122,7 +123,7 @@ class _Asking:
     def beside(self, kind: str) -> Taken:
         """Ask so beside an attack."""
         attack = Load()
-        with attack.running(kind, self._port, _DEVICES):
+        with attack.running(kind, self._api_port if kind in ("signins", "registrations") else self._port, _DEVICES):
             time.sleep(_SETTLE_SECONDS)
             taken = self.alone()
         return taken._replace(attacks=attack.rate)

@@ -46,7 +46,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
 
 class _Asking:
     def __init__(self, service: Service, users: int, seconds: float) -> None:
-        self._port, self._users, self._seconds = service.port, users, seconds
+        self._port, self._api_port, self._users, self._seconds = service.broker_port, service.port, users, seconds
         self._token = administrators_token(service)
         numbers = [number * users // _QUESTIONS for number in range(_QUESTIONS)]
         self._questions = [acl_request(username(number), topic(number, number % 5, "state")) for number in numbers]
@@ -64,7 +64,7 @@ class _Asking:
     def beside(self) -> Taken:
         """Ask beside everybody else."""
         pages, logins = Load(), Load()
-        paging = pages.running("administrators", self._port, self._token, ADMINISTRATORS, self._users // _PER_PAGE)
+        paging = pages.running("administrators", self._api_port, self._token, ADMINISTRATORS, self._users // _PER_PAGE)
         with paging, logins.running("logins", self._port, self._users):
             time.sleep(1.0)  # until all have begun
             times = self.alone().times

@@ -50,13 +50,13 @@ class Grown:
         self.service, self.population, self.seconds_to_ready = service, population, seconds_to_ready
         self._numbers = count()
         # A client id that was not seen lately is written down behind its first answer, which is no cost of growth.
-        with closing(BrokerConnection(service.port)) as connection:
+        with closing(BrokerConnection(service.broker_port)) as connection:
             connection.times(islice(self._new(), _ASKED_USERS))
 
     def times(self, kind: str, asked: int) -> Times:
         """Ask as a broker does, on one kept connection."""
         questions = self._new() if kind == _NEW else self._known()
-        with closing(BrokerConnection(self.service.port)) as connection:
+        with closing(BrokerConnection(self.service.broker_port)) as connection:
             connection.times(islice(questions, _OFTEN))  # warm
             return Times.of(connection.times(list(islice(questions, asked))))
 
@@ -69,10 +69,7 @@ class Grown:
 
     def size(self) -> Size:
         """Return how big it has become."""
-        assert self.service.process
-        arbiter = self.service.process.pid
-        workers = Path(f"/proc/{arbiter}/task/{arbiter}/children").read_text().split()
-        resident, unshared = zip(*map(_memory, workers), strict=True)
+        resident, unshared = zip(*map(_memory, self.service.workers()), strict=True)
         return Size(self.seconds_to_ready, max(resident), max(unshared))
 
     def _known(self) -> Iterator[bytes]:
@@ -125,7 +122,7 @@ def _grown(population: Population) -> Iterator[Grown]:
             yield Grown(service, population, time.monotonic() - started)
 
 
-def _memory(pid: str) -> tuple[float, float]:
+def _memory(pid: int) -> tuple[float, float]:
     """Return what a process has in memory, and what of that is its own alone, in megabytes."""
     lines_ = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines_)}
@@ -136,7 +133,7 @@ def _memory(pid: str) -> tuple[float, float]:
 def _seconds_until_in_force(service: Service, number: int) -> float:
     """Return how long after it was sent a change through the API is felt at the webhook."""
     rights = [permission(f"write news/{number}")]
-    with closing(BrokerConnection(service.port)) as broker:
+    with closing(BrokerConnection(service.broker_port)) as broker:
         sent = time.perf_counter()
         answer = service.call("PATCH", f"/api/users/{username(number)}", json={"permissions": rights})
         assert answer.status_code == 200, answer.text

@@ -47,7 +47,7 @@ class Replica:
 
     def asks(self, check: str, query: str = "", **fields: str | int) -> bool:
         """Ask a webhook as a broker does."""
-        url = f"{self.service.url}/auth/{check}?{query}"
+        url = f"{self.service.broker_url}/auth/{check}?{query}"
         return requests.post(url, json={"clientid": "c1", **fields}, timeout=20).ok
 
     def device(self, username: str, client_id: str = "") -> Device:
@@ -110,7 +110,7 @@ def _replica(running: ExitStack, directory: Path, database_url: str) -> Replica:
     directory.mkdir()
     service = deployment.default_service(directory, {"AUTHSVC_DATABASE_URL": database_url})
     running.enter_context(service)
-    return Replica(service, running.enter_context(deployment.broker(directory / "broker", service.port)))
+    return Replica(service, running.enter_context(deployment.broker(directory / "broker", service.broker_port)))
 
 
 def _spread(taken: list[float]) -> list[str]:

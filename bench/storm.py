@@ -55,7 +55,7 @@ def _rounds(cost: int, devices: int, rounds: int) -> list[Round]:
         with service:
             service.create_user(*_BYSTANDER)
         credentials = _settle(service, cost, devices)
-        with service, broker(Path(directory) / "broker", service.port) as asking, Fleet(asking.port) as fleet:
+        with service, broker(Path(directory) / "broker", service.broker_port) as asking, Fleet(asking.port) as fleet:
             bystander = Bystander(fleet, fleet.admitted(*_BYSTANDER))
             return [_round(service, fleet, bystander, credentials, cost) for _ in range(rounds)]
 

@@ -51,7 +51,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
         service = running.enter_context(default_service(Path(directory)))
         for device in _DEVICES:
             service.create_user(device, _password(device), *_PERMISSIONS)
-        ports = {_BARE: running.enter_context(bare.running("asgi")), _OURS: service.port}
+        ports = {_BARE: running.enter_context(bare.running("asgi")), _OURS: service.broker_port}
         measured = {}
         for name, port in ports.items():
             asking = running.enter_context(broker(Path(directory) / name, port))

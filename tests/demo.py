@@ -66,7 +66,7 @@ def set_stage() -> Iterator[Stage]:
         service = Service(directory)
         running.callback(service.stop)
         service.start()
-        config = go_auth_config(plugin=plugin, service_port=service.port, listener_port=free_port())
+        config = go_auth_config(plugin=plugin, service_port=service.broker_port, listener_port=free_port())
         broker = Mosquitto(config, directory)
         running.callback(broker.stop)
         broker.start()

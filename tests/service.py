@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 ADMIN_PASSWORD = "correct horse"
 _PATIENCE = 20.0
+# On a busy machine the imports alone can take half of it.
+_START_PATIENCE = 60.0
 
 
 class Api:
@@ -41,19 +44,21 @@ class Api:
 
 
 class Service(Api):
-    """`authsvc serve` on a free port with a data directory of its own; `environment` adds or overrides settings.
+    """`authsvc serve` on free ports with a data directory of its own; `environment` adds or overrides settings.
 
-    `patience` is for how many seconds it may start.
+    `patience` is for how many seconds it may start. At the end of a `with` block it is killed, which takes no time;
+    `stop` ends it as a service manager would.
     """
 
-    patience = _PATIENCE
+    patience = _START_PATIENCE
     wait_for = "/readyz"
     """The address that a start waits for."""
+    only: str | None = None
+    """The one listener to run, `api` or `broker`; both unless given."""
     under: tuple[str, ...] = ()
     """A command to run the service under, such as one that limits what it may use."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.port = free_port()
         self.log_file = directory / "authsvc.log"
         self.environment = {
             "AUTHSVC_DATA_DIR": str(directory / "data"),
@@ -61,10 +66,16 @@ class Service(Api):
             "AUTHSVC_BCRYPT_COST": "4",
             # On a busy machine even such a hash takes its time, and no test wants "try again in a moment".
             "AUTHSVC_CONNECT_BUDGET_MS": "4000",
-            "AUTHSVC_BIND": f"127.0.0.1:{self.port}",
+            "AUTHSVC_BIND": f"127.0.0.1:{free_port()}",
+            "AUTHSVC_BROKER_BIND": f"127.0.0.1:{free_port()}",
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.port, self.broker_port = (
+            _port(self.environment["AUTHSVC_BIND"]),
+            _port(self.environment["AUTHSVC_BROKER_BIND"]),
+        )
+        self.broker_url = f"http://127.0.0.1:{self.broker_port}"
         super().__init__(f"http://127.0.0.1:{self.port}", self.environment["AUTHSVC_ADMIN_PASSWORD"])
 
     def __enter__(self) -> Self:
@@ -72,22 +83,31 @@ class Service(Api):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
 
     def start(self) -> None:
         """Start the service and wait until it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the service and do not wait for it."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.under, _command(), "serve"],
+                [*self.under, _command(), "serve", *(["--only", self.only] if self.only else [])],
                 env=self._full_environment(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait_until_ready(self) -> None:
+        """Wait until a service that was launched is ready."""
+        assert self.process
         deadline = time.monotonic() + self.patience
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
+                self.kill()
                 raise RuntimeError(f"authsvc did not start:\n{self.log_text()}")
             time.sleep(0.02)
 
@@ -100,11 +120,32 @@ class Service(Api):
         self.process = None
 
     def kill(self) -> None:
-        """End it with all its workers as a power cut would."""
-        assert self.process
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """End all its processes at once, as a power cut would; it is no error if some or all have ended."""
+        self.api.close()
+        if self.process is None:
+            return
+        group = self.process.pid
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
         self.process.wait(_PATIENCE)
         self.process = None
+        deadline = time.monotonic() + _PATIENCE
+        while processes_of_group(group):
+            assert time.monotonic() < deadline, "killed processes are still there"
+            time.sleep(0.005)
+
+    def workers(self, listener: str | None = None) -> list[int]:
+        """Return the process ids of the workers of one listener, `api` or `broker`, or of both."""
+        assert self.process
+        arbiters = [self.process.pid] if self.only else _children(self.process.pid)
+        found = [pid for arbiter in arbiters for pid in _children(arbiter)]
+        own = _niceness(self.process.pid)  # the API's workers yield to everything else
+        return [pid for pid in found if listener in (None, "api" if _niceness(pid) > own else "broker")]
+
+    def arbiter(self, listener: str) -> int:
+        """Return the id of the process that runs one listener: the parent of its workers."""
+        worker, *_ = self.workers(listener)
+        return int(_stat(worker)[1])
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `authsvc ...` with the service's own settings."""
@@ -123,8 +164,10 @@ class Service(Api):
         return self.log_file.read_text()
 
     def _ready(self) -> bool:
+        addresses = {"broker": self.broker_url + "/healthz", "api": self.url + self.wait_for}
+        asked = [address for listener, address in addresses.items() if self.only in (None, listener)]
         try:
-            return requests.get(self.url + self.wait_for, timeout=1).status_code == 200
+            return all(requests.get(address, timeout=1).status_code == 200 for address in asked)
         except (requests.ConnectionError, requests.Timeout):
             return False
 
@@ -132,6 +175,40 @@ class Service(Api):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
         inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return inherited | self.environment
+
+
+def processes_of_group(group: int) -> list[int]:
+    """Return the ids of the processes of a group that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group, *_ = _stat(int(path.name))
+            if int(its_group) == group and state != "Z":
+                found.append(int(path.name))
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the state, the parent, the process group and more of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _port(bind: str) -> int:
+    return int(bind.rpartition(":")[2])
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _niceness(pid: int) -> int:
+    try:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    except ProcessLookupError:
+        return 0
 
 
 def permission(words: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ _BUILD = Path(__file__).parent / ".build"
 
 def main() -> None:
     """Serve MQTT until interrupted."""
-    config = go_auth_config(plugin=build_plugin(_BUILD), service_port=8080, listener_port=1883)
+    config = go_auth_config(plugin=build_plugin(_BUILD), service_port=8070, listener_port=1883)
     with tempfile.TemporaryDirectory() as directory:
         try:
             with Mosquitto(config, Path(directory)):

@@ -56,7 +56,7 @@ def _take_effect(response: Response) -> Response:
         try:
             services().policy.catch_up()
             snapshot = services().policy.snapshot
-            services().propagation.tell((snapshot.version, snapshot.token_version))
+            services().propagation.notify((snapshot.version, snapshot.token_version))
         except (peewee.PeeweeException, MaxConnectionsExceeded):
             # The change is made all the same; this worker follows as soon as it can.
             log.warning("database lost right after a change")

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from authsvc.addresses import host_of
 from authsvc.cli.terminal import read_settings
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ _port = click.IntRange(1, 65_535)
 
 
 @click.command("broker-config")
-@click.option("--host", callback=_address, help="Where the broker finds authsvc. [default: as in AUTHSVC_BIND]")
-@click.option("--port", type=_port, help="[default: as in AUTHSVC_BIND]")
+@click.option("--host", callback=_address, help="Where the broker finds authsvc. [default: as in AUTHSVC_BROKER_BIND]")
+@click.option("--port", type=_port, help="[default: as in AUTHSVC_BROKER_BIND]")
 @click.option(
     "--plugin",
     default="/mosquitto/go-auth.so",
@@ -94,7 +95,7 @@ def command(
     filled_in = {
         "mutual_tls": settings.mutual_tls,
         "host": _in_url(host or _host(settings)),
-        "port": port or settings.bind.rpartition(":")[2],
+        "port": port or settings.broker_bind.rpartition(":")[2],
         "credentials": _credentials(settings, placeholder=placeholder),
         "placeholder": placeholder,
         "server_directory": server_directory or given["pki_directory"],
@@ -106,7 +107,8 @@ COMMANDS = (command,)
 
 
 def _host(settings: Settings) -> str:
-    return "127.0.0.1" if settings.host in _EVERY_ADDRESS else settings.host
+    host = host_of(settings.broker_bind)
+    return "127.0.0.1" if host in _EVERY_ADDRESS else host
 
 
 def _in_url(host: str) -> str:

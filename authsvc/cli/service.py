@@ -30,15 +30,27 @@ if TYPE_CHECKING:
 
 
 @click.command("serve")
-def serve_command() -> None:
-    """Prepare everything on first use, then serve until stopped."""
+@click.option(
+    "--only",
+    type=click.Choice([listener.value for listener in serve.Listener]),
+    help="Run one listener by itself, for separate units or containers. [default: both]",
+)
+def serve_command(only: str | None) -> None:
+    """Serve the API on AUTHSVC_BIND and brokers on AUTHSVC_BROKER_BIND until stopped.
+
+    The first start creates the data directory, the database and the administrator.
+    """
+    listener = serve.Listener(only) if only else None
     settings = from_environment(environment.with_secrets())
-    serve.check(settings)
+    serve.check(settings, listener)
     environment.restart_without_secrets()
     _prepare(settings)
     _drop_connections()
-    click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")
-    serve.run(settings)
+    if listener is not serve.Listener.BROKER:
+        click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")
+    if listener is not serve.Listener.API:
+        click.echo(f"Brokers are answered at http://{settings.broker_bind}")
+    serve.run(settings, listener)
 
 
 @click.command()

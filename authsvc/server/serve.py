@@ -1,58 +1,90 @@
-"""Runs the service under gunicorn: the arbiter prepares, each worker opens its own database and policy."""
+"""Runs the service: two listeners, each a gunicorn with processes of its own, and their supervisor.
+
+Python runs one thread of a process at a time, so a slow page would keep a broker waiting in the same process. The API
+listener and the broker listener share the database and nothing else, and each can also run by itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
-import shutil
+import signal
+import threading
+from contextlib import suppress
+from enum import StrEnum
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 
 from authsvc.accounts import bootstrap
+from authsvc.addresses import binds_loopback
 from authsvc.errors import SettingsError
 from authsvc.observability import logs
-from authsvc.server.connection_limits import ConnectionLimits, most_connections, raise_descriptor_limit
-from authsvc.server.workers import Kind, Worker, hand_over_pair, missing
-from authsvc.storage.propagation import Propagation
+from authsvc.server.connection_limits import (
+    ConnectionLimits,
+    Connections,
+    LimitedLoopPolicy,
+    most_connections,
+    raise_descriptor_limit,
+)
 
 if TYPE_CHECKING:
-    from authsvc.broker.asgi import BrokerApplication
+    from multiprocessing.context import ForkProcess
+
     from authsvc.settings import Settings
     from authsvc.storage.background import BackgroundThread
+    from authsvc.storage.propagation import Propagation
 
 log = structlog.get_logger()
 
-# With few users policy is loaded by then, and nobody sees a worker without it.
-_LOADED_WITHIN_SECONDS = 5.0
-# So that a device which has logged in before a restart is known after it.
-_CLIENT_IDS_WITHIN_SECONDS = 5.0
+
+class Listener(StrEnum):
+    """A listener, named for its callers: administrators and registering devices, or brokers."""
+
+    API = "api"
+    BROKER = "broker"
+
+
 # A broker keeps one connection for as long as it lives and does not try again when it finds it closed.
-_KEEP_ALIVE_SECONDS = 7 * 24 * 3600
-# Work in the background that a worker for brokers leaves to others: signing a long revocation list takes its time, and
-# so does a broker that does not answer.
-_LEFT_TO_OTHERS = ("certificates", "sessions")
+_KEEP_ALIVE_SECONDS = {Listener.API: 75, Listener.BROKER: 10 * 365 * 24 * 3600}
+# Pages and lists wait whenever a broker's webhook or a device's login needs the processor.
+_API_NICENESS = 10
+# With few users the policy is loaded in this time, and no client meets a process without it.
+_LOADED_WITHIN_SECONDS = 5.0
+# So that a device which logged in before a restart is known after it.
+_CLIENT_IDS_WITHIN_SECONDS = 5.0
+# Background threads that run beside the API only: signing a long revocation list takes its time, and so does a broker
+# that does not answer.
+_ONLY_BESIDE_THE_API = ("certificates", "sessions")
+_RESTART_SECONDS = 2.0
+# A listener that fails so soon cannot start at all, because its address is in use, say. gunicorn tries for 5 s.
+_CANNOT_START_SECONDS = 30.0
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, only: Listener | None = None) -> None:
     """Raise `SettingsError` if serving with these settings would be unsafe."""
-    if not settings.binds_loopback_only and not settings.webhook_secret:
-        raise SettingsError(
-            f"AUTHSVC_WEBHOOK_SECRET must be set to listen on {settings.bind}: "
-            "without it anybody who reaches that address could try passwords at the webhooks"
-        )
+    for listener in [only] if only else Listener:
+        bind = _bind(settings, listener)
+        if not binds_loopback(bind) and not settings.webhook_secret:
+            raise SettingsError(
+                f"AUTHSVC_WEBHOOK_SECRET must be set to listen on {bind}: "
+                "without it anybody who reaches that address could try passwords at the webhooks"
+            )
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, only: Listener | None = None) -> None:
     """Serve until told to stop; the database must have been prepared."""
-    directory = settings.data_dir / "metrics"
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
-    # prometheus_client reads this when it is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-    # Here, so that no worker has to: one that takes another's place is there in a moment.
+    _prepare_metrics(settings.data_dir / "metrics")
+    # Imported once, before any process is forked: a process that replaces another then starts in a moment.
     importlib.import_module("authsvc.app")
+    _forget_metrics_of(os.getpid())
     logs.configure(settings.log_level)
     if settings.ca_key_passphrase is None:
         log.warning(
@@ -60,88 +92,190 @@ def run(settings: Settings) -> None:
             advice="set AUTHSVC_CA_KEY_PASSPHRASE, and the next start encrypts it",
         )
     raise_descriptor_limit()
-    _Gunicorn(settings).run()
+    if only:
+        _Gunicorn(settings, only).run()
+    else:
+        _Supervisor(settings).run()
 
 
-class _Gunicorn(BaseApplication):  # type: ignore[misc]
-    """What all workers share is made here, before they are forked."""
-
-    _worker: Worker
+class _Supervisor:
+    """Runs both listeners; one that ends by itself is started again, unless it never came up."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._wanted = {Kind.BROKERS: settings.workers, Kind.API: settings.api_workers}
-        self._giving, self._taking = hand_over_pair()
-        self._propagation = Propagation(settings.workers)
+        self._started_at = monotonic()
+        self._running: dict[Listener, ForkProcess] = {}
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Return when both listeners have ended after a signal; raise `SettingsError` if one cannot start."""
+        for listener in Listener:
+            self._start(listener)
+        for number in _PASSED_ON:
+            signal.signal(number, self._pass_on)
+        failed = None
+        while not self._stopping.is_set():
+            began = monotonic()
+            # The timeout is for a killed listener whose workers live on and keep its sentinel open.
+            wait([process.sentinel for process in self._running.values()], timeout=_RESTART_SECONDS)
+            # A listener that ends again and again must not keep the processor busy.
+            self._stopping.wait(_RESTART_SECONDS - (monotonic() - began))
+            for listener, process in list(self._running.items()):
+                if process.is_alive() or self._stopping.is_set():
+                    continue
+                if process.exitcode and process.exitcode > 0 and monotonic() < self._started_at + _CANNOT_START_SECONDS:
+                    failed = listener
+                    self._stopping.set()
+                else:
+                    log.error("listener ended; starting it again", listener=listener, exit_code=process.exitcode)
+                    self._start(listener)
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            process.join()
+        if failed:
+            raise SettingsError(f"the {failed} listener cannot start on {_bind(self._settings, failed)}; see the log")
+
+    def _start(self, listener: Listener) -> None:
+        process = get_context("fork").Process(target=_run_supervised, args=(self._settings, listener), name=listener)
+        process.start()
+        self._running[listener] = process
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        if number != signal.SIGHUP:
+            self._stopping.set()
+        for process in self._running.values():
+            if process.pid and process.is_alive():
+                os.kill(process.pid, number)
+
+
+def _run_supervised(settings: Settings, listener: Listener) -> None:
+    for number in _PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
+    _Gunicorn(settings, listener).run()
+
+
+def _end_with_supervisor() -> None:
+    supervisor = parent_process()
+    if supervisor:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    """One listener."""
+
+    def __init__(self, settings: Settings, listener: Listener) -> None:
+        self._settings = settings
+        self._listener = listener
+        limits = ConnectionLimits(
+            most_connections(settings.threads),
+            settings.connections_per_address,
+            settings.trusted_proxies,
+            # At the broker listener the newcomer may be a broker, which proves it at once.
+            evicts=listener is Listener.BROKER,
+        )
+        self._connections = Connections(limits)
         self._background: list[BackgroundThread] = []
+        self._propagation: Propagation | None = None
         super().__init__()
 
     def load_config(self) -> None:
-        settings = self._settings
+        settings, listener = self._settings, self._listener
         options: dict[str, Any] = {
-            "bind": settings.bind,
-            "worker_class": Worker,
-            "workers": sum(self._wanted.values()),
-            "keepalive": _KEEP_ALIVE_SECONDS,
-            # Requests are short; what else is open at the end are brokers' idle connections.
-            "graceful_timeout": 2,
-            "proc_name": "authsvc",
+            "bind": _bind(settings, listener),
+            "worker_class": "asgi",
+            # That is, the loop of asyncio's policy.
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "off",
+            "workers": settings.workers if listener is Listener.BROKER else settings.api_workers,
+            "keepalive": _KEEP_ALIVE_SECONDS[listener],
+            # A process closes its last connections 3 s after it was told to end, and then writes down what it knows.
+            "graceful_timeout": 6,
+            "proc_name": f"authsvc-{listener}",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
-            "pre_fork": self._assign,
-            "post_fork": self._settle_in,
-            "worker_exit": self._stop_worker,
-            "child_exit": _forget_worker,
+            "post_fork": self._prepare_process,
+            "worker_exit": self._stop_process,
+            "child_exit": _forget_process,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> BrokerApplication:
-        """Make the app; gunicorn calls this in each worker, after the fork."""
+    def load(self) -> Any:
+        """Return the ASGI application; gunicorn calls this in each process, after the fork."""
         from authsvc.app import BACKGROUND, create_app
         from authsvc.broker.asgi import BrokerApplication
+        from authsvc.web.asgi import ApiApplication
         from authsvc.web.request_context import EXTENSION
 
-        bootstrap.open_database(self._settings)
-        app = create_app(self._settings, self._propagation)
-        answers_brokers = self._worker.kind is Kind.BROKERS
-        left_to_others = _LEFT_TO_OTHERS if answers_brokers else ()
-        self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_to_others]
+        settings = self._settings
+        bootstrap.open_database(settings)
+        app = create_app(settings, _bind(settings, self._listener))
+        services = app.extensions[EXTENSION]
+        answers_brokers = self._listener is Listener.BROKER
+        left_out = _ONLY_BESIDE_THE_API if answers_brokers else ()
+        self._background = [thread for thread in app.extensions[BACKGROUND] if thread.name not in left_out]
+        self._propagation = services.propagation
+        if answers_brokers:
+            # Before the policy is read, so that no change falls between the two.
+            services.propagation.listen(services.policy.catch_up)
+        self._start_background()
+        if answers_brokers:
+            return BrokerApplication(services.webhooks, self._connections)
+        return ApiApplication(app, settings.threads, self._connections)
+
+    def _start_background(self) -> None:
         policy, client_ids, *_ = self._background
         for thread in self._background:
             thread.start()
         if not policy.has_begun(within=_LOADED_WITHIN_SECONDS):
-            # gunicorn kills a worker that takes long to come up, and the next one would take as long.
-            log.warning("policy is still loading; until it is there, /readyz answers 503 and brokers are refused")
+            # gunicorn kills a process that takes long to come up, and the next one would take as long.
+            log.warning("policy is still loading; until it is loaded, /readyz answers 503 and brokers are refused")
         elif not client_ids.has_begun(within=_CLIENT_IDS_WITHIN_SECONDS):
-            log.warning("client ids are still loading; until they are there, devices count as unknown")
-        services = app.extensions[EXTENSION]
-        if answers_brokers:
-            self._propagation.listen(self._worker.place, services.policy.catch_up)
-        return BrokerApplication(services.webhooks, app, self._settings.threads)
+            log.warning("client ids are still loading; until they are loaded, devices count as unknown")
 
-    def _assign(self, arbiter: Any, worker: Worker) -> None:
-        """Say what the next worker is to be: of the kind, and in the place, that a worker which died has left."""
-        living = arbiter.WORKERS.values()
-        worker.kind = missing(self._wanted, [other.kind for other in living])
-        taken = [other.place for other in living if other.kind is worker.kind]
-        worker.place = min(range(self._wanted[worker.kind]), key=taken.count)
-        worker.giving, worker.taking = self._giving, self._taking
+    def _prepare_process(self, _arbiter: object, _worker: object) -> None:
+        asyncio.set_event_loop_policy(LimitedLoopPolicy(self._connections))
+        # Before there is any thread, since each thread has a niceness of its own.
+        if self._listener is Listener.API:
+            os.nice(_API_NICENESS)
 
-    def _settle_in(self, _arbiter: object, worker: Worker) -> None:
-        self._worker = worker
-        settings = self._settings
-        worker.limits = ConnectionLimits(
-            most_connections(settings.threads), settings.connections_per_address, settings.trusted_proxies
-        )
-        worker.settle_in()
-
-    def _stop_worker(self, _arbiter: object, _worker: object) -> None:
+    def _stop_process(self, _arbiter: object, _worker: object) -> None:
+        if self._propagation:
+            self._propagation.close()
         for thread in self._background:
             thread.stop()
 
 
-def _forget_worker(_arbiter: object, worker: Any) -> None:
+def _bind(settings: Settings, listener: Listener) -> str:
+    return settings.bind if listener is Listener.API else settings.broker_bind
+
+
+def _prepare_metrics(directory: Path) -> None:
+    """Give prometheus_client a directory, which it reads from the environment when it is imported.
+
+    Both listeners share it, also if they were started separately, unless they run in different containers: files are
+    named by process id, `KIND_PID.db`.
+    """
+    own = directory / str(Path("/proc/self/ns/pid").stat().st_ino)
+    for path in (directory, own):
+        path.mkdir(mode=0o700, exist_ok=True)
+    for file in own.glob("*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path(f"/proc/{pid}").exists():
+            with suppress(FileNotFoundError):
+                file.unlink()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(own)
+
+
+def _forget_process(_arbiter: object, worker: Any) -> None:
+    _forget_metrics_of(worker.pid)
+
+
+def _forget_metrics_of(pid: int) -> None:
+    """Remove the gauges of a process that has ended, or that only starts others and would report zeros."""
     from prometheus_client import multiprocess
 
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -1,129 +1,181 @@
-"""Word to the workers that answer brokers that something has changed, and theirs that they know it.
+"""Notifies the broker processes of a policy change, and waits until each has reloaded.
 
-A change is made in a worker that answers the API and must be in force in those that answer brokers when its answer
-leaves. Who has made it sends each of them the writing end of one pipe; each catches up, writes a byte, and closes
-its end. When the last one is closed the pipe ends, also when a worker has died with it.
+Each broker process listens on a Unix socket of its own in `run/` below the data directory. The process that made a
+change connects to every socket there; an answer means that the change is in force behind it. A killed process leaves a
+socket on which nobody listens: the next process that connects to it removes it and does not wait. The time of a
+socket's last modification is the time of its process's last policy refresh.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
+import secrets
 import socket
 import threading
-from contextlib import suppress
-from select import POLLIN, poll
-from time import monotonic
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
+    from pathlib import Path
 
-# Whoever is not there by then, perhaps because it is only just starting, follows by itself.
-_PATIENCE_SECONDS = 0.8
-_WORD = b"?"
-_KNOWN = b"."
+# A process that is too busy to answer in this time reloads by itself within the poll interval.
+_WAIT_SECONDS = 0.8
+# A socket that was not touched for this long may belong to a killed process.
+_SUSPECT_AFTER_SECONDS = 2.0
+_WAITING_NOTIFICATIONS = 64
+_RETRY_SECONDS = 0.1
+_RELOAD, _DONE, _FAILED = b"r", b"d", b"f"
 
 
 class Propagation:
-    """The ways to so many listening workers, made before they are forked; with none there is nobody to wait for."""
+    """The sockets in one directory."""
 
-    def __init__(self, listeners: int = 0) -> None:
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(listeners)]
-        self._mouths = [mouth for mouth, _ in pairs]
-        self._ears = [ear for _, ear in pairs]
-        self._listening: list[threading.Thread] = []
-        self._told: Hashable = None
-        # Shared by all workers; a time of the monotonic clock for each place, which is the same in all processes.
-        self._refreshed_at = memoryview(mmap.mmap(-1, 8 * max(listeners, 1))).cast("d")
-        self._place: int | None = None
-        for place in range(len(self._refreshed_at)):
-            self._refreshed_at[place] = monotonic()
-        for mouth in self._mouths:
-            mouth.setblocking(False)
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._notified: Hashable = None
+        self._listening: socket.socket | None = None
+        self._own = directory / f"{secrets.token_hex(8)}.sock"
 
-    def tell(self, version: Hashable) -> None:
-        """Let all listeners catch up with a version, and wait until they have; not twice for the same one."""
-        if version != self._told and self.all_catch_up():
-            self._told = version
+    def notify(self, version: Hashable) -> None:
+        """Let every broker process reload and wait until each has; do nothing if this version was notified before."""
+        if version != self._notified and self.all_reloaded():
+            self._notified = version
 
-    def all_catch_up(self) -> bool:
-        """Let all listeners catch up, and wait for a moment; False when one could not, or took too long."""
-        hearing, saying = os.pipe()
-        try:
-            try:
-                reached = [_reached(mouth, saying) for mouth in self._mouths]
-            finally:
-                os.close(saying)
-            return all(reached) and _bytes_until_the_end(hearing) == len(reached)
-        finally:
-            os.close(hearing)
+    def all_reloaded(self) -> bool:
+        """Let every broker process reload; return False if one failed, took longer than 0.8 s or cannot be reached."""
+        all_asked, asked = True, []
+        with ExitStack() as opened:
+            for path in self._sockets():
+                try:
+                    connection = _connect(path)
+                    if connection:
+                        asked.append(opened.enter_context(connection))
+                        connection.sendall(_RELOAD)
+                except OSError:
+                    all_asked = False
+            return _all_answered(asked) and all_asked
 
     @property
     def age(self) -> float:
-        """Seconds since the listener that is furthest behind has refreshed its policy; 0 without listeners."""
-        return monotonic() - min(self._refreshed_at) if self._ears else 0.0
+        """Seconds since the broker process furthest behind refreshed its policy; 0 if there is no broker process."""
+        try:
+            ages = list(map(_age_of, self._sockets()))
+        except OSError:  # too many open files
+            return 0.0
+        return max((age for age in ages if age is not None), default=0.0)
 
-    def report(self, refreshed_at: float) -> None:
-        """Let the other workers know when this one, if it is a listener, has refreshed its policy."""
-        if self._place is not None:
-            self._refreshed_at[self._place] = refreshed_at
+    def report(self, age: float) -> None:
+        """Publish, if this is a broker process, that its policy was refreshed `age` seconds ago."""
+        if self._listening:
+            refreshed_at = time.time() - age
+            os.utime(self._own, (refreshed_at, refreshed_at))
+
+    def listen(self, reload: Callable[[], object]) -> None:
+        """Become a broker process: call `reload` in a thread whenever another process asks for it."""
+        self._listening = listening = socket.socket(socket.AF_UNIX)
+        unlistened = self._own.with_suffix(".new")
+        with _short(unlistened) as address:
+            listening.bind(address)
+        listening.listen(_WAITING_NOTIFICATIONS)
+        # Under its final name only now: a socket on which nobody listens would be removed.
+        unlistened.rename(self._own)
+        threading.Thread(target=_answer, args=(listening, reload), name="propagation", daemon=True).start()
 
     def close(self) -> None:
-        """Tell nobody any more, and let those that listen in this process end."""
-        for mouth in self._mouths:
-            mouth.close()
-        for listening in self._listening:
-            listening.join()
-        for ear in self._ears:
-            ear.close()
+        """Stop listening and remove the socket."""
+        if self._listening:
+            self._own.unlink(missing_ok=True)
+            self._listening.close()
+            self._listening = None
 
-    def listen(self, place: int, catch_up: Callable[[], object]) -> None:
-        """Catch up whenever there is word, from now on and in a thread; the place is the listener's own."""
-        self._place = place
-        listening = threading.Thread(
-            target=_listen, args=(self._ears[place], catch_up), name="propagation", daemon=True
-        )
-        self._listening.append(listening)
-        listening.start()
+    def _sockets(self) -> Iterator[Path]:
+        return self._directory.glob("*.sock")
 
 
-def _listen(ear: socket.socket, catch_up: Callable[[], object]) -> None:
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Yield an address for a socket's path: an address is limited to 107 bytes, a path is not."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def _connect(path: Path) -> socket.socket | None:
+    """Return a connection to a broker process, None if the process has ended.
+
+    Raise `BlockingIOError` if so many notifications wait already that the process must be at a standstill.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_WAIT_SECONDS)
+        with _short(path) as address:
+            connection.connect(address)
+    except FileNotFoundError:
+        connection.close()
+        return None
+    except ConnectionRefusedError:  # killed
+        connection.close()
+        path.unlink(missing_ok=True)
+        return None
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _age_of(path: Path) -> float | None:
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    if age > _SUSPECT_AFTER_SECONDS:
+        with suppress(OSError):
+            connection = _connect(path)
+            if connection is None:
+                return None
+            connection.close()
+    return max(age, 0.0)
+
+
+def _all_answered(connections: list[socket.socket]) -> bool:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    for connection in connections:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            answer = connection.recv(1)
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            continue  # the process was killed while it reloaded
+        if answer == _FAILED:
+            return False
+    return True
+
+
+def _answer(listening: socket.socket, reload: Callable[[], object]) -> None:
     while True:
-        word, ends, _, _ = socket.recv_fds(ear, len(_WORD), 1, socket.MSG_CMSG_CLOEXEC)
-        if not word:
-            return
-        known = _succeeds(catch_up)
-        for saying in ends:
-            with suppress(BrokenPipeError):  # whoever asked has gone
-                os.write(saying, _KNOWN if known else b"")
-            os.close(saying)
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            if listening.fileno() < 0:
+                return  # closed
+            # Too many open files, which may pass.
+            time.sleep(_RETRY_SECONDS)
+            continue
+        with connection, suppress(OSError):
+            connection.settimeout(_WAIT_SECONDS)
+            if connection.recv(1):
+                connection.sendall(_DONE if _succeeds(reload) else _FAILED)
 
 
-def _succeeds(catch_up: Callable[[], object]) -> bool:
+def _succeeds(reload: Callable[[], object]) -> bool:
     try:
-        catch_up()
-    except Exception:  # noqa: BLE001 - whatever it is, the thread in the background meets it too, and tells
+        reload()
+    except Exception:  # noqa: BLE001 - the background thread meets the same error and logs it
         return False
     return True
-
-
-def _reached(mouth: socket.socket, saying: int) -> bool:
-    try:
-        socket.send_fds(mouth, [_WORD], [saying])
-    except OSError:  # so much word is waiting there that one more would be no news
-        return False
-    return True
-
-
-def _bytes_until_the_end(hearing: int) -> int:
-    """Return how many bytes came before the end; when none comes in time, those that came so far."""
-    deadline, count = monotonic() + _PATIENCE_SECONDS, 0
-    waiting = poll()
-    waiting.register(hearing, POLLIN)
-    while waiting.poll(max(0.0, deadline - monotonic()) * 1000):
-        received = os.read(hearing, 64)
-        if not received:
-            break
-        count += len(received)
-    return count

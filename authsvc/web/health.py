@@ -34,7 +34,7 @@ def readyz() -> tuple[Response, int]:
     loaded = policy.is_loaded
     freshness = "loading" if not loaded else "stale" if services().policy_is_stale else "ok"
     database = _database_answers()
-    brokers = database and services().propagation.all_catch_up()
+    brokers = database and services().propagation.all_reloaded()
     ready = database and freshness == "ok" and brokers
     body = jsonify(
         status="ready" if ready else "not ready",

@@ -41,7 +41,7 @@ class Gate:
         """Try to connect, as the broker tells it, and wait until that is recorded."""
         before = self.seen(username)
         fields = {"username": username, "password": password, "clientid": client_id}
-        assert requests.post(self.service.url + "/auth/user", json=fields, timeout=10).status_code == 403
+        assert requests.post(self.service.broker_url + "/auth/user", json=fields, timeout=10).status_code == 403
         soon(lambda: self.seen(username) != before)
 
     def stranger(self, *, locked: bool = False, **fields: str) -> str:
@@ -83,7 +83,7 @@ class Gate:
 
     def gets_in(self, username: str, password: str = "factory default") -> bool:
         fields = {"username": username, "password": password, "clientid": "plc"}
-        return requests.post(self.service.url + "/auth/user", json=fields, timeout=10).status_code == 200
+        return requests.post(self.service.broker_url + "/auth/user", json=fields, timeout=10).status_code == 200
 
 
 def row_of(page: Page, username: str) -> Locator:

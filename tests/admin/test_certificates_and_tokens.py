@@ -97,14 +97,14 @@ def test_a_token_is_shown_once_copied_and_revoked(service: Service, admin: Visit
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == token
     login = {"username": username, "password": token, "clientid": "c"}
-    assert requests.post(service.url + "/auth/user", json=login, timeout=10).status_code == 200
+    assert requests.post(service.broker_url + "/auth/user", json=login, timeout=10).status_code == 200
     page.get_by_role("link", name="To the tokens").click()
     assert token not in page.content()
     row = page.get_by_role("row", name=f"label of {username}")
     row.get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("status")).to_contain_text("revoked")
     expect(row).to_have_count(0)
-    assert requests.post(service.url + "/auth/user", json=login, timeout=10).status_code == 403
+    assert requests.post(service.broker_url + "/auth/user", json=login, timeout=10).status_code == 403
     assert not admin.complaints
 
 

@@ -50,7 +50,7 @@ def test_a_device_is_refused_appears_by_itself_is_granted_and_publishes(
     gate: Gate, admin: Visitor, tmp_path: Path
 ) -> None:
     page, service = admin.page, gate.service
-    config = go_auth_config(plugin=build_plugin(), service_port=service.port, listener_port=free_port())
+    config = go_auth_config(plugin=build_plugin(), service_port=service.broker_port, listener_port=free_port())
     device = Device("press-7", "factory default", "plc-7", returns=True)
     carol = Device("carol", "carol's secret", "carol-main", returns=True)
     with Mosquitto(config, tmp_path) as broker:

@@ -28,7 +28,7 @@ def storm(gate: Gate, names: int, prefix: str) -> None:
     with requests.Session() as broker:
         for number in range(names):
             fields = {"username": f"{prefix}{number}", "password": "a flood's secret", "clientid": f"bot_{number}"}
-            assert broker.post(gate.service.url + "/auth/user", json=fields, timeout=10).status_code == 403
+            assert broker.post(gate.service.broker_url + "/auth/user", json=fields, timeout=10).status_code == 403
     soon(lambda: gate.told("GET", f"/registrations?search={prefix}{names - 1}")["items"], within=30)
 
 

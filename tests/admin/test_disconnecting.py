@@ -47,7 +47,7 @@ def test_that_there_was_nobody_to_disconnect_is_said(service: Service, admin: Vi
 def test_whom_the_broker_did_not_drop_is_said(service: Service, admin: Visitor) -> None:
     username = new_user(service)
     login = {"username": username, "password": "secret", "clientid": f"{username}-main"}
-    assert requests.post(service.url + "/auth/user", json=login, timeout=10).status_code == 200
+    assert requests.post(service.broker_url + "/auth/user", json=login, timeout=10).status_code == 200
     deadline = time.monotonic() + 20
     while f"{username}-main" not in admin.page.content():
         assert time.monotonic() < deadline, "the client was not written down"

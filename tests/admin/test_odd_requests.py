@@ -99,7 +99,7 @@ def test_a_form_that_is_out_of_date_says_nothing_but_that(service: Service) -> N
 def test_what_turns_text_round_is_spelled_out(service: Service, admin_filler: FormFiller) -> None:
     service.create_user("odd-turner", "secret")
     asked = {"username": "odd-turner", "clientid": "a\u202eb", "topic": "x/\u202ey", "acc": 2}
-    requests.post(service.url + "/auth/acl", json=asked, timeout=10)
+    requests.post(service.broker_url + "/auth/acl", json=asked, timeout=10)
     deadline = time.monotonic() + 20
     while "x/\\u202ey" not in (shown := admin_filler.get("/admin/users/odd-turner/denials").text):
         assert time.monotonic() < deadline, shown

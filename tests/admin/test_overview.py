@@ -27,11 +27,13 @@ def test_the_overview_counts_and_leads_on(service: Service, admin: Visitor) -> N
     assert service.call("POST", "/api/users/press-7/certificates", json=body).status_code == 201
     for password in ("secret", "secret", "wrong"):
         fields = {"username": "press-7", "password": password, "clientid": "c"}
-        requests.post(service.url + "/auth/user", json=fields, timeout=10)
+        requests.post(service.broker_url + "/auth/user", json=fields, timeout=10)
     stranger = {"username": "stranger", "password": "secret", "clientid": "c"}
-    requests.post(service.url + "/auth/user", json=stranger, timeout=10)
+    requests.post(service.broker_url + "/auth/user", json=stranger, timeout=10)
     requests.post(
-        service.url + "/auth/acl", json={"username": "press-7", "clientid": "c", "topic": "a", "acc": 2}, timeout=10
+        service.broker_url + "/auth/acl",
+        json={"username": "press-7", "clientid": "c", "topic": "a", "acc": 2},
+        timeout=10,
     )
     expect(page.get_by_text(__version__)).to_be_visible()
     expect(page.get_by_text("SQLite")).to_be_visible()

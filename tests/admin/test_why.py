@@ -27,7 +27,7 @@ def new_device(service: Service, *permissions: str, **fields: object) -> str:
 
 def asks(service: Service, username: str, topic: str, access: int) -> int:
     fields = {"username": username, "clientid": f"{username}-main", "topic": topic, "acc": access}
-    return requests.post(service.url + "/auth/acl", json=fields, timeout=10).status_code
+    return requests.post(service.broker_url + "/auth/acl", json=fields, timeout=10).status_code
 
 
 def permissions_of(service: Service, username: str) -> list[dict[str, str]]:
@@ -75,7 +75,7 @@ def test_what_no_permission_can_cure_is_explained_and_offers_none(service: Servi
     username, page = new_device(service, "readWrite plant/#", "deny write plant/secret/#"), admin.page
     asks(service, username, "plant/secret/door", WRITE)
     login = {"username": username, "password": "wrong", "clientid": "c"}
-    assert requests.post(service.url + "/auth/user", json=login, timeout=10).status_code == 403
+    assert requests.post(service.broker_url + "/auth/user", json=login, timeout=10).status_code == 403
     admin.open(f"/admin/users/{username}")
     expect(page.get_by_role("row", name="plant/secret/door")).to_contain_text("deny write plant/secret/#")
     expect(page.get_by_role("row", name="login")).to_contain_text("the password was wrong")

@@ -138,4 +138,4 @@ def _advance(service: Service) -> None:
 
 
 def _ask(service: Service, check: str, **fields: str | int) -> None:
-    requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)
+    requests.post(f"{service.broker_url}/auth/{check}", json=fields, timeout=10)

@@ -82,7 +82,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def site(request: pytest.FixtureRequest, service: Service) -> Iterator[Site]:
     """The service and an amqtt that speaks to it in the way the test names, JSON throughout unless it names one."""
     method, params, response = getattr(request, "param", (POST, JSON, ResponseMode.JSON))
-    with Amqtt(service.port, method, params, response) as broker, Site(service, broker) as site:
+    with Amqtt(service.broker_port, method, params, response) as broker, Site(service, broker) as site:
         yield site
 
 

@@ -84,7 +84,7 @@ def test_devices_that_logged_in_before_a_restart_come_back_at_once_while_others_
         device.stop()
     service.stop()
     service.start()
-    with guessing(service.port, names) as guesses:
+    with guessing(service.broker_port, names) as guesses:
         devices = [site.device(name, returns=True) for name in names]
         for device in devices:
             device.start(site.broker.port)
@@ -99,6 +99,6 @@ def test_a_guesser_with_a_client_id_that_is_new_does_not_get_in_with_the_right_p
     device = site.device(bob, returns=True)
     device.start(site.broker.port)
     assert gets_in(device)
-    with guessing(service.port, [bob]):
+    with guessing(service.broker_port, [bob]):
         assert site.try_to_connect(bob, client_id="made-up") != 0
         assert site.try_to_connect(bob, client_id=bob) == 0

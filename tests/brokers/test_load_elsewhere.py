@@ -65,7 +65,7 @@ def test_requests_that_never_end_keep_no_device_waiting(site: Site, service: Ser
     )
     with ExitStack() as connections:
         for _ in range(MORE_THAN_THREADS):
-            connection = connections.enter_context(create_connection(("127.0.0.1", service.port)))
+            connection = connections.enter_context(create_connection(("127.0.0.1", service.broker_port)))
             connection.sendall(beginning.encode())
         devices_are_served(site)
 

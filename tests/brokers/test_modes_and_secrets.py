@@ -42,7 +42,7 @@ class Brokers:
         """Run one of them for the length of a block."""
         config = go_auth_config(
             plugin=self._plugin,
-            service_port=service_port or self.service.port,
+            service_port=service_port or self.service.broker_port,
             listener_port=free_port(),
             extra=extra,
             **settings,
@@ -143,7 +143,7 @@ def test_a_broker_that_knows_the_secret_for_logins_alone_gets_no_topic_allowed(b
 
 
 def test_one_connection_carries_everything_and_outlasts_silence(brokers: Brokers) -> None:
-    with Relay(brokers.service.port) as relay:
+    with Relay(brokers.service.broker_port) as relay:
         with brokers.site(service_port=relay.port, webhook_secret=SECRET) as site:
             for _ in range(3):
                 exercise(site)

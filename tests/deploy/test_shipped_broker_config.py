@@ -86,7 +86,7 @@ def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path
         ("/var/lib/mosquitto/\n", f"{directory}/\n"),
         ("/mosquitto/go-auth.so\n", f"{build_plugin(ROOT / 'tests/.build')}\n"),
         ("@authsvc\n", "@127.0.0.1\n"),
-        ("http_port 8080\n", f"http_port {service.port}\n"),
+        ("http_port 8070\n", f"http_port {service.broker_port}\n"),
     ):
         assert conf.count(shipped) == 1, shipped
         conf = conf.replace(shipped, here)

@@ -36,6 +36,25 @@ class Told(NamedTuple):
 YES = Told(200, JSON, b'{"ok":true,"error":""}')
 
 
+class NotedConnections:
+    """Notes what an application says about its connections."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, tuple[str, int]]] = []
+
+    def request_began(self, client: tuple[str, int]) -> None:
+        self.notes.append(("request began", client))
+
+    def request_complete(self, client: tuple[str, int]) -> None:
+        self.notes.append(("request complete", client))
+
+    def trust(self, client: tuple[str, int]) -> None:
+        self.notes.append(("trust", client))
+
+    def close(self, client: tuple[str, int]) -> None:
+        self.notes.append(("close", client))
+
+
 class Way(Protocol):
     """Carries one request to the webhooks and the answer back."""
 
@@ -84,7 +103,7 @@ MALFORMED = no("malformed", 400)
 def broker_by(way: str, app: OpenAPI) -> Broker:
     """Return a broker that asks this service in one of the `WAYS`."""
     if way == "front":
-        return Broker(_by_front(BrokerApplication(services_of(app).webhooks, app, threads=1)))
+        return Broker(_by_front(BrokerApplication(services_of(app).webhooks, NotedConnections())))
     return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
 
 
@@ -134,6 +153,7 @@ def _by_front(front: BrokerApplication) -> Way:
 async def _through(front: BrokerApplication, asked: WebhookRequest, method: str) -> Told:
     scope = {
         "type": "http",
+        "client": ("192.0.2.1", 50_000),
         "method": method,
         "path": f"/auth/{asked.check}",
         "query_string": asked.query,

@@ -157,7 +157,4 @@ def running(tmp_path: Path, village: Path) -> Iterator[Service]:
     shutil.copytree(village, tmp_path / "data")
     service = Service(tmp_path, {"AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD})
     yield service
-    # It would take its time to end, and nobody waits for what it has to say.
-    service.api.close()
-    if service.process and service.process.poll() is None:
-        service.kill()
+    service.kill()

@@ -7,8 +7,6 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import requests
-
 from tests.actors import ADMIN_PASSWORD
 from tests.service import Service
 
@@ -22,16 +20,6 @@ SLOW_HASH = "12"
 QUESTION = {"username": "bob", "topic": "devices/bob/up", "acc": 2, "clientid": "c1"}
 ALLOWED = (200, b'{"ok":true,"error":""}')
 HEAD = b"POST /auth/acl HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-
-
-class PatientlyStarted(Service):
-    """A service that may take more than a second for its first answer, as slow hashes make it on a busy machine."""
-
-    def _ready(self) -> bool:
-        try:
-            return super()._ready()
-        except requests.Timeout:
-            return False
 
 
 @contextmanager
@@ -53,6 +41,5 @@ def started(village: Path, directory: Path) -> Iterator[Service]:
         "AUTHSVC_THREADS": "2",
         "AUTHSVC_BCRYPT_COST": SLOW_HASH,
     }
-    with room_for_many(), PatientlyStarted(directory, environment) as service:
+    with room_for_many(), Service(directory, environment) as service:
         yield service
-        service.api.close()

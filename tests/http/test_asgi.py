@@ -37,7 +37,7 @@ def front(served: Service) -> Iterator[Broker]:
     with requests.Session() as session:
 
         def carry(asked: WebhookRequest, method: str) -> Told:
-            url = f"{served.url}/auth/{asked.check}?{asked.query.decode('latin-1')}"
+            url = f"{served.broker_url}/auth/{asked.check}?{asked.query.decode('latin-1')}"
             headers = {"Content-Type": asked.content_type.decode("latin-1")}
             if asked.authorization:
                 headers["Authorization"] = asked.authorization.decode("latin-1")
@@ -110,7 +110,9 @@ def test_each_method_that_carries_a_body_is_answered(front: Broker, method: str)
 @pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "HEAD"])
 def test_any_other_method_is_no_error_of_ours(served: Service, view: Broker, method: str) -> None:
     body = json.dumps(QUESTION).encode()
-    answer = requests.request(method, f"{served.url}/auth/acl", data=body, headers={"Content-Type": JSON}, timeout=20)
+    answer = requests.request(
+        method, f"{served.broker_url}/auth/acl", data=body, headers={"Content-Type": JSON}, timeout=20
+    )
     assert answer.status_code == view.send("acl", body, method=method).status
     assert answer.status_code in (200, 405)
     assert answer.status_code == 405 or b'"ok":true' not in answer.content

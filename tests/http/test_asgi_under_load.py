@@ -14,7 +14,7 @@ import requests
 
 from authsvc.broker.asgi import BrokerApplication
 from authsvc.broker.signals import unknown_username
-from tests.http.broker import FORM, services_of
+from tests.http.broker import FORM, NotedConnections, services_of
 from tests.http.callers import basic
 from tests.http.fronted import ALLOWED, MANY, QUESTION, started
 from tests.http.seed_data import ALICES_PASSWORD
@@ -69,6 +69,7 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
     """Let the front receive these messages of one login, and return what it sends."""
     scope = {
         "type": "http",
+        "client": ("192.0.2.1", 50_000),
         "method": "POST",
         "path": "/auth/user",
         "query_string": b"",
@@ -83,7 +84,7 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(BrokerApplication(services_of(app).webhooks, app, threads=1)(scope, receive, send))
+    asyncio.run(BrokerApplication(services_of(app).webhooks, NotedConnections())(scope, receive, send))
     return sent
 
 
@@ -120,7 +121,7 @@ def test_a_thousand_connections_that_say_nothing_are_in_nobodys_way(served: Serv
     kept: list[socket.socket] = []
     try:
         for _ in range(MANY):
-            kept.append(socket.create_connection(("127.0.0.1", served.port), timeout=20))
+            kept.append(socket.create_connection(("127.0.0.1", served.broker_port), timeout=20))
             # Connections that never asked a webhook would count for their address, which may have 256.
             kept[-1].sendall(question)
             assert answer_on(kept[-1]) == ALLOWED

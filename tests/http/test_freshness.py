@@ -11,10 +11,8 @@ import psycopg
 import pytest
 import requests
 
-from authsvc.server.workers import Kind
 from tests.actors import ADMIN_PASSWORD
 from tests.admin.page_objects import FormFiller
-from tests.http.test_worker_kinds import the_worker
 from tests.http.wire import logs_in, publishes, within
 from tests.service import Service
 
@@ -53,7 +51,8 @@ def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running
     form.sign_in("admin", ADMIN_PASSWORD)
     assert readiness(running) == (200, "ok")
     pages = ("/admin", "/admin/users", "/admin/users/nobody", "/admin/nowhere")
-    with without_descriptors(the_worker(running, Kind.BROKERS)):
+    (worker,) = running.workers("broker")
+    with without_descriptors(worker):
         assert within(20, lambda: readiness(running) == (503, "stale"))
         assert within(20, lambda: events(running, STALE) == ["error"])
         for page in pages:

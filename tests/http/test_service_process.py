@@ -81,9 +81,9 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
         # They are in force all the same.
         assert service.call("GET", "/api/me").status_code == 200
         asked = {"username": "admin", "password": "x"}
-        assert requests.post(service.url + "/auth/user", json=asked, timeout=10).status_code == 401
+        assert requests.post(service.broker_url + "/auth/user", json=asked, timeout=10).status_code == 401
         key = {"key": SECRETS["AUTHSVC_WEBHOOK_SECRET"]}
-        assert requests.post(service.url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
+        assert requests.post(service.broker_url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
 
 
 def test_a_restart_without_the_secrets_that_were_handed_over_is_refused(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def _uses_secrets_at_the_webhooks(service: Service, token: str) -> None:
         ("tom", token),
     ):
         body = {"username": username, "password": password, "clientid": "c1"}
-        requests.post(f"{service.url}/auth/user?key={WEBHOOK_SECRET}", json=body, timeout=10)
-        requests.post(f"{service.url}/auth/user?key={WEBHOOK_SECRET}x", json=body, timeout=10)
+        requests.post(f"{service.broker_url}/auth/user?key={WEBHOOK_SECRET}", json=body, timeout=10)
+        requests.post(f"{service.broker_url}/auth/user?key={WEBHOOK_SECRET}x", json=body, timeout=10)
 
 
 def _breaks_http_with_secrets(service: Service, token: str) -> None:

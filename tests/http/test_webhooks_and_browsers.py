@@ -91,7 +91,7 @@ def test_on_loopback_the_webhook_secret_takes_the_place_of_the_host_name(routes:
 
 def test_event_loop_refuses_browsers_and_unknown_hosts_and_goes_on_answering_brokers(running: Service) -> None:
     running.start()
-    url = running.url + "/auth/acl"
+    url = running.broker_url + "/auth/acl"
 
     def answer(**headers: str) -> tuple[int, str]:
         told = requests.post(url, json=ALLOWED_PUBLISH, headers=headers, timeout=10)

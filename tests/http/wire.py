@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.service import Service
 
@@ -25,9 +29,21 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return True
 
 
+@contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """Let a process stand still for the length of a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # On a busy machine its other threads run on until one has noticed.
+        assert within(20, lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def asks(service: Service, check: str, **fields: Any) -> str:
     """Ask a webhook over a connection of its own and return `ok` or the reason for no."""
-    answer = requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)
+    answer = requests.post(f"{service.broker_url}/auth/{check}", json=fields, timeout=10)
     assert answer.status_code in (200, 400, 401, 403), answer.text
     told: dict[str, Any] = answer.json()
     assert told["ok"] is (answer.status_code == 200)
@@ -43,10 +59,11 @@ def publishes(service: Service, username: str, topic: str) -> str:
 
 
 class Connection:
-    """One connection to the service, kept open."""
+    """One connection to a listener of the service, `broker` or `api`, kept open."""
 
-    def __init__(self, service: Service) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", service.port), timeout=10)
+    def __init__(self, service: Service, listener: str = "broker") -> None:
+        port = service.broker_port if listener == "broker" else service.port
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
 
     def __enter__(self) -> socket.socket:
         return self._socket
@@ -74,9 +91,9 @@ def answer_on(connection: socket.socket) -> tuple[int, bytes]:
         return status, stream.read(length)
 
 
-def everything_said_to(service: Service, sent: bytes) -> bytes:
-    """Send bytes, say that there will be no more, and return all that comes back."""
-    with Connection(service) as connection:
+def everything_said_to(service: Service, sent: bytes, listener: str = "broker") -> bytes:
+    """Send bytes to a listener, say that there will be no more, and return all that comes back."""
+    with Connection(service, listener) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         received = b""

@@ -164,7 +164,7 @@ def test_a_password_comes_from_standard_input(bob: Bob, options: list[str], file
     assert bob.asks("--password-stdin", *options, stdin=f"{PASSWORD}\r\n").returncode == 0
     assert sorted(path.name for path in bob.directory.glob("*")) == files
     login = {"username": bob.name, "password": PASSWORD, "clientid": "c1"}
-    assert requests.post(f"{bob.service.url}/auth/user", json=login, timeout=20).status_code == 200
+    assert requests.post(f"{bob.service.broker_url}/auth/user", json=login, timeout=20).status_code == 200
 
 
 def test_a_password_that_is_too_short_is_named_as_the_reason(bob: Bob) -> None:

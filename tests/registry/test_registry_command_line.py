@@ -77,7 +77,7 @@ def ask(service: Service, username: str, **body: Any) -> dict[str, Any]:
 def connect(service: Service, username: str, client_id: str = "c1") -> bool:
     """Say whether the broker would let this in."""
     fields = {"username": username, "password": PASSWORD, "clientid": client_id}
-    return requests.post(f"{service.url}/auth/user", json=fields, timeout=20).status_code == 200
+    return requests.post(f"{service.broker_url}/auth/user", json=fields, timeout=20).status_code == 200
 
 
 def user(service: Service, username: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Bob:
     """A known device, by way of its broker: it logs in and publishes, over and over."""
 
     def __init__(self, service: Service) -> None:
-        self._connection = Asking(service.port)
+        self._connection = Asking(service.broker_port)
         soon(lambda: self._connection.ask("/auth/user", LOGIN)[0] == 200)
 
     def goes_on_while(self, busy: Callable[[], bool]) -> dict[str, list[float]]:
@@ -53,10 +53,8 @@ class Bob:
 
 
 def memory(service: Service) -> int:
-    """Return the bytes that the service's worker has in memory."""
-    assert service.process
-    arbiter = service.process.pid
-    worker = Path(f"/proc/{arbiter}/task/{arbiter}/children").read_text().split()[0]
+    """Return the bytes that the worker which answers brokers has in memory."""
+    (worker,) = service.workers("broker")
     return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
 
 
@@ -76,7 +74,7 @@ def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> N
     before = memory(service)
     bob = Bob(service)
     flood = subprocess.Popen(
-        [sys.executable, "-m", "tests.registry.flood", str(service.port), str(STRANGERS)], stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.registry.flood", str(service.broker_port), str(STRANGERS)], stdout=subprocess.PIPE
     )
     flooded = bob.goes_on_while(lambda: flood.poll() is None)
     printed, _ = flood.communicate()
@@ -101,7 +99,7 @@ def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> N
 
 def test_a_service_stops_in_good_time_also_in_the_middle_of_a_flood(tmp_path: Path) -> None:
     with Service(tmp_path, {"AUTHSVC_BCRYPT_COST": "10"}) as service:
-        connection = Asking(service.port)
+        connection = Asking(service.broker_port)
         for number in range(1000):
             assert connection.ask("/auth/user", stranger(number))[0] == 403
         connection.close()

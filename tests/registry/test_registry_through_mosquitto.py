@@ -61,7 +61,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def broker(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """A broker with the recommended settings."""
-    config = go_auth_config(plugin=build_plugin(), service_port=service.port, listener_port=free_port())
+    config = go_auth_config(plugin=build_plugin(), service_port=service.broker_port, listener_port=free_port())
     with Mosquitto(config, tmp_path_factory.mktemp("broker")) as broker:
         yield broker
 

@@ -135,7 +135,7 @@ def test_a_device_heard_by_one_is_granted_at_the_other_and_let_in_by_the_first(r
     connect = {"username": name, "password": "a device's secret", "clientid": "c1"}
 
     def let_in(service: Service) -> bool:
-        return requests.post(f"{service.url}/auth/user", json=connect, timeout=20).status_code == 200
+        return requests.post(f"{service.broker_url}/auth/user", json=connect, timeout=20).status_code == 200
 
     assert not let_in(replicas[0])
     (found,) = soon(lambda: told(replicas[1], "GET", f"{REGISTRATIONS}?search={name}")["items"])

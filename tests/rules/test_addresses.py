@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authsvc.addresses import address_of, network_of
+from authsvc.addresses import address_of, binds_loopback, host_of, network_of
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,25 @@ def test_an_address_has_no_zone_and_one_form() -> None:
     assert address_of("::FFFF:192.0.2.1") == "192.0.2.1"
     assert address_of("nonsense") is None
     assert address_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "loopback"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1", True),
+        ("127.1.2.3:1", "127.1.2.3", True),
+        ("localhost:8080", "localhost", True),
+        ("[::1]:8080", "::1", True),
+        ("0.0.0.0:8080", "0.0.0.0", False),
+        ("[::]:8080", "::", False),
+        ("192.0.2.1:8080", "192.0.2.1", False),
+        ("authsvc.example.com:8080", "authsvc.example.com", False),
+        ("localhost.example.com:8080", "localhost.example.com", False),
+    ],
+)
+def test_only_an_address_that_nobody_else_can_reach_is_loopback(bind: str, host: str, loopback: bool) -> None:
+    assert (host_of(bind), binds_loopback(bind)) == (host, loopback)
+
+
+def test_a_host_name_that_looks_like_loopback_is_not() -> None:
+    assert not binds_loopback("127.example.com:8080")

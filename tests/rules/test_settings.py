@@ -48,6 +48,7 @@ def test_every_setting_can_be_set() -> None:
         "ADMIN_PASSWORD": "a first secret",
         "WEBHOOK_SECRET": "a second secret",
         "BIND": "[::1]:9000",
+        "BROKER_BIND": "[::1]:9001",
         "BCRYPT_COST": "12",
         "PASSWORD_POLICY": '{"min": 8, "symbol": 1}',
         "WORKERS": "4",
@@ -90,6 +91,7 @@ def test_every_setting_can_be_set() -> None:
         admin_password="a first secret",
         webhook_secret="a second secret",
         bind="[::1]:9000",
+        broker_bind="[::1]:9001",
         bcrypt_cost=12,
         password_policy=PasswordPolicy(min=8, symbol=1),
         workers=4,
@@ -246,29 +248,6 @@ def test_a_malformed_secret_from_a_file_is_not_repeated(tmp_path: Path) -> None:
 def test_a_settings_record_in_a_traceback_spells_no_secret(tmp_path: Path) -> None:
     settings = Settings(tmp_path, "postgresql://x:hunter2@db/x", admin_password=HUNTER2, webhook_secret=HUNTER2)
     assert HUNTER2 not in f"{settings!r} {settings}"
-
-
-@pytest.mark.parametrize(
-    ("bind", "host", "loopback"),
-    [
-        ("127.0.0.1:8080", "127.0.0.1", True),
-        ("127.1.2.3:1", "127.1.2.3", True),
-        ("localhost:8080", "localhost", True),
-        ("[::1]:8080", "::1", True),
-        ("0.0.0.0:8080", "0.0.0.0", False),
-        ("[::]:8080", "::", False),
-        ("192.0.2.1:8080", "192.0.2.1", False),
-        ("authsvc.example.com:8080", "authsvc.example.com", False),
-        ("localhost.example.com:8080", "localhost.example.com", False),
-    ],
-)
-def test_only_an_address_that_nobody_else_can_reach_is_loopback(bind: str, host: str, loopback: bool) -> None:
-    settings = from_environment({"AUTHSVC_BIND": bind})
-    assert (settings.host, settings.binds_loopback_only) == (host, loopback)
-
-
-def test_a_host_name_that_looks_like_loopback_is_not() -> None:
-    assert not from_environment({"AUTHSVC_BIND": "127.example.com:8080"}).binds_loopback_only
 
 
 def test_a_port_is_spelled_in_ascii_digits() -> None:
