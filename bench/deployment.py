@@ -19,6 +19,7 @@ _TESTS_OWN = ("AUTHSVC_BCRYPT_COST", "AUTHSVC_CONNECT_BUDGET_MS")
 def default_service(directory: Path, environment: Mapping[str, str] | None = None) -> Service:
     """Return a service without the settings that make tests quick; `environment` adds or overrides some."""
     service = Service(directory)
+    service.as_command = True
     for name in _TESTS_OWN:
         del service.environment[name]
     service.environment |= environment or {}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import requests
 
+from authsvc.settings import split_secrets
+from tests import fork_server
 from tests.broker import free_port
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Service(Api):
     """The one listener to run, `api` or `broker`; both unless given."""
     under: tuple[str, ...] = ()
     """A command to run the service under, such as one that limits what it may use."""
+    as_command = False
+    """Whether to run the installed command. If not, a process forks that has imported the libraries before."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log_file = directory / "authsvc.log"
@@ -70,7 +74,7 @@ class Service(Api):
             "AUTHSVC_BROKER_BIND": f"127.0.0.1:{free_port()}",
             **(environment or {}),
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | fork_server.ForkedProcess | None = None
         self.port, self.broker_port = (
             _port(self.environment["AUTHSVC_BIND"]),
             _port(self.environment["AUTHSVC_BROKER_BIND"]),
@@ -92,9 +96,13 @@ class Service(Api):
 
     def launch(self) -> None:
         """Start the service and do not wait for it."""
+        arguments = ["serve", *(["--only", self.only] if self.only else [])]
+        if not (self.as_command or self.under):
+            self.process = fork_server.start(arguments, self._environment_with_secret_files(), self.log_file)
+            return
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.under, _command(), "serve", *(["--only", self.only] if self.only else [])],
+                [*self.under, _command(), *arguments],
                 env=self._full_environment(),
                 stdout=log,
                 stderr=log,
@@ -175,6 +183,15 @@ class Service(Api):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
         inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return inherited | self.environment
+
+    def _environment_with_secret_files(self) -> dict[str, str]:
+        """Return the environment with every secret in a file: with one in a variable, `serve` starts itself again."""
+        others, secrets = split_secrets(self._full_environment())
+        for name, secret in secrets.items():
+            file = self.log_file.with_name(name)
+            file.write_text(secret)
+            others[f"{name}_FILE"] = str(file)
+        return others
 
 
 def processes_of_group(group: int) -> list[int]:

@@ -68,7 +68,9 @@ def _family(pid: int) -> list[int]:
 
 
 def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: Path) -> None:
-    with Service(tmp_path, SECRETS) as service:
+    service = Service(tmp_path, SECRETS)
+    service.as_command = True
+    with service:
         assert service.process
         family = _family(service.process.pid)
         assert len(family) >= 3
@@ -207,8 +209,9 @@ def test_no_secret_is_logged_counted_or_written_down(talkative: Service) -> None
 def test_every_line_of_the_log_is_json(talkative: Service) -> None:
     token = _uses_secrets_everywhere(talkative)
     _breaks_http_with_secrets(talkative, token)
-    greeting, *lines = talkative.log_text().splitlines()
+    greeting, brokers, *lines = talkative.log_text().splitlines()
     assert greeting.startswith("Sign in at http://")
+    assert brokers.startswith("Brokers are answered at http://")
     told = [json.loads(line) for line in lines]
     assert len(told) > 10
     for line in told:

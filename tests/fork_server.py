@@ -1,0 +1,146 @@
+"""Starts `authsvc serve` quickly: a process that has already imported the libraries forks, and the child serves.
+
+One such process belongs to each test process. It imports libraries only: prometheus_client, and every module of authsvc
+that uses it, must be imported after the service has named the directory of its metrics.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+_LIBRARIES = (
+    *("a2wsgi", "bcrypt", "click", "cryptography.x509", "cryptography.hazmat.primitives.serialization.pkcs7", "flask"),
+    *("flask_openapi3.openapi", "flask_wtf.csrf", "gunicorn.app.base", "gunicorn.workers.gasgi", "jinja2", "jwt"),
+    *("multiprocessing.connection", "multiprocessing.popen_fork", "paho.mqtt.client", "peewee", "playhouse.migrate"),
+    *("playhouse.pool", "psycopg", "pydantic", "requests", "rich.live", "rich.table", "structlog", "uvloop"),
+)
+_CHECKOUT = Path(__file__).parents[1]
+
+
+class ForkedProcess:
+    """A forked service, with the methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code if the process has ended, as `subprocess.Popen` does."""
+        if self.returncode is None:
+            self.returncode = _fork_server().ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Return the exit code once the process has ended; raise `TimeoutExpired` after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("authsvc serve", timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal if the process has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start(arguments: Sequence[str], environment: Mapping[str, str], log_file: Path) -> ForkedProcess:
+    """Start `authsvc` with these arguments in a session of its own; its output is appended to `log_file`."""
+    request = {"start": list(arguments), "environment": dict(environment), "log": str(log_file)}
+    return ForkedProcess(_fork_server().ask(request))
+
+
+class _ForkServer:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=_CHECKOUT, start_new_session=True)
+        theirs.close()
+        self._stream = ours.makefile("rw")
+        atexit.register(self._process.kill)
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """Return the answer to one request."""
+        with self._lock:
+            self._stream.write(json.dumps(request) + "\n")
+            self._stream.flush()
+            return json.loads(self._stream.readline())
+
+
+@cache
+def _fork_server() -> _ForkServer:
+    return _ForkServer()
+
+
+def _serve_requests(connection: socket.socket) -> None:
+    for library in _LIBRARIES:
+        importlib.import_module(library)
+    stream = connection.makefile("rw")
+    for line in stream:
+        request = json.loads(line)
+        answer = _exit_code(request["poll"]) if "poll" in request else _forked(request, connection)
+        stream.write(json.dumps(answer) + "\n")
+        stream.flush()
+
+
+def _exit_code(pid: int) -> int | None:
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def _forked(request: dict[str, Any], connection: socket.socket) -> int:
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _run_authsvc(request["start"], request["environment"], request["log"])
+    return pid
+
+
+def _run_authsvc(arguments: list[str], environment: dict[str, str], log: str) -> NoReturn:
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["authsvc", *arguments]
+    code: object = 1
+    try:
+        importlib.import_module("authsvc.cli.main").main()
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            sys.stderr.write(code + "\n")
+    finally:
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+if __name__ == "__main__":
+    _serve_requests(socket.socket(fileno=int(sys.argv[1])))
