@@ -82,8 +82,8 @@ class _ForkServer:
         command = [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=_CHECKOUT, start_new_session=True)
         theirs.close()
-        self._stream = ours.makefile("rw")
-        atexit.register(self._process.kill)
+        self._socket, self._stream = ours, ours.makefile("rw")
+        atexit.register(self._close)
 
     def ask(self, request: dict[str, Any]) -> Any:
         """Return the answer to one request."""
@@ -91,6 +91,12 @@ class _ForkServer:
             self._stream.write(json.dumps(request) + "\n")
             self._stream.flush()
             return json.loads(self._stream.readline())
+
+    def _close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stream.close()
+        self._socket.close()
 
 
 @cache
