@@ -20,7 +20,7 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from authsvc.activity.mqtt_takeover import TakeoverBroker
@@ -224,9 +224,7 @@ def search(
         query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
     if text:
         query = query.where(User.username.contains(text))
-    with session():
-        rows = list(query.order_by(User.username).paginate(page, per_page))
-        return Page(_records(rows), page, per_page, query.count())
+    return fetch_page(query.order_by(User.username), page, per_page, convert=_records)
 
 
 def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> User:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peewee import chunked
 
-from authsvc.storage.database import session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import AuditEvent
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,9 +65,7 @@ def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
     query = AuditEvent.select()
     for name, value in filters.items():
         query = query.where(getattr(AuditEvent, name) == value)
-    with session():
-        rows = query.order_by(AuditEvent.id.desc()).paginate(page, per_page)
-        return Page([_event(row) for row in rows], page, per_page, query.count())
+    return fetch_page(query.order_by(AuditEvent.id.desc()), page, per_page, convert=partial(map, _event))
 
 
 def targets_of(action: str, targets: Iterable[str], since: datetime) -> set[str]:

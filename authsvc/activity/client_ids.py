@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from peewee import EXCLUDED, fn
+from peewee import EXCLUDED, chunked, fn
 
 from authsvc.policy import known_client_ids
 from authsvc.policy.known_client_ids import KnownClientIds
@@ -68,8 +68,7 @@ class SeenClientIds:
         first = list(self._noted.items())[:MAX_STORED_AT_ONCE]
         noted = [(key, logged_in) for key, logged_in in first if self._can_be_stored(key)]
         now = datetime.now(UTC)
-        for start in range(0, len(noted), _BATCH):
-            batch = noted[start : start + _BATCH]
+        for batch in chunked(noted, _BATCH):
             rows = [{"username": key[0], "client_id": key[1], "seen_at": now, "logged_in": way} for key, way in batch]
             with transaction():
                 target = [ClientIdRow.username, ClientIdRow.client_id]

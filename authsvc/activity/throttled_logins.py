@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import peewee
-
 from authsvc.activity import audit
 from authsvc.policy.actors import SERVICE
-from authsvc.storage.database import transaction
+from authsvc.storage.database import DATABASE_ERRORS, transaction
 from authsvc.storage.models import AuditEvent
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def store(guess_limit: GuessLimit) -> None:
             break
         try:
             _write(attempt)
-        except peewee.PeeweeException:
+        except DATABASE_ERRORS:
             guess_limit.reports.appendleft(attempt)
             raise
     count = guess_limit.unreported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from authsvc.activity import audit, disconnects
@@ -16,7 +17,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
@@ -173,9 +174,9 @@ def search(wanted: Wanted, page: int, per_page: int) -> Page[CertificateRecord]:
     query = Certificate.select()
     for condition in _conditions(wanted):
         query = query.where(condition)
-    with session():
-        rows = query.order_by(Certificate.not_after, Certificate.serial).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
+    return fetch_page(
+        query.order_by(Certificate.not_after, Certificate.serial), page, per_page, convert=partial(map, _record)
+    )
 
 
 def read_reason(text: str) -> Revocation:

@@ -7,8 +7,9 @@ from collections.abc import Callable  # noqa: TC003 - a NamedTuple's field types
 from time import monotonic
 from typing import NamedTuple
 
-import peewee
 import structlog
+
+from authsvc.storage.database import DATABASE_ERRORS
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class BackgroundThread:
     def _attempt(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except peewee.PeeweeException as error:
+        except DATABASE_ERRORS as error:
             if not self._failed:
                 log.warning("database lost; answering brokers from memory", error=type(error).__name__)
             self._failed = work

@@ -16,12 +16,26 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import peewee
+from playhouse.pool import MaxConnectionsExceeded
 from playhouse.postgres_ext import PooledPsycopg3Database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 database = peewee.DatabaseProxy()
+
+DATABASE_GONE = (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded, sqlite3.OperationalError)
+"""The errors of a database that cannot be reached or used at the moment: the same call may succeed later.
+
+`MaxConnectionsExceeded`, a ValueError, means that no pooled connection became free in time. peewee does not translate
+the errors that SQLite raises while a query's rows are fetched.
+"""
+
+DATABASE_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, sqlite3.Error)
+"""Every error that the database raises: those of `DATABASE_GONE`, a damaged file, missing tables, a broken constraint.
+
+For code that must continue without the database, whatever the cause.
+"""
 
 # Waiting longer than this for a lock or a connection would only pile up requests.
 _PATIENCE_SECONDS = 5

@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peewee import chunked
+
 from authsvc.credentials.jwt import SigningKey
 from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.policy.permissions import EVERY_RIGHT, Context, Effect, Operation, Permission
@@ -49,7 +51,7 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
     if usernames is None:
         return _user_policies(None, now)
     found: dict[str, UserPolicy] = {}
-    for names in _batches(sorted(usernames)):
+    for names in chunked(sorted(usernames), _BATCH):
         found |= _user_policies(User.username.in_(names), now)
     return found
 
@@ -59,7 +61,7 @@ def role_policies(names: Iterable[str] | None) -> dict[str, RolePolicy]:
     if names is None:
         return _role_policies(None)
     found: dict[str, RolePolicy] = {}
-    for batch in _batches(sorted(names)):
+    for batch in chunked(sorted(names), _BATCH):
         found |= _role_policies(Role.name.in_(batch))
     return found
 
@@ -262,7 +264,3 @@ def _certificates(chosen: Any) -> dict[int, datetime]:
 
 def _chosen(query: Any, chosen: Any) -> Any:
     return query if chosen is None else query.where(chosen)
-
-
-def _batches(names: list[str]) -> Iterable[list[str]]:
-    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import peewee
 import pytest
+from playhouse.postgres_ext import PooledPsycopg3Database
+from structlog.testing import capture_logs
 
 from authsvc.accounts import users
 from authsvc.errors import NotFound
+from authsvc.storage.background import BackgroundThread, Job
 from authsvc.storage.changes import current_version
-from authsvc.storage.database import database, reading, session, transaction
+from authsvc.storage.database import DATABASE_ERRORS, DATABASE_GONE, database, is_sqlite, reading, session, transaction
 from tests.storage.environment import change_user, execute, make_bob, make_user, version
 
 if TYPE_CHECKING:
@@ -73,3 +77,42 @@ def test_deleting_heeds_foreign_keys() -> None:
     with pytest.raises(peewee.IntegrityError):
         execute("DELETE FROM roles WHERE name = 'admin'")
     execute("DELETE FROM users WHERE username = 'alice'")
+
+
+def test_error_while_rows_are_fetched_means_that_the_database_is_gone() -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL sends all rows with the answer to the query")
+    with session():
+        # abs() of the smallest integer is an error, which SQLite meets at the second row.
+        rows = database.execute_sql("SELECT abs(n) FROM (SELECT 1 n UNION ALL SELECT -9223372036854775807 - 1)")
+        with pytest.raises(DATABASE_GONE):
+            list(rows)
+
+
+def test_exhausted_connection_pool_means_that_the_database_is_gone() -> None:
+    if is_sqlite():
+        pytest.skip("SQLite has no pool")
+    pool = PooledPsycopg3Database(database.obj.database, max_connections=1, timeout=1, **database.obj.connect_params)
+    pool.connect()
+    try:
+        with ThreadPoolExecutor(1) as other, pytest.raises(DATABASE_GONE):
+            other.submit(pool.connect).result()
+    finally:
+        pool.close_all()
+
+
+@pytest.mark.parametrize("error", DATABASE_GONE)
+def test_background_thread_logs_every_kind_of_outage_as_one(error: type[Exception]) -> None:
+    def write() -> None:
+        raise error("gone")
+
+    job = Job(1.0, write)
+    background = BackgroundThread("test", [job])
+    with capture_logs() as logged:
+        background._attempt(job.work)
+        background._attempt(job.work)
+    assert [entry["log_level"] for entry in logged] == ["warning"]
+
+
+def test_every_error_of_a_gone_database_is_a_database_error() -> None:
+    assert all(issubclass(error, DATABASE_ERRORS) for error in DATABASE_GONE)
