@@ -40,7 +40,7 @@ def policy_jobs(services: Services) -> list[Job]:
     """Return what keeps decisions fresh; the first job is the one that matters."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_TOKEN_USES_EVERY, lambda: api_tokens.store_uses(services.access.token_uses), also_at_the_end=True),
+        Job(_TOKEN_USES_EVERY, lambda: api_tokens.store_uses(services.access.token_uses), run_at_stop=True),
         Job(_TIDY_EVERY, api_tokens.delete_expired),
         Job(_TIDY_EVERY, services.webhooks.forget),
         Job(_TIDY_EVERY, throttle.forget_old),
@@ -52,9 +52,9 @@ def policy_jobs(services: Services) -> list[Job]:
 def client_id_jobs(services: Services) -> list[Job]:
     """Return what keeps client ids over a restart, in a thread of its own: writing many must not delay policy."""
     return [
-        Job(_SIGHTINGS_EVERY, services.client_ids.store, also_at_the_end=True),
-        Job(_CLIENT_IDS_EVERY, services.client_ids.learn_stored, also_at_the_start=True),
-        Job(_TIDY_EVERY, services.client_ids.forget_stored),
+        Job(_SIGHTINGS_EVERY, services.client_ids.store, run_at_stop=True),
+        Job(_CLIENT_IDS_EVERY, services.client_ids.load_stored, run_at_start=True),
+        Job(_TIDY_EVERY, services.client_ids.delete_expired),
     ]
 
 
@@ -98,21 +98,21 @@ def record_jobs(services: Services) -> list[Job]:
         services.decision_stats.store()
 
     return [
-        Job(_DENIALS_EVERY, services.denials.store, also_at_the_end=True),
-        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), also_at_the_end=True),
-        Job(_HISTORY_EVERY, store_history, also_at_the_end=True),
+        Job(_DENIALS_EVERY, services.denials.store, run_at_stop=True),
+        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
+        Job(_HISTORY_EVERY, store_history, run_at_stop=True),
         Job(_METRICS_EVERY, lambda: metrics.observe_dropped_denials(services.denials.dropped)),
-        Job(_TIDY_EVERY, denials.forget_old),
-        Job(_TIDY_EVERY, decision_stats.forget_old),
+        Job(_TIDY_EVERY, denials.delete_expired),
+        Job(_TIDY_EVERY, decision_stats.delete_expired),
     ]
 
 
 def certificate_jobs(services: Services) -> list[Job]:
     """Return what revocation needs: lists that never run out."""
     issuing = signing_policy(services.settings)
-    return [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, disconnects.forget_old)]
+    return [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, disconnects.delete_expired)]
 
 
 def session_jobs(broker: TakeoverBroker) -> list[Job]:
     """Return what ends MQTT sessions, in a thread of its own: a broker that does not answer must delay no list."""
-    return [Job(_SESSIONS_EVERY, lambda: disconnects.carry_out(broker))]
+    return [Job(_SESSIONS_EVERY, lambda: disconnects.run_due_orders(broker))]

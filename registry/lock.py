@@ -86,7 +86,7 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> LockState:
             roles=list(limits.roles),
             recorded=0,
         ).execute()
-        facts: audit.Facts = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
+        facts: audit.Fields = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
         facts |= {"usernamePattern": limits.username_pattern, "roles": list(limits.roles)}
         audit.record(actor, "registry.unlock", "registry", after=facts)
         return state()

@@ -8,7 +8,7 @@ import peewee
 
 from authsvc.errors import InvalidInput
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
-from authsvc.storage.fields import JsonField, Model, Numbered, UnreadableJson, UtcDateTimeField
+from authsvc.storage.fields import JsonField, Model, NumberedModel, UnreadableJson, UtcDateTimeField
 from authsvc.storage.models import User
 
 
@@ -76,7 +76,7 @@ class Registration(Model):
         table_name = "registrations"
 
 
-class Window(Numbered):
+class Window(NumberedModel):
     """One row: until when the registry is unlocked, by the database's clock, and for whom."""
 
     unlocked_until = UtcDateTimeField(null=True)

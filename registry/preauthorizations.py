@@ -256,8 +256,8 @@ def _row(
     }
 
 
-def _event(advance: NewPreauthorization) -> tuple[str, audit.Facts]:
-    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
+def _event(advance: NewPreauthorization) -> tuple[str, audit.Fields]:
+    facts: audit.Fields = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
     bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
     return f"preauthorization:{advance.username}", facts | bound
 

@@ -157,7 +157,7 @@ def _token(digest: str) -> Token:
     return token
 
 
-def _end(actor: Actor, row: BrowserSession, after: audit.Facts | None = None) -> None:
+def _end(actor: Actor, row: BrowserSession, after: audit.Fields | None = None) -> None:
     audit.record(actor, "session.end", f"session:{row.id}", {"username": row.user.username}, after)
     row.delete_instance()
 

@@ -90,7 +90,7 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[st
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row_for_change(actor, name)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
@@ -117,7 +117,7 @@ def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> N
     """
     with policy_change() as announce:
         row = _row_for_change(actor, name)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         holders = UserRole.select().where(UserRole.role == row).count()
         if holders:
             raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
@@ -220,7 +220,7 @@ def permission_fields(permissions: Iterable[Permission]) -> list[dict[str, str]]
     ]
 
 
-def audit_fields(record: RoleRecord) -> audit.Facts:
+def audit_fields(record: RoleRecord) -> audit.Fields:
     """Return what the audit trail keeps of a role."""
     damage = {"damage": list(record.damage)} if record.damage else {}
     return {
@@ -271,7 +271,7 @@ def _record(row: Role) -> RoleRecord:
 def _records(rows: list[Role]) -> list[RoleRecord]:
     own = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
     policies = [
-        policy_reader.role_policy(own.get(row.id, policy_reader.NOTHING_STORED), row.client_ids) for row in rows
+        policy_reader.role_policy(own.get(row.id, policy_reader.NO_STORED_PERMISSIONS), row.client_ids) for row in rows
     ]
     return [
         RoleRecord(

@@ -111,7 +111,7 @@ def change(
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row(username)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         actor.must_hold(policy_reader.rights_of_user(row.username))
         row.enabled = changes.get("enabled", row.enabled)
@@ -165,7 +165,7 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row(username)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
         certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
@@ -175,12 +175,12 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
         announce(ChangeKind.USER, username)
 
 
-def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.Report:
+def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.DisconnectResult:
     """End a user's live sessions on the broker; `Conflict` when no broker is known."""
     get(username)
     if broker is None:
         raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
-    return disconnects.end_for(actor, broker, username)
+    return disconnects.disconnect_now(actor, broker, username)
 
 
 def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy) -> certificates.Issued:
@@ -295,7 +295,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
             row.enabled,
             row.grant_types,
             names := role_names.get(row.id, ()),
-            (own := permissions.get(row.id, policy_reader.NOTHING_STORED)).permissions,
+            (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
             row.created_at,
@@ -307,7 +307,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
     ]
 
 
-def audit_fields(record: UserRecord) -> audit.Facts:
+def audit_fields(record: UserRecord) -> audit.Fields:
     """Return what the audit trail keeps of a user."""
     return {
         "enabled": record.enabled,

@@ -110,10 +110,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         policy, client_ids, *_ = self._background
         for thread in self._background:
             thread.start()
-        if not policy.has_begun(within=_LOADED_WITHIN_SECONDS):
+        if not policy.wait_until_ready(within=_LOADED_WITHIN_SECONDS):
             # gunicorn kills a worker that takes long to come up, and the next one would take as long.
             log.warning("policy is still loading; until it is there, /readyz answers 503 and brokers are refused")
-        elif not client_ids.has_begun(within=_CLIENT_IDS_WITHIN_SECONDS):
+        elif not client_ids.wait_until_ready(within=_CLIENT_IDS_WITHIN_SECONDS):
             log.warning("client ids are still loading; until they are there, devices count as unknown")
         services = app.extensions[EXTENSION]
         if answers_brokers:

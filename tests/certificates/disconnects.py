@@ -52,7 +52,7 @@ def claims_age(passed: timedelta) -> None:
 def carry_out(broker: TakeoverBroker) -> int:
     """Carry out what was ordered, once every worker has had the time to write down whom it saw."""
     time_passes(SECOND)
-    return disconnects.carry_out(broker)
+    return disconnects.run_due_orders(broker)
 
 
 def reports() -> list[Event]:

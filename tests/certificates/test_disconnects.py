@@ -119,7 +119,7 @@ def test_what_was_done_is_in_the_audit_trail(scene: Scene, gate: Gate) -> None:
 
 def test_an_order_waits_until_every_worker_has_written_down_whom_it_saw(scene: Scene, gate: Gate) -> None:
     scene.changes(enabled=False)
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
+    assert disconnects.run_due_orders(broker_at(gate.port)) == 0
     assert carry_out(broker_at(gate.port)) == 1
 
 
@@ -141,11 +141,11 @@ def several_workers_carry_out(gate: Gate, scene: Scene) -> None:
         seen(name, f"{name}-a", f"{name}-b")
         scene.changes(name, enabled=False)
     time_passes(SECOND)
-    done = at_once(3, lambda _: disconnects.carry_out(broker_at(gate.port)))
+    done = at_once(3, lambda _: disconnects.run_due_orders(broker_at(gate.port)))
     assert sum(done) == len(names)
     assert len(reports()) == len(names)
     assert sorted(visit.client_id for visit in gate.visits) == sorted(f"{name}-{end}" for name in names for end in "ab")
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
+    assert disconnects.run_due_orders(broker_at(gate.port)) == 0
 
 
 def test_what_a_worker_had_in_hand_when_it_died_is_taken_by_another(scene: Scene, gate: Gate) -> None:
@@ -154,11 +154,11 @@ def test_what_a_worker_had_in_hand_when_it_died_is_taken_by_another(scene: Scene
     time_passes(SECOND)
     with session():
         DisconnectOrder.update(claim="of one that died", claimed_until=database_time() + MINUTE).execute()
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
+    assert disconnects.run_due_orders(broker_at(gate.port)) == 0
     time_passes(MINUTE / 2)
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
+    assert disconnects.run_due_orders(broker_at(gate.port)) == 0
     time_passes(MINUTE)
-    assert disconnects.carry_out(broker_at(gate.port)) == 1
+    assert disconnects.run_due_orders(broker_at(gate.port)) == 1
     assert len(gate.visits) == 1
 
 
@@ -176,7 +176,7 @@ def test_an_order_is_attempted_again_under_the_client_ids_that_failed_until_it_i
     with Gate(failing("press-7", "press-8")) as gate:
         assert carry_out(broker_at(gate.port)) == 1
     with Gate(failing("press-8")) as gate:
-        assert disconnects.carry_out(broker_at(gate.port)) == 0, "not at once"
+        assert disconnects.run_due_orders(broker_at(gate.port)) == 0, "not at once"
         assert carry_out(broker_at(gate.port)) == 1
         assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
     with Gate() as gate:
@@ -253,12 +253,12 @@ def test_two_workers_never_carry_out_one_order_at_once_however_long_it_takes(sce
 
     def time_passes_and_another_worker_looks(_: Visit) -> int:
         claims_age(MINUTE - 10 * SECOND)
-        attempted.append(disconnects.carry_out(broker_at(free_port())))
+        attempted.append(disconnects.run_due_orders(broker_at(free_port())))
         return ACCEPTED
 
     attempted: list[int] = []
     with Gate(time_passes_and_another_worker_looks) as gate:
-        assert disconnects.carry_out(broker_at(gate.port)) == 1
+        assert disconnects.run_due_orders(broker_at(gate.port)) == 1
     assert attempted == [0, 0]
     assert len(reports()) == 1
 
@@ -270,19 +270,21 @@ def test_sessions_ended_by_hand_are_not_ended_by_another_replica_too(
 
     def replica_looks(_: float) -> None:
         time_passes(SECOND)
-        attempted.append(disconnects.carry_out(broker_at(free_port())))
+        attempted.append(disconnects.run_due_orders(broker_at(free_port())))
 
     def replicas_look(_: Visit) -> int:
         replica_looks(0)
         with pytest.raises(Conflict) as refused:
-            disconnects.end_for(OPERATOR, broker_at(free_port()), "bob")
+            disconnects.disconnect_now(OPERATOR, broker_at(free_port()), "bob")
         assert refused.value.code == "being-ended"
         return ACCEPTED
 
     attempted: list[int] = []
     monkeypatch.setattr(disconnects, "sleep", replica_looks)
     with Gate(replicas_look) as gate:
-        assert disconnects.end_for(OPERATOR, broker_at(gate.port), "bob") == disconnects.Report(["press-7"], [])
+        assert disconnects.disconnect_now(OPERATOR, broker_at(gate.port), "bob") == disconnects.DisconnectResult(
+            ["press-7"], []
+        )
     assert attempted == [0, 0]
     assert [visit.client_id for visit in gate.visits] == ["press-7"]
 
@@ -293,11 +295,13 @@ def test_client_ids_that_an_administrator_does_not_wait_for_are_attempted_again(
 ) -> None:
     seen("bob", "press-7")
     monkeypatch.setattr(disconnects, "sleep", lambda _: None)
-    monkeypatch.setattr(disconnects, "_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(disconnects, "_TIMEOUT_SECONDS", 0)
     with Gate() as gate:
-        assert disconnects.end_for(OPERATOR, broker_at(gate.port), "bob") == disconnects.Report([], ["press-7"])
+        assert disconnects.disconnect_now(OPERATOR, broker_at(gate.port), "bob") == disconnects.DisconnectResult(
+            [], ["press-7"]
+        )
         time_passes(SECOND)
-        assert disconnects.carry_out(broker_at(gate.port)) == 1
+        assert disconnects.run_due_orders(broker_at(gate.port)) == 1
     assert [(report.actor, report.after) for report in reports()] == [
         (OPERATOR.username, {"cause": "asked for", "ended": [], "failed": ["press-7"]}),
         ("authsvc", {"cause": "asked for", "ended": ["press-7"], "failed": []}),
@@ -312,11 +316,11 @@ def test_a_worker_whose_claim_ran_out_stops_and_leaves_the_order_to_the_next(sce
 
         def stands_still(_: Visit) -> int:
             claims_age(2 * MINUTE)
-            assert disconnects.carry_out(broker_at(other.port)) == 1
+            assert disconnects.run_due_orders(broker_at(other.port)) == 1
             return ACCEPTED
 
         with Gate(stands_still) as gate:
-            disconnects.carry_out(broker_at(gate.port))
+            disconnects.run_due_orders(broker_at(gate.port))
             assert len(gate.visits) == 1
         assert len(other.visits) == 2
     assert len(reports()) == 1
@@ -348,7 +352,7 @@ def test_sessions_under_all_stored_client_ids_are_ended(scene: Scene, gate: Gate
     for name in names:
         noted.note("bob", name, logged_in=True)
     noted.store()
-    noted.forget_stored()
+    noted.delete_expired()
     scene.changes(enabled=False)
     carry_out(broker_at(gate.port))
     assert {visit.client_id for visit in gate.visits} == set(names)
@@ -368,8 +372,8 @@ def test_however_many_certificates_end_with_a_user_each_session_is_ended_once(sc
 def test_orders_that_are_long_past_are_forgotten(scene: Scene) -> None:
     scene.changes(enabled=False)
     time_passes(6 * DAY)
-    disconnects.forget_old()
+    disconnects.delete_expired()
     assert len(orders()) == 1
     time_passes(2 * DAY)
-    disconnects.forget_old()
+    disconnects.delete_expired()
     assert orders() == []

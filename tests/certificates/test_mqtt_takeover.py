@@ -79,7 +79,7 @@ def test_a_broker_that_refuses_us_for_a_moment_lets_us_in_when_we_come_again() -
 
 
 def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt_takeover, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(mqtt_takeover, "_TIMEOUT_SECONDS", 0.2)
     begun = time.monotonic()
     with Gate(lambda _: time.sleep(0.3) or ACCEPTED) as gate:  # type: ignore[func-returns-value]
         assert not broker_at(gate.port).take_over("press-7")
@@ -165,7 +165,7 @@ def test_who_logs_in_or_is_let_through_is_seen_and_nobody_else(scene: Scene) -> 
     access.may_access("bob", "press-8", "devices/bob/up", 2)
     access.may_access("bob", "press-9", "elsewhere", 2)
     scene.services.client_ids.store()
-    assert set(client_ids.client_ids("bob")) == {"press-7", "press-8"}
+    assert set(client_ids.all_of_user("bob")) == {"press-7", "press-8"}
 
 
 @ON_SQLITE
@@ -174,6 +174,6 @@ def test_of_a_user_with_ever_new_client_ids_a_few_are_kept(scene: Scene) -> None
     for number in range(200):
         noted.note("bob", f"press-{number}")
     noted.store()
-    noted.forget_stored()
+    noted.delete_expired()
     with session():
         assert ClientIdRow.select().count() <= 2 * PER_USER

@@ -15,7 +15,15 @@ from authsvc.accounts import users
 from authsvc.errors import NotFound
 from authsvc.storage.background import BackgroundThread, Job
 from authsvc.storage.changes import current_version
-from authsvc.storage.database import DATABASE_ERRORS, DATABASE_GONE, database, is_sqlite, reading, session, transaction
+from authsvc.storage.database import (
+    DATABASE_ERRORS,
+    DATABASE_GONE,
+    database,
+    is_sqlite,
+    read_transaction,
+    session,
+    transaction,
+)
 from tests.storage.environment import change_user, execute, make_bob, make_user, version
 
 if TYPE_CHECKING:
@@ -63,7 +71,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind() -> None:
 
 def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
     make_bob()
-    with reading():
+    with read_transaction():
         before = current_version()
         in_another_thread(lambda: change_user("bob", enabled=False))
         assert current_version() == before

@@ -43,7 +43,7 @@ class Worker:
 
 def last(hours: int = 1, at: datetime = START) -> list[Bucket]:
     with time_machine.travel(at, tick=False):
-        return decision_stats.last(hours)
+        return decision_stats.last_hours(hours)
 
 
 def rows() -> int:
@@ -110,6 +110,6 @@ def test_what_is_older_than_anybody_may_ask_for_is_forgotten() -> None:
     Worker().counts(logins=1)
     Worker().counts(START - timedelta(hours=49), logins=1)
     with time_machine.travel(START, tick=False):
-        decision_stats.forget_old()
+        decision_stats.delete_expired()
     assert rows() == 1
     assert len(last(hours=48)) == 48 * 12

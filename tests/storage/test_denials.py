@@ -80,7 +80,7 @@ def test_a_denial_is_told_with_all_that_is_known_of_it() -> None:
     (record,) = told()
     assert record.denial == Denial("bob", "sensor-1", "lines/+", SUBSCRIBE, Reason.NO_PERMISSION)
     assert (record.count, record.first_seen, record.last_seen) == (2, NOW, NOW + timedelta(minutes=1))
-    assert record.remedy.permission == mqtt("read", "lines/+")
+    assert record.advice.permission == mqtt("read", "lines/+")
 
 
 def test_what_differs_in_topic_access_or_reason_is_another_denial_and_a_new_client_id_is_none() -> None:
@@ -188,7 +188,7 @@ def test_what_is_long_past_is_neither_told_nor_kept() -> None:
     deny(noted, denial("lately"), at=NOW - timedelta(days=6))
     assert topics() == ["lately"]
     with time_machine.travel(NOW, tick=False):
-        denials.forget_old()
+        denials.delete_expired()
     assert rows() == 1
 
 
@@ -206,7 +206,7 @@ def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepa
 
 def test_a_topic_of_which_only_the_beginning_is_kept_has_no_remedy() -> None:
     deny(Denials(), denial("t" * MAX_DENIED_TOPIC)._replace(whole=False), denial("t" * MAX_DENIED_TOPIC))
-    remedies = {record.denial.whole: record.remedy.permission for record in told()}
+    remedies = {record.denial.whole: record.advice.permission for record in told()}
     assert remedies == {False: None, True: mqtt("write", "t" * MAX_DENIED_TOPIC)}
 
 
@@ -215,29 +215,29 @@ def test_a_disabled_users_senseless_topic_is_told_without_a_remedy(topic: str) -
     # Whoever is disabled is denied before anybody looks at the topic.
     deny(Denials(), denial(topic, client_id="\ud800")._replace(reason=Reason.USER_DISABLED, access=SUBSCRIBE))
     (record,) = told()
-    assert record.remedy.permission is None
+    assert record.advice.permission is None
     assert (record.denial.client_id, record.count) == ("?", 1)
 
 
 def test_a_denial_that_was_cured_is_said_to_be() -> None:
     deny(Denials(), denial())
     (before,) = told()
-    assert before.remedy.permission == mqtt("write", "a")
-    users.allow(ALICE, "bob", before.remedy.permission)
+    assert before.advice.permission == mqtt("write", "a")
+    users.allow(ALICE, "bob", before.advice.permission)
     (after,) = told()
-    assert (after.remedy.permission, after.remedy.cured) == (None, True)
+    assert (after.advice.permission, after.advice.cured) == (None, True)
 
 
 def test_a_denial_by_a_rule_names_the_rule() -> None:
     deny(Denials(), denial())
     change_user("bob", permissions=(mqtt("write", "#", "deny"),))
     (record,) = told()
-    assert record.remedy.permission is None
-    assert "`deny write #` of the user's own" in record.remedy.note
+    assert record.advice.permission is None
+    assert "`deny write #` of the user's own" in record.advice.note
 
 
 def test_a_denied_login_is_told_without_topic_and_remedy() -> None:
     deny(Denials(), Denial("bob", "sensor-1", "", 0, Reason.WRONG_PASSWORD))
     (record,) = told()
-    assert (record.denial.topic, record.remedy.permission) == ("", None)
-    assert "password" in record.remedy.note
+    assert (record.denial.topic, record.advice.permission) == ("", None)
+    assert "password" in record.advice.note

@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from authsvc.activity import client_ids as sightings
-from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, client_ids, of_user
+from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, all_of_user, of_user
 from authsvc.policy import known_client_ids
 from authsvc.storage.database import session
 from authsvc.storage.models import ClientIdRow
@@ -54,7 +54,7 @@ def test_the_time_of_the_last_sighting_moves_on_when_everything_is_noted_anew() 
     see(seen, "sensor-1", NOW + timedelta(hours=1))
     assert stored() == [("bob", "sensor-1", NOW)]
     with time_machine.travel(NOW, tick=False):
-        seen.forget_stored()
+        seen.delete_expired()
     see(seen, "sensor-1", NOW + timedelta(hours=2))
     assert stored() == [("bob", "sensor-1", NOW + timedelta(hours=2))]
 
@@ -71,8 +71,8 @@ def test_a_users_client_ids_are_told_latest_first_and_not_all_of_them() -> None:
         see(seen, f"sensor-{n}", NOW + timedelta(seconds=n))
     expected = [f"sensor-{n}" for n in reversed(range(3, PER_USER + 3))]
     assert [seen.client_id for seen in of_user("bob")] == expected
-    assert client_ids("bob") == [*expected, "sensor-2", "sensor-1", "sensor-0"]
-    assert client_ids("nobody") == []
+    assert all_of_user("bob") == [*expected, "sensor-2", "sensor-1", "sensor-0"]
+    assert all_of_user("nobody") == []
     assert of_user("bob")[0] == (expected[0], NOW + timedelta(seconds=PER_USER + 2))
 
 
@@ -81,8 +81,8 @@ def test_what_is_long_past_is_forgotten() -> None:
     see(seen, "long ago", NOW - timedelta(days=31))
     see(seen, "lately", NOW - timedelta(days=29))
     with time_machine.travel(NOW, tick=False):
-        seen.forget_stored()
-    assert client_ids("bob") == ["lately"]
+        seen.delete_expired()
+    assert all_of_user("bob") == ["lately"]
 
 
 @pytest.mark.parametrize("client_id", ["", "x" * (MAX_CLIENT_ID + 1)])
@@ -149,7 +149,7 @@ def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepa
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
         seen.store()
     seen.store()
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
 
 
 def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
@@ -157,7 +157,7 @@ def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
     seen.note("bob", "\ud800")
     seen.note("bob", "sensor-1")
     seen.store()
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
 
 
 # Client ids that a user has logged in with.
@@ -165,7 +165,7 @@ def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
 
 def known_after_a_restart() -> SeenClientIds:
     started = SeenClientIds()
-    started.learn_stored()
+    started.load_stored()
     return started
 
 
@@ -180,7 +180,7 @@ def test_a_client_id_that_logged_in_is_known_at_once_and_after_a_restart() -> No
 def test_a_client_id_that_only_asked_about_a_topic_is_seen_and_not_known() -> None:
     seen = SeenClientIds()
     see(seen, "sensor-1")
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
     assert not seen.known.knows("bob", "sensor-1")
     assert not known_after_a_restart().known.knows("bob", "sensor-1")
 
@@ -190,7 +190,7 @@ def test_a_client_id_stays_known_whatever_else_it_is_seen_with() -> None:
     for logged_in in (False, True, False):
         seen.note("bob", "sensor-1", logged_in=logged_in)
         seen.store()
-    seen.forget_stored()
+    seen.delete_expired()
     seen.note("bob", "sensor-1")
     seen.store()
     assert known_after_a_restart().known.knows("bob", "sensor-1")
@@ -207,11 +207,11 @@ def test_a_login_and_an_access_noted_together_are_stored_as_a_login() -> None:
 
 def test_client_ids_that_other_processes_stored_are_learnt_once_they_are_looked_for() -> None:
     one, other = SeenClientIds(), SeenClientIds()
-    one.learn_stored()
+    one.load_stored()
     for number in range(2):
         other.note("bob", f"sensor-{number}", logged_in=True)
         other.store()
-        one.learn_stored()
+        one.load_stored()
         assert one.known.knows("bob", f"sensor-{number}")
 
 
@@ -228,7 +228,7 @@ def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(mon
         seen.note("bob", f"asked-{number}")
         seen.note("bertha", f"sensor-{number}", logged_in=number % 2 == 0)
     seen.store()
-    seen.forget_stored()
+    seen.delete_expired()
     with session():
         kept = [(row.username, row.logged_in) for row in ClientIdRow.select()]
     assert kept.count(("bob", True)) == 2 * PER_USER
@@ -255,5 +255,5 @@ def test_while_the_database_is_gone_what_was_learnt_stays_known(prepared: Settin
     seen = SeenClientIds()
     seen.note("bob", "sensor-1", logged_in=True)
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
-        seen.learn_stored()
+        seen.load_stored()
     assert seen.known.knows("bob", "sensor-1")
