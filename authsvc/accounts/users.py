@@ -12,7 +12,7 @@ from authsvc.activity import audit, disconnects
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Effect
 from authsvc.policy.snapshot import GrantType
@@ -130,7 +130,7 @@ def change(
         if changes.get("password") is not None:
             later["password"] = "changed"  # noqa: S105 - a word for the audit trail
         if changes.get("revoke_others"):  # browser sessions end with any new password
-            certificates.revoke_all(actor, username, Revocation.PRIVILEGE_WITHDRAWN)
+            certificates.revoke_all(actor, username, RevocationReason.PRIVILEGE_WITHDRAWN)
             later["revokedTokens"] = api_tokens.revoke_all(actor, username)
         if later:
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
@@ -168,7 +168,7 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
         policy_reader.require_version(expected, row.updated_at)
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
-        certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
+        certificates.revoke_all(actor, username, RevocationReason.CESSATION_OF_OPERATION)
         disconnects.order(username, disconnects.USER_REMOVED)
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=before)
@@ -183,7 +183,9 @@ def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> di
     return disconnects.disconnect_now(actor, broker, username)
 
 
-def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy) -> certificates.Issued:
+def issue_certificate(
+    actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy
+) -> certificates.IssuedCertificate:
     """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it.
 
     `Unauthenticated` if the actor's own credential has ended since it was checked.

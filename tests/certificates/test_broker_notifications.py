@@ -11,7 +11,7 @@ from cryptography import x509
 
 from authsvc.accounts import users
 from authsvc.pki import certificates
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, number_of, serial_of
 from tests.certificates.tools import certificate_for, pem
@@ -101,7 +101,7 @@ def test_the_policy_knows_until_when_the_last_one_is_valid(scene: Scene) -> None
     assert until() is None
     short, long = scene.certifies("bob", days=1), scene.certifies("bob", days=9)
     assert until() == long.not_valid_after_utc
-    certificates.revoke(OPERATOR, serial_of(long), Revocation.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
+    certificates.revoke(OPERATOR, serial_of(long), RevocationReason.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
     ended = until()
     assert ended is not None
     assert short.not_valid_after_utc < ended < datetime.now(UTC) + 2 * DAY

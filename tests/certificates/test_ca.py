@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authsvc.errors import InvalidInput
 from authsvc.pki import ca
-from authsvc.pki.ca import CertificateAuthority, Entry, Revocation
+from authsvc.pki.ca import CertificateAuthority, CrlEntry, RevocationReason
 from tests.certificates.environment import entries_of, number_of
 from tests.certificates.tools import door, handshake, new_key_of, openssl, openssl_refuses, visitor, written
 
@@ -33,7 +33,7 @@ class Made(NamedTuple):
     """A client's key with its certificate."""
 
     key: CertificateIssuerPrivateKeyTypes
-    issued: ca.IssuedCertificate
+    issued: ca.SignedCertificate
 
     @property
     def pem(self) -> str:
@@ -64,12 +64,12 @@ def sign(authority: CertificateAuthority, kind: str = "P-256", *, name: str = "b
     return Made(key, authority.sign(name, cast("ClientKey", key.public_key()), NOW, days))
 
 
-def crl_of(authority: CertificateAuthority, *entries: Entry) -> str:
+def crl_of(authority: CertificateAuthority, *entries: CrlEntry) -> str:
     return authority.revocation_list(entries, 7, NOW, NOW + timedelta(days=7))
 
 
-def told_revoked(made: Made, reason: Revocation = Revocation.UNSPECIFIED) -> Entry:
-    return Entry(made.issued.serial, NOW - timedelta(minutes=1), reason)
+def told_revoked(made: Made, reason: RevocationReason = RevocationReason.UNSPECIFIED) -> CrlEntry:
+    return CrlEntry(made.issued.serial, NOW - timedelta(minutes=1), reason)
 
 
 # What a certificate says.
@@ -190,11 +190,11 @@ def test_a_list_is_numbered_dated_and_names_its_signer(authority: CertificateAut
 
 
 def test_a_list_names_every_reason_as_rfc_5280_spells_it(authority: CertificateAuthority) -> None:
-    made = {reason: sign(authority) for reason in Revocation}
+    made = {reason: sign(authority) for reason in RevocationReason}
     entries = [told_revoked(each, reason) for reason, each in made.items()]
     read = x509.load_pem_x509_crl(crl_of(authority, *entries).encode())
     assert entries_of(read) == {each.issued.serial: reason.value for reason, each in made.items()}
-    silent = read.get_revoked_certificate_by_serial_number(int(made[Revocation.UNSPECIFIED].issued.serial, 16))
+    silent = read.get_revoked_certificate_by_serial_number(int(made[RevocationReason.UNSPECIFIED].issued.serial, 16))
     assert silent is not None
     assert len(silent.extensions) == 0, "RFC 5280 section 5.3.1 wants it left out"
 
@@ -239,7 +239,7 @@ def test_openssl_reads_a_list_and_trusts_its_signature(
     made = sign(authority)
     told = openssl(
         *("crl", "-noout", "-text", "-CAfile", trusted),
-        stdin=crl_of(authority, told_revoked(made, Revocation.KEY_COMPROMISE)),
+        stdin=crl_of(authority, told_revoked(made, RevocationReason.KEY_COMPROMISE)),
     )
     assert "verify OK" in told
     assert made.issued.serial.upper() in told
@@ -270,7 +270,7 @@ def test_a_client_is_let_in_under_its_username(authority: CertificateAuthority, 
 
 def test_a_revoked_client_is_refused_where_the_list_is_asked(authority: CertificateAuthority, tmp_path: Path) -> None:
     bob = sign(authority)
-    revocations = crl_of(authority, told_revoked(bob, Revocation.CERTIFICATE_HOLD))
+    revocations = crl_of(authority, told_revoked(bob, RevocationReason.CERTIFICATE_HOLD))
     client = visitor(tmp_path, bob.pem, bob.key)
     assert handshake(door(tmp_path, authority.certificate_pem, revocations), client) == "certificate revoked"
     assert handshake(door(tmp_path, authority.certificate_pem), client) == "bob"

@@ -10,7 +10,7 @@ import time_machine
 from cryptography import x509
 
 from authsvc.accounts.overview import overview
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from tests.actors import BOBS_PASSWORD, http
 from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import pem
@@ -197,7 +197,7 @@ def test_what_cannot_be_looked_for_is_said(scene: Scene, query: str) -> None:
 # Revoking.
 
 
-@pytest.mark.parametrize("reason", [each for each in Revocation if each is not Revocation.CERTIFICATE_HOLD])
+@pytest.mark.parametrize("reason", [each for each in RevocationReason if each is not RevocationReason.CERTIFICATE_HOLD])
 @ON_SQLITE
 def test_it_is_revoked_for_a_reason_of_rfc_5280(scene: Scene, reason: str) -> None:
     certificate = scene.certifies("bob")

@@ -113,12 +113,12 @@ def test_the_end_of_an_overlap_ends_sessions_once_if_no_other_certificate_is_val
     with in_(DUE):
         following = renewed(renews(scene, renewal(current, key)))
         scene.revokes(following, "keyCompromise")
-        authorities.refresh_if_due(scene.issuing)
+        authorities.revocation_lists(scene.issuing)
     carry_out(broker_at(gate.port))
     with in_(DUE + timedelta(hours=24.1)):
-        authorities.refresh_if_due(scene.issuing)
+        authorities.revocation_lists(scene.issuing)
         assert orders() == [("bob", "certificate revoked"), ("bob", "certificate superseded")]
-        authorities.refresh_if_due(scene.issuing)
+        authorities.revocation_lists(scene.issuing)
         assert len(orders()) == 2
 
 
@@ -131,7 +131,7 @@ def test_a_renewal_never_ends_sessions_while_the_next_certificate_is_valid(scene
     with in_(DUE):
         renewed(renews(with_overlap, renewal(current, key)))
     with in_(DUE + timedelta(hours=hours + 0.1)):
-        authorities.refresh_if_due(scene.issuing)
+        authorities.revocation_lists(scene.issuing)
         assert scene.shows(current)["status"] == "revoked"
     with_overlap.close()
     assert orders() == []

@@ -178,7 +178,7 @@ def test_it_is_signed_anew_at_half_of_its_life_and_not_before(scene: Scene) -> N
 def test_the_background_does_so_while_nobody_asks(scene: Scene) -> None:
     scene.crl()
     lists_move_back(4 * DAY)
-    authorities.refresh_if_due(scene.issuing)
+    authorities.revocation_lists(scene.issuing)
     (only,) = authorities.records()
     assert only.crl_number == 2
     assert only.crl_next_update is not None
