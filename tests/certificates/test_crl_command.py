@@ -134,7 +134,7 @@ def test_the_process_in_the_pid_file_is_told(
 
 
 def test_a_command_that_fails_is_an_error_and_is_run_again(synced: Syncing, console: Console, out: Path) -> None:
-    with pytest.raises(AssertionError, match="could not be told"):
+    with pytest.raises(AssertionError, match="could not be made to reload"):
         synced("--command", "false")
     assert out.exists(), "the list is there, and only the broker has not heard of it"
     assert synced("--command", "true") == f"{out} renewed"
@@ -158,7 +158,7 @@ def test_before_a_list_runs_out_there_is_a_warning(
     synced()
     crl_sync.warn_before_expiry(out, datetime.now(UTC) + days * DAY)
     assert [call.method_name for call in told.calls] == ["warning"] * warnings
-    assert all("runs out" in call.args[0] for call in told.calls)
+    assert all("expires soon" in call.args[0] for call in told.calls)
 
 
 @pytest.mark.parametrize("content", [None, "", "junk"])

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
 
 
-def make_bob(**wanted: Any) -> UserRecord:
+def create_bob(**wanted: Any) -> UserRecord:
     """Make Bob, who has a password and whatever else is wanted."""
-    return make_user("bob", **wanted)
+    return create_user("bob", **wanted)
 
 
-def make_user(username: str, **wanted: Any) -> UserRecord:
+def create_user(username: str, **wanted: Any) -> UserRecord:
     """Make a user with Bob's password, which is nobody's secret here."""
     changes: UserChanges = {"password": BOBS_PASSWORD, **wanted}  # type: ignore[typeddict-item]
     return users.create(ALICE, username, changes, HASHER)
 
 
-def make_role(name: str, *permissions: Permission, description: str = "") -> roles.RoleRecord:
+def create_role(name: str, *permissions: Permission, description: str = "") -> roles.RoleRecord:
     """Make a role."""
     return roles.create(ALICE, name, description, permissions)
 
@@ -59,7 +59,7 @@ def policy_of(username: str) -> UserPolicy | None:
     return loaded_policy().snapshot.users.get(username)
 
 
-def everything() -> dict[str, list[Any]]:
+def all_rows() -> dict[str, list[Any]]:
     """Return every row of every table, to be compared with itself later."""
     with session():
         return {model.__name__: sorted(model.select().tuples(), key=repr) for model in (*ALL, *registry_models.ALL)}

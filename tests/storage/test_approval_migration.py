@@ -24,7 +24,7 @@ MIGRATIONS = Path(schema.__file__).parent / "migrations"
 @pytest.mark.parametrize(
     "names", [["Press-1", "0VEN_2", "modem.w8", "q-9_d"], [f"device-{number}" for number in range(1_200)]]
 )
-def test_users_of_earlier_versions_get_the_skeletons_of_their_names(settings: Settings, names: list[str]) -> None:
+def test_migration_stores_the_skeletons_of_existing_usernames(settings: Settings, names: list[str]) -> None:
     bootstrap.open_database(settings)
     earlier = max(path.stem for path in MIGRATIONS.glob("[0-9]*.py") if path.stem < "0009")
     with session():

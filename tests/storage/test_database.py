@@ -24,7 +24,7 @@ from authsvc.storage.database import (
     session,
     transaction,
 )
-from tests.storage.environment import change_user, execute, make_bob, make_user, version
+from tests.storage.environment import change_user, create_bob, create_user, execute, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +39,13 @@ def in_another_thread(work: Callable[[], object]) -> None:
     thread.join()
 
 
-def make_bob_and_fail() -> None:
+def create_bob_and_fail() -> None:
     with transaction():
-        make_bob()
+        create_bob()
         raise ZeroDivisionError
 
 
-def test_a_session_holds_a_connection_for_one_piece_of_work_and_an_inner_one_joins_it() -> None:
+def test_nested_session_uses_the_same_connection() -> None:
     assert database.is_closed()
     with session():
         with session():
@@ -54,23 +54,23 @@ def test_a_session_holds_a_connection_for_one_piece_of_work_and_an_inner_one_joi
     assert database.is_closed()
 
 
-def test_a_connection_is_given_back_also_when_the_work_fails() -> None:
+def test_connection_is_closed_after_an_error() -> None:
     with pytest.raises(peewee.DatabaseError):
         execute("no such statement")
     with pytest.raises(ZeroDivisionError):
-        make_bob_and_fail()
+        create_bob_and_fail()
     assert database.is_closed()
 
 
-def test_a_transaction_that_fails_leaves_nothing_behind() -> None:
+def test_failed_transaction_is_rolled_back() -> None:
     with pytest.raises(ZeroDivisionError):
-        make_bob_and_fail()
+        create_bob_and_fail()
     with pytest.raises(NotFound):
         users.get("bob")
 
 
-def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
-    make_bob()
+def test_read_transaction_is_consistent_and_does_not_block_writers() -> None:
+    create_bob()
     with read_transaction():
         before = current_version()
         in_another_thread(lambda: change_user("bob", enabled=False))
@@ -80,8 +80,8 @@ def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
     assert not users.get("bob").enabled
 
 
-def test_deleting_heeds_foreign_keys() -> None:
-    make_user("alice", roles=("admin",))
+def test_foreign_keys_are_enforced() -> None:
+    create_user("alice", roles=("admin",))
     with pytest.raises(peewee.IntegrityError):
         execute("DELETE FROM roles WHERE name = 'admin'")
     execute("DELETE FROM users WHERE username = 'alice'")
