@@ -1,4 +1,4 @@
-"""A service and what it certifies: its administrator calls the API, Bob is a device with a key of his own."""
+"""A service whose administrator calls the API, and bob, a device with a key of its own."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ BOTH_WAYS = frozenset({GrantType.CERTIFICATE, GrantType.PASSWORD})
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A service as one of its workers sees it, without the threads beside it."""
+class Environment:
+    """One worker of a service, without background threads."""
 
     app: OpenAPI
 
     @classmethod
-    def opened(cls, settings: Settings) -> Scene:
-        scene = cls(create_app(settings))
-        scene.services.policy.catch_up()
-        return scene
+    def opened(cls, settings: Settings) -> Environment:
+        env = cls(create_app(settings))
+        env.services.policy.catch_up()
+        return env
 
     def close(self) -> None:
         """Listen to strangers no more; the signal is the whole process's."""
@@ -61,10 +61,10 @@ class Scene:
         return Caller(self.app.test_client(), basic("admin", ADMIN_PASSWORD))
 
     @property
-    def stranger(self) -> Caller:
+    def unauthenticated(self) -> Caller:
         return Caller(self.app.test_client())
 
-    def moves_in(self, username: str, **fields: Any) -> None:
+    def creates_user(self, username: str, **fields: Any) -> None:
         """Make a user who logs in by certificate and by Bob's password, and may publish under its name."""
         wanted = {
             "password": BOBS_PASSWORD,
@@ -77,25 +77,25 @@ class Scene:
     def changes(self, username: str = "bob", **fields: Any) -> None:
         users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
 
-    def asks(
+    def requests_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> TestResponse:
         """Let the administrator ask for a certificate for a key of the user's, a new one unless it is given."""
         csr = signing_request(username, key or new_key())
         return self.admin.post(f"/api/users/{username}/certificates", {"csr": csr, **body})
 
-    def certifies(
+    def issues_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> x509.Certificate:
-        """`asks`, which must succeed."""
-        answer = self.asks(username, key, **body)
+        """Request a certificate, which must succeed, and return it."""
+        answer = self.requests_certificate(username, key, **body)
         assert answer.status_code == 201, answer.text
         return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
 
     def revokes(self, certificate: x509.Certificate, reason: str = "unspecified") -> TestResponse:
         return self.admin.post(f"/api/certificates/{serial_of(certificate)}/revoke", {"reason": reason})
 
-    def shows(self, certificate: x509.Certificate) -> dict[str, Any]:
+    def shows_certificate(self, certificate: x509.Certificate) -> dict[str, Any]:
         """Return a certificate as the administrator sees it."""
         answer = self.admin.get(f"/api/certificates/{serial_of(certificate)}")
         assert answer.status_code == 200, answer.text
@@ -110,22 +110,22 @@ class Scene:
         return cast("str", json.loads(answer.body)["error"] or "ok")
 
     def ca_pem(self) -> str:
-        return self.stranger.get("/pki/ca.pem").text
+        return self.unauthenticated.get("/pki/ca.pem").text
 
     def crl_pem(self) -> str:
-        return self.stranger.get("/pki/crl.pem").text
+        return self.unauthenticated.get("/pki/crl.pem").text
 
     def crl(self) -> x509.CertificateRevocationList:
         """Return the list of the authority that signs now."""
-        return x509.load_der_x509_crl(self.stranger.get("/pki/crl.der").data)
+        return x509.load_der_x509_crl(self.unauthenticated.get("/pki/crl.der").data)
 
     def listed(self) -> dict[str, str]:
         """Return the serials that the list of the authority that signs now names, and why."""
         return entries_of(self.crl())
 
-    def under(self, **changes: Any) -> Scene:
+    def under(self, **changes: Any) -> Environment:
         """Return the same service under other settings."""
-        return Scene.opened(replace(self.services.settings, **changes))
+        return Environment.opened(replace(self.services.settings, **changes))
 
     @property
     def issuing(self) -> Any:
@@ -133,7 +133,7 @@ class Scene:
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """Spell a serial as the service does."""
+    """Return a serial in the format of the service."""
     return f"{certificate.serial_number:x}"
 
 
@@ -142,7 +142,7 @@ def number_of(revocations: x509.CertificateRevocationList) -> int:
 
 
 def entries_of(revocations: x509.CertificateRevocationList) -> dict[str, str]:
-    """Return serials and reasons, `unspecified` where the list is silent as RFC 5280 wants it."""
+    """Return the reasons by serial; `unspecified` for an entry without a reason (RFC 5280)."""
     return {f"{entry.serial_number:x}": _reason(entry) for entry in revocations}
 
 
@@ -153,13 +153,13 @@ def _reason(entry: x509.RevokedCertificate) -> str:
     return "unspecified"
 
 
-def lists_in(pem: str) -> list[x509.CertificateRevocationList]:
-    """Return each of the revocation lists in a file."""
+def crls_in(pem: str) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs in a PEM file."""
     end = "-----END X509 CRL-----\n"
     return [x509.load_pem_x509_crl((part + end).encode()) for part in pem.split(end) if part]
 
 
 def orders() -> list[tuple[str, str]]:
-    """Return whose sessions were ordered to end, and why, oldest first."""
+    """Return username and cause of the disconnect orders, oldest first."""
     with session():
         return [(row.username, row.cause) for row in DisconnectOrder.select().order_by(DisconnectOrder.id)]

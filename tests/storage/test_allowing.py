@@ -1,4 +1,4 @@
-"""Allowing one thing more: one permission is added to what the user has by then, and nothing else changes."""
+"""Adding one permission to a user, for a denied request."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_time_in_another_zone_is_stored_as_utc() -> None:
 
 
 class UsedDuringStore(dict[str, datetime]):
-    """Uses of a token that is used again after the first was written down and before that is looked at."""
+    """Token uses with another use between the write of the first one and its removal."""
 
     def get(self, key: str, default: datetime | None = None) -> datetime | None:  # type: ignore[override]
         self[key] = NOW + timedelta(seconds=1)

@@ -1,4 +1,4 @@
-"""The audit trail: whatever changes something leaves one event, and nobody changes the trail."""
+"""The audit trail: each change writes one event, which cannot be altered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STATE_FACTS = {"context": "mqtt", "operation": "write", "resource": "devices/%u/
 
 
 class UseCase(NamedTuple):
-    """Something that Alice does, and what the trail says of it; `target` is how the target begins."""
+    """A change by alice, with the action and the beginning of the target of its event."""
 
     action: str
     target: str
@@ -77,7 +77,7 @@ def _scene(prepared: object) -> None:
 
 @contextmanager
 def audit_table_missing() -> Iterator[None]:
-    """Take the trail's table away for a while, so that every attempt to write an event fails."""
+    """Rename the table of events, so that no event can be written."""
     execute("ALTER TABLE audit_events RENAME TO audit_events_away")
     yield
     execute("ALTER TABLE audit_events_away RENAME TO audit_events")
@@ -93,7 +93,7 @@ def test_each_change_writes_one_event_and_raises_the_version(use_case: UseCase) 
     assert event.action == use_case.action
     assert event.target.startswith(use_case.target)
     assert (event.actor, event.via) == ("alice", "api")
-    # A new token is announced by a version of its own.
+    # A new token raises the token version.
     policy, tokens = earlier_versions
     announced = (policy, tokens + 1) if use_case.action == "token.create" else (policy + 1, tokens)
     assert versions() == announced
@@ -116,13 +116,13 @@ def test_events_contain_no_secret() -> None:
     signing_keys.rotate(ALICE)
     policy = PolicyCache()
     policy.catch_up()
-    told = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
+    recorded = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
     for secret in (ADMIN_PASSWORD, BOBS_PASSWORD, "bob's next secret", issued.token, "$2b$", *issued.token.split(".")):
-        assert json.dumps(secret)[1:-1] not in told
+        assert json.dumps(secret)[1:-1] not in recorded
     for key in policy.snapshot.signing_keys.values():
-        assert key.secret.hex() not in told
+        assert key.secret.hex() not in recorded
     for user in policy.snapshot.users.values():
-        assert not any(digest in told for digest in user.tokens)
+        assert not any(digest in recorded for digest in user.tokens)
 
 
 def test_event_has_actor_time_channel_and_address() -> None:

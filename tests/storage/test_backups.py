@@ -1,4 +1,4 @@
-"""Backup and restore: what comes back is what was there, in the same kind of database or in the other."""
+"""Backup and restore within and between SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TABLES = (*models.ALL, *registry_models.ALL)
 
 @pytest.fixture
 def database_with_rows(prepared: Settings) -> Settings:
-    """A service with a little of everything in it."""
+    """Return the settings of a service with a row in most tables."""
     create_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
     create_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
     issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
@@ -66,7 +66,7 @@ def database_with_rows(prepared: Settings) -> Settings:
 
 
 def replace_by_empty_database(settings: Settings) -> None:
-    """Begin with a new database in the place of the old one, migrated and with nothing in it."""
+    """Replace the database by a new, migrated and empty one."""
     if is_sqlite():
         Path(settings.database_url.removeprefix("sqlite:///")).unlink()
     else:
@@ -175,7 +175,7 @@ def test_worker_reads_everything_again_after_a_restore(database_with_rows: Setti
 
 
 class TablesThatRaise:
-    """The tables, and after the first of them an error; says what was in the directory by then."""
+    """Yields the first table, then raises an error; `seen` lists the files in the directory at that moment."""
 
     def __init__(self, error: BaseException, directory: Path) -> None:
         self.seen: list[str] = []

@@ -1,4 +1,4 @@
-"""A change of policy: one transaction, one version, and what it touched; also when it is made of others."""
+"""Policy changes: one transaction and one version each, also if nested."""
 
 from __future__ import annotations
 

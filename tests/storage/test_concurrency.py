@@ -1,4 +1,4 @@
-"""Many administrators at once: every change happens whole, one after the other, and none is lost."""
+"""Simultaneous changes: each is complete, and none is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 30.0
 
 
 def all_at_once(*acts: Callable[[], object]) -> list[object]:
-    """Do all of these at the same moment, each in a thread of its own; return what came of them, errors included."""
+    """Call these functions at the same time in threads; return their results or exceptions."""
     start = threading.Barrier(len(acts))
 
     def run(act: Callable[[], object]) -> object:
@@ -102,8 +102,8 @@ def test_versions_become_visible_in_order_without_gaps() -> None:
     assert seen == sorted(seen)
     assert version() == before + 20
     with session():
-        told = [change.version for change in PolicyChange.select().where(PolicyChange.version > before)]
-    assert sorted(told) == list(range(before + 1, before + 21))
+        versions = [change.version for change in PolicyChange.select().where(PolicyChange.version > before)]
+    assert sorted(versions) == list(range(before + 1, before + 21))
 
 
 def test_several_threads_can_catch_up_at_once() -> None:

@@ -1,4 +1,4 @@
-"""A stored row that cannot be read denies its owner everything, and nobody else anything."""
+"""A damaged row denies all requests of its owner, and no requests of others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _bob_and_a_neighbour(prepared: Settings) -> None:
 
 
 def damage_user(username: str, column: str, value: str) -> None:
-    """Damage the last of a user's own permissions, as a fault or a hand in the database would, and announce it."""
+    """Write an invalid value into the last of a user's own permissions and announce it."""
     write_into_permission(username, column, f"'{value}'")
 
 
@@ -73,7 +73,7 @@ def damage_role(name: str) -> None:
 
 
 def announce() -> None:
-    """Let every worker read everything again."""
+    """Make every worker read everything again."""
     execute("UPDATE policy_version SET version = version + 20000")
 
 
@@ -222,8 +222,8 @@ def test_damage_is_logged_once() -> None:
         for _ in range(3):
             known.catch_up()
             announce()
-    told = [(entry["owner"], entry["log_level"]) for entry in logs if "damage" in entry]
-    assert sorted(told) == [("role:devices", "error"), ("user:bob", "error")]
+    logged = [(entry["owner"], entry["log_level"]) for entry in logs if "damage" in entry]
+    assert sorted(logged) == [("role:devices", "error"), ("user:bob", "error")]
 
 
 def test_setting_permissions_repairs_a_damaged_user_or_role() -> None:

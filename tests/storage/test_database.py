@@ -1,4 +1,4 @@
-"""Sessions and transactions: all or nothing, and one moment at a time."""
+"""Database sessions, transactions and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("prepared")
 
 
 def in_another_thread(work: Callable[[], object]) -> None:
-    """Do something on a connection of its own, and wait for it."""
+    """Call a function in another thread, which has its own connection, and wait for it."""
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()

@@ -1,4 +1,4 @@
-"""History: logins and denials in buckets of five minutes, added up over all workers."""
+"""Decision statistics: logins and denials of all workers in buckets of five minutes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Counts = Counter[tuple[str, bool]]
 
 
 class Worker:
-    """A worker's counts, and what it writes of them."""
+    """A worker's counts and their storage."""
 
     def __init__(self, counted: Counts | None = None) -> None:
         self.counted = counted or Counts()
         self.history = DecisionStats(self.counted)
 
-    def counts(self, at: datetime = START, **news: int) -> None:
-        """Count so many, and write that down."""
+    def counts(self, at: datetime = START, **increases: int) -> None:
+        """Count these decisions and store them."""
         kinds = {name: kind for kind, name in decision_stats.COUNTED.items()}
-        for name, number in news.items():
+        for name, number in increases.items():
             self.counted[kinds[name]] += number
         with time_machine.travel(at, tick=False):
             self.history.store()

@@ -1,4 +1,4 @@
-"""Denials: what users were lately denied, noted in memory, written down later, and told with what would cure it."""
+"""Denials of users: noted in memory, stored later, and listed with advice."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def denial(topic: str = "a", username: str = "bob", client_id: str = "sensor-1",
 
 
 def deny(noted: Denials, *denied: Denial, at: datetime = NOW) -> None:
-    """Note and write down."""
+    """Note and store these denials."""
     with time_machine.travel(at, tick=False):
         for each in denied:
             noted.note(each)
         noted.store()
 
 
-def told(username: str = "bob", at: datetime = NOW) -> list[denials.DenialRecord]:
+def records(username: str = "bob", at: datetime = NOW) -> list[denials.DenialRecord]:
     with time_machine.travel(at, tick=False):
         return denials.of_user(username)
 
@@ -58,7 +58,7 @@ def rows() -> int:
 
 
 def topics(username: str = "bob", at: datetime = NOW) -> list[str]:
-    return [record.denial.topic for record in told(username, at)]
+    return [record.denial.topic for record in records(username, at)]
 
 
 def test_equal_denials_are_stored_once_and_counted() -> None:
@@ -77,7 +77,7 @@ def test_denial_record_contains_request_times_and_advice() -> None:
     noted = Denials()
     deny(noted, denial("lines/+", access=SUBSCRIBE))
     deny(noted, denial("lines/+", access=SUBSCRIBE), at=NOW + timedelta(minutes=1))
-    (record,) = told()
+    (record,) = records()
     assert record.denial == Denial("bob", "sensor-1", "lines/+", SUBSCRIBE, Reason.NO_PERMISSION)
     assert (record.count, record.first_seen, record.last_seen) == (2, NOW, NOW + timedelta(minutes=1))
     assert record.advice.permission == mqtt("read", "lines/+")
@@ -89,14 +89,14 @@ def test_topic_access_and_reason_identify_a_denial_but_not_the_client_id() -> No
     assert rows() == 4
     deny(noted, denial(client_id="sensor-2"), at=NOW + timedelta(seconds=1))
     assert rows() == 4
-    assert (told()[0].count, told()[0].denial.client_id) == (2, "sensor-2")
+    assert (records()[0].count, records()[0].denial.client_id) == (2, "sensor-2")
 
 
 def test_denials_of_two_workers_are_added() -> None:
     first, second = Denials(), Denials()
     deny(first, denial(), denial())
     deny(second, denial(), at=NOW + timedelta(seconds=5))
-    (record,) = told()
+    (record,) = records()
     assert (record.count, record.first_seen, record.last_seen) == (3, NOW, NOW + timedelta(seconds=5))
 
 
@@ -185,8 +185,8 @@ def test_user_deleted_during_the_write_leaves_no_denials() -> None:
 def test_expired_denials_are_hidden_and_deleted() -> None:
     noted = Denials()
     deny(noted, denial("long ago"), at=NOW - timedelta(days=7, seconds=1))
-    deny(noted, denial("lately"), at=NOW - timedelta(days=6))
-    assert topics() == ["lately"]
+    deny(noted, denial("recent"), at=NOW - timedelta(days=6))
+    assert topics() == ["recent"]
     with time_machine.travel(NOW, tick=False):
         denials.delete_expired()
     assert rows() == 1
@@ -206,38 +206,38 @@ def test_noted_entries_are_kept_while_the_database_is_gone(prepared: Settings) -
 
 def test_truncated_topic_has_no_suggested_permission() -> None:
     deny(Denials(), denial("t" * MAX_DENIED_TOPIC)._replace(whole=False), denial("t" * MAX_DENIED_TOPIC))
-    remedies = {record.denial.whole: record.advice.permission for record in told()}
-    assert remedies == {False: None, True: mqtt("write", "t" * MAX_DENIED_TOPIC)}
+    advice = {record.denial.whole: record.advice.permission for record in records()}
+    assert advice == {False: None, True: mqtt("write", "t" * MAX_DENIED_TOPIC)}
 
 
 @pytest.mark.parametrize("topic", ["\ud800", "a/#/b", "a+", "/" * 500, "$share//a"])
 def test_invalid_topic_of_a_disabled_user_has_no_suggested_permission(topic: str) -> None:
-    # Whoever is disabled is denied before anybody looks at the topic.
+    # A disabled user is denied before the topic is checked.
     deny(Denials(), denial(topic, client_id="\ud800")._replace(reason=Reason.USER_DISABLED, access=SUBSCRIBE))
-    (record,) = told()
+    (record,) = records()
     assert record.advice.permission is None
     assert (record.denial.client_id, record.count) == ("?", 1)
 
 
 def test_advice_says_if_the_request_is_allowed_now() -> None:
     deny(Denials(), denial())
-    (before,) = told()
+    (before,) = records()
     assert before.advice.permission == mqtt("write", "a")
     users.allow(ALICE, "bob", before.advice.permission)
-    (after,) = told()
+    (after,) = records()
     assert (after.advice.permission, after.advice.cured) == (None, True)
 
 
 def test_advice_names_the_deny_rule() -> None:
     deny(Denials(), denial())
     change_user("bob", permissions=(mqtt("write", "#", "deny"),))
-    (record,) = told()
+    (record,) = records()
     assert record.advice.permission is None
     assert "`deny write #` of the user's own" in record.advice.note
 
 
 def test_denied_login_has_no_topic_and_no_suggested_permission() -> None:
     deny(Denials(), Denial("bob", "sensor-1", "", 0, Reason.WRONG_PASSWORD))
-    (record,) = told()
+    (record,) = records()
     assert (record.denial.topic, record.advice.permission) == ("", None)
     assert "password" in record.advice.note

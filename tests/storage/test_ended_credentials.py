@@ -1,4 +1,4 @@
-"""Requests that were authenticated just before a password, a token or a session ended."""
+"""Requests that were authenticated just before their password, token or browser session ended."""
 
 from __future__ import annotations
 

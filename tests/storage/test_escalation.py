@@ -1,6 +1,6 @@
-"""Nobody hands out, changes or takes over more than they hold.
+"""No actor can give, change or take over more rights than it holds.
 
-Charlie looks after users and roles, and may do nothing else over this service.
+Charlie manages users and roles and has no other http permission.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _scene(prepared: object) -> None:
 
 
 class Attempt(NamedTuple):
-    """Something that an actor tries, in words and in deed."""
+    """A named change that an actor attempts."""
 
     words: str
     act: Callable[[Actor], object]

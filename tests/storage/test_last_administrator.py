@@ -1,4 +1,4 @@
-"""There is always somebody left who could sign in and mend things."""
+"""The last administrator who can sign in and repair everything cannot be removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("prepared")
 
 PASSWORD = frozenset({GrantType.PASSWORD})
 TOKEN = frozenset({GrantType.TOKEN})
-# The first start made one administrator, by the name of admin.
+# The first start creates one administrator, admin.
 STEPS_DOWN: dict[str, Callable[[], object]] = {
     "delete": lambda: users.delete(ALICE, "admin"),
     "disable": lambda: change_user("admin", enabled=False),

@@ -1,4 +1,4 @@
-"""Making API tokens: the limits, and how they become known without a change of policy."""
+"""Issuing API tokens: limits, and the token version that announces them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hundred thousand users: lists stay lists, and everybody gets in."""
+"""Lists and snapshots with 100,000 users."""
 
 from __future__ import annotations
 

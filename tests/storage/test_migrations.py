@@ -1,4 +1,4 @@
-"""Migrations: they make the tables that the models describe, once, whoever else is starting at the same time."""
+"""Migrations create the tables of the models, also if several processes start at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALL_MODELS = (*models.ALL, *registry_models.ALL)
 CHECKOUT = Path(__file__).parents[2]
 MIGRATIONS = CHECKOUT / "authsvc" / "storage" / "migrations"
-# Says when it is ready, does what it is told as soon as it is told, and prints what came of it.
+# Prints "ready", runs the step that it reads from standard input, and prints the result.
 STARTING_PROCESS = """
 import json, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ print(json.dumps(getattr(bootstrap, step)(settings)))
 
 
 def all_at_once(settings: Settings, step: str, processes: int) -> list[Any]:
-    """Let so many processes do a step of the start at the same moment, and return what each got."""
+    """Run a step of the start in several processes at once and return their results."""
     bootstrap.open_database(settings)
     command = [sys.executable, "-c", STARTING_PROCESS, str(settings.data_dir), settings.database_url]
     started = [
@@ -70,7 +70,7 @@ def all_at_once(settings: Settings, step: str, processes: int) -> list[Any]:
 
 
 def schema_of_tables() -> dict[str, Any]:
-    """Return what the database says of our tables: columns with types and lengths, indexes and foreign keys."""
+    """Return the columns with types and lengths, indexes and foreign keys of all tables."""
     with session():
         return {model.__name__: _shape_of(model._meta.table_name) for model in ALL_MODELS}
 

@@ -1,4 +1,4 @@
-"""The overview: a few facts, and a lost database is one of them."""
+"""The overview for administrators, with and without the database."""
 
 from __future__ import annotations
 

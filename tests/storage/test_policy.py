@@ -1,4 +1,4 @@
-"""The policy's snapshot: what is in it, what keeping it fresh costs, and what happens when the database is gone."""
+"""The policy snapshot: content, cost of a refresh, and behaviour while the database is gone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COMMANDS = mqtt("read", "devices/%u/commands")
 
 @pytest.fixture
 def statements(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], object]], list[str]]:
-    """Return a function that tells which SQL a piece of work takes."""
+    """Return a function that returns the SQL statements of a call."""
     caplog.set_level(logging.DEBUG, logger="peewee")
 
     def taken_by(work: Callable[[], object]) -> list[str]:
@@ -67,7 +67,7 @@ def access_by(known: PolicyCache) -> AccessControl:
 
 
 def log_in(access: AccessControl, password: str) -> Decision:
-    """Return what Bob is told when he connects, however long it takes."""
+    """Return the decision on a login of bob."""
     while isinstance(outcome := access.may_log_in("bob", "", password, datetime.now(UTC)), Future):
         outcome.result()
     return outcome
@@ -345,14 +345,14 @@ SECRET = mqtt("read", "secret/#", "deny")
 
 
 def move_the_deny_rule() -> None:
-    """Move the rule that keeps Bob from secret/# from his role to himself, in two changes; he is never without it."""
+    """Move a deny rule from bob's role to bob in two changes, so that it applies at all times."""
     change_user("bob", permissions=(SECRET,))
     roles.change(ALICE, "devices", {"permissions": (mqtt("read", "#"),)})
 
 
 @pytest.fixture
 def breaking_at() -> Iterator[Callable[[int], list[str]]]:
-    """Return a function that lets the nth statement from now on fail, and returns the list of statements so far."""
+    """Return a function that makes the nth SQL statement from now on fail and returns the list of statements."""
     log = logging.getLogger("peewee")
     added: list[Callable[[logging.LogRecord], bool]] = []
     level = log.level
@@ -438,9 +438,9 @@ def test_user_changed_during_a_read_is_seen_before_or_after(monkeypatch: pytest.
 
     def change_during_the_read(*arguments: Any) -> Any:
         monkeypatch.undo()
-        meanwhile = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
-        meanwhile.start()
-        meanwhile.join()
+        changing = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
+        changing.start()
+        changing.join()
         return read_tokens(*arguments)
 
     monkeypatch.setattr(policy_reader, "_tokens", change_during_the_read)

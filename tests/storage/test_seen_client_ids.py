@@ -1,4 +1,4 @@
-"""Sightings: under which client ids a user was lately let in, noted in memory and written down later."""
+"""The client ids that users have used: noted in memory and stored later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import peewee
 import pytest
 import time_machine
 
-from authsvc.activity import client_ids as sightings
+from authsvc.activity import client_ids
 from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, all_of_user, of_user
 from authsvc.policy import known_client_ids
 from authsvc.storage.database import session
@@ -79,10 +79,10 @@ def test_only_the_latest_client_ids_of_a_user_are_listed() -> None:
 def test_expired_client_ids_are_deleted() -> None:
     seen = SeenClientIds()
     see(seen, "long ago", NOW - timedelta(days=31))
-    see(seen, "lately", NOW - timedelta(days=29))
+    see(seen, "recent", NOW - timedelta(days=29))
     with time_machine.travel(NOW, tick=False):
         seen.delete_expired()
-    assert all_of_user("bob") == ["lately"]
+    assert all_of_user("bob") == ["recent"]
 
 
 @pytest.mark.parametrize("client_id", ["", "x" * (MAX_CLIENT_ID + 1)])
@@ -94,7 +94,7 @@ def test_client_id_that_cannot_be_stored_is_not_noted(client_id: str) -> None:
 
 
 def test_number_of_noted_client_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED", 300)
+    monkeypatch.setattr(client_ids, "MAX_NOTED", 300)
     seen = SeenClientIds()
     for n in range(500):
         seen.note("bob", f"sensor-{n}")
@@ -106,8 +106,8 @@ def test_number_of_noted_client_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_user_with_many_client_ids_does_not_displace_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED", 300)
-    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 100)
+    monkeypatch.setattr(client_ids, "MAX_NOTED", 300)
+    monkeypatch.setattr(client_ids, "MAX_NOTED_OF_USER", 100)
     seen = SeenClientIds()
     for _ in range(3):
         for n in range(500):
@@ -119,7 +119,7 @@ def test_user_with_many_client_ids_does_not_displace_others(monkeypatch: pytest.
 
 
 def test_client_id_beyond_the_bound_is_noted_after_the_next_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 2)
+    monkeypatch.setattr(client_ids, "MAX_NOTED_OF_USER", 2)
     seen = SeenClientIds()
     for n in range(3):
         seen.note("bob", f"sensor-{n}")
@@ -132,7 +132,7 @@ def test_client_id_beyond_the_bound_is_noted_after_the_next_store(monkeypatch: p
 
 
 def test_store_writes_a_bounded_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_STORED_AT_ONCE", 250)
+    monkeypatch.setattr(client_ids, "MAX_STORED_AT_ONCE", 250)
     seen = SeenClientIds()
     for n in range(600):
         seen.note("bob", f"sensor-{n}")
@@ -237,7 +237,7 @@ def test_more_client_ids_of_logins_than_of_accesses_are_kept(monkeypatch: pytest
 
 
 def test_memory_of_stored_client_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_STORED", 100)
+    monkeypatch.setattr(client_ids, "MAX_STORED", 100)
     seen = SeenClientIds()
     for number in range(500):
         seen.note("bob", f"sensor-{number}")

@@ -1,4 +1,4 @@
-"""Signing in while somebody guesses, and while something else happens."""
+"""Sign-ins during password guessing and simultaneous changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class CountedPool(HashingPool):
 
 
 class GatedAccess:
-    """A check of the right password that takes until it is told to go on."""
+    """A check of the right password that blocks until the test continues it."""
 
     failure_seconds = 0.0
 
@@ -75,7 +75,7 @@ class GatedAccess:
 
 
 def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
-    """Return what one worker process knows of the users as they are now."""
+    """Return the access control of a worker that has just started."""
     pool = pool or HashingPool(2, 100, patience=60)
     return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), KnownClientIds(), lambda *_: None)
 
@@ -227,7 +227,7 @@ def test_attempts_with_an_invalid_name_are_counted(username: str) -> None:
     assert guess_until_refused(sign_ins(), username, [HERE] * 4) == [WRONG] * PER_MINUTE + [REFUSED]
 
 
-# How long it takes to fail.
+# Duration of failures.
 
 
 FAILURES = {
@@ -275,12 +275,12 @@ def test_cached_password_takes_no_hash() -> None:
     assert pool.count == 1
 
 
-# Many at the same time.
+# Simultaneous sign-ins.
 
 
 @contextmanager
 def under_way(signing_in: SignIns, gate: GatedAccess, addresses: list[str]) -> Iterator[None]:
-    """Let sign-ins from these addresses wait for their hash."""
+    """Keep sign-ins from these addresses waiting for their hash."""
     with ThreadPoolExecutor(len(addresses)) as pool:
         try:
             for address in addresses:

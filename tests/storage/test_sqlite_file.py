@@ -1,4 +1,4 @@
-"""SQLite keeps everything in one file, with which more can happen than with a server."""
+"""The SQLite file: missing, existing, shared with other processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
-# Another program that looks at the file, as a second worker or a backup does.
+# Another program that reads the file, like a second worker or a backup.
 LOOK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
@@ -46,7 +46,7 @@ def database_url(file: Path) -> str:
 
 
 def look(file: Path) -> str:
-    """Return the usernames that another process finds."""
+    """Return the usernames that another process reads."""
     return subprocess.run([sys.executable, "-c", LOOK, str(file)], check=True, capture_output=True, text=True).stdout
 
 

@@ -1,4 +1,4 @@
-"""Throttling: so many attempts a minute under each key, counted by the database for everybody."""
+"""Throttling: attempts per minute and key, counted in the database for all replicas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
 class Clock:
-    """The database's clock, set by hand."""
+    """A settable clock in place of the database's."""
 
     def __init__(self) -> None:
         self.now = START

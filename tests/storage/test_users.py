@@ -1,4 +1,4 @@
-"""Users, as an administrator makes, changes, finds and deletes them."""
+"""Creating, changing, finding and deleting users."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_new_password_replaces_the_old_one() -> None:
 
 
 class LockCheckingHasher(PasswordHasher):
-    """Looks whether anybody has to wait while it hashes."""
+    """A hasher that checks whether other writers are blocked while it hashes."""
 
     def hash(self, password: str) -> str:
         assert database.is_closed()
