@@ -25,22 +25,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _METRICS_EVERY = 1.0
-_WATCH_EVERY = 0.5
-_TOKEN_USES_EVERY = 5.0
 _CLEANUP_EVERY = 600.0
-_STORE_CLIENT_IDS_EVERY = 0.5
-_LOAD_CLIENT_IDS_EVERY = 15.0
-_THROTTLED_EVERY = 1.0
-_DENIALS_EVERY = 0.5
-_STATS_EVERY = 5.0
-_DISCONNECTS_EVERY = 0.2
 
 
 def policy_jobs(services: Services) -> list[Job]:
     """Return the jobs that refresh the policy, and the cleanup of accounts. The first job makes the process ready."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_TOKEN_USES_EVERY, lambda: api_tokens.store_uses(services.access.token_uses), run_at_stop=True),
+        Job(5.0, lambda: api_tokens.store_uses(services.access.token_uses), run_at_stop=True),
         Job(_CLEANUP_EVERY, api_tokens.delete_expired),
         Job(_CLEANUP_EVERY, services.webhooks.forget),
         Job(_CLEANUP_EVERY, throttle.forget_old),
@@ -52,8 +44,8 @@ def policy_jobs(services: Services) -> list[Job]:
 def client_id_jobs(services: Services) -> list[Job]:
     """Return the jobs that store and load client ids. In a thread of their own, long writes do not delay the policy."""
     return [
-        Job(_STORE_CLIENT_IDS_EVERY, services.client_ids.store, run_at_stop=True),
-        Job(_LOAD_CLIENT_IDS_EVERY, services.client_ids.load_stored, run_at_start=True),
+        Job(0.5, services.client_ids.store, run_at_stop=True),
+        Job(15.0, services.client_ids.load_stored, run_at_start=True),
         Job(_CLEANUP_EVERY, services.client_ids.delete_expired),
     ]
 
@@ -85,7 +77,7 @@ class FreshnessWatch:
 def watch_jobs(services: Services) -> list[Job]:
     """Return the jobs that observe the process, in a thread that never waits for the database."""
     return [
-        Job(_WATCH_EVERY, FreshnessWatch(services.policy, services.propagation).check),
+        Job(0.5, FreshnessWatch(services.policy, services.propagation).check),
         Job(_METRICS_EVERY, lambda: observe_worker(services)),
     ]
 
@@ -98,9 +90,9 @@ def record_jobs(services: Services) -> list[Job]:
         services.decision_stats.store()
 
     return [
-        Job(_DENIALS_EVERY, services.denials.store, run_at_stop=True),
-        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
-        Job(_STATS_EVERY, store_stats, run_at_stop=True),
+        Job(0.5, services.denials.store, run_at_stop=True),
+        Job(1.0, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
+        Job(5.0, store_stats, run_at_stop=True),
         Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.set(services.denials.dropped)),
         Job(_CLEANUP_EVERY, denials.delete_expired),
         Job(_CLEANUP_EVERY, decision_stats.delete_expired),
@@ -115,4 +107,4 @@ def certificate_jobs(services: Services) -> list[Job]:
 
 def disconnect_jobs(broker: TakeoverBroker) -> list[Job]:
     """Return the job that ends MQTT sessions, in a thread of its own: a broker that does not answer delays no CRL."""
-    return [Job(_DISCONNECTS_EVERY, lambda: disconnects.run_due_orders(broker))]
+    return [Job(0.2, lambda: disconnects.run_due_orders(broker))]

@@ -123,7 +123,12 @@ def of_user(username: str) -> list[DenialRecord]:
             raise NotFound("no such user", "user-not-found")
         query = DenialRow.select().join(User).where(User.username == username, DenialRow.last_seen > now - _KEPT)
         rows = list(query.order_by(DenialRow.last_seen.desc(), DenialRow.digest).limit(PER_USER))
-    return [_record(row, username, snapshot, now) for row in rows]
+    records = []
+    for row in rows:
+        denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
+        advice = _advice(denial, snapshot, now)
+        records.append(DenialRecord(denial, row.count, row.first_seen, row.last_seen, advice))
+    return records
 
 
 def delete_expired() -> None:
@@ -183,11 +188,6 @@ def _delete_beyond(users: Iterable[int]) -> None:
 
 def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _record(row: DenialRow, username: str, snapshot: Snapshot, now: datetime) -> DenialRecord:
-    denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
-    return DenialRecord(denial, row.count, row.first_seen, row.last_seen, _advice(denial, snapshot, now))
 
 
 def _advice(denial: Denial, snapshot: Snapshot, now: datetime) -> DenialAdvice:

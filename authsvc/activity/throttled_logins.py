@@ -11,7 +11,7 @@ from authsvc.storage.database import DATABASE_ERRORS, transaction
 from authsvc.storage.models import AuditEvent
 
 if TYPE_CHECKING:
-    from authsvc.policy.guess_limit import Attempt, GuessLimit
+    from authsvc.policy.guess_limit import GuessLimit
 
 ACTION = "login.throttled"
 ALL_OTHERS = "users"
@@ -29,8 +29,12 @@ def store(guess_limit: GuessLimit) -> None:
             attempt = guess_limit.reports.popleft()
         except IndexError:  # another thread took it
             break
+        username, client_id, address = attempt.login
+        # An attacker makes up new client ids, so only those that the user has logged in with are recorded.
+        known_client_id = client_id if attempt.known else None
+        after = {"knownClientId": known_client_id, "address": str(address) if address else None}
         try:
-            _write(attempt)
+            _write_once_a_minute(f"user:{username}", after)
         except DATABASE_ERRORS:
             guess_limit.reports.appendleft(attempt)
             raise
@@ -38,13 +42,6 @@ def store(guess_limit: GuessLimit) -> None:
     # If this minute has such an event already, the users are counted in the next minute's event.
     if count and _write_once_a_minute(ALL_OTHERS, {"users": count}):
         guess_limit.drop_unreported(count)
-
-
-def _write(attempt: Attempt) -> None:
-    username, client_id, address = attempt.login
-    # An attacker makes up new client ids, so only those that the user has logged in with are recorded.
-    after = {"knownClientId": client_id if attempt.known else None, "address": str(address) if address else None}
-    _write_once_a_minute(f"user:{username}", after)
 
 
 def _write_once_a_minute(target: str, after: audit.Fields) -> bool:

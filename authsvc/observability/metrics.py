@@ -11,7 +11,7 @@ import os
 from collections import Counter as Counts
 from collections import deque
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,7 +19,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from authsvc.policy.decision import ALLOWING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from authsvc.policy.decision import Decision, Reason
+
+    _Mode = Literal["livesum", "livemax", "livemin"]
 
 _DECISIONS = Counter("authsvc_decisions", "Webhook decisions", ["check", "decision", "reason"])
 _SECONDS = Histogram(
@@ -29,53 +33,46 @@ _SECONDS = Histogram(
     buckets=(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
 )
 _REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
-POLICY_VERSION = Gauge("authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin")
-POLICY_AGE = Gauge(
-    "authsvc_policy_snapshot_age_seconds",
-    "Time since the snapshot last matched the database",
-    multiprocess_mode="livemax",
+
+
+def _gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequence[str] = ()) -> Gauge:
+    return Gauge(name, documentation, labels, multiprocess_mode=mode)
+
+
+POLICY_VERSION = _gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
+POLICY_AGE = _gauge(
+    "authsvc_policy_snapshot_age_seconds", "Time since the snapshot last matched the database", "livemax"
 )
-POLICY_STALE = Gauge(
-    "authsvc_policy_stale",
-    "1 if a worker could not refresh its policy for more than 5 seconds, else 0",
-    multiprocess_mode="livemax",
+POLICY_STALE = _gauge(
+    "authsvc_policy_stale", "1 if a worker could not refresh its policy for more than 5 seconds, else 0", "livemax"
 )
-USERS = Gauge("authsvc_policy_users", "Users in the snapshot", multiprocess_mode="livemax")
-CACHE = Gauge(
+USERS = _gauge("authsvc_policy_users", "Users in the snapshot", "livemax")
+CACHE = _gauge(
     "authsvc_credential_cache_lookups",
     "Password checks answered from memory (hit) or by a hash (miss) since the worker started",
+    "livesum",
     ["outcome"],
-    multiprocess_mode="livesum",
 )
-CACHE_ENTRIES = Gauge("authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum")
-ANSWERS = Gauge(
+CACHE_ENTRIES = _gauge("authsvc_credential_cache_entries", "Verified credentials in memory")
+ANSWERS = _gauge(
     "authsvc_answer_cache_lookups",
     "Webhooks answered from the answer cache (hit) or decided (miss) since the worker started",
+    "livesum",
     ["outcome"],
-    multiprocess_mode="livesum",
 )
-ANSWER_ENTRIES = Gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory", multiprocess_mode="livesum")
-HASHING_RUNNING = Gauge("authsvc_hashing_running", "Logins that are being hashed", multiprocess_mode="livesum")
-HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
-HASHING_REFUSED = Gauge(
+ANSWER_ENTRIES = _gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory")
+HASHING_RUNNING = _gauge("authsvc_hashing_running", "Logins that are being hashed")
+HASHING_WAITING = _gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot")
+HASHING_REFUSED = _gauge(
     "authsvc_hashing_refused",
     "Logins refused because no hashing slot was free, or another password of the user was being hashed",
-    multiprocess_mode="livesum",
 )
-
-THROTTLED = Gauge(
+THROTTLED = _gauge(
     "authsvc_throttled_windows",
     "One-minute windows in which the logins of a user were throttled, since the worker started",
-    multiprocess_mode="livesum",
 )
-KNOWN_CLIENT_IDS = Gauge(
-    "authsvc_known_client_ids", "Client ids in memory that a user has logged in with", multiprocess_mode="livemax"
-)
-DENIALS_DROPPED = Gauge(
-    "authsvc_denials_dropped",
-    "Denials that were not recorded because too many occurred at once",
-    multiprocess_mode="livesum",
-)
+KNOWN_CLIENT_IDS = _gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
+DENIALS_DROPPED = _gauge("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
 
 counted: Counts[tuple[str, bool]] = Counts()
 """The decisions of this worker up to the last flush, by check and whether they were allowed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,15 +86,7 @@ def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) ->
         row, authority = authorities.signing_authority(policy.passphrase)
         signed = authority.sign(username, key, now, policy.days)
         stored: Certificate = Certificate.create(
-            serial=signed.serial,
-            authority=row,
-            user=user,
-            username=username,
-            fingerprint=signed.fingerprint,
-            certificate=signed.certificate,
-            not_before=signed.not_before,
-            not_after=signed.not_after,
-            created_at=now,
+            **asdict(signed), authority=row, user=user, username=username, created_at=now
         )
         after = {"username": username, "notAfter": signed.not_after.isoformat()}
         audit.record(actor, "certificate.issue", f"certificate:{signed.serial}", after=after)
@@ -171,12 +163,24 @@ def get(serial: str) -> CertificateRecord:
 
 def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
     """Return one page of certificates, by expiry, the earliest first."""
-    query = Certificate.select()
-    for condition in _conditions(wanted):
-        query = query.where(condition)
-    return fetch_page(
-        query.order_by(Certificate.not_after, Certificate.serial), page, per_page, convert=partial(map, _record)
-    )
+    now = datetime.now(UTC)
+    ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
+    by_status = {
+        "valid": ~ended & (Certificate.not_after > now),
+        "revoked": ended,
+        "expired": ~ended & (Certificate.not_after <= now),
+    }
+    query: Any = Certificate.select().order_by(Certificate.not_after, Certificate.serial)
+    if wanted.username:
+        query = query.where(Certificate.username == wanted.username)
+    if wanted.text:
+        query = query.where(Certificate.username.contains(wanted.text) | Certificate.serial.contains(wanted.text))
+    if wanted.status:
+        query = query.where(by_status[wanted.status])
+    if wanted.expiring_within_days is not None:
+        until = now + timedelta(days=wanted.expiring_within_days)
+        query = query.where(by_status["valid"], Certificate.not_after <= until)
+    return fetch_page(query, page, per_page, convert=partial(map, _record))
 
 
 def read_reason(text: str) -> RevocationReason:
@@ -185,26 +189,6 @@ def read_reason(text: str) -> RevocationReason:
         return RevocationReason(text)
     except ValueError:
         raise invalid("reason", f"must be one of {', '.join(RevocationReason)}") from None
-
-
-def _conditions(wanted: CertificateFilter) -> list[Any]:
-    now = datetime.now(UTC)
-    ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
-    by_status = {
-        "valid": ~ended & (Certificate.not_after > now),
-        "revoked": ended,
-        "expired": ~ended & (Certificate.not_after <= now),
-    }
-    conditions = []
-    if wanted.username:
-        conditions.append(Certificate.username == wanted.username)
-    if wanted.text:
-        conditions.append(Certificate.username.contains(wanted.text) | Certificate.serial.contains(wanted.text))
-    if wanted.status:
-        conditions.append(by_status[wanted.status])
-    if wanted.expiring_within_days is not None:
-        conditions += [by_status["valid"], Certificate.not_after <= now + timedelta(days=wanted.expiring_within_days)]
-    return conditions
 
 
 def _stored(renewal: VerifiedRenewal) -> Certificate:

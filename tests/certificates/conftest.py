@@ -50,7 +50,7 @@ def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 def env(prepared: Settings) -> Iterator[Environment]:
     """Return the service after its first start, with the user bob."""
     env = Environment.opened(prepared)
-    env.creates_user("bob")
+    env.create_user("bob")
     yield env
     env.close()
 

@@ -49,7 +49,7 @@ class Environment:
         return env
 
     def close(self) -> None:
-        """Listen to strangers no more; the signal is the whole process's."""
+        """Disconnect from the signal for unknown usernames, which all apps of the process share."""
         unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.enqueue)
 
     @property
@@ -64,8 +64,8 @@ class Environment:
     def unauthenticated(self) -> Caller:
         return Caller(self.app.test_client())
 
-    def creates_user(self, username: str, **fields: Any) -> None:
-        """Make a user who logs in by certificate and by Bob's password, and may publish under its name."""
+    def create_user(self, username: str, **fields: Any) -> None:
+        """Create a user who logs in with a certificate or bob's password and may publish to its own topics."""
         wanted = {
             "password": BOBS_PASSWORD,
             "grant_types": BOTH_WAYS,
@@ -74,35 +74,35 @@ class Environment:
         }
         users.create(OPERATOR, username, cast("UserChanges", wanted), HASHER)
 
-    def changes(self, username: str = "bob", **fields: Any) -> None:
+    def change_user(self, username: str = "bob", **fields: Any) -> None:
         users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
 
-    def requests_certificate(
+    def request_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> TestResponse:
-        """Let the administrator ask for a certificate for a key of the user's, a new one unless it is given."""
+        """Request a certificate as administrator for a user's key, by default a new one."""
         csr = signing_request(username, key or new_key())
         return self.admin.post(f"/api/users/{username}/certificates", {"csr": csr, **body})
 
-    def issues_certificate(
+    def issue_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> x509.Certificate:
         """Request a certificate, which must succeed, and return it."""
-        answer = self.requests_certificate(username, key, **body)
+        answer = self.request_certificate(username, key, **body)
         assert answer.status_code == 201, answer.text
         return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
 
-    def revokes(self, certificate: x509.Certificate, reason: str = "unspecified") -> TestResponse:
+    def revoke_certificate(self, certificate: x509.Certificate, reason: str = "unspecified") -> TestResponse:
         return self.admin.post(f"/api/certificates/{serial_of(certificate)}/revoke", {"reason": reason})
 
-    def shows_certificate(self, certificate: x509.Certificate) -> dict[str, Any]:
-        """Return a certificate as the administrator sees it."""
+    def show_certificate(self, certificate: x509.Certificate) -> dict[str, Any]:
+        """Return a certificate as the API shows it."""
         answer = self.admin.get(f"/api/certificates/{serial_of(certificate)}")
         assert answer.status_code == 200, answer.text
         return cast("dict[str, Any]", answer.get_json())
 
-    def answers(self, username: str = "bob", query: bytes = b"grant=certificate") -> str:
-        """Ask as the broker does when a client publishes under its name; return `ok` or the reason for no."""
+    def acl_answer(self, username: str = "bob", query: bytes = b"grant=certificate") -> str:
+        """Send an ACL request for a publish to the user's own topic; return `ok` or the reason of the denial."""
         self.services.policy.catch_up()
         fields = {"username": username, "clientid": "c1", "topic": f"devices/{username}/up", "acc": 2}
         request = WebhookRequest("acl", query, b"application/json", b"", json.dumps(fields).encode())
@@ -116,19 +116,19 @@ class Environment:
         return self.unauthenticated.get("/pki/crl.pem").text
 
     def crl(self) -> x509.CertificateRevocationList:
-        """Return the list of the authority that signs now."""
+        """Return the CRL of the signing authority."""
         return x509.load_der_x509_crl(self.unauthenticated.get("/pki/crl.der").data)
 
-    def listed(self) -> dict[str, str]:
-        """Return the serials that the list of the authority that signs now names, and why."""
+    def crl_entries(self) -> dict[str, str]:
+        """Return the reasons on the CRL of the signing authority, by serial."""
         return entries_of(self.crl())
 
-    def under(self, **changes: Any) -> Environment:
-        """Return the same service under other settings."""
+    def with_settings(self, **changes: Any) -> Environment:
+        """Return the same service with other settings."""
         return Environment.opened(replace(self.services.settings, **changes))
 
     @property
-    def issuing(self) -> Any:
+    def signing_policy(self) -> Any:
         return signing_policy(self.services.settings)
 
 

@@ -60,8 +60,8 @@ def test_passphrase_encrypts_the_stored_key(settings: Settings) -> None:
     with session():
         assert Authority.get().key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     env = Environment.opened(careful)
-    env.creates_user("bob")
-    assert env.issues_certificate("bob").subject.rfc4514_string() == "CN=bob"
+    env.create_user("bob")
+    assert env.issue_certificate("bob").subject.rfc4514_string() == "CN=bob"
     assert env.crl().issuer.rfc4514_string() == "CN=authsvc certificate authority"
     env.close()
 
@@ -93,7 +93,7 @@ def test_expired_authority_does_not_sign(env: Environment) -> None:
     certificate, key = root(valid=(-DAY, 2 * DAY))
     imports(pem(certificate), key_pem(key))
     with time_machine.travel(datetime.now(UTC) + 3 * DAY, tick=False):
-        answer = env.requests_certificate()
+        answer = env.request_certificate()
     assert answer.status_code == 409, answer.text
 
 
@@ -101,9 +101,9 @@ def test_expired_authority_does_not_sign(env: Environment) -> None:
 
 
 def test_after_a_rotation_both_authorities_are_trusted_and_sign_crls(env: Environment, tmp_path: Path) -> None:
-    earlier = env.issues_certificate("bob")
+    earlier = env.issue_certificate("bob")
     rotates()
-    later = env.issues_certificate("bob")
+    later = env.issue_certificate("bob")
     assert len(subjects_of(env)) == 2
     assert earlier.issuer != later.issuer
     for certificate in (earlier, later):
@@ -114,10 +114,10 @@ def test_after_a_rotation_both_authorities_are_trusted_and_sign_crls(env: Enviro
 
 
 def test_crl_lists_only_certificates_of_its_authority(env: Environment, tmp_path: Path) -> None:
-    earlier = env.issues_certificate("bob")
+    earlier = env.issue_certificate("bob")
     rotates()
-    later = env.issues_certificate("bob")
-    assert env.revokes(earlier, "superseded").status_code == 200
+    later = env.issue_certificate("bob")
+    assert env.revoke_certificate(earlier, "superseded").status_code == 200
     newest, oldest = crls_in(env.crl_pem())
     assert entries_of(oldest) == {serial_of(earlier): "superseded"}
     assert entries_of(newest) == {}
@@ -145,10 +145,10 @@ def test_authority_without_overlap_is_dropped_at_once(env: Environment) -> None:
 
 @ON_SQLITE
 def test_certificate_of_a_dropped_authority_is_not_valid(env: Environment) -> None:
-    env.issues_certificate("bob")
-    assert env.answers("bob") == "ok"
+    env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
     rotates(overlap=timedelta())
-    assert env.answers("bob") == "no-valid-certificate"
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 @ON_SQLITE

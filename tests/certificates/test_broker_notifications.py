@@ -36,61 +36,61 @@ def hours_later(hours: float) -> Any:
 
 
 def test_user_without_certificate_is_denied_if_one_is_required(env: Environment) -> None:
-    assert env.answers("bob") == "no-valid-certificate"
-    assert env.answers("bob", query=b"") == "ok"
-    env.issues_certificate("bob")
-    assert env.answers("bob") == "ok"
+    assert env.acl_answer("bob") == "no-valid-certificate"
+    assert env.acl_answer("bob", query=b"") == "ok"
+    env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
 
 
 ENDS: dict[str, tuple[Callable[[Environment, x509.Certificate], object], str]] = {
-    "revoked": (lambda env, certificate: env.revokes(certificate), "no-valid-certificate"),
-    "on hold": (lambda env, _: env.changes(enabled=False), "user-disabled"),
-    "grant type gone": (lambda env, _: env.changes(grant_types=frozenset({"password"})), "no-valid-certificate"),
+    "revoked": (lambda env, certificate: env.revoke_certificate(certificate), "no-valid-certificate"),
+    "on hold": (lambda env, _: env.change_user(enabled=False), "user-disabled"),
+    "grant type gone": (lambda env, _: env.change_user(grant_types=frozenset({"password"})), "no-valid-certificate"),
     "user gone": (lambda _, __: users.delete(OPERATOR, "bob"), "unknown-user"),
 }
 
 
 @pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS.keys())
 def test_revocation_is_in_force_after_catch_up(env: Environment, end: Any, reason: str) -> None:
-    certificate = env.issues_certificate("bob")
-    assert env.answers("bob") == "ok"
+    certificate = env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
     end(env, certificate)
-    assert env.answers("bob") == reason
+    assert env.acl_answer("bob") == reason
 
 
 @ON_SQLITE
 def test_certificate_is_not_valid_after_its_expiry(env: Environment) -> None:
-    env.issues_certificate("bob", days=1)
+    env.issue_certificate("bob", days=1)
     with hours_later(23.99):
-        assert env.answers("bob") == "ok"
+        assert env.acl_answer("bob") == "ok"
     with hours_later(24.01):
-        assert env.answers("bob") == "no-valid-certificate"
-        assert env.answers("bob", query=b"") == "ok"
+        assert env.acl_answer("bob") == "no-valid-certificate"
+        assert env.acl_answer("bob", query=b"") == "ok"
 
 
 @ON_SQLITE
 def test_one_valid_certificate_is_enough(env: Environment) -> None:
-    first, second = env.issues_certificate("bob", days=5), env.issues_certificate("bob", days=1)
-    env.revokes(second)
-    assert env.answers("bob") == "ok"
-    third = env.issues_certificate("bob", days=2)
-    env.revokes(first)
-    assert env.answers("bob") == "ok"
-    env.revokes(third)
-    assert env.answers("bob") == "no-valid-certificate"
+    first, second = env.issue_certificate("bob", days=5), env.issue_certificate("bob", days=1)
+    env.revoke_certificate(second)
+    assert env.acl_answer("bob") == "ok"
+    third = env.issue_certificate("bob", days=2)
+    env.revoke_certificate(first)
+    assert env.acl_answer("bob") == "ok"
+    env.revoke_certificate(third)
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 @ON_SQLITE
 def test_user_is_allowed_again_after_being_enabled(env: Environment) -> None:
-    env.issues_certificate("bob")
-    env.changes(enabled=False)
-    assert env.answers("bob") == "user-disabled"
-    env.changes(enabled=True)
-    assert env.answers("bob") == "ok"
-    env.changes(grant_types=frozenset())
-    assert env.answers("bob") == "no-valid-certificate"
-    env.changes(grant_types=BOTH_WAYS)
-    assert env.answers("bob") == "ok"
+    env.issue_certificate("bob")
+    env.change_user(enabled=False)
+    assert env.acl_answer("bob") == "user-disabled"
+    env.change_user(enabled=True)
+    assert env.acl_answer("bob") == "ok"
+    env.change_user(grant_types=frozenset())
+    assert env.acl_answer("bob") == "no-valid-certificate"
+    env.change_user(grant_types=BOTH_WAYS)
+    assert env.acl_answer("bob") == "ok"
 
 
 def test_policy_has_the_end_of_the_last_valid_certificate(env: Environment) -> None:
@@ -99,13 +99,13 @@ def test_policy_has_the_end_of_the_last_valid_certificate(env: Environment) -> N
         return env.services.policy.snapshot.users["bob"].certificate_until
 
     assert until() is None
-    short, long = env.issues_certificate("bob", days=1), env.issues_certificate("bob", days=9)
+    short, long = env.issue_certificate("bob", days=1), env.issue_certificate("bob", days=9)
     assert until() == long.not_valid_after_utc
     certificates.revoke(OPERATOR, serial_of(long), RevocationReason.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
     ended = until()
     assert ended is not None
     assert short.not_valid_after_utc < ended < datetime.now(UTC) + 2 * DAY
-    env.revokes(long)
+    env.revoke_certificate(long)
     assert until() == short.not_valid_after_utc
 
 
@@ -120,7 +120,7 @@ def test_certificate_of_another_user_does_not_count(env: Environment) -> None:
         "signature": "x",
     }
     assert env.unauthenticated.post("/api/certificates/renew", body).status_code == 401
-    assert env.answers("bob") == "no-valid-certificate"
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 # Two services on one database.

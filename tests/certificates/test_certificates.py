@@ -31,7 +31,7 @@ def hours_later(hours: float) -> Any:
 
 def test_certificate_is_issued_for_the_users_key(env: Environment) -> None:
     key = new_key()
-    answer = env.requests_certificate("bob", key)
+    answer = env.request_certificate("bob", key)
     assert answer.status_code == 201
     issued = answer.get_json()
     assert issued.keys() == {"serial", "certificate", "caCertificate", "notAfter"}
@@ -48,7 +48,7 @@ def test_certificate_is_issued_for_the_users_key(env: Environment) -> None:
     ("asked", "life"), [({}, 365), ({"days": 1}, 1), ({"days": 3650}, 3650), ({"days": None}, 365)]
 )
 def test_certificate_has_the_requested_validity(env: Environment, asked: dict[str, Any], life: int) -> None:
-    certificate = env.issues_certificate("bob", **asked)
+    certificate = env.issue_certificate("bob", **asked)
     lived = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     # The authority, valid for 3650 days, was created when the test run began.
     assert lived == pytest.approx(life * DAY + timedelta(minutes=5), abs=timedelta(hours=1))
@@ -57,36 +57,36 @@ def test_certificate_has_the_requested_validity(env: Environment, asked: dict[st
 @ON_SQLITE
 @pytest.mark.parametrize("days", [0, -1, 3651, 1.5, "1", True, 10**400])
 def test_invalid_validity_is_refused(env: Environment, days: Any) -> None:
-    assert refused_fields(env.requests_certificate("bob", days=days)) == ["days"]
+    assert refused_fields(env.request_certificate("bob", days=days)) == ["days"]
 
 
 @ON_SQLITE
 def test_user_without_the_grant_type_gets_no_certificate(env: Environment) -> None:
-    env.creates_user("dot", grant_types=frozenset({"password"}))
-    problem_of(env.requests_certificate("dot"), 409, "grant-type-missing")
-    problem_of(env.requests_certificate("nemo"), 404, "user-not-found")
+    env.create_user("dot", grant_types=frozenset({"password"}))
+    problem_of(env.request_certificate("dot"), 409, "grant-type-missing")
+    problem_of(env.request_certificate("nemo"), 404, "user-not-found")
 
 
 def test_same_key_gets_the_same_certificate(env: Environment) -> None:
     key = new_key()
-    assert env.issues_certificate("bob", key) == env.issues_certificate("bob", key)
+    assert env.issue_certificate("bob", key) == env.issue_certificate("bob", key)
     assert env.admin.get("/api/users/bob/certificates").get_json()["total"] == 1
 
 
 @ON_SQLITE
 def test_key_of_another_user_or_a_revoked_certificate_is_refused(env: Environment) -> None:
-    env.creates_user("carol")
+    env.create_user("carol")
     key = new_key()
-    certificate = env.issues_certificate("bob", key)
-    problem_of(env.requests_certificate("carol", key), 409, "key-used")
-    env.revokes(certificate)
-    problem_of(env.requests_certificate("bob", key), 409, "key-used")
+    certificate = env.issue_certificate("bob", key)
+    problem_of(env.request_certificate("carol", key), 409, "key-used")
+    env.revoke_certificate(certificate)
+    problem_of(env.request_certificate("bob", key), 409, "key-used")
 
 
 @ON_SQLITE
 def test_actor_cannot_issue_a_certificate_for_a_user_with_more_rights(env: Environment) -> None:
-    env.creates_user("charlie", permissions=(http("readWrite", "/api/users/#"),))
-    env.creates_user("boss", roles=("admin",))
+    env.create_user("charlie", permissions=(http("readWrite", "/api/users/#"),))
+    env.create_user("boss", roles=("admin",))
     charlie = env.unauthenticated
     charlie.headers["Authorization"] = basic("charlie", BOBS_PASSWORD)
     asked = {"csr": signing_request("boss")}
@@ -112,8 +112,8 @@ def test_certificate_endpoints_need_authentication(env: Environment, method: str
 
 
 def test_shown_certificate_equals_the_issued_one(env: Environment) -> None:
-    certificate = env.issues_certificate("bob")
-    shown = env.shows_certificate(certificate)
+    certificate = env.issue_certificate("bob")
+    shown = env.show_certificate(certificate)
     assert shown == {
         "serial": serial_of(certificate),
         "username": "bob",
@@ -137,7 +137,7 @@ def test_unknown_serial_is_not_found(env: Environment, serial: str) -> None:
 
 @ON_SQLITE
 def test_serial_in_the_format_of_openssl_is_accepted(env: Environment) -> None:
-    spelled = f"0{serial_of(env.issues_certificate('bob')).upper()}"
+    spelled = f"0{serial_of(env.issue_certificate('bob')).upper()}"
     assert env.admin.get(f"/api/certificates/{spelled}").status_code == 200
 
 
@@ -150,13 +150,13 @@ def found(env: Environment, query: str) -> list[str]:
 @pytest.fixture
 def fleet(env: Environment) -> dict[str, str]:
     """Return the serials of certificates by their status."""
-    env.creates_user("carol")
+    env.create_user("carol")
     made = {
-        "short": env.issues_certificate("bob", days=10),
-        "long": env.issues_certificate("bob", days=300),
-        "lost": env.issues_certificate("carol", days=20),
+        "short": env.issue_certificate("bob", days=10),
+        "long": env.issue_certificate("bob", days=300),
+        "lost": env.issue_certificate("carol", days=20),
     }
-    env.revokes(made["lost"])
+    env.revoke_certificate(made["lost"])
     return {name: serial_of(certificate) for name, certificate in made.items()}
 
 
@@ -198,10 +198,10 @@ def test_invalid_filter_is_refused(env: Environment, query: str) -> None:
 @pytest.mark.parametrize("reason", [each for each in RevocationReason if each is not RevocationReason.CERTIFICATE_HOLD])
 @ON_SQLITE
 def test_certificate_is_revoked_with_a_reason_of_rfc_5280(env: Environment, reason: str) -> None:
-    certificate = env.issues_certificate("bob")
-    answer = env.revokes(certificate, reason)
+    certificate = env.issue_certificate("bob")
+    answer = env.revoke_certificate(certificate, reason)
     assert answer.status_code == 200
-    assert answer.get_json() == env.shows_certificate(certificate)
+    assert answer.get_json() == env.show_certificate(certificate)
     assert (answer.get_json()["status"], answer.get_json()["reason"]) == ("revoked", reason)
     (event,) = [each for each in events() if each.action == "certificate.revoke"]
     assert (event.actor, event.target) == ("admin", f"certificate:{serial_of(certificate)}")
@@ -212,20 +212,20 @@ def test_certificate_is_revoked_with_a_reason_of_rfc_5280(env: Environment, reas
     "reason", ["", "lost", "keycompromise", "removeFromCRL", "cACompromise", 1, None, ["superseded"]]
 )
 def test_unknown_reason_is_refused(env: Environment, reason: Any) -> None:
-    certificate = env.issues_certificate("bob")
-    assert refused_fields(env.revokes(certificate, reason)) == ["reason"]
-    assert env.shows_certificate(certificate)["status"] == "valid"
+    certificate = env.issue_certificate("bob")
+    assert refused_fields(env.revoke_certificate(certificate, reason)) == ["reason"]
+    assert env.show_certificate(certificate)["status"] == "valid"
 
 
 @ON_SQLITE
 def test_certificate_on_hold_can_be_revoked(env: Environment) -> None:
-    certificate = env.issues_certificate("bob")
-    if env.revokes(certificate, "certificateHold").status_code == 200:
-        assert env.revokes(certificate, "keyCompromise").status_code == 200
+    certificate = env.issue_certificate("bob")
+    if env.revoke_certificate(certificate, "certificateHold").status_code == 200:
+        assert env.revoke_certificate(certificate, "keyCompromise").status_code == 200
 
 
 def test_revoking_twice_is_a_conflict(env: Environment) -> None:
-    certificate = env.issues_certificate("bob")
+    certificate = env.issue_certificate("bob")
     assert env.admin.post(f"/api/certificates/{serial_of(certificate)}/revoke").get_json()["reason"] == "unspecified"
-    problem_of(env.revokes(certificate, "keyCompromise"), 409, "certificate-revoked")
-    assert env.shows_certificate(certificate)["reason"] == "unspecified"
+    problem_of(env.revoke_certificate(certificate, "keyCompromise"), 409, "certificate-revoked")
+    assert env.show_certificate(certificate)["reason"] == "unspecified"

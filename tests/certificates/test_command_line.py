@@ -68,7 +68,7 @@ def test_issue_creates_key_and_certificate(console: Console, env: Environment, d
     assert "OK" in openssl("verify", "-CAfile", desk / "ca.crt", desk / "bob.crt")
     of_key = openssl("pkey", "-in", desk / "bob.key", "-pubout")
     assert of_key == openssl("x509", "-in", desk / "bob.crt", "-noout", "-pubkey")
-    assert env.answers("bob") == "ok"
+    assert env.acl_answer("bob") == "ok"
     (done,) = [each for each in events() if each.action == "certificate.issue"]
     assert done.via == "command"
 
@@ -131,15 +131,15 @@ def test_pkcs12_file_needs_a_new_key(console: Console, desk: Path) -> None:
 def test_user_who_cannot_have_a_certificate_is_named(
     console: Console, env: Environment, desk: Path, username: str, words: str
 ) -> None:
-    env.creates_user("dot", grant_types=frozenset({"password"}))
+    env.create_user("dot", grant_types=frozenset({"password"}))
     assert words in complaint(issues(console, desk, username=username))
     assert not (desk / f"{username}.crt").exists()
 
 
 def test_issue_can_be_repeated_after_an_error(console: Console, env: Environment, desk: Path) -> None:
-    env.creates_user("dot", grant_types=frozenset({"password"}))
+    env.create_user("dot", grant_types=frozenset({"password"}))
     complaint(issues(console, desk, username="dot"))
-    env.changes("dot", grant_types=frozenset({"certificate"}))
+    env.change_user("dot", grant_types=frozenset({"certificate"}))
     said(issues(console, desk, username="dot"))
 
 
@@ -164,21 +164,21 @@ def test_certificates_are_listed_shown_and_revoked(console: Console, env: Enviro
     assert said(console.command("certificates", "revoke", serial, "--reason", "keyCompromise")) == f"{serial} revoked\n"
     (listed,) = json_of(console, "certificates", "list", "--json")["items"]
     assert (listed["status"], listed["reason"]) == ("revoked", "keyCompromise")
-    assert env.listed() == {serial: "keyCompromise"}
-    assert env.answers("bob") == "no-valid-certificate"
+    assert env.crl_entries() == {serial: "keyCompromise"}
+    assert env.acl_answer("bob") == "no-valid-certificate"
     assert complaint(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
 
 
 def test_certificates_are_listed_as_a_table(console: Console, env: Environment) -> None:
-    certificate = env.issues_certificate("bob")
+    certificate = env.issue_certificate("bob")
     head, line = said(console.command("certificates", "list")).splitlines()[:2]
     assert head.split() == ["SERIAL", "USERNAME", "STATUS", "NOT", "AFTER", "REVOKED", "REASON"]
     assert line.split()[:3] == [serial_of(certificate), "bob", "valid"]
 
 
 def test_list_options_filter_like_the_api(console: Console, env: Environment) -> None:
-    env.creates_user("carol")
-    short, long = env.issues_certificate("bob", days=5), env.issues_certificate("carol", days=50)
+    env.create_user("carol")
+    short, long = env.issue_certificate("bob", days=5), env.issue_certificate("carol", days=50)
 
     def serials(*options: str) -> list[str]:
         return [each["serial"] for each in json_of(console, "certificates", "list", "--json", *options)["items"]]
@@ -188,7 +188,7 @@ def test_list_options_filter_like_the_api(console: Console, env: Environment) ->
     assert serials("--search", "aro") == [serial_of(long)]
     assert serials("--expiring", "10") == [serial_of(short)]
     assert serials("--per-page", "1", "--page", "2") == [serial_of(long)]
-    env.revokes(short)
+    env.revoke_certificate(short)
     assert serials("--status", "valid") == [serial_of(long)]
     assert serials("--status", "revoked") == [serial_of(short)]
 
@@ -196,7 +196,7 @@ def test_list_options_filter_like_the_api(console: Console, env: Environment) ->
 def test_unknown_serial_or_reason_is_reported(console: Console, env: Environment) -> None:
     assert "no such certificate" in complaint(console.command("certificates", "show", "beef"))
     assert "no such certificate" in complaint(console.command("certificates", "revoke", "beef"))
-    serial = serial_of(env.issues_certificate("bob"))
+    serial = serial_of(env.issue_certificate("bob"))
     done = console.command("certificates", "revoke", serial, "--reason", "lost")
     assert done.returncode == 2
     assert "keyCompromise" in done.stderr
@@ -250,7 +250,7 @@ def create_authority_with_openssl(desk: Path) -> None:
 
 def test_import_error_is_one_line(console: Console, env: Environment, desk: Path) -> None:
     certificate, key = (
-        write_file(desk, "a.crt", pem(env.issues_certificate("bob"))),
+        write_file(desk, "a.crt", pem(env.issue_certificate("bob"))),
         write_file(desk, "a.key", key_pem(new_key())),
     )
     done = console.command("ca", "import", "--certificate", str(certificate), "--key", str(key))

@@ -76,10 +76,10 @@ class Syncing:
 
 
 def test_sync_prints_whether_anything_changed(env: Environment, synced: Syncing, out: Path) -> None:
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     assert synced() == f"{out} renewed"
     assert synced() == f"{out} is up to date"
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
     assert synced() == f"{out} renewed"
     (only,) = crls_in(out.read_text())
     assert entries_of(only) == {serial_of(bobs): "unspecified"}
@@ -88,7 +88,7 @@ def test_sync_prints_whether_anything_changed(env: Environment, synced: Syncing,
 def test_openssl_refuses_a_revoked_certificate_with_the_synced_crl(
     env: Environment, synced: Syncing, out: Path, tmp_path: Path
 ) -> None:
-    env.revokes(env.issues_certificate("bob"))
+    env.revoke_certificate(env.issue_certificate("bob"))
     trusted = write_file(tmp_path, "ca.pem", env.ca_pem())
     synced("--ca", str(trusted))
     assert "verify OK" in openssl("crl", "-in", out, "-noout", "-CAfile", trusted)
@@ -98,11 +98,11 @@ def test_command_runs_only_for_a_new_crl(env: Environment, synced: Syncing, tmp_
     note = tmp_path / "told"
     program = f"open({str(note)!r}, 'a').write('!')"
     command = ("--command", f'{sys.executable} -c "{program}"')
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     for _ in range(3):
         synced(*command)
     assert note.read_text() == "!"
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
     for _ in range(3):
         synced(*command)
     assert note.read_text() == "!!"
@@ -124,12 +124,12 @@ def test_process_in_the_pid_file_gets_sighup(
     env: Environment, synced: Syncing, listener: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     pid = write_file(tmp_path, "broker.pid", f"{listener.pid}\n")
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     assert listener.stdout
     synced("--pid", str(pid))
     assert listener.stdout.readline() == "reloaded\n"
     synced("--pid", str(pid))
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
     synced("--pid", str(pid))
     assert listener.stdout.readline() == "reloaded\n"
     assert listener.poll() is None

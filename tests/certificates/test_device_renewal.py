@@ -46,7 +46,7 @@ def device(env: Environment, server: str, tmp_path: Path) -> client.Enrolment:
     key = new_key()
     directory = tmp_path / "press"
     write_file(directory, client.KEY, key_pem(key)).chmod(0o600)
-    write_file(directory, client.CERTIFICATE, pem(env.issues_certificate("bob", key)))
+    write_file(directory, client.CERTIFICATE, pem(env.issue_certificate("bob", key)))
     write_file(directory, client.CA_CERTIFICATE, env.ca_pem())
     return client.Enrolment(server, "", directory, with_certificate=True)
 
@@ -110,7 +110,7 @@ def test_renewal_updates_the_authoritys_certificate(device: client.Enrolment) ->
 
 def test_refused_renewal_leaves_the_pair_and_keeps_the_next_key(env: Environment, device: client.Enrolment) -> None:
     before = certificate_in(device)
-    env.revokes(before)
+    env.revoke_certificate(before)
     with travel(DUE, tick=True):
         for _ in range(2):
             with pytest.raises(client.Refused, match="403"):

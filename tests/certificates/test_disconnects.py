@@ -41,19 +41,19 @@ SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days
 # Changes that order a disconnect.
 
 ENDS: dict[str, tuple[Callable[[Environment], object], str]] = {
-    "disabled": (lambda env: env.changes(enabled=False), "user disabled"),
-    "password changed": (lambda env: env.changes(password="bob's next one"), "password changed"),
-    "password taken": (lambda env: env.changes(password=None), "password changed"),
-    "grant type taken": (lambda env: env.changes(grant_types=frozenset({"password"})), "grant type removed"),
+    "disabled": (lambda env: env.change_user(enabled=False), "user disabled"),
+    "password changed": (lambda env: env.change_user(password="bob's next one"), "password changed"),
+    "password taken": (lambda env: env.change_user(password=None), "password changed"),
+    "grant type taken": (lambda env: env.change_user(grant_types=frozenset({"password"})), "grant type removed"),
     "removed": (lambda _: users.delete(OPERATOR, "bob"), "user removed"),
-    "revoked": (lambda env: env.revokes(env.issues_certificate("bob")), "certificate revoked"),
+    "revoked": (lambda env: env.revoke_certificate(env.issue_certificate("bob")), "certificate revoked"),
 }
 GOES_ON: dict[str, Callable[[Environment], object]] = {
-    "another permission": lambda env: env.changes(permissions=(mqtt("read", "news"),)),
-    "another role": lambda env: env.changes(roles=("minimum-access",)),
-    "another grant type": lambda env: env.changes(grant_types=BOTH_WAYS | {GrantType.TOKEN}),
-    "enabled as before": lambda env: env.changes(enabled=True),
-    "a certificate": lambda env: env.issues_certificate("bob"),
+    "another permission": lambda env: env.change_user(permissions=(mqtt("read", "news"),)),
+    "another role": lambda env: env.change_user(roles=("minimum-access",)),
+    "another grant type": lambda env: env.change_user(grant_types=BOTH_WAYS | {GrantType.TOKEN}),
+    "enabled as before": lambda env: env.change_user(enabled=True),
+    "a certificate": lambda env: env.issue_certificate("bob"),
 }
 
 
@@ -73,7 +73,7 @@ def test_change_that_keeps_access_orders_no_disconnect(env: Environment, change:
 
 def test_refused_change_orders_no_disconnect(env: Environment) -> None:
     with pytest.raises(Conflict):
-        env.changes("admin", enabled=False)
+        env.change_user("admin", enabled=False)
     with pytest.raises(Conflict):
         users.delete(OPERATOR, "admin")
     assert orders() == []
@@ -86,7 +86,7 @@ def test_refused_change_orders_no_disconnect(env: Environment) -> None:
 def test_session_is_ended_by_connecting_with_its_client_id(env: Environment, fake_broker: FakeBroker) -> None:
     store_seen("bob", "press-7", "press-8")
     store_seen("carol", "press-9")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     assert run_due_orders(takeover_at(fake_broker.port)) == 1
     assert {connect.client_id for connect in fake_broker.connects} == {"press-7", "press-8"}
     assert {connect[1:4] for connect in fake_broker.connects} == {("authsvc-sessions", "se/cret", False)}
@@ -96,7 +96,7 @@ def test_session_is_ended_by_connecting_with_its_client_id(env: Environment, fak
 def test_mqtt_sessions_of_a_removed_user_are_deleted(env: Environment, fake_broker: FakeBroker) -> None:
     store_seen("bob", "press-7", "shared")
     store_seen("carol", "shared")
-    env.issues_certificate("bob")
+    env.issue_certificate("bob")
     users.delete(OPERATOR, "bob")
     run_due_orders(takeover_at(fake_broker.port))
     assert {connect.client_id: connect.expiry for connect in fake_broker.connects} == {
@@ -108,7 +108,7 @@ def test_mqtt_sessions_of_a_removed_user_are_deleted(env: Environment, fake_brok
 @ON_SQLITE
 def test_mqtt_sessions_of_a_disabled_user_are_kept(env: Environment, fake_broker: FakeBroker) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     run_due_orders(takeover_at(fake_broker.port))
     assert [connect.expiry for connect in fake_broker.connects] == [0xFFFFFFFF]
 
@@ -116,7 +116,7 @@ def test_mqtt_sessions_of_a_disabled_user_are_kept(env: Environment, fake_broker
 @ON_SQLITE
 def test_disconnect_writes_an_audit_event(env: Environment, fake_broker: FakeBroker) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     run_due_orders(takeover_at(fake_broker.port))
     (report,) = disconnect_events()
     assert (report.actor, report.target) == ("authsvc", "user:bob")
@@ -128,7 +128,7 @@ def test_disconnect_writes_an_audit_event(env: Environment, fake_broker: FakeBro
 
 
 def test_order_waits_until_workers_have_stored_their_client_ids(env: Environment, fake_broker: FakeBroker) -> None:
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0
     assert run_due_orders(takeover_at(fake_broker.port)) == 1
 
@@ -147,9 +147,9 @@ def test_only_one_worker_runs_each_order_on_sqlite(env: Environment, fake_broker
 def several_workers_run_orders(fake_broker: FakeBroker, env: Environment) -> None:
     names = [f"press-{number}" for number in range(6)]
     for name in names:
-        env.creates_user(name)
+        env.create_user(name)
         store_seen(name, f"{name}-a", f"{name}-b")
-        env.changes(name, enabled=False)
+        env.change_user(name, enabled=False)
     age_orders(SECOND)
     done = at_once(3, lambda _: disconnects.run_due_orders(takeover_at(fake_broker.port)))
     assert sum(done) == len(names)
@@ -162,7 +162,7 @@ def several_workers_run_orders(fake_broker: FakeBroker, env: Environment) -> Non
 
 def test_order_of_a_dead_worker_is_claimed_by_another(env: Environment, fake_broker: FakeBroker) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     age_orders(SECOND)
     with session():
         DisconnectOrder.update(claim="of one that died", claimed_until=database_time() + MINUTE).execute()
@@ -184,7 +184,7 @@ def refusing(*names: str) -> Callable[[ConnectPacket], int]:
 
 def test_failed_client_ids_are_attempted_again(env: Environment) -> None:
     store_seen("bob", "press-6", "press-7", "press-8")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     with FakeBroker(refusing("press-7", "press-8")) as fake_broker:
         assert run_due_orders(takeover_at(fake_broker.port)) == 1
     with FakeBroker(refusing("press-8")) as fake_broker:
@@ -205,7 +205,7 @@ def test_failed_client_ids_are_attempted_again(env: Environment) -> None:
 @ON_SQLITE
 def test_delays_between_attempts_grow_to_five_minutes(env: Environment) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     pauses = []
     for _ in range(10):
         run_due_orders(takeover_at(free_port()))
@@ -218,7 +218,7 @@ def test_delays_between_attempts_grow_to_five_minutes(env: Environment) -> None:
 @ON_SQLITE
 def test_order_that_fails_for_a_day_is_abandoned_and_reported(env: Environment) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     run_due_orders(takeover_at(free_port()))
     age_orders(DAY)
     assert run_due_orders(takeover_at(free_port())) == 1
@@ -229,11 +229,11 @@ def test_order_that_fails_for_a_day_is_abandoned_and_reported(env: Environment) 
 
 def test_new_order_restarts_an_open_one(env: Environment) -> None:
     store_seen("bob", "press-6", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     with FakeBroker(refusing("press-7")) as fake_broker:
         run_due_orders(takeover_at(fake_broker.port))
     store_seen("bob", "press-8")
-    env.changes(password="another one")
+    env.change_user(password="another one")
     assert orders() == [("bob", "password changed")]
     with FakeBroker() as fake_broker:
         run_due_orders(takeover_at(fake_broker.port))
@@ -242,11 +242,11 @@ def test_new_order_restarts_an_open_one(env: Environment) -> None:
 
 def test_order_given_during_an_attempt_runs_afterwards(env: Environment) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
 
     def orders_again(connect: ConnectPacket) -> int:
         if not visits:
-            env.changes(password="another one")
+            env.change_user(password="another one")
         visits.append(connect.client_id)
         return ACCEPTED
 
@@ -260,7 +260,7 @@ def test_order_given_during_an_attempt_runs_afterwards(env: Environment) -> None
 
 def test_two_workers_never_run_the_same_order(env: Environment) -> None:
     store_seen("bob", "press-6", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     age_orders(SECOND)
 
     def time_passes_and_another_worker_looks(_: ConnectPacket) -> int:
@@ -322,7 +322,7 @@ def test_client_ids_beyond_the_administrators_timeout_are_attempted_again(
 
 def test_worker_with_an_expired_claim_stops(env: Environment) -> None:
     store_seen("bob", "press-6", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     age_orders(SECOND)
     with FakeBroker() as other:
 
@@ -341,17 +341,17 @@ def test_worker_with_an_expired_claim_stops(env: Environment) -> None:
 @ON_SQLITE
 def test_orders_run_oldest_first(env: Environment, fake_broker: FakeBroker) -> None:
     for name in ("carol", "dave"):
-        env.creates_user(name)
+        env.create_user(name)
     for name in ("bob", "carol", "dave"):
         store_seen(name, f"{name}-1")
-        env.changes(name, enabled=False)
+        env.change_user(name, enabled=False)
     assert run_due_orders(takeover_at(fake_broker.port)) == 3
     assert [connect.client_id for connect in fake_broker.connects] == ["bob-1", "carol-1", "dave-1"]
 
 
 @ON_SQLITE
 def test_user_without_client_ids_is_reported(env: Environment, fake_broker: FakeBroker) -> None:
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     assert run_due_orders(takeover_at(fake_broker.port)) == 1
     assert fake_broker.connects == []
     assert disconnect_events()[0].after == {"cause": "user disabled", "ended": [], "failed": []}
@@ -365,7 +365,7 @@ def test_sessions_under_all_stored_client_ids_are_ended(env: Environment, fake_b
         noted.note("bob", name, logged_in=True)
     noted.store()
     noted.delete_expired()
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     run_due_orders(takeover_at(fake_broker.port))
     assert {connect.client_id for connect in fake_broker.connects} == set(names)
 
@@ -373,7 +373,7 @@ def test_sessions_under_all_stored_client_ids_are_ended(env: Environment, fake_b
 @ON_SQLITE
 def test_user_with_several_certificates_is_disconnected_once(env: Environment, fake_broker: FakeBroker) -> None:
     for _ in range(3):
-        env.issues_certificate("bob")
+        env.issue_certificate("bob")
     store_seen("bob", "press-7", "press-8")
     users.delete(OPERATOR, "bob")
     run_due_orders(takeover_at(fake_broker.port))
@@ -382,7 +382,7 @@ def test_user_with_several_certificates_is_disconnected_once(env: Environment, f
 
 @ON_SQLITE
 def test_expired_orders_are_deleted(env: Environment) -> None:
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     age_orders(6 * DAY)
     disconnects.delete_expired()
     assert len(orders()) == 1

@@ -113,7 +113,7 @@ def test_user_gets_its_certificate_at_once(env: Environment, tmp_path: Path, kin
     assert "OK" in openssl("verify", "-purpose", "sslclient", "-CAfile", trusted, stdin=pem(certificate))
     of_certificate = openssl("x509", "-noout", "-pubkey", stdin=pem(certificate))
     assert of_certificate == openssl("pkey", "-in", tmp_path / "bob.key", "-pubout")
-    assert env.answers("bob") == "ok"
+    assert env.acl_answer("bob") == "ok"
 
 
 def test_enrolment_is_audited_as_the_users_action(env: Environment, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_next_key_gets_another_certificate(env: Environment, tmp_path: Path) -> 
     (first,) = certificates_in(enrols(env, request_by_openssl(tmp_path)))
     (second,) = certificates_in(enrols(env, request_by_openssl(tmp_path), operation="simplereenroll"))
     assert first.public_key() != second.public_key()
-    assert {env.shows_certificate(each)["status"] for each in (first, second)} == {"valid"}
+    assert {env.show_certificate(each)["status"] for each in (first, second)} == {"valid"}
 
 
 @pytest.mark.parametrize("operation", ["simpleenroll", "simplereenroll"])
@@ -153,16 +153,16 @@ def test_wrong_password_is_refused(env: Environment, tmp_path: Path, operation: 
 
 def test_user_without_the_grant_type_cannot_enrol(env: Environment, tmp_path: Path) -> None:
     der = request_by_openssl(tmp_path)
-    env.changes(grant_types=frozenset({"password"}))
+    env.change_user(grant_types=frozenset({"password"}))
     problem_of(enrols(env, der), 409, "grant-type-missing")
-    env.changes(grant_types=frozenset({"certificate"}))
+    env.change_user(grant_types=frozenset({"certificate"}))
     problem_of(enrols(env, der), 401, "wrong-credentials")
-    env.changes(grant_types=frozenset({"certificate", "password"}), enabled=False)
+    env.change_user(grant_types=frozenset({"certificate", "password"}), enabled=False)
     problem_of(enrols(env, der), 401, "wrong-credentials")
 
 
 def test_csr_for_another_name_is_refused(env: Environment, tmp_path: Path) -> None:
-    env.creates_user("carol")
+    env.create_user("carol")
     assert refused_fields(enrols(env, request_by_openssl(tmp_path, "carol"))) == ["csr"]
     assert env.admin.get("/api/certificates").get_json()["total"] == 0
 
@@ -277,7 +277,7 @@ openssl verify -CAfile ca.crt press-7.crt
 
 
 def test_documented_commands_work(env: Environment, server: str, tmp_path: Path) -> None:
-    env.creates_user("press-7", password="s3cret-7")
+    env.create_user("press-7", password="s3cret-7")
     script = "set -euo pipefail\n" + RECIPE.replace("$SERVER", server)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

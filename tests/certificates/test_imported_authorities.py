@@ -43,7 +43,7 @@ def test_imported_root_signs_from_then_on(env: Environment, kind: str, tmp_path:
     keys: dict[str, Callable[[], Any]] = {"RSA": rsa_key, "P-384": lambda: ec.generate_private_key(ec.SECP384R1())}
     certificate, key = root(key=keys[kind]() if kind in keys else None)
     imports(pem(certificate), key_pem(key))
-    issued = env.issues_certificate("bob")
+    issued = env.issue_certificate("bob")
     issued.verify_directly_issued_by(certificate)
     assert env.crl().is_signature_valid(certificate.public_key())
     assert "stdin: OK" in verified(env, tmp_path, issued)
@@ -56,7 +56,7 @@ def test_imported_intermediate_signs_and_its_chain_is_published(env: Environment
     middle = below(top, "our middle")
     last = below(middle, "our plant")
     imports(pem(last[0]), key_pem(last[1]), pem(middle[0]) + pem(top[0]))
-    answer = env.requests_certificate()
+    answer = env.request_certificate()
     issued = x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
     assert "stdin: OK" in verified(env, tmp_path, issued)
     chain = x509.load_pem_x509_certificates(answer.get_json()["caCertificate"].encode())
@@ -70,7 +70,7 @@ def test_pem_files_without_a_final_line_break_are_separated(env: Environment) ->
     last = below(top)
     imports(pem(last[0]).rstrip(), key_pem(last[1]), pem(top[0]).rstrip())
     assert len(subjects_of(env)) == 3
-    chain = env.requests_certificate().get_json()["caCertificate"]
+    chain = env.request_certificate().get_json()["caCertificate"]
     assert len(x509.load_pem_x509_certificates(chain.encode())) == 2
 
 
@@ -81,8 +81,8 @@ def test_imported_key_is_encrypted_with_the_services_passphrase(env: Environment
     with session():
         stored = Authority.get(Authority.retires_at.is_null()).key
     assert stored.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    careful = env.under(ca_key_passphrase="ours")
-    careful.issues_certificate("bob").verify_directly_issued_by(certificate)
+    careful = env.with_settings(ca_key_passphrase="ours")
+    careful.issue_certificate("bob").verify_directly_issued_by(certificate)
     careful.close()
 
 

@@ -38,7 +38,7 @@ SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days
 @ON_SQLITE
 def test_refusing_broker_is_attempted_again_and_reported(env: Environment) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     with FakeBroker(lambda _: NOT_AUTHORIZED) as fake_broker:
         run_due_orders(takeover_at(fake_broker.port))
     assert [connect.client_id for connect in fake_broker.connects] == ["press-7"] * 3
@@ -51,7 +51,7 @@ def test_refused_client_id_does_not_block_others(env: Environment) -> None:
         return NOT_AUTHORIZED if connect.client_id == "press-7" else ACCEPTED
 
     store_seen("bob", "press-6", "press-7", "press-8")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     with FakeBroker(answer) as fake_broker:
         run_due_orders(takeover_at(fake_broker.port))
     after = disconnect_events()[0].after
@@ -62,7 +62,7 @@ def test_refused_client_id_does_not_block_others(env: Environment) -> None:
 @ON_SQLITE
 def test_unreachable_broker_is_reported(env: Environment) -> None:
     store_seen("bob", "press-7")
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     assert run_due_orders(takeover_at(free_port())) == 1
     assert disconnect_events()[0].after == {"cause": "user disabled", "ended": [], "failed": ["press-7"]}
 
@@ -98,7 +98,7 @@ def test_takeover_fails_if_the_ca_file_is_missing() -> None:
 @ON_SQLITE
 def test_nothing_is_done_without_a_configured_broker(env: Environment, fake_broker: FakeBroker) -> None:
     assert env.services.broker is None
-    with_broker = env.under(broker_url=fake_broker.url)
+    with_broker = env.with_settings(broker_url=fake_broker.url)
     threads = [{thread.name for thread in each.app.extensions[BACKGROUND]} for each in (with_broker, env)]
     assert threads[0] - threads[1] == {"sessions"}
     with_broker.close()
@@ -108,7 +108,7 @@ def test_nothing_is_done_without_a_configured_broker(env: Environment, fake_brok
 
 @ON_SQLITE
 def test_administrator_can_end_sessions(env: Environment, fake_broker: FakeBroker) -> None:
-    with_broker = env.under(broker_url=fake_broker.url)
+    with_broker = env.with_settings(broker_url=fake_broker.url)
     store_seen("bob", "press-7", "press-8")
     answer = with_broker.admin.post("/api/users/bob/disconnect")
     with_broker.close()
@@ -126,7 +126,7 @@ def test_administrator_can_end_sessions(env: Environment, fake_broker: FakeBroke
 def test_administrators_disconnect_includes_client_ids_seen_just_before(
     env: Environment, fake_broker: FakeBroker
 ) -> None:
-    with_broker = env.under(broker_url=fake_broker.url)
+    with_broker = env.with_settings(broker_url=fake_broker.url)
     with_broker.services.client_ids.note("bob", "press-7")
     written_down = Timer(0.3, with_broker.services.client_ids.store)
     written_down.start()
@@ -145,7 +145,7 @@ def test_administrators_disconnect_includes_client_ids_seen_just_before(
 )
 @ON_SQLITE
 def test_broker_is_read_from_the_settings(env: Environment, url: str, expected: tuple[Any, ...]) -> None:
-    with_broker = env.under(broker_url=url)
+    with_broker = env.with_settings(broker_url=url)
     broker = takeover_broker(with_broker.services.settings)
     with_broker.close()
     assert broker is not None

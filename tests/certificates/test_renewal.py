@@ -45,7 +45,7 @@ DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_holder_of_the_current_key_gets_the_next_certificate(env: Environment, kind: str) -> None:
     key, following = new_key_of(kind), new_key_of(kind)
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         answer = post_renewal(env, renewal(current, key, following))
         assert answer.get_json().keys() == {"serial", "certificate", "caCertificate", "notAfter"}
@@ -58,7 +58,7 @@ def test_holder_of_the_current_key_gets_the_next_certificate(env: Environment, k
 
 def test_renewal_is_audited_as_the_users_action(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         certificate = renewed_certificate(post_renewal(env, renewal(current, key)))
     *_, issued, revoked = events()
@@ -73,7 +73,7 @@ def test_renewal_is_audited_as_the_users_action(env: Environment) -> None:
 @ON_SQLITE
 def test_renewal_is_possible_after_two_thirds_of_the_validity(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key, days=30)
+    current = env.issue_certificate("bob", key, days=30)
     begun = current.not_valid_before_utc
     due = begun + (current.not_valid_after_utc - begun) * 2 / 3
     with travel(due - datetime.now(UTC) - MINUTE):
@@ -89,7 +89,7 @@ def test_renewal_is_possible_after_two_thirds_of_the_validity(env: Environment) 
 @ON_SQLITE
 def test_only_the_signature_of_the_current_key_over_this_request_is_accepted(env: Environment) -> None:
     key, following = new_key(), new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         honest = renewal(current, key, following)
         message = message_to_sign(current, following, honest["time"])
@@ -112,7 +112,7 @@ def test_only_the_signature_of_the_current_key_over_this_request_is_accepted(env
 @ON_SQLITE
 def test_other_key_in_a_similar_certificate_is_refused(env: Environment) -> None:
     key, mallorys = new_key(), new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     twin = (
         x509.CertificateBuilder()
         .subject_name(current.subject)
@@ -130,9 +130,9 @@ def test_other_key_in_a_similar_certificate_is_refused(env: Environment) -> None
 
 @ON_SQLITE
 def test_rewritten_certificate_with_the_same_key_is_refused(env: Environment) -> None:
-    env.creates_user("carol")
+    env.create_user("carol")
     key = new_key()
-    env.issues_certificate("bob", key)
+    env.issue_certificate("bob", key)
     with travel(DUE):
         problem_of(post_renewal(env, renewal(certificate_for("carol", key), key)), 403, "certificate-not-valid")
     assert count_certificates(env, "carol") == 0
@@ -154,9 +154,9 @@ def _rewritten(current: x509.Certificate, name: str, key: ec.EllipticCurvePrivat
 
 @pytest.mark.parametrize("name", ["plant-head", "bob"])
 def test_self_signed_certificate_with_own_serial_and_key_is_refused(env: Environment, name: str) -> None:
-    env.creates_user("plant-head")
+    env.create_user("plant-head")
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     before = len(events())
     with travel(DUE):
         answer = post_renewal(env, renewal(_rewritten(current, name, key), key))
@@ -167,10 +167,10 @@ def test_self_signed_certificate_with_own_serial_and_key_is_refused(env: Environ
 
 @ON_SQLITE
 def test_rewritten_certificate_does_not_return_another_users_certificate(env: Environment) -> None:
-    env.creates_user("plant-head")
+    env.create_user("plant-head")
     key, heads_key = new_key(), new_key()
-    current = env.issues_certificate("bob", key)
-    env.issues_certificate("plant-head", heads_key)
+    current = env.issue_certificate("bob", key)
+    env.issue_certificate("plant-head", heads_key)
     with travel(DUE):
         answer = post_renewal(env, renewal(_rewritten(current, "plant-head", key), key, heads_key))
         problem_of(answer, 403, "certificate-not-valid")
@@ -180,7 +180,7 @@ def test_rewritten_certificate_does_not_return_another_users_certificate(env: En
 @pytest.mark.parametrize(("off", "status"), [(4, 201), (-4, 201), (6, 401), (-6, 401), (60 * 24, 401)])
 def test_signature_is_valid_for_five_minutes(env: Environment, off: int, status: int) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         answer = post_renewal(env, renewal(current, key, at=datetime.now(UTC) + off * MINUTE))
     assert answer.status_code == status
@@ -194,7 +194,7 @@ def test_signature_is_valid_for_five_minutes(env: Environment, off: int, status:
 )
 def test_invalid_time_is_refused(env: Environment, time: str) -> None:
     key = new_key()
-    body = renewal(env.issues_certificate("bob", key), key)
+    body = renewal(env.issue_certificate("bob", key), key)
     answer = post_renewal(env, {**body, "time": time})
     assert answer.status_code in (400, 401)
     if answer.status_code == 400:
@@ -204,7 +204,7 @@ def test_invalid_time_is_refused(env: Environment, time: str) -> None:
 @ON_SQLITE
 def test_invalid_csr_for_the_next_key_is_refused(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         honest = renewal(current, key)
         for csr in ("junk", signing_request("carol"), signing_request("bob", new_key_of("RSA 1024"))):
@@ -220,7 +220,7 @@ def test_invalid_csr_for_the_next_key_is_refused(env: Environment) -> None:
 )
 def test_text_that_is_no_certificate_is_refused(env: Environment, certificate: str) -> None:
     key = new_key()
-    body = {**renewal(env.issues_certificate("bob", key), key), "certificate": certificate}
+    body = {**renewal(env.issue_certificate("bob", key), key), "certificate": certificate}
     assert refused_fields(post_renewal(env, body)) == ["certificate"]
 
 
@@ -241,7 +241,7 @@ def _unsupported_curve(directory: Path) -> str:
 @pytest.mark.parametrize("make", [_unsupported_version, _unsupported_curve])
 def test_unsupported_certificate_is_refused(env: Environment, make: Any, tmp_path: Path) -> None:
     key = new_key()
-    body = renewal(env.issues_certificate("bob", key), key)
+    body = renewal(env.issue_certificate("bob", key), key)
     strange = f"-----BEGIN CERTIFICATE-----\n{make(tmp_path)}-----END CERTIFICATE-----\n"
     assert post_renewal(env, {**body, "certificate": strange}).status_code in (400, 401)
 
@@ -249,17 +249,17 @@ def test_unsupported_certificate_is_refused(env: Environment, make: Any, tmp_pat
 @ON_SQLITE
 def test_disabled_user_cannot_renew(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         body = renewal(current, key)
-        env.changes(enabled=False)
+        env.change_user(enabled=False)
         problem_of(post_renewal(env, body), 403, "certificate-not-valid")
-        env.changes(enabled=True, grant_types=frozenset({"password"}))
+        env.change_user(enabled=True, grant_types=frozenset({"password"}))
         problem_of(post_renewal(env, body), 409, "grant-type-missing")
-        env.changes(grant_types=frozenset({"certificate"}))
+        env.change_user(grant_types=frozenset({"certificate"}))
         users.delete(OPERATOR, "bob")
         problem_of(post_renewal(env, body), 403, "certificate-not-valid")
-        env.creates_user("bob")
+        env.create_user("bob")
         problem_of(post_renewal(env, body), 403, "certificate-not-valid")
     assert count_certificates(env) == 1
 
@@ -267,8 +267,8 @@ def test_disabled_user_cannot_renew(env: Environment) -> None:
 @ON_SQLITE
 def test_revoked_or_expired_certificate_is_not_renewed(env: Environment) -> None:
     key, lost_key = new_key(), new_key()
-    current, lost = env.issues_certificate("bob", key), env.issues_certificate("bob", lost_key)
-    env.revokes(lost, "keyCompromise")
+    current, lost = env.issue_certificate("bob", key), env.issue_certificate("bob", lost_key)
+    env.revoke_certificate(lost, "keyCompromise")
     with travel(DUE):
         problem_of(post_renewal(env, renewal(lost, lost_key)), 403, "certificate-not-valid")
     with travel(366 * DAY):

@@ -29,32 +29,32 @@ DAY = timedelta(days=1)
 
 def test_replay_returns_the_same_certificate(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         body = renewal(current, key)
         first, again = post_renewal(env, body), post_renewal(env, body)
         assert again.get_json() == first.get_json()
-        assert env.shows_certificate(current)["revoked"] is not None
+        assert env.show_certificate(current)["revoked"] is not None
     assert count_certificates(env) == 2
 
 
 @ON_SQLITE
 def test_lost_response_can_be_fetched_again_during_the_overlap(env: Environment) -> None:
     key, following = new_key(), new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         first = renewed_certificate(post_renewal(env, renewal(current, key, following)))
-        ends = env.shows_certificate(current)["revoked"]
+        ends = env.show_certificate(current)["revoked"]
     with travel(DUE + timedelta(hours=20)):
         assert renewed_certificate(post_renewal(env, renewal(current, key, following))) == first
-        assert env.shows_certificate(current)["revoked"] == ends
+        assert env.show_certificate(current)["revoked"] == ends
     assert count_certificates(env) == 2
 
 
 @ON_SQLITE
 def test_lost_response_can_be_fetched_again_after_the_overlap(env: Environment) -> None:
     key, following = new_key(), new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         first = renewed_certificate(post_renewal(env, renewal(current, key, following)))
     with travel(DUE + timedelta(hours=25)):
@@ -64,22 +64,22 @@ def test_lost_response_can_be_fetched_again_after_the_overlap(env: Environment) 
 @ON_SQLITE
 def test_second_renewal_does_not_prolong_the_old_certificate(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         post_renewal(env, renewal(current, key))
-        ends = env.shows_certificate(current)["revoked"]
+        ends = env.show_certificate(current)["revoked"]
     with travel(DUE + timedelta(hours=20)):
         post_renewal(env, renewal(current, key))
-        assert env.shows_certificate(current)["revoked"] == ends
+        assert env.show_certificate(current)["revoked"] == ends
 
 
 @ON_SQLITE
 def test_renewal_for_the_current_key_returns_the_current_certificate(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         assert renewed_certificate(post_renewal(env, renewal(current, key, key))) == current
-        assert env.shows_certificate(current)["revoked"] is None
+        assert env.show_certificate(current)["revoked"] is None
 
 
 # The overlap.
@@ -87,22 +87,22 @@ def test_renewal_for_the_current_key_returns_the_current_certificate(env: Enviro
 
 def test_both_certificates_are_valid_during_the_overlap(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         following = renewed_certificate(post_renewal(env, renewal(current, key)))
-        shown = env.shows_certificate(current)
+        shown = env.show_certificate(current)
         assert (shown["status"], shown["reason"]) == ("valid", "superseded")
         ends = datetime.fromisoformat(shown["revoked"])
         assert ends - datetime.now(UTC) == pytest.approx(DAY, abs=timedelta(seconds=1))
-        assert env.listed() == {}
+        assert env.crl_entries() == {}
     with travel(DUE + timedelta(hours=23.9)):
-        assert env.listed() == {}
+        assert env.crl_entries() == {}
     assert orders() == []
     with travel(DUE + timedelta(hours=24.1)):
-        assert env.listed() == {serial_of(current): "superseded"}
-        assert env.shows_certificate(current)["status"] == "revoked"
-        assert env.shows_certificate(following)["status"] == "valid"
-        assert env.answers("bob") == "ok"
+        assert env.crl_entries() == {serial_of(current): "superseded"}
+        assert env.show_certificate(current)["status"] == "revoked"
+        assert env.show_certificate(following)["status"] == "valid"
+        assert env.acl_answer("bob") == "ok"
         assert orders() == []
 
 
@@ -111,30 +111,30 @@ def test_end_of_an_overlap_disconnects_once_if_no_certificate_is_valid(
     env: Environment, fake_broker: FakeBroker
 ) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         following = renewed_certificate(post_renewal(env, renewal(current, key)))
-        env.revokes(following, "keyCompromise")
-        authorities.revocation_lists(env.issuing)
+        env.revoke_certificate(following, "keyCompromise")
+        authorities.revocation_lists(env.signing_policy)
     run_due_orders(takeover_at(fake_broker.port))
     with travel(DUE + timedelta(hours=24.1)):
-        authorities.revocation_lists(env.issuing)
+        authorities.revocation_lists(env.signing_policy)
         assert orders() == [("bob", "certificate revoked"), ("bob", "certificate superseded")]
-        authorities.revocation_lists(env.issuing)
+        authorities.revocation_lists(env.signing_policy)
         assert len(orders()) == 2
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("hours", [0, 24])
 def test_renewal_does_not_disconnect_while_the_next_certificate_is_valid(env: Environment, hours: int) -> None:
-    with_overlap = env.under(renewal_overlap_hours=hours)
+    with_overlap = env.with_settings(renewal_overlap_hours=hours)
     key = new_key()
-    current = with_overlap.issues_certificate("bob", key)
+    current = with_overlap.issue_certificate("bob", key)
     with travel(DUE):
         renewed_certificate(post_renewal(with_overlap, renewal(current, key)))
     with travel(DUE + timedelta(hours=hours + 0.1)):
-        authorities.revocation_lists(env.issuing)
-        assert env.shows_certificate(current)["status"] == "revoked"
+        authorities.revocation_lists(env.signing_policy)
+        assert env.show_certificate(current)["status"] == "revoked"
     with_overlap.close()
     assert orders() == []
 
@@ -142,7 +142,7 @@ def test_renewal_does_not_disconnect_while_the_next_certificate_is_valid(env: En
 @ON_SQLITE
 def test_openssl_refuses_the_old_certificate_after_the_overlap(env: Environment, tmp_path: Path) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         following = renewed_certificate(post_renewal(env, renewal(current, key)))
     with travel(DUE + 2 * DAY):
@@ -157,12 +157,12 @@ def test_openssl_refuses_the_old_certificate_after_the_overlap(env: Environment,
 @ON_SQLITE
 @pytest.mark.parametrize(("hours", "ends_after"), [(0, timedelta()), (1, timedelta(hours=1)), (8760, None)])
 def test_overlap_is_configurable(env: Environment, hours: int, ends_after: timedelta | None) -> None:
-    strict = env.under(renewal_overlap_hours=hours)
+    strict = env.with_settings(renewal_overlap_hours=hours)
     key = new_key()
-    current = strict.issues_certificate("bob", key)
+    current = strict.issue_certificate("bob", key)
     with travel(DUE):
         assert post_renewal(strict, renewal(current, key)).status_code == 201
-        ends = strict.shows_certificate(current)["revoked"]
+        ends = strict.show_certificate(current)["revoked"]
         # Beyond its own end there is nothing to revoke.
         expected = None if ends_after is None else (datetime.now(UTC) + ends_after).strftime("%Y-%m-%dT%H:%M:%SZ")
     strict.close()
@@ -172,10 +172,10 @@ def test_overlap_is_configurable(env: Environment, hours: int, ends_after: timed
 @ON_SQLITE
 def test_certificate_in_an_overlap_can_be_revoked_at_once(env: Environment) -> None:
     key = new_key()
-    current = env.issues_certificate("bob", key)
+    current = env.issue_certificate("bob", key)
     with travel(DUE):
         post_renewal(env, renewal(current, key))
-        assert env.revokes(current, "keyCompromise").status_code == 200
-        assert env.listed() == {serial_of(current): "keyCompromise"}
+        assert env.revoke_certificate(current, "keyCompromise").status_code == 200
+        assert env.crl_entries() == {serial_of(current): "keyCompromise"}
         users.delete(OPERATOR, "bob")
-        assert sorted(env.listed().values()) == ["cessationOfOperation", "keyCompromise"]
+        assert sorted(env.crl_entries().values()) == ["cessationOfOperation", "keyCompromise"]

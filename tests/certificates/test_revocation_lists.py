@@ -43,7 +43,7 @@ def age_crls(by: timedelta) -> None:
 
 @ON_SQLITE
 def test_first_crl_has_number_one_and_is_empty(env: Environment) -> None:
-    env.issues_certificate("bob")
+    env.issue_certificate("bob")
     revocations = env.crl()
     assert (number_of(revocations), entries_of(revocations)) == (1, {})
     assert revocations.next_update_utc is not None
@@ -51,11 +51,11 @@ def test_first_crl_has_number_one_and_is_empty(env: Environment) -> None:
 
 
 def test_next_crl_lists_a_revoked_certificate_with_its_reason(env: Environment) -> None:
-    bobs, next_ones = env.issues_certificate("bob"), env.issues_certificate("bob")
+    bobs, next_ones = env.issue_certificate("bob"), env.issue_certificate("bob")
     env.crl()
-    env.revokes(bobs, "keyCompromise")
-    assert (number_of(env.crl()), env.listed()) == (2, {serial_of(bobs): "keyCompromise"})
-    env.revokes(next_ones, "affiliationChanged")
+    env.revoke_certificate(bobs, "keyCompromise")
+    assert (number_of(env.crl()), env.crl_entries()) == (2, {serial_of(bobs): "keyCompromise"})
+    env.revoke_certificate(next_ones, "affiliationChanged")
     revocations = env.crl()
     assert number_of(revocations) == 3
     assert entries_of(revocations) == {serial_of(bobs): "keyCompromise", serial_of(next_ones): "affiliationChanged"}
@@ -63,83 +63,83 @@ def test_next_crl_lists_a_revoked_certificate_with_its_reason(env: Environment) 
 
 @ON_SQLITE
 def test_crl_entry_has_the_revocation_time(env: Environment) -> None:
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     before = datetime.now(UTC).replace(microsecond=0)
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
     (entry,) = env.crl()
     assert before <= entry.revocation_date_utc <= datetime.now(UTC)
 
 
 def test_certificate_of_a_disabled_user_is_on_hold(env: Environment) -> None:
-    bobs = env.issues_certificate("bob")
-    env.changes(enabled=False)
-    assert env.listed() == {serial_of(bobs): "certificateHold"}
-    env.changes(enabled=True)
-    assert env.listed() == {}
+    bobs = env.issue_certificate("bob")
+    env.change_user(enabled=False)
+    assert env.crl_entries() == {serial_of(bobs): "certificateHold"}
+    env.change_user(enabled=True)
+    assert env.crl_entries() == {}
     assert number_of(env.crl()) == 2, "one list with the hold and one without it, since nobody asked before"
 
 
 def test_certificate_of_a_user_without_the_grant_type_is_on_hold(env: Environment) -> None:
-    bobs = env.issues_certificate("bob")
-    env.changes(grant_types=frozenset({"password"}))
-    assert env.listed() == {serial_of(bobs): "certificateHold"}
-    env.changes(grant_types=frozenset({"certificate"}))
-    assert env.listed() == {}
+    bobs = env.issue_certificate("bob")
+    env.change_user(grant_types=frozenset({"password"}))
+    assert env.crl_entries() == {serial_of(bobs): "certificateHold"}
+    env.change_user(grant_types=frozenset({"certificate"}))
+    assert env.crl_entries() == {}
 
 
 @ON_SQLITE
 def test_hold_does_not_affect_other_users(env: Environment) -> None:
-    env.creates_user("carol")
-    env.issues_certificate("carol")
-    bobs = env.issues_certificate("bob")
-    env.changes(enabled=False)
-    assert env.listed() == {serial_of(bobs): "certificateHold"}
+    env.create_user("carol")
+    env.issue_certificate("carol")
+    bobs = env.issue_certificate("bob")
+    env.change_user(enabled=False)
+    assert env.crl_entries() == {serial_of(bobs): "certificateHold"}
 
 
 @ON_SQLITE
 def test_revoked_certificate_stays_revoked_after_a_hold(env: Environment) -> None:
-    lost, kept = env.issues_certificate("bob"), env.issues_certificate("bob")
-    env.revokes(lost, "keyCompromise")
-    env.changes(enabled=False)
-    assert env.listed() == {serial_of(lost): "keyCompromise", serial_of(kept): "certificateHold"}
-    env.changes(enabled=True)
-    assert env.listed() == {serial_of(lost): "keyCompromise"}
+    lost, kept = env.issue_certificate("bob"), env.issue_certificate("bob")
+    env.revoke_certificate(lost, "keyCompromise")
+    env.change_user(enabled=False)
+    assert env.crl_entries() == {serial_of(lost): "keyCompromise", serial_of(kept): "certificateHold"}
+    env.change_user(enabled=True)
+    assert env.crl_entries() == {serial_of(lost): "keyCompromise"}
 
 
 def test_certificates_of_a_deleted_user_are_revoked(env: Environment) -> None:
-    lost, kept = env.issues_certificate("bob"), env.issues_certificate("bob")
-    env.revokes(lost, "keyCompromise")
+    lost, kept = env.issue_certificate("bob"), env.issue_certificate("bob")
+    env.revoke_certificate(lost, "keyCompromise")
     users.delete(OPERATOR, "bob")
     expected = {serial_of(lost): "keyCompromise", serial_of(kept): "cessationOfOperation"}
-    assert env.listed() == expected
-    env.creates_user("bob")
-    assert env.listed() == expected, "another Bob does not bring the first one's certificates back"
+    assert env.crl_entries() == expected
+    env.create_user("bob")
+    assert env.crl_entries() == expected, "another Bob does not bring the first one's certificates back"
 
 
 @ON_SQLITE
 def test_certificates_of_a_deleted_disabled_user_are_revoked(env: Environment) -> None:
-    bobs = env.issues_certificate("bob")
-    env.changes(enabled=False)
-    assert env.listed() == {serial_of(bobs): "certificateHold"}
+    bobs = env.issue_certificate("bob")
+    env.change_user(enabled=False)
+    assert env.crl_entries() == {serial_of(bobs): "certificateHold"}
     users.delete(OPERATOR, "bob")
-    assert env.listed() == {serial_of(bobs): "cessationOfOperation"}
+    assert env.crl_entries() == {serial_of(bobs): "cessationOfOperation"}
 
 
 @ON_SQLITE
 def test_crl_omits_expired_certificates(env: Environment) -> None:
-    env.revokes(env.issues_certificate("bob", days=10))
-    assert len(env.listed()) == 1
+    env.revoke_certificate(env.issue_certificate("bob", days=10))
+    assert len(env.crl_entries()) == 1
     with time_machine.travel(datetime.now(UTC) + 11 * DAY, tick=False):
-        assert env.listed() == {}
+        assert env.crl_entries() == {}
 
 
 @ON_SQLITE
 def test_openssl_refuses_a_certificate_on_the_crl(env: Environment, tmp_path: Path) -> None:
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     assert "stdin: OK" in _checked(env, tmp_path, bobs, openssl)
-    env.changes(enabled=False)
+    env.change_user(enabled=False)
     assert "certificate revoked" in _checked(env, tmp_path, bobs, openssl_refuses)
-    env.changes(enabled=True)
+    env.change_user(enabled=True)
     assert "stdin: OK" in _checked(env, tmp_path, bobs, openssl)
 
 
@@ -154,11 +154,11 @@ def _checked(env: Environment, directory: Path, certificate: x509.Certificate, r
 
 @ON_SQLITE
 def test_crl_is_unchanged_while_its_entries_are_the_same(env: Environment) -> None:
-    env.revokes(env.issues_certificate("bob"))
+    env.revoke_certificate(env.issue_certificate("bob"))
     before = env.crl_pem()
-    env.creates_user("carol")
-    env.issues_certificate("carol")
-    env.changes("carol", password="carol's next secret")
+    env.create_user("carol")
+    env.issue_certificate("carol")
+    env.change_user("carol", password="carol's next secret")
     assert env.crl_pem() == before
 
 
@@ -177,7 +177,7 @@ def test_crl_is_signed_again_after_half_of_its_validity(env: Environment) -> Non
 def test_background_job_signs_a_due_crl(env: Environment) -> None:
     env.crl()
     age_crls(4 * DAY)
-    authorities.revocation_lists(env.issuing)
+    authorities.revocation_lists(env.signing_policy)
     (only,) = authorities.records()
     assert only.crl_number == 2
     assert only.crl_next_update is not None
@@ -197,7 +197,7 @@ def test_published_crl_is_never_expired(env: Environment, slept: timedelta) -> N
 
 @ON_SQLITE
 def test_validity_of_crls_is_configurable(env: Environment) -> None:
-    hasty = env.under(crl_days=1)
+    hasty = env.with_settings(crl_days=1)
     revocations = hasty.crl()
     hasty.close()
     assert revocations.next_update_utc is not None
@@ -205,12 +205,12 @@ def test_validity_of_crls_is_configurable(env: Environment) -> None:
 
 
 def test_only_one_of_many_workers_signs_a_due_crl(env: Environment) -> None:
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     assert number_of(env.crl()) == 1
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
 
     def ask(_: int) -> list[RevocationList]:
-        return authorities.revocation_lists(env.issuing)
+        return authorities.revocation_lists(env.signing_policy)
 
     seen = at_once(6, ask)
     assert {each[0].number for each in seen} == {2}
@@ -222,7 +222,7 @@ def test_only_one_of_many_workers_signs_a_due_crl(env: Environment) -> None:
 
 @ON_SQLITE
 def test_pem_and_der_are_the_same_crl(env: Environment) -> None:
-    env.revokes(env.issues_certificate("bob"))
+    env.revoke_certificate(env.issue_certificate("bob"))
     (as_pem,) = crls_in(env.crl_pem())
     assert as_pem == env.crl()
 
@@ -240,9 +240,9 @@ def test_client_with_the_latest_crl_gets_304(env: Environment, address: str) -> 
 @ON_SQLITE
 @pytest.mark.parametrize("address", ADDRESSES[1:])
 def test_client_with_an_older_crl_gets_the_latest(env: Environment, address: str) -> None:
-    bobs = env.issues_certificate("bob")
+    bobs = env.issue_certificate("bob")
     first = env.unauthenticated.get(address)
-    env.revokes(bobs)
+    env.revoke_certificate(bobs)
     again = env.unauthenticated.get(address, headers={"If-None-Match": first.headers["ETag"]})
     assert again.status_code == 200
     assert again.headers["ETag"] != first.headers["ETag"]

@@ -14,7 +14,7 @@ from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, 
 from authsvc.policy import known_client_ids
 from authsvc.storage.database import session
 from authsvc.storage.models import ClientIdRow
-from tests.storage.environment import database_gone, execute
+from tests.storage.environment import database_gone
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -213,11 +213,6 @@ def test_client_ids_stored_by_other_processes_are_loaded() -> None:
         other.store()
         one.load_stored()
         assert one.known.knows("bob", f"sensor-{number}")
-
-
-def test_client_ids_stored_by_an_older_version_are_not_known() -> None:
-    execute("INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', 'sensor-1', '2026-11-20 08:00:00')")
-    assert not known_after_a_restart().known.knows("bob", "sensor-1")
 
 
 def test_more_client_ids_of_logins_than_of_accesses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
