@@ -79,12 +79,7 @@ class Denials:
         """Note a denial in memory."""
         now = datetime.now(UTC)
         key = DenialKey(denial.username, denial.topic, denial.access, denial.reason, denial.whole)
-        known = self._noted.tallies.get(key)
-        if known is None:
-            self._add(key, Tally(denial.client_id, now, now))
-        else:
-            known.client_id, known.last_seen = denial.client_id, now
-            known.count += 1
+        self._add(key, Tally(denial.client_id, now, now))
 
     def store(self) -> None:
         """Store the noted denials; after a database error the rest stays noted."""

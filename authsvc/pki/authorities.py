@@ -92,9 +92,7 @@ def rotate(actor: Actor, passphrase: str | None, overlap: timedelta) -> None:
     """Create an authority that signs from now on; the old one stays trusted, with its CRL, for the overlap."""
     now = datetime.now(UTC)
     certificate, key = ca.new_authority(f"{_NAME} {now:%Y-%m-%d %H:%M:%S}", now, _DAYS, passphrase)
-    with policy_change():
-        _retire(now + overlap)
-        _insert(actor, "authority.rotate", certificate, "", key)
+    _insert(actor, "authority.rotate", certificate, "", key, now + overlap)
 
 
 def import_authority(
@@ -109,9 +107,8 @@ def import_authority(
     """Import an authority that signs from now on; `InvalidInput` if it cannot. The old one stays for the overlap."""
     now = datetime.now(UTC)
     ca.check_imported(certificate, chain, key, given_passphrase, now)
-    with policy_change():
-        _retire(now + overlap)
-        _insert(actor, "authority.import", certificate, chain, ca.reencrypt_key(key, given_passphrase, own))
+    own_key = ca.reencrypt_key(key, given_passphrase, own)
+    _insert(actor, "authority.import", certificate, chain, own_key, now + overlap)
 
 
 def records() -> list[AuthorityRecord]:
@@ -246,13 +243,13 @@ def _entry(certificate: Certificate, now: datetime) -> CrlEntry:
     return CrlEntry(certificate.serial, since, RevocationReason.CERTIFICATE_HOLD)
 
 
-def _retire(at: datetime) -> None:
-    Authority.update(retires_at=at).where(Authority.retires_at.is_null()).execute()
-
-
-def _insert(actor: Actor, action: str, certificate: str, chain: str, key: str) -> None:
+def _insert(
+    actor: Actor, action: str, certificate: str, chain: str, key: str, retire_others_at: datetime | None = None
+) -> None:
+    now = datetime.now(UTC)
     with policy_change() as announce:
-        row = Authority.create(certificate=certificate, chain=chain, key=key, created_at=datetime.now(UTC))
+        Authority.update(retires_at=retire_others_at).where(Authority.retires_at.is_null()).execute()
+        row = Authority.create(certificate=certificate, chain=chain, key=key, created_at=now)
         audit.record(actor, action, f"authority:{row.id}")
         announce(ChangeKind.AUTHORITY, "")
 

@@ -40,7 +40,7 @@ _END = "-----END X509 CRL-----"
 
 
 class SyncError(AuthsvcError):
-    """A file could not be updated and was left unchanged."""
+    """A file could not be updated, which leaves it unchanged, or the broker could not be made to reload."""
 
     code = "crl-sync"
 

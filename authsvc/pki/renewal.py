@@ -86,12 +86,12 @@ def verify(renewal: RenewalRequest, now: datetime) -> VerifiedRenewal:
 
 def _time(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        time = None
+    if time is None or time.tzinfo is None:
         raise invalid("time", "must be an RFC 3339 time, such as 2026-11-20T08:00:00Z")
-    return moment
+    return time
 
 
 def _verify_signature(certificate: x509.Certificate, signature: str, signed: bytes) -> None:

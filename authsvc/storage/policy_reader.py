@@ -242,7 +242,7 @@ def _certificates(condition: Any) -> dict[int, datetime]:
     query = Certificate.select(*columns).join(Authority).switch(Certificate).join(User)
     until: dict[int, datetime] = {}
     for user_id, *ends in _where(query, condition).tuples().iterator():
-        end = min(moment for moment in ends if moment is not None)
+        end = min(time for time in ends if time is not None)
         until[user_id] = max(end, until.get(user_id, end))
     return until
 

@@ -53,9 +53,9 @@ def loaded_policy() -> PolicyCache:
     return policy
 
 
-def policy_of(username: str) -> UserPolicy | None:
+def policy_of(username: str) -> UserPolicy:
     """Return a user's policy as a worker that has just started reads it."""
-    return loaded_policy().snapshot.users.get(username)
+    return loaded_policy().snapshot.users[username]
 
 
 def all_rows() -> dict[str, list[Any]]:

@@ -41,7 +41,6 @@ def test_allowed_permission_is_added_and_in_force() -> None:
     assert (after.permissions, after.roles) == ((STATE, TOPIC), before.roles)
     assert after.updated_at > before.updated_at
     policy = policy_of("bob")
-    assert policy is not None
     assert policy.permissions == (STATE, TOPIC)
 
 

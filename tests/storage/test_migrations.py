@@ -166,7 +166,6 @@ def test_second_start_changes_nothing(prepared: Settings) -> None:
 
 def administrators_password_is(password: str) -> bool:
     stored = policy_of("admin")
-    assert stored is not None
     assert stored.password_hash is not None
     return bcrypt.checkpw(password.encode(), stored.password_hash.encode())
 

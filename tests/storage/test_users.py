@@ -26,7 +26,6 @@ COMMANDS = mqtt("read", "devices/%u/commands")
 
 def password_is(username: str, password: str) -> bool:
     policy = policy_of(username)
-    assert policy is not None
     return policy.password_hash is not None and bcrypt.checkpw(password.encode(), policy.password_hash.encode())
 
 
@@ -58,7 +57,6 @@ def test_user_has_the_given_grant_types(grant_types: tuple[str, ...]) -> None:
     create_bob(grant_types=wanted)
     assert users.get("bob").grant_types == wanted
     policy = policy_of("bob")
-    assert policy is not None
     assert policy.grant_types == wanted
 
 
