@@ -16,7 +16,7 @@ from authsvc.addresses import binds_loopback
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
-from authsvc.jobs import certificate_jobs, client_id_jobs, policy_jobs, record_jobs, session_jobs, watch_jobs
+from authsvc.jobs import certificate_jobs, client_id_jobs, disconnect_jobs, policy_jobs, record_jobs, watch_jobs
 from authsvc.observability import metrics
 from authsvc.policy.access import AccessControl
 from authsvc.storage.background import BackgroundThread
@@ -71,7 +71,7 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
         BackgroundThread("registry", extension.register(app, services)),
     ]
     if services.broker is not None:
-        app.extensions[BACKGROUND].append(BackgroundThread("sessions", session_jobs(services.broker)))
+        app.extensions[BACKGROUND].append(BackgroundThread("sessions", disconnect_jobs(services.broker)))
     return app
 
 

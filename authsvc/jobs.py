@@ -1,4 +1,4 @@
-"""The periodic jobs of one process, a list per background thread."""
+"""The periodic jobs of one process, one list for each background thread."""
 
 from __future__ import annotations
 
@@ -25,41 +25,33 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _METRICS_EVERY = 1.0
-_WATCH_EVERY = 0.5
-_TOKEN_USES_EVERY = 5.0
-_TIDY_EVERY = 600.0
-_SIGHTINGS_EVERY = 0.5
-_CLIENT_IDS_EVERY = 15.0
-_THROTTLED_EVERY = 1.0
-_DENIALS_EVERY = 0.5
-_HISTORY_EVERY = 5.0
-_SESSIONS_EVERY = 0.2
+_CLEANUP_EVERY = 600.0
 
 
 def policy_jobs(services: Services) -> list[Job]:
-    """Return what keeps decisions fresh; the first job is the one that matters."""
+    """Return the jobs that refresh the policy, and the cleanup of accounts. The first job makes the process ready."""
     return [
         Job(services.settings.policy_poll_ms / 1000, services.policy.catch_up),
-        Job(_TOKEN_USES_EVERY, lambda: api_tokens.store_uses(services.access.token_uses), also_at_the_end=True),
-        Job(_TIDY_EVERY, api_tokens.delete_expired),
-        Job(_TIDY_EVERY, services.webhooks.forget),
-        Job(_TIDY_EVERY, throttle.forget_old),
-        Job(_TIDY_EVERY, sign_in.forget_old),
-        Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+        Job(5.0, lambda: api_tokens.store_uses(services.access.token_uses), run_at_stop=True),
+        Job(_CLEANUP_EVERY, api_tokens.delete_expired),
+        Job(_CLEANUP_EVERY, services.webhooks.forget),
+        Job(_CLEANUP_EVERY, throttle.forget_old),
+        Job(_CLEANUP_EVERY, sign_in.forget_old),
+        Job(_CLEANUP_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
     ]
 
 
 def client_id_jobs(services: Services) -> list[Job]:
-    """Return what keeps client ids over a restart, in a thread of its own: writing many must not delay policy."""
+    """Return the jobs that store and load client ids. In a thread of their own, long writes do not delay the policy."""
     return [
-        Job(_SIGHTINGS_EVERY, services.client_ids.store, also_at_the_end=True),
-        Job(_CLIENT_IDS_EVERY, services.client_ids.learn_stored, also_at_the_start=True),
-        Job(_TIDY_EVERY, services.client_ids.forget_stored),
+        Job(0.5, services.client_ids.store, run_at_stop=True),
+        Job(15.0, services.client_ids.load_stored, run_at_start=True),
+        Job(_CLEANUP_EVERY, services.client_ids.delete_expired),
     ]
 
 
 class FreshnessWatch:
-    """Notices when policy cannot be refreshed: told once an outage in the log, and to the workers that draw pages."""
+    """Logs once when the policy becomes stale, and reports this worker's last refresh to the other workers."""
 
     def __init__(self, policy: PolicyCache, propagation: Propagation) -> None:
         self._policy = policy
@@ -67,8 +59,8 @@ class FreshnessWatch:
         self._started_at = monotonic()
         self._stale = False
 
-    def look(self) -> None:
-        """Compare the policy's age with what it may be."""
+    def check(self) -> None:
+        """Compare the policy's age with `STALE_AFTER_SECONDS`."""
         policy = self._policy
         if policy.is_loaded:
             self._propagation.report(policy.age)
@@ -83,36 +75,36 @@ class FreshnessWatch:
 
 
 def watch_jobs(services: Services) -> list[Job]:
-    """Return what looks at the process itself, in a thread that waits for no database."""
+    """Return the jobs that observe the process, in a thread that never waits for the database."""
     return [
-        Job(_WATCH_EVERY, FreshnessWatch(services.policy, services.propagation).look),
+        Job(0.5, FreshnessWatch(services.policy, services.propagation).check),
         Job(_METRICS_EVERY, lambda: observe_worker(services)),
     ]
 
 
 def record_jobs(services: Services) -> list[Job]:
-    """Return what writes down how it went, in a thread of its own: a flood of denials must not delay policy."""
+    """Return the jobs that store denials and statistics. In a thread of their own, a flood cannot delay policy."""
 
-    def store_history() -> None:
+    def store_stats() -> None:
         metrics.flush_decisions()
         services.decision_stats.store()
 
     return [
-        Job(_DENIALS_EVERY, services.denials.store, also_at_the_end=True),
-        Job(_THROTTLED_EVERY, lambda: throttled_logins.store(services.access.guess_limit), also_at_the_end=True),
-        Job(_HISTORY_EVERY, store_history, also_at_the_end=True),
-        Job(_METRICS_EVERY, lambda: metrics.observe_dropped_denials(services.denials.dropped)),
-        Job(_TIDY_EVERY, denials.forget_old),
-        Job(_TIDY_EVERY, decision_stats.forget_old),
+        Job(0.5, services.denials.store, run_at_stop=True),
+        Job(1.0, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
+        Job(5.0, store_stats, run_at_stop=True),
+        Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.set(services.denials.dropped)),
+        Job(_CLEANUP_EVERY, denials.delete_expired),
+        Job(_CLEANUP_EVERY, decision_stats.delete_expired),
     ]
 
 
 def certificate_jobs(services: Services) -> list[Job]:
-    """Return what revocation needs: lists that never run out."""
-    issuing = signing_policy(services.settings)
-    return [Job(1.0, lambda: authorities.refresh_if_due(issuing)), Job(_TIDY_EVERY, disconnects.forget_old)]
+    """Return the jobs that sign CRLs before they expire and delete old disconnect orders."""
+    policy = signing_policy(services.settings)
+    return [Job(1.0, lambda: authorities.revocation_lists(policy)), Job(_CLEANUP_EVERY, disconnects.delete_expired)]
 
 
-def session_jobs(broker: TakeoverBroker) -> list[Job]:
-    """Return what ends MQTT sessions, in a thread of its own: a broker that does not answer must delay no list."""
-    return [Job(_SESSIONS_EVERY, lambda: disconnects.carry_out(broker))]
+def disconnect_jobs(broker: TakeoverBroker) -> list[Job]:
+    """Return the job that ends MQTT sessions, in a thread of its own: a broker that does not answer delays no CRL."""
+    return [Job(0.2, lambda: disconnects.run_due_orders(broker))]

@@ -6,12 +6,13 @@ import hashlib
 import secrets
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
 from authsvc.errors import Forbidden, NotFound, invalid
-from authsvc.storage.database import database_time, session, transaction
-from authsvc.storage.paging import Page
+from authsvc.storage.database import database_time, transaction
+from authsvc.storage.paging import Page, fetch_page
 from registry import lock
 from registry.models import EnrolmentKey
 
@@ -68,9 +69,9 @@ def create(
 def search(page: int, per_page: int) -> Page[KeyRecord]:
     """Return one page of keys, newest first, also those that are used up or revoked."""
     query = EnrolmentKey.select()
-    with session():
-        rows = query.order_by(EnrolmentKey.created_at.desc(), EnrolmentKey.id).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
+    return fetch_page(
+        query.order_by(EnrolmentKey.created_at.desc(), EnrolmentKey.id), page, per_page, convert=partial(map, _record)
+    )
 
 
 def revoke(actor: Actor, key_id: str) -> None:

@@ -60,7 +60,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     unknown_username.connect(intake.enqueue, weak=False)
     return [
         Job(0.1, intake.flush),
-        Job(1.0, contacts.write, also_at_the_end=True),
+        Job(1.0, contacts.write, run_at_stop=True),
         Job(1.0, lambda: metrics.observe(intake, unknown_names)),
         Job(5.0, unknown_names.report),
         Job(0.5, lambda: preauthorization_match.hold_attempted(attempted)),

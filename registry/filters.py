@@ -47,7 +47,7 @@ class Filter:
             check_network(self.address)
 
     @property
-    def audit_fields(self) -> audit.Facts:
+    def audit_fields(self) -> audit.Fields:
         """What of it is given, for the audit trail."""
         given = {
             "usernamePattern": self.username_pattern,

@@ -102,7 +102,7 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> LockState:
             username_pattern=limits.username_pattern,
             roles=list(limits.roles),
         ).execute()
-        facts: audit.Facts = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
+        facts: audit.Fields = {"seconds": seconds, "maxRegistrations": limits.max_registrations}
         facts |= {"usernamePattern": limits.username_pattern, "roles": list(limits.roles)}
         audit.record(actor, "registry.unlock", "registry", after=facts)
         return state()

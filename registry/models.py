@@ -8,7 +8,7 @@ import peewee
 
 from authsvc.errors import InvalidInput
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
-from authsvc.storage.fields import JsonField, Model, Numbered, UnreadableJson, UtcDateTimeField
+from authsvc.storage.fields import JsonField, Model, NumberedModel, UnreadableJson, UtcDateTimeField
 from authsvc.storage.models import User
 
 
@@ -78,7 +78,7 @@ class Registration(Model):
         table_name = "registrations"
 
 
-class Window(Numbered):
+class Window(NumberedModel):
     """One row: when the registry was last unlocked and until when, by the database's clock, and for whom."""
 
     opened_at = UtcDateTimeField(null=True)

@@ -14,6 +14,7 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
@@ -24,9 +25,9 @@ from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.storage import policy_reader
-from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 from authsvc.storage.policy_reader import permission
 from registry import lock
 from registry.enrolment_keys import digest_of
@@ -128,9 +129,7 @@ def search(text: str, page: int, per_page: int) -> Page[PreauthorizationRecord]:
     query = Preauthorization.select()
     if text:
         query = query.where(Preauthorization.username.contains(text))
-    with session():
-        rows = query.order_by(Preauthorization.username).paginate(page, per_page)
-        return Page([record_of(row) for row in rows], page, per_page, query.count())
+    return fetch_page(query.order_by(Preauthorization.username), page, per_page, convert=partial(map, record_of))
 
 
 def delete(actor: Actor, advance_id: str) -> None:
@@ -258,8 +257,8 @@ def _row(
     }
 
 
-def _event(advance: NewPreauthorization) -> tuple[str, audit.Facts]:
-    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
+def _event(advance: NewPreauthorization) -> tuple[str, audit.Fields]:
+    facts: audit.Fields = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
     bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
     return f"preauthorization:{advance.username}", facts | bound
 

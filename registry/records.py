@@ -19,7 +19,7 @@ from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import HeldReason, Status
@@ -126,9 +126,9 @@ def search(status: str, text: str, page: int, per_page: int) -> Page[Record]:
         query = query.where(Registration.status == status)
     if text:
         query = query.where(Registration.username.contains(text))
-    with session():
-        rows = query.order_by(Registration.last_seen.desc(), Registration.id).paginate(page, per_page)
-        return Page(_records_of(list(rows)), page, per_page, query.count())
+    return fetch_page(
+        query.order_by(Registration.last_seen.desc(), Registration.id), page, per_page, convert=_records_of
+    )
 
 
 def count_pending() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.accounts import throttle
@@ -16,7 +17,7 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Token, User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -157,9 +158,7 @@ def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[Toke
         query = query.where(User.username == username)
     if text:
         query = query.where(Token.label.contains(text) | User.username.contains(text))
-    with session():
-        rows = query.order_by(Token.created_at.desc(), Token.id).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
+    return fetch_page(query.order_by(Token.created_at.desc(), Token.id), page, per_page, convert=partial(map, _record))
 
 
 def store_uses(uses: MutableMapping[str, datetime]) -> None:

@@ -11,6 +11,7 @@ import secrets
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from peewee import JOIN
@@ -21,7 +22,7 @@ from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from peewee import ModelSelect
@@ -127,9 +128,12 @@ def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[
     query = _alive(datetime.now(UTC), lifetime)
     if username:
         query = query.where(User.username == username)
-    with session():
-        rows = query.order_by(BrowserSession.last_seen_at.desc(), BrowserSession.id).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
+    return fetch_page(
+        query.order_by(BrowserSession.last_seen_at.desc(), BrowserSession.id),
+        page,
+        per_page,
+        convert=partial(map, _record),
+    )
 
 
 def forget_ended(lifetime: Lifetime) -> None:
@@ -153,7 +157,7 @@ def _token(digest: str) -> Token:
     return token
 
 
-def _end(actor: Actor, row: BrowserSession, after: audit.Facts | None = None) -> None:
+def _end(actor: Actor, row: BrowserSession, after: audit.Fields | None = None) -> None:
     audit.record(actor, "session.end", f"session:{row.id}", {"username": row.user.username}, after)
     row.delete_instance()
 

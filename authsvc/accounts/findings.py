@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.storage import policy_reader
-from authsvc.storage.database import reading
+from authsvc.storage.database import read_transaction
 from authsvc.storage.models import PermissionRow, Role, User
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Finding(NamedTuple):
 
 def findings() -> list[Finding]:
     """Return all findings by the database as it is now."""
-    with reading():
+    with read_transaction():
         return [*_administrators_on_broker(), *_damaged_users(), *_damaged_roles()]
 
 
@@ -42,7 +42,7 @@ def _damaged_users() -> Iterator[Finding]:
         User.select(User.id, User.username, User.grant_types, User.client_ids).order_by(User.username).iterator()
     ):
         for damage in policy_reader.damage_of(
-            row.grant_types, row.client_ids, permissions.get(row.id, policy_reader.NOTHING_STORED)
+            row.grant_types, row.client_ids, permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)
         ):
             advice = f"{damage}: everything is denied; set its permissions, grant types and client ids again"
             yield Finding("damaged-policy", f"user:{row.username}", advice)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import peewee
-from playhouse.pool import MaxConnectionsExceeded
-
 from authsvc import __version__
 from authsvc.accounts import users
 from authsvc.pki import certificates
-from authsvc.pki.certificates import Wanted
-from authsvc.storage.database import is_sqlite
+from authsvc.pki.certificates import CertificateFilter
+from authsvc.storage.database import DATABASE_ERRORS, is_sqlite
 
 if TYPE_CHECKING:
     from authsvc.pki.certificates import CertificateRecord
@@ -61,7 +58,7 @@ def overview(policy: PolicyCache) -> Overview:
 def _stored() -> tuple[int | None, int | None, tuple[CertificateRecord, ...]]:
     try:
         administrators = users.search("", 1, 1, administrators_on_broker=True)
-        found = certificates.search(Wanted(expiring_within_days=EXPIRING_DAYS), 1, _SHOWN)
-    except (peewee.PeeweeException, MaxConnectionsExceeded):
+        found = certificates.search(CertificateFilter(expiring_within_days=EXPIRING_DAYS), 1, _SHOWN)
+    except DATABASE_ERRORS:
         return None, None, ()
     return administrators.total, found.total, tuple(found.items)

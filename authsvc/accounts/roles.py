@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from peewee import fn
+from peewee import chunked, fn
 
 from authsvc.accounts import last_admin
 from authsvc.activity import audit
@@ -18,7 +18,7 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, UserRole
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +90,7 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[st
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row_for_change(actor, name)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         wanted = tuple(dict.fromkeys(changes.get("permissions", before.permissions)))
         actor.must_hold(wanted)
@@ -117,7 +117,7 @@ def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> N
     """
     with policy_change() as announce:
         row = _row_for_change(actor, name)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         holders = UserRole.select().where(UserRole.role == row).count()
         if holders:
             raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
@@ -138,11 +138,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
     query = Role.select()
     if text:
         query = query.where(Role.name.contains(text) | Role.description.contains(text))
-    with session():
-        rows = list(query.order_by(Role.name).paginate(page, per_page))
-        permissions = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
-        records = [_with_permissions(row, permissions.get(row.id, policy_reader.NOTHING_STORED)) for row in rows]
-        return Page(records, page, per_page, query.count())
+    return fetch_page(query.order_by(Role.name), page, per_page, convert=_records)
 
 
 def count_holders(names: Iterable[str]) -> dict[str, int]:
@@ -207,8 +203,8 @@ def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
         }
         for each in permissions
     ]
-    for start in range(0, len(rows), 500):
-        PermissionRow.insert_many(rows[start : start + 500]).execute()
+    for batch in chunked(rows, 500):
+        PermissionRow.insert_many(batch).execute()
 
 
 def permission_fields(permissions: Iterable[Permission]) -> list[dict[str, str]]:
@@ -224,7 +220,7 @@ def permission_fields(permissions: Iterable[Permission]) -> list[dict[str, str]]
     ]
 
 
-def audit_fields(record: RoleRecord) -> audit.Facts:
+def audit_fields(record: RoleRecord) -> audit.Fields:
     """Return what the audit trail keeps of a role."""
     damage = {"damage": list(record.damage)} if record.damage else {}
     return {
@@ -269,19 +265,24 @@ def _row_for_change(actor: Actor, name: str) -> Role:
 
 
 def _record(row: Role) -> RoleRecord:
-    found = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id == row.id)
-    return _with_permissions(row, found.get(row.id, policy_reader.NOTHING_STORED))
+    return _records([row])[0]
 
 
-def _with_permissions(row: Role, own: policy_reader.OwnerPermissions) -> RoleRecord:
-    policy = policy_reader.role_policy(own, row.client_ids)
-    return RoleRecord(
-        row.name,
-        row.description,
-        row.built_in,
-        policy.permissions,
-        policy.client_ids,
-        row.created_at,
-        row.updated_at,
-        policy.damage,
-    )
+def _records(rows: list[Role]) -> list[RoleRecord]:
+    own = policy_reader.permissions_of(PermissionRow.role, Role.id, Role.id.in_([row.id for row in rows]))
+    policies = [
+        policy_reader.role_policy(own.get(row.id, policy_reader.NO_STORED_PERMISSIONS), row.client_ids) for row in rows
+    ]
+    return [
+        RoleRecord(
+            row.name,
+            row.description,
+            row.built_in,
+            policy.permissions,
+            policy.client_ids,
+            row.created_at,
+            row.updated_at,
+            policy.damage,
+        )
+        for row, policy in zip(rows, policies, strict=True)
+    ]

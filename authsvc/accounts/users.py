@@ -12,7 +12,7 @@ from authsvc.activity import audit, disconnects
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Effect
 from authsvc.policy.snapshot import GrantType
@@ -20,7 +20,7 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from authsvc.activity.mqtt_takeover import TakeoverBroker
@@ -111,7 +111,7 @@ def change(
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row(username)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         actor.must_hold(policy_reader.rights_of_user(row.username))
         row.enabled = changes.get("enabled", row.enabled)
@@ -130,7 +130,7 @@ def change(
         if changes.get("password") is not None:
             later["password"] = "changed"  # noqa: S105 - a word for the audit trail
         if changes.get("revoke_others"):  # browser sessions end with any new password
-            certificates.revoke_all(actor, username, Revocation.PRIVILEGE_WITHDRAWN)
+            certificates.revoke_all(actor, username, RevocationReason.PRIVILEGE_WITHDRAWN)
             later["revokedTokens"] = api_tokens.revoke_all(actor, username)
         if later:
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
@@ -165,25 +165,27 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row(username)
-        policy_reader.must_be_version(expected, row.updated_at)
+        policy_reader.require_version(expected, row.updated_at)
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
-        certificates.revoke_all(actor, username, Revocation.CESSATION_OF_OPERATION)
+        certificates.revoke_all(actor, username, RevocationReason.CESSATION_OF_OPERATION)
         disconnects.order(username, disconnects.USER_REMOVED)
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=before)
         announce(ChangeKind.USER, username)
 
 
-def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.Report:
+def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.DisconnectResult:
     """End a user's live sessions on the broker; `Conflict` when no broker is known."""
     get(username)
     if broker is None:
         raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
-    return disconnects.end_for(actor, broker, username)
+    return disconnects.disconnect_now(actor, broker, username)
 
 
-def issue_certificate(actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy) -> certificates.Issued:
+def issue_certificate(
+    actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy
+) -> certificates.IssuedCertificate:
     """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it.
 
     `Unauthenticated` if the actor's own credential has ended since it was checked.
@@ -224,9 +226,7 @@ def search(
         query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
     if text:
         query = query.where(User.username.contains(text))
-    with session():
-        rows = list(query.order_by(User.username).paginate(page, per_page))
-        return Page(_records(rows), page, per_page, query.count())
+    return fetch_page(query.order_by(User.username), page, per_page, convert=_records)
 
 
 def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> User:
@@ -297,7 +297,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
             row.enabled,
             row.grant_types,
             names := role_names.get(row.id, ()),
-            (own := permissions.get(row.id, policy_reader.NOTHING_STORED)).permissions,
+            (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
             row.created_at,
@@ -309,7 +309,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
     ]
 
 
-def audit_fields(record: UserRecord) -> audit.Facts:
+def audit_fields(record: UserRecord) -> audit.Fields:
     """Return what the audit trail keeps of a user."""
     return {
         "enabled": record.enabled,

@@ -1,29 +1,29 @@
-"""The audit trail: every change with who, how and when, written in the transaction of the change itself."""
+"""The audit trail: who made each change, how and when, written in the transaction of the change."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peewee import chunked
 
-from authsvc.storage.database import session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import AuditEvent
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from authsvc.policy.actors import Actor
 
-Facts = dict[str, Any]
+Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change. `before` and `after` hold what changed, without secrets; None where there was or is nothing."""
+    """One change. `before` and `after` hold the changed values without secrets; None if there was or is nothing."""
 
     id: int
     at: datetime
@@ -33,70 +33,57 @@ class Event:
     request_id: str | None
     action: str
     target: str
-    before: Facts | None
-    after: Facts | None
+    before: Fields | None
+    after: Fields | None
 
 
-def record(actor: Actor, action: str, target: str, before: Facts | None = None, after: Facts | None = None) -> None:
-    """Write one event; to be called inside the transaction that makes the change."""
-    AuditEvent.create(
-        at=datetime.now(UTC),
-        actor=actor.username,
-        via=actor.via,
-        address=actor.address,
-        request_id=actor.request_id,
-        action=action,
-        target=target,
-        before=before,
-        after=after,
-    )
+def record(actor: Actor, action: str, target: str, before: Fields | None = None, after: Fields | None = None) -> None:
+    """Write one event. Call it inside the transaction of the change."""
+    AuditEvent.create(**_columns(actor, action), target=target, before=before, after=after)
 
 
-def record_many(actor: Actor, action: str, made: Iterable[tuple[str, Facts]]) -> None:
-    """`record` for many things that one change made, each a target with what holds for it afterwards."""
-    common = {"at": datetime.now(UTC), "actor": actor.username, "via": actor.via, "action": action}
-    common |= {"address": actor.address, "request_id": actor.request_id, "before": None}
-    for batch in chunked([common | {"target": target, "after": after} for target, after in made], 200):
+def record_many(actor: Actor, action: str, created: Iterable[tuple[str, Fields]]) -> None:
+    """Write one event for each target that one change created, given with its values afterwards."""
+    columns = _columns(actor, action) | {"before": None}
+    for batch in chunked((columns | {"target": target, "after": after} for target, after in created), 200):
         AuditEvent.insert_many(batch).execute()
 
 
+def _columns(actor: Actor, action: str) -> Fields:
+    return {
+        "at": datetime.now(UTC),
+        "actor": actor.username,
+        "via": actor.via,
+        "address": actor.address,
+        "request_id": actor.request_id,
+        "action": action,
+    }
+
+
 def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
-    """Return one page of events, newest first; `filters` may name `actor`, `action` and `target`, each to be equal."""
+    """Return one page of events, newest first. `filters` can set `actor`, `action` and `target` to exact values."""
     query = AuditEvent.select()
     for name, value in filters.items():
         query = query.where(getattr(AuditEvent, name) == value)
-    with session():
-        rows = query.order_by(AuditEvent.id.desc()).paginate(page, per_page)
-        return Page([_event(row) for row in rows], page, per_page, query.count())
+    return fetch_page(query.order_by(AuditEvent.id.desc()), page, per_page, convert=partial(map, _event))
 
 
 def targets_of(action: str, targets: Iterable[str], since: datetime) -> set[str]:
-    """Return those of the targets to which an action was done since then."""
-    chosen = AuditEvent.target.in_(list(targets)) & (AuditEvent.action == action) & (AuditEvent.at >= since)
-    rows: Any = AuditEvent.select(AuditEvent.target).where(chosen).distinct().tuples()
+    """Return those of the targets that have an event of this action since then."""
+    condition = AuditEvent.target.in_(list(targets)) & (AuditEvent.action == action) & (AuditEvent.at >= since)
+    rows: Any = AuditEvent.select(AuditEvent.target).where(condition).distinct().tuples()
     return {target for (target,) in rows}
 
 
-def difference(before: Facts, after: Facts) -> tuple[Facts, Facts]:
-    """Return the parts of two records that differ; None stands for a part that one of them lacks."""
+def difference(before: Fields, after: Fields) -> tuple[Fields, Fields]:
+    """Return the differing values of two records; None for a field that one of them lacks."""
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     return {key: before.get(key) for key in changed}, {key: after.get(key) for key in changed}
 
 
 def _event(row: AuditEvent) -> Event:
-    return Event(
-        row.id,
-        row.at,
-        row.actor,
-        row.via,
-        row.address,
-        row.request_id,
-        row.action,
-        row.target,
-        _readable(row.before),
-        _readable(row.after),
-    )
+    return Event(**row.__data__ | {"before": _readable(row.before), "after": _readable(row.after)})
 
 
-def _readable(facts: Facts | UnreadableJson | None) -> Facts | None:
-    return {"damaged": True} if isinstance(facts, UnreadableJson) else facts
+def _readable(values: Fields | UnreadableJson | None) -> Fields | None:
+    return {"damaged": True} if isinstance(values, UnreadableJson) else values

@@ -1,4 +1,4 @@
-"""The client ids that users were seen with: noted on the broker path in memory, stored by a thread beside it."""
+"""The client ids that users have used: noted in memory on the broker path, stored by a background thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from peewee import EXCLUDED, fn
+from peewee import EXCLUDED, chunked, fn
 
 from authsvc.policy import known_client_ids
 from authsvc.policy.known_client_ids import KnownClientIds
@@ -21,14 +21,14 @@ MAX_CLIENT_ID = known_client_ids.MAX_LENGTH
 PER_USER = 20
 _KEPT = timedelta(days=30)
 _BATCH = 200
-# What another process has stored may appear this much later than its time says, since clocks differ.
+# Another process's rows can become visible this much later than their time says, because clocks differ.
 _OVERLAP = timedelta(seconds=30)
 
 
 class SeenClientIds:
-    """What this worker has seen since it last wrote it down: bounded, and one look-up when there is no news.
+    """The client ids that this worker has seen and not yet stored; bounded. A known one costs one look-up.
 
-    `known` are the client ids that users have logged in with, here and, as of the last `learn_stored`, elsewhere.
+    `known` holds the client ids that users have logged in with, here or, as of the last `load_stored`, elsewhere.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class SeenClientIds:
         self._noted: dict[tuple[str, str], bool] = {}
         self._noted_of_user: Counter[str] = Counter()
         self._stored: OrderedDict[tuple[str, str], bool] = OrderedDict()
-        self._learnt_until = datetime.min.replace(tzinfo=UTC)
+        self._loaded_until = datetime.min.replace(tzinfo=UTC)
 
     def note(self, username: str, client_id: str, logged_in: bool = False) -> None:
-        """Note a client that was let in, or with `logged_in` one that has proved to be the user; memory only."""
+        """Note an allowed client in memory; `logged_in` if it has proved to be the user."""
         if logged_in:
             self.known.learn(username, client_id)
         key = (username, client_id)
@@ -48,17 +48,16 @@ class SeenClientIds:
             return
         earlier = self._noted.get(key)
         if earlier is None:
-            if not self._has_room_for(username) or not 0 < len(client_id) <= MAX_CLIENT_ID:
+            # A user with ever new client ids must not use up the memory, nor the time to write, of others.
+            if len(self._noted) >= MAX_NOTED or self._noted_of_user[username] >= MAX_NOTED_OF_USER:
+                return
+            if not 0 < len(client_id) <= MAX_CLIENT_ID:
                 return
             self._noted_of_user[username] += 1
         self._noted[key] = logged_in or bool(earlier)
 
-    def _has_room_for(self, username: str) -> bool:
-        # A user with ever new client ids must not take the room, nor the time to write, of others.
-        return len(self._noted) < MAX_NOTED and self._noted_of_user[username] < MAX_NOTED_OF_USER
-
     def store(self) -> None:
-        """Write the first `MAX_STORED_AT_ONCE` noted client ids; the rest, and those that met an error, stay."""
+        """Store the first `MAX_STORED_AT_ONCE` noted client ids; the others, and all after an error, stay noted."""
         try:
             self._store()
         finally:
@@ -68,15 +67,17 @@ class SeenClientIds:
         first = list(self._noted.items())[:MAX_STORED_AT_ONCE]
         noted = [(key, logged_in) for key, logged_in in first if self._can_be_stored(key)]
         now = datetime.now(UTC)
-        for start in range(0, len(noted), _BATCH):
-            batch = noted[start : start + _BATCH]
-            rows = [{"username": key[0], "client_id": key[1], "seen_at": now, "logged_in": way} for key, way in batch]
+        for batch in chunked(noted, _BATCH):
+            rows = [
+                {"username": username, "client_id": client_id, "seen_at": now, "logged_in": logged_in}
+                for (username, client_id), logged_in in batch
+            ]
+            update = {
+                ClientIdRow.seen_at: EXCLUDED.seen_at,
+                ClientIdRow.logged_in: ClientIdRow.logged_in | EXCLUDED.logged_in,
+            }
             with transaction():
                 target = [ClientIdRow.username, ClientIdRow.client_id]
-                update = {
-                    ClientIdRow.seen_at: EXCLUDED.seen_at,
-                    ClientIdRow.logged_in: ClientIdRow.logged_in | EXCLUDED.logged_in,
-                }
                 ClientIdRow.insert_many(rows).on_conflict(conflict_target=target, update=update).execute()
             for key, logged_in in batch:
                 if self._noted.get(key) is logged_in:
@@ -84,18 +85,6 @@ class SeenClientIds:
                 self._stored[key] = logged_in
             while len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
-
-    def learn_stored(self) -> None:
-        """Learn the client ids that any process has stored since this was last asked; the first time, all of them."""
-        now = datetime.now(UTC)
-        with session():
-            rows: Any = ClientIdRow.select(ClientIdRow.username, ClientIdRow.client_id)
-            rows = rows.where(ClientIdRow.logged_in, ClientIdRow.seen_at > self._learnt_until).order_by(
-                ClientIdRow.seen_at
-            )
-            for username, client_id in rows.tuples().iterator():
-                self.known.learn(username, client_id)
-        self._learnt_until = now - _OVERLAP
 
     def _can_be_stored(self, key: tuple[str, str]) -> bool:
         try:
@@ -105,50 +94,58 @@ class SeenClientIds:
             return False
         return True
 
-    def forget_stored(self) -> None:
-        """Let everything be noted anew, so that the time of the last sighting moves on; and drop what is long past."""
+    def load_stored(self) -> None:
+        """Add to `known` the client ids that any process has stored since the last call; at the first call, all."""
+        now = datetime.now(UTC)
+        with session():
+            query: Any = ClientIdRow.select(ClientIdRow.username, ClientIdRow.client_id)
+            query = query.where(ClientIdRow.logged_in, ClientIdRow.seen_at > self._loaded_until)
+            for username, client_id in query.order_by(ClientIdRow.seen_at).tuples().iterator():
+                self.known.learn(username, client_id)
+        self._loaded_until = now - _OVERLAP
+
+    def delete_expired(self) -> None:
+        """Delete old rows, and let every client id be stored again so that its `seen_at` is updated."""
         self._stored = OrderedDict()
         with transaction():
             ClientIdRow.delete().where(ClientIdRow.seen_at < datetime.now(UTC) - _KEPT).execute()
-            _drop_beyond(PER_USER, ~ClientIdRow.logged_in)
-            _drop_beyond(known_client_ids.PER_USER, ClientIdRow.logged_in)
+            _delete_beyond(PER_USER, ~ClientIdRow.logged_in)
+            _delete_beyond(known_client_ids.PER_USER, ClientIdRow.logged_in)
 
 
-def _drop_beyond(most: int, chosen: Any) -> None:
-    """Keep the latest of the chosen sightings of each user, so many as are given."""
-    query: Any = ClientIdRow.select(ClientIdRow.username).where(chosen).group_by(ClientIdRow.username)
+def _delete_beyond(most: int, condition: Any) -> None:
+    """Delete all but the latest `most` rows of each user, among the rows that meet the condition."""
+    query: Any = ClientIdRow.select(ClientIdRow.username).where(condition).group_by(ClientIdRow.username)
     for (username,) in list(query.having(fn.COUNT(ClientIdRow.client_id) > most).tuples()):
-        of_user = chosen & (ClientIdRow.username == username)
-        latest = (
-            ClientIdRow.select(ClientIdRow.client_id).where(of_user).order_by(ClientIdRow.seen_at.desc()).limit(most)
-        )
-        kept = [row.client_id for row in latest]
+        of_user = condition & (ClientIdRow.username == username)
+        latest = ClientIdRow.select(ClientIdRow.client_id).where(of_user).order_by(ClientIdRow.seen_at.desc())
+        kept = [row.client_id for row in latest.limit(most)]
         ClientIdRow.delete().where(of_user, ClientIdRow.client_id.not_in(kept)).execute()
 
 
 class SeenClientId(NamedTuple):
-    """A client id, and about when a user was last seen with it."""
+    """A client id and the approximate time of its last use by a user."""
 
     client_id: str
     at: datetime
 
 
 def of_user(username: str) -> list[SeenClientId]:
-    """Return the client ids that a user was seen with, the latest first and not more than a few."""
+    """Return up to `PER_USER` client ids that a user has used, the latest first."""
     with session():
         rows = ClientIdRow.select().where(ClientIdRow.username == username).order_by(ClientIdRow.seen_at.desc())
         return [SeenClientId(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
 
 
 def has_other_user(client_id: str, username: str) -> bool:
-    """Return whether another user than this one was seen with a client id."""
+    """Return whether another user has used this client id."""
     with session():
         others = ClientIdRow.select().where(ClientIdRow.client_id == client_id, ClientIdRow.username != username)
         return bool(others.exists())
 
 
-def client_ids(username: str) -> list[str]:
-    """Return every stored client id of a user, the latest first: about 1,000 at most."""
+def all_of_user(username: str) -> list[str]:
+    """Return every stored client id of a user, the latest first: at most about 1,000."""
     with session():
         rows: Any = ClientIdRow.select(ClientIdRow.client_id).where(ClientIdRow.username == username)
         return [client_id for (client_id,) in rows.order_by(ClientIdRow.seen_at.desc()).tuples()]

@@ -1,4 +1,4 @@
-"""Logins and denials over time: counted in memory by each worker, summed up in the database in buckets of minutes."""
+"""Logins and denials over time: workers count in memory and add their counts to 5-minute buckets in the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BUCKET = timedelta(minutes=5)
 KEPT = timedelta(hours=48)
-# Which decisions a bucket counts under which name: the check, and whether it was allowed.
+# The column that counts a decision, by the check and whether it was allowed.
 COUNTED = {
     ("user", True): "logins",
     ("user", False): "denied_logins",
@@ -27,7 +27,7 @@ COUNTED = {
 
 @dataclass(slots=True)
 class Bucket:
-    """How many decisions there were in the `BUCKET` from `at` on."""
+    """The number of decisions in the `BUCKET` that begins at `at`."""
 
     at: datetime
     logins: int = 0
@@ -37,9 +37,9 @@ class Bucket:
 
 
 class DecisionStats:
-    """What this worker has counted and not yet written down.
+    """The decisions of this worker that are not yet stored.
 
-    `counted` are the worker's own counts since it started, by check and whether it was allowed; they only ever grow.
+    `counted` holds the worker's counts since it started, by check and whether it was allowed; they only increase.
     """
 
     def __init__(self, counted: Mapping[tuple[str, bool], int]) -> None:
@@ -48,38 +48,35 @@ class DecisionStats:
         self._unwritten: dict[datetime, Bucket] = {}
 
     def store(self) -> None:
-        """Add what was counted to the buckets of all workers; what a database error keeps from it is kept for later."""
+        """Add the new counts to the stored buckets; after a database error the next call adds the rest."""
         now = datetime.now(UTC)
-        self._take(_start_of_bucket(now))
-        for at, bucket in sorted(self._unwritten.items()):
-            if at >= now - KEPT:
-                _add(bucket)
-            del self._unwritten[at]
-
-    def _take(self, at: datetime) -> None:
+        at = _start_of_bucket(now)
         for kind, name in COUNTED.items():
             count = self._counted.get(kind, 0)
-            news = count - self._taken[kind]
-            if news:
+            if increase := count - self._taken[kind]:
                 bucket = self._unwritten.setdefault(at, Bucket(at))
-                setattr(bucket, name, getattr(bucket, name) + news)
+                setattr(bucket, name, getattr(bucket, name) + increase)
                 self._taken[kind] = count
+        for start, bucket in sorted(self._unwritten.items()):
+            if start >= now - KEPT:
+                _add(bucket)
+            del self._unwritten[start]
 
 
-def last(hours: int) -> list[Bucket]:
-    """Return the buckets of the last hours, oldest first and none left out; the newest is still being filled."""
+def last_hours(hours: int) -> list[Bucket]:
+    """Return the buckets of the last hours, oldest first, empty ones included; the newest one is still growing."""
     newest = _start_of_bucket(datetime.now(UTC))
     count = timedelta(hours=hours) // BUCKET
     buckets = {at: Bucket(at) for at in (newest - BUCKET * place for place in reversed(range(count)))}
     oldest = newest - BUCKET * (count - 1)
     with session():
         for row in DecisionStatsRow.select().where(DecisionStatsRow.at.between(oldest, newest)):
-            buckets[row.at] = Bucket(row.at, row.logins, row.denied_logins, row.accesses, row.denials)
+            buckets[row.at] = Bucket(**row.__data__)
     return list(buckets.values())
 
 
-def forget_old() -> None:
-    """Remove what nobody asks for any more."""
+def delete_expired() -> None:
+    """Delete the buckets that are older than `KEPT`."""
     with transaction():
         DecisionStatsRow.delete().where(DecisionStatsRow.at < datetime.now(UTC) - KEPT - BUCKET).execute()
 

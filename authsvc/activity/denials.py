@@ -1,4 +1,4 @@
-"""What users were lately denied, and what would cure it: noted on the broker path in memory, written down behind it."""
+"""The latest denied requests of each user, with advice: noted in memory on the broker path, stored by a thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from authsvc.policy.snapshot import Snapshot
 
-# To write down so many takes some hundredths of a second, in which brokers' questions share the interpreter.
+# Storing this many takes some 10 ms, in which webhooks share the interpreter.
 MAX_NOTED = 500
 PER_USER = 20
 _KEPT = timedelta(days=7)
@@ -32,7 +32,7 @@ _BATCH = 200
 
 
 class DenialKey(NamedTuple):
-    """What makes denials the same one: a device that makes up a new client id each time is still denied one thing."""
+    """The fields that identify a denial. The client id is not one, because a device may use a new one each time."""
 
     username: str
     topic: str
@@ -43,7 +43,7 @@ class DenialKey(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """How often something was denied, since when and until when, and the client id that it was denied to last."""
+    """The number of equal denials, their first and last time, and the last client id."""
 
     client_id: str
     first_seen: datetime
@@ -53,13 +53,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class DenialRecord:
-    """A denial as administrators see it: how often, with what client id lately, and what would cure it."""
+    """A denial as administrators see it, with advice on what would allow the request."""
 
     denial: Denial
     count: int
     first_seen: datetime
     last_seen: datetime
-    remedy: DenialAdvice
+    advice: DenialAdvice
 
 
 class _Noted:
@@ -69,26 +69,21 @@ class _Noted:
 
 
 class Denials:
-    """What this worker has denied since it last wrote it down; bounded, and what is beyond is counted in `dropped`."""
+    """The denials of this worker that are not yet stored; bounded. `dropped` counts the denials beyond the bound."""
 
     def __init__(self) -> None:
         self._noted = _Noted()
         self.dropped = 0
 
     def note(self, denial: Denial) -> None:
-        """Note a denial; touches memory only."""
+        """Note a denial in memory."""
         now = datetime.now(UTC)
-        kind = DenialKey(denial.username, denial.topic, denial.access, denial.reason, denial.whole)
-        known = self._noted.tallies.get(kind)
-        if known is None:
-            self._add(kind, Tally(denial.client_id, now, now))
-        else:
-            known.client_id, known.last_seen = denial.client_id, now
-            known.count += 1
+        key = DenialKey(denial.username, denial.topic, denial.access, denial.reason, denial.whole)
+        self._add(key, Tally(denial.client_id, now, now))
 
     def store(self) -> None:
-        """Write down what was noted; what a database error keeps from it stays noted."""
-        # One that is being noted in this very moment may go uncounted, which harms nobody.
+        """Store the noted denials; after a database error the rest stays noted."""
+        # A denial that another thread notes at this moment may be lost, which is acceptable.
         noted, self._noted = self._noted, _Noted()
         unwritten = sorted(noted.tallies.items())
         try:
@@ -96,26 +91,26 @@ class Denials:
                 _write(unwritten[:_BATCH])
                 del unwritten[:_BATCH]
         finally:
-            for kind, tally in unwritten:
-                self._add(kind, tally)
+            for key, tally in unwritten:
+                self._add(key, tally)
 
-    def _add(self, kind: DenialKey, tally: Tally) -> None:
+    def _add(self, key: DenialKey, tally: Tally) -> None:
         noted = self._noted
-        known = noted.tallies.get(kind)
+        known = noted.tallies.get(key)
         if known is not None:
             known.count += tally.count
             known.first_seen = min(known.first_seen, tally.first_seen)
             if tally.last_seen >= known.last_seen:
                 known.last_seen, known.client_id = tally.last_seen, tally.client_id
-        elif len(noted.tallies) >= MAX_NOTED or noted.of_user[kind.username] >= PER_USER:
+        elif len(noted.tallies) >= MAX_NOTED or noted.of_user[key.username] >= PER_USER:
             self.dropped += tally.count
         else:
-            noted.tallies[kind] = tally
-            noted.of_user[kind.username] += 1
+            noted.tallies[key] = tally
+            noted.of_user[key.username] += 1
 
 
 def of_user(username: str) -> list[DenialRecord]:
-    """Return what a user was lately denied, the latest first, and what would cure each; `NotFound` without the user."""
+    """Return up to `PER_USER` denials of a user in the last 7 days, the latest first; `NotFound` without the user."""
     now = datetime.now(UTC)
     with session():
         snapshot = snapshot_of(username)
@@ -123,19 +118,24 @@ def of_user(username: str) -> list[DenialRecord]:
             raise NotFound("no such user", "user-not-found")
         query = DenialRow.select().join(User).where(User.username == username, DenialRow.last_seen > now - _KEPT)
         rows = list(query.order_by(DenialRow.last_seen.desc(), DenialRow.digest).limit(PER_USER))
-    return [_record(row, username, snapshot, now) for row in rows]
+    records = []
+    for row in rows:
+        denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
+        advice = _advice(denial, snapshot, now)
+        records.append(DenialRecord(denial, row.count, row.first_seen, row.last_seen, advice))
+    return records
 
 
-def forget_old() -> None:
-    """Remove what is long past."""
+def delete_expired() -> None:
+    """Delete the denials that are older than 7 days."""
     with transaction():
         DenialRow.delete().where(DenialRow.last_seen < datetime.now(UTC) - _KEPT).execute()
 
 
 def _write(batch: Sequence[tuple[DenialKey, Tally]]) -> None:
     with transaction():
-        ids = _locked_users({kind.username for kind, _ in batch})
-        rows = [_row(ids[kind.username], kind, tally) for kind, tally in batch if kind.username in ids]
+        ids = _lock_users({key.username for key, _ in batch})
+        rows = [_row(ids[key.username], key, tally) for key, tally in batch if key.username in ids]
         if rows:
             update = {
                 DenialRow.count: DenialRow.count + EXCLUDED.count,
@@ -144,36 +144,36 @@ def _write(batch: Sequence[tuple[DenialKey, Tally]]) -> None:
             }
             query = DenialRow.insert_many(rows)
             query.on_conflict(conflict_target=[DenialRow.digest], update=update).execute()
-            _drop_beyond(ids.values())
+            _delete_beyond(ids.values())
 
 
-def _locked_users(names: set[str]) -> dict[str, int]:
-    """Return the ids of those users that exist, kept from being deleted, and their denials from other writers."""
+def _lock_users(names: set[str]) -> dict[str, int]:
+    """Return the ids of those users that exist; until the transaction ends, no other one deletes them or does this."""
     query: Any = User.select(User.id, User.username).where(User.username.in_(names)).order_by(User.id)
-    if not is_sqlite():  # which has one writer at a time anyway
+    if not is_sqlite():  # SQLite has one writer at a time anyway
         query = query.for_update("FOR NO KEY UPDATE")
     return {username: user_id for user_id, username in query.tuples()}
 
 
-def _row(user_id: int, kind: DenialKey, tally: Tally) -> dict[str, Any]:
-    topic = _storable(kind.topic)
-    spelled = "\n".join((kind.username, str(kind.access), kind.reason, str(kind.whole), kind.topic))
+def _row(user_id: int, key: DenialKey, tally: Tally) -> dict[str, Any]:
+    topic = _storable(key.topic)
+    text = "\n".join((key.username, str(key.access), key.reason, str(key.whole), key.topic))
     return {
-        "digest": hashlib.blake2b(spelled.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
+        "digest": hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
         "user": user_id,
         "client_id": _storable(tally.client_id),
         "topic": topic,
-        "whole": kind.whole and topic == kind.topic,
-        "access": kind.access,
-        "reason": kind.reason,
+        "whole": key.whole and topic == key.topic,
+        "access": key.access,
+        "reason": key.reason,
         "count": tally.count,
         "first_seen": tally.first_seen,
         "last_seen": tally.last_seen,
     }
 
 
-def _drop_beyond(users: Iterable[int]) -> None:
-    """Keep the latest few of each user."""
+def _delete_beyond(users: Iterable[int]) -> None:
+    """Delete all but the latest `PER_USER` denials of each user."""
     latest_first = [DenialRow.last_seen.desc(), DenialRow.digest]
     place = fn.ROW_NUMBER().over(partition_by=[DenialRow.user], order_by=latest_first).alias("place")
     ranked = DenialRow.select(DenialRow.digest, place).where(DenialRow.user.in_(list(users)))
@@ -185,12 +185,7 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _record(row: DenialRow, username: str, snapshot: Snapshot, now: datetime) -> DenialRecord:
-    denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
-    return DenialRecord(denial, row.count, row.first_seen, row.last_seen, _remedy(denial, snapshot, now))
-
-
-def _remedy(denial: Denial, snapshot: Snapshot, now: datetime) -> DenialAdvice:
+def _advice(denial: Denial, snapshot: Snapshot, now: datetime) -> DenialAdvice:
     user = snapshot.users[denial.username]
     if snapshot.is_damaged(user):
         return DenialAdvice(

@@ -1,9 +1,9 @@
-"""Ending MQTT sessions: a broker lets a connection go on after its user was disabled or its certificate revoked.
+"""Ends MQTT sessions: by itself a broker keeps a connection whose user was disabled or whose certificate was revoked.
 
-From outside there is one way to end it: to connect under its client id, upon which the broker drops the older
-connection (MQTT 5.0 section 3.1.4). An order to do so is written in the transaction of the change that calls for it.
-One worker of one replica claims it, and attempts it again and again until it is done. Nothing is done without
-`AUTHSVC_BROKER_URL`.
+The only way to end it from outside is to connect with the same client id: the broker then drops the older connection
+(MQTT 5.0 section 3.1.4). An order to do so is written in the transaction of the change that requires it. One worker of
+one replica claims the order and repeats the attempt until it succeeds or a day has passed. Orders are carried out only
+if `AUTHSVC_BROKER_URL` is set.
 """
 
 from __future__ import annotations
@@ -28,84 +28,81 @@ if TYPE_CHECKING:
     from authsvc.policy.actors import Actor
 
 _KEPT = timedelta(days=7)
-# By then every worker has written down which client ids it has just seen.
-_RIPENING = timedelta(seconds=0.8)
-# Renewed before each client id, which takes some 20 seconds at most. A worker that died is succeeded after this time.
+# After this time every worker has stored the client ids that it has just seen.
+_DELAY = timedelta(seconds=0.8)
+# Renewed before each client id, which takes at most about 20 s. Another worker may claim an order after this time.
 _LEASE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=5)
-_GIVEN_UP_AFTER = timedelta(days=1)
+_MAX_AGE = timedelta(days=1)
 USER_REMOVED = "user removed"
-_ASKED_FOR = "asked for"
-_PATIENCE_SECONDS = 20.0  # of an administrator who waits for the outcome
+_REQUESTED = "asked for"
+_TIMEOUT_SECONDS = 20.0  # while an administrator waits for the result
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """Under which client ids a session was ended, and under which that failed."""
+class DisconnectResult:
+    """The client ids whose MQTT session was ended, and those for which that failed."""
 
     ended: list[str]
     failed: list[str]
 
 
 def order(username: str, cause: str) -> None:
-    """Order the end of a user's MQTT sessions, inside the transaction of the change that calls for it.
+    """Order the end of a user's MQTT sessions. Call it inside the transaction of the change that requires it.
 
-    If an order for this user is open, it begins again with the new cause: it may have missed a client that connected
+    An open order for this user starts again with the new cause, because it may have missed a client that connected
     since.
     """
     now = database_time()
-    anew: dict[str, Any] = {"requested_at": now, "due_at": now + _RIPENING, "attempts": 0, "ended": [], "failed": []}
-    anew["cause"] = cause
-    DisconnectOrder.insert(username=username, **anew).on_conflict(
-        conflict_target=[DisconnectOrder.username], conflict_where=DisconnectOrder.finished_at.is_null(), update=anew
+    values: dict[str, Any] = {"requested_at": now, "due_at": now + _DELAY, "attempts": 0, "ended": [], "failed": []}
+    values["cause"] = cause
+    DisconnectOrder.insert(username=username, **values).on_conflict(
+        conflict_target=[DisconnectOrder.username], conflict_where=DisconnectOrder.finished_at.is_null(), update=values
     ).execute()
 
 
-def carry_out(broker: TakeoverBroker) -> int:
-    """Attempt every order that is due, and return how many were attempted here; no other worker has them meanwhile."""
+def run_due_orders(broker: TakeoverBroker) -> int:
+    """Claim and attempt each due order and return their number; no other worker attempts a claimed one."""
     attempted = 0
-    while (taken := _claim()) is not None:
-        _attempt(broker, taken)
+    while True:
+        with transaction():
+            now = database_time()
+            claimed = _claim(DisconnectOrder.due_at <= now, now)
+        if claimed is None:
+            return attempted
+        _attempt(broker, claimed)
         attempted += 1
-    return attempted
 
 
-def end_for(actor: Actor, broker: TakeoverBroker, username: str) -> Report:
-    """Order the end of a user's MQTT sessions, attempt it at once, and return the outcome; takes at least 0.8 s.
+def disconnect_now(actor: Actor, broker: TakeoverBroker, username: str) -> DisconnectResult:
+    """Order the end of a user's MQTT sessions, attempt it and return the result; takes 0.8 to about 40 s.
 
-    Client ids that are not reached within 20 s count as failed. Workers attempt failed ones again.
-    `Conflict` while another worker attempts an order for this user; that order then begins again.
+    After 20 s no further client id is attempted; the rest counts as failed. Workers attempt failed ones again.
+    `Conflict` while another worker attempts an order for this user; that order then starts again.
     """
     with transaction():
-        order(username, _ASKED_FOR)
-        taken = _claim_one(DisconnectOrder.username == username, database_time())
-    if taken is None:
-        raise Conflict(f"the MQTT sessions of {username} are being ended; look again in a minute", "being-ended")
-    sleep(_RIPENING.total_seconds())  # by then every worker has stored the client ids that it has just seen
-    return _attempt(broker, taken, actor, monotonic() + _PATIENCE_SECONDS)
+        order(username, _REQUESTED)
+        claimed = _claim(DisconnectOrder.username == username, database_time())
+    if claimed is None:
+        raise Conflict(f"the MQTT sessions of {username} are being ended; try again in a minute", "being-ended")
+    sleep(_DELAY.total_seconds())
+    return _attempt(broker, claimed, actor, monotonic() + _TIMEOUT_SECONDS)
 
 
-def forget_old() -> None:
-    """Drop orders that are long past, done or not."""
+def delete_expired() -> None:
+    """Delete the orders that are older than 7 days, finished or not."""
     with transaction():
         DisconnectOrder.delete().where(DisconnectOrder.requested_at < datetime.now(UTC) - _KEPT).execute()
 
 
-def _claim() -> DisconnectOrder | None:
-    """Claim the oldest order that is due and that nobody has claimed; None if there is none."""
-    with transaction():
-        now = database_time()
-        return _claim_one(DisconnectOrder.due_at <= now, now)
-
-
-def _claim_one(chosen: Any, now: datetime) -> DisconnectOrder | None:
-    """Claim the oldest of the chosen open orders that nobody has claimed; None if there is none."""
+def _claim(condition: Any, now: datetime) -> DisconnectOrder | None:
+    """Claim and return the oldest open order that meets the condition and is not claimed; None if there is none."""
     free = DisconnectOrder.claimed_until.is_null() | (DisconnectOrder.claimed_until <= now)
-    claimable = DisconnectOrder.finished_at.is_null() & chosen & free
+    claimable = DisconnectOrder.finished_at.is_null() & condition & free
     for row in list(DisconnectOrder.select(DisconnectOrder.id).where(claimable).order_by(DisconnectOrder.id).limit(10)):
-        # One statement, so that of several workers that read the same row one gets it.
+        # A single statement, so that only one of several workers that read this row gets it.
         claiming = DisconnectOrder.update(claim=token_hex(16), claimed_until=now + _LEASE)
         if claiming.where(DisconnectOrder.id == row.id, claimable).execute():
             claimed: DisconnectOrder = DisconnectOrder.get_by_id(row.id)
@@ -113,49 +110,42 @@ def _claim_one(chosen: Any, now: datetime) -> DisconnectOrder | None:
     return None
 
 
-def _attempt(broker: TakeoverBroker, taken: DisconnectOrder, actor: Actor = SERVICE, deadline: float = inf) -> Report:
-    """End the user's sessions, on a later attempt those that failed before; store and return the outcome."""
-    ended: list[str] = list(taken.ended)
+def _attempt(
+    broker: TakeoverBroker, claimed: DisconnectOrder, actor: Actor = SERVICE, deadline: float = inf
+) -> DisconnectResult:
+    """End the user's sessions, on later attempts only those that failed before; store and return the result."""
+    is_ours = (DisconnectOrder.id == claimed.id) & (DisconnectOrder.claim == claimed.claim)
+    ended: list[str] = list(claimed.ended)
     failed: list[str] = []
-    waiting = list(taken.failed if taken.attempts else client_ids.client_ids(taken.username))
+    waiting = list(claimed.failed if claimed.attempts else client_ids.all_of_user(claimed.username))
     while waiting and monotonic() < deadline:
-        if not _renew_claim(taken):
-            # This worker stood still for so long that another one has the order now.
-            return Report(ended, failed + waiting)
+        with transaction():
+            renewed = DisconnectOrder.update(claimed_until=database_time() + _LEASE).where(is_ours).execute()
+        if not renewed:
+            # This worker was suspended for longer than the lease, and another one has the order now.
+            return DisconnectResult(ended, failed + waiting)
         client_id = waiting.pop(0)
-        keep = taken.cause != USER_REMOVED or client_ids.has_other_user(client_id, taken.username)
+        keep = claimed.cause != USER_REMOVED or client_ids.has_other_user(client_id, claimed.username)
         (ended if broker.take_over(client_id, keep_session=keep) else failed).append(client_id)
     failed += waiting
     with transaction():
         now = database_time()
-        finished = not failed or now - taken.requested_at >= _GIVEN_UP_AFTER
-        outcome = DisconnectOrder.update(
+        finished = not failed or now - claimed.requested_at >= _MAX_AGE
+        result = DisconnectOrder.update(
             ended=ended,
             failed=failed,
-            attempts=taken.attempts + 1,
-            due_at=now + min(timedelta(seconds=2 ** min(taken.attempts, 16)), _LONGEST_PAUSE),
+            attempts=claimed.attempts + 1,
+            due_at=now + min(timedelta(seconds=2 ** min(claimed.attempts, 16)), _LONGEST_PAUSE),
             finished_at=now if finished else None,
         )
-        if outcome.where(_is_ours(taken), DisconnectOrder.requested_at == taken.requested_at).execute() and (
-            finished or taken.attempts == 0
+        if result.where(is_ours, DisconnectOrder.requested_at == claimed.requested_at).execute() and (
+            finished or claimed.attempts == 0
         ):
-            _audit(actor, taken.username, taken.cause, Report(ended, failed))
-        DisconnectOrder.update(claim=None, claimed_until=None).where(_is_ours(taken)).execute()
+            after = {"cause": claimed.cause, "ended": ended, "failed": failed}
+            audit.record(actor, "user.disconnect", f"user:{claimed.username}", after=after)
+        DisconnectOrder.update(claim=None, claimed_until=None).where(is_ours).execute()
     if failed:
-        log.warning("MQTT sessions could not be ended", failed=len(failed), attempts=taken.attempts + 1, last=finished)
-    return Report(ended, failed)
-
-
-def _renew_claim(taken: DisconnectOrder) -> bool:
-    with transaction():
-        renewal = DisconnectOrder.update(claimed_until=database_time() + _LEASE).where(_is_ours(taken))
-        return bool(renewal.execute())
-
-
-def _is_ours(taken: DisconnectOrder) -> Any:
-    return (DisconnectOrder.id == taken.id) & (DisconnectOrder.claim == taken.claim)
-
-
-def _audit(actor: Actor, username: str, cause: str, report: Report) -> None:
-    facts = {"cause": cause, "ended": report.ended, "failed": report.failed}
-    audit.record(actor, "user.disconnect", f"user:{username}", after=facts)
+        log.warning(
+            "MQTT sessions could not be ended", failed=len(failed), attempts=claimed.attempts + 1, last=finished
+        )
+    return DisconnectResult(ended, failed)

@@ -1,8 +1,8 @@
-"""The service as a client of the broker, connecting under a user's client id so that the broker drops its connection.
+"""Connects to the broker with a user's client id, so that the broker drops the user's connection.
 
-Only the connection ends. The MQTT session, with its subscriptions and the messages that wait in it, stays with the
-broker for the device's return (MQTT 5.0 section 4.1): it is neither started anew nor is any message acknowledged.
-The session of a removed user is deleted, since nobody returns to it.
+Only the connection ends. The broker keeps the MQTT session, with its subscriptions and queued messages, until the
+device reconnects (MQTT 5.0 section 4.1): it is not reset, and no message is acknowledged. Only the session of a removed
+user is deleted.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from authsvc.settings import Settings
 
-# Our own login may take a hash, and the broker a moment, before it succeeds.
-_PAUSES_SECONDS = (0.0, 0.3, 0.6)
-_PATIENCE_SECONDS = 3.0
-# "Does not expire": our value takes the place of the device's own, which only the device knows and sets at its return.
-_KEPT_SECONDS = 0xFFFFFFFF
+# The first attempt may fail while the service still hashes the password of its own login.
+_DELAYS_SECONDS = (0.0, 0.3, 0.6)
+_TIMEOUT_SECONDS = 3.0
+# "Does not expire". It replaces the device's own value, which is unknown here; the device sets it when it reconnects.
+_NEVER = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class TakeoverBroker:
-    """Where the broker is and as which of its users we connect; without `read #` the broker drops waiting messages."""
+    """The broker's address and the user to connect as; unless it may `read #`, the broker drops queued messages."""
 
     host: str
     port: int
@@ -42,16 +42,15 @@ class TakeoverBroker:
     ca_file: str | None
 
     def __repr__(self) -> str:
-        return f"Broker({self.host!r}, {self.port})"
+        return f"TakeoverBroker({self.host!r}, {self.port})"
 
     def take_over(self, client_id: str, *, keep_session: bool = True) -> bool:
-        """Connect under the client id and leave at once; return whether the broker let us in, which ends theirs.
+        """Connect with the client id and disconnect; return whether the broker accepted and so dropped the user.
 
-        Without `keep_session` the broker deletes the MQTT session when we leave.
-        Tries up to three times; takes at most some 20 seconds.
+        Without `keep_session` the broker then deletes the MQTT session. Tries up to 3 times; takes at most about 20 s.
         """
-        for pause in _PAUSES_SECONDS:
-            time.sleep(pause)
+        for delay in _DELAYS_SECONDS:
+            time.sleep(delay)
             if self._try(client_id, keep_session):
                 return True
         return False
@@ -64,34 +63,34 @@ class TakeoverBroker:
 
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
         client.username_pw_set(self.username, self.password)
-        client.connect_timeout = _PATIENCE_SECONDS
+        client.connect_timeout = _TIMEOUT_SECONDS
         client.on_connect = on_connect
         try:
             if self.tls:
                 client.tls_set(self.ca_file)
-            kept = _kept(PacketTypes.CONNECT, keep_session)
-            client.connect(self.host, self.port, keepalive=10, clean_start=False, properties=kept)
+            expiry = _session_expiry(PacketTypes.CONNECT, keep_session)
+            client.connect(self.host, self.port, keepalive=10, clean_start=False, properties=expiry)
         except OSError:
             return False
-        # Packet by packet, in this thread: what the broker sends after its answer is not read, let alone acknowledged.
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        # One packet at a time in this thread: packets after the CONNACK are not read, so no message is acknowledged.
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while not answers and time.monotonic() < deadline:
             if client.loop(0.1) is not MQTTErrorCode.MQTT_ERR_SUCCESS:
                 break
         accepted, session_present = answers[0] if answers else (False, False)
-        # If the device had no session that outlives its connection, none of ours is left in its place.
-        client.disconnect(properties=_kept(PacketTypes.DISCONNECT, session_present and keep_session))
+        # If the device had no persistent session, this connection leaves none either.
+        client.disconnect(properties=_session_expiry(PacketTypes.DISCONNECT, session_present and keep_session))
         return accepted
 
 
-def _kept(packet: int, kept: bool) -> Properties:
+def _session_expiry(packet: int, kept: bool) -> Properties:
     properties = Properties(packet)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = _KEPT_SECONDS if kept else 0
+    properties.SessionExpiryInterval = _NEVER if kept else 0
     return properties
 
 
 def takeover_broker(settings: Settings) -> TakeoverBroker | None:
-    """Return the broker that the settings name, or None."""
+    """Return the broker of `AUTHSVC_BROKER_URL`; None if it is not set."""
     if settings.broker_url is None:
         return None
     parts = urlsplit(settings.broker_url)

@@ -1,60 +1,55 @@
-"""Audit events about users whose logins over MQTT were throttled, written by the thread beside the webhooks."""
+"""Audit events about users whose MQTT logins were throttled, written by a background thread."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import peewee
-
 from authsvc.activity import audit
 from authsvc.policy.actors import SERVICE
-from authsvc.storage.database import transaction
+from authsvc.storage.database import DATABASE_ERRORS, transaction
 from authsvc.storage.models import AuditEvent
 
 if TYPE_CHECKING:
-    from authsvc.policy.guess_limit import Attempt, GuessLimit
+    from authsvc.policy.guess_limit import GuessLimit
 
 ACTION = "login.throttled"
 ALL_OTHERS = "users"
-"""The target of the event that tells how many more users were throttled than are named."""
+"""The target of the event with the number of throttled users that have no event of their own."""
 _WINDOW = timedelta(minutes=1)
 
 
 def store(guess_limit: GuessLimit) -> None:
-    """Write one event for each reported user and minute, over all processes, and one for the number of all others.
+    """Write at most one event per reported user and minute, over all processes, and one with the number of others.
 
-    A database error leaves the rest to be written.
+    After a database error the next call writes the rest.
     """
     while guess_limit.reports:
         try:
             attempt = guess_limit.reports.popleft()
         except IndexError:  # another thread took it
             break
+        username, client_id, address = attempt.login
+        # An attacker makes up new client ids, so only those that the user has logged in with are recorded.
+        known_client_id = client_id if attempt.known else None
+        after = {"knownClientId": known_client_id, "address": str(address) if address else None}
         try:
-            _write(attempt)
-        except peewee.PeeweeException:
+            _write_once_a_minute(f"user:{username}", after)
+        except DATABASE_ERRORS:
             guess_limit.reports.appendleft(attempt)
             raise
     count = guess_limit.unreported
-    # If there is such an event already in this minute, the users stay counted for the next one.
+    # If this minute has such an event already, the users are counted in the next minute's event.
     if count and _write_once_a_minute(ALL_OTHERS, {"users": count}):
         guess_limit.drop_unreported(count)
 
 
-def _write(attempt: Attempt) -> None:
-    username, client_id, address = attempt.login
-    # Of client ids that nobody has logged in with, an attacker makes up a new one each time.
-    facts = {"knownClientId": client_id if attempt.known else None, "address": str(address) if address else None}
-    _write_once_a_minute(f"user:{username}", facts)
-
-
-def _write_once_a_minute(target: str, facts: audit.Facts) -> bool:
-    """Write an event unless there is one of this target within the last minute; return whether it was written."""
+def _write_once_a_minute(target: str, after: audit.Fields) -> bool:
+    """Write an event unless this target has one within the last minute; return whether it was written."""
     with transaction():
         recent = AuditEvent.at > datetime.now(UTC) - _WINDOW
         written = AuditEvent.select().where(AuditEvent.action == ACTION, AuditEvent.target == target, recent)
         if written.exists():
             return False
-        audit.record(SERVICE, ACTION, target, after=facts)
+        audit.record(SERVICE, ACTION, target, after=after)
         return True

@@ -13,7 +13,7 @@ from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, p
 from authsvc.api.certificates import CertificateQuery, IssueBody, RevokeBody
 from authsvc.errors import AuthsvcError
 from authsvc.pki import authorities, certificates, csr
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 
@@ -25,13 +25,13 @@ NAVIGATION = NavigationEntry(5, "Certificates", "certificates_page.list_", ApiCa
 
 SOON_DAYS = 30
 _REASONS = {
-    Revocation.UNSPECIFIED: "not said",
-    Revocation.KEY_COMPROMISE: "the key was stolen or lost",
-    Revocation.SUPERSEDED: "it was replaced",
-    Revocation.CESSATION_OF_OPERATION: "the device is out of use",
-    Revocation.PRIVILEGE_WITHDRAWN: "it may not connect any more",
-    Revocation.AFFILIATION_CHANGED: "the device has changed hands",
-    Revocation.CERTIFICATE_HOLD: "on hold, to be decided later",
+    RevocationReason.UNSPECIFIED: "not said",
+    RevocationReason.KEY_COMPROMISE: "the key was stolen or lost",
+    RevocationReason.SUPERSEDED: "it was replaced",
+    RevocationReason.CESSATION_OF_OPERATION: "the device is out of use",
+    RevocationReason.PRIVILEGE_WITHDRAWN: "it may not connect any more",
+    RevocationReason.AFFILIATION_CHANGED: "the device has changed hands",
+    RevocationReason.CERTIFICATE_HOLD: "on hold, to be decided later",
 }
 
 
@@ -40,7 +40,9 @@ _REASONS = {
 def list_() -> Response:
     """List certificates, the next to expire first, with the state of the authority."""
     query = submitted_query()
-    wanted = certificates.Wanted(query.username, query.search, query.status or "", query.expiring_within_days)
+    wanted = certificates.CertificateFilter(
+        query.username, query.search, query.status or "", query.expiring_within_days
+    )
     now = datetime.now(UTC)
     return render(
         "admin/certificates.html",
@@ -50,7 +52,7 @@ def list_() -> Response:
         authorities=authorities.records(),
         soon=now + timedelta(days=SOON_DAYS),
         soon_days=SOON_DAYS,
-        expiring=certificates.search(certificates.Wanted(expiring_within_days=SOON_DAYS), 1, 1).total,
+        expiring=certificates.search(certificates.CertificateFilter(expiring_within_days=SOON_DAYS), 1, 1).total,
     )
 
 

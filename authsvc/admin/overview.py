@@ -43,7 +43,7 @@ def show() -> AnyResponse:
 @unattended
 def plots() -> Response:
     """Draw logins and denials over the last hours."""
-    buckets = decision_stats.last(_HOURS)
+    buckets = decision_stats.last_hours(_HOURS)
     let_in = Series("let in", [one.logins for one in buckets])
     refused = Series("refused", [one.denied_logins for one in buckets], bad=True)
     denied = Series("denied", [one.denials for one in buckets], bad=True)

@@ -29,7 +29,7 @@ def beside(user: UserRecord) -> dict[str, Any]:
         "seen": client_ids.of_user(name),
         "has_broker": services().broker is not None,
         "certificates": may("GET", f"/api/users/{name}/certificates")
-        and certificates.search(certificates.Wanted(name), 1, _SHOWN),
+        and certificates.search(certificates.CertificateFilter(name), 1, _SHOWN),
         "tokens": may("GET", "/api/tokens") and _tokens(name),
         "sessions": may("GET", "/api/sessions") and browser_sessions.search(name, session_lifetime(), 1, _SHOWN),
         "events": latest_events(f"user:{name}"),

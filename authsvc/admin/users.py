@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.accounts.users import UserRecord
-    from authsvc.activity.disconnects import Report
+    from authsvc.activity.disconnects import DisconnectResult
     from authsvc.admin.forms import Rows
 
 blueprint = pages("users_page", __name__)
@@ -241,7 +241,7 @@ def _tell(record: UserRecord, password: str | None, words: str) -> AnyResponse:
     return _lead_to(record.username)
 
 
-def _outcome(username: str, report: Report) -> tuple[str, str]:
+def _outcome(username: str, report: DisconnectResult) -> tuple[str, str]:
     """Return the words and their kind; a client that may connect comes back by itself."""
     if not report.ended and not report.failed:
         return f"No client was seen as {username} lately, so there was none to disconnect.", "warn"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import peewee
 import structlog
 from flask import Flask, Response, current_app, g, request
-from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.observability.redaction import without_secrets
 from authsvc.policy.access import operation_of
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
+from authsvc.storage.database import DATABASE_ERRORS
 from authsvc.web.request_context import catch_up, is_page, services
 from authsvc.web.tracing import TOKEN_KEY
 
@@ -57,7 +56,7 @@ def _take_effect(response: Response) -> Response:
             services().policy.catch_up()
             snapshot = services().policy.snapshot
             services().propagation.notify((snapshot.version, snapshot.token_version))
-        except (peewee.PeeweeException, MaxConnectionsExceeded):
+        except DATABASE_ERRORS:
             # The change is made all the same; this worker follows as soon as it can.
             log.warning("database lost right after a change")
     return response

@@ -110,7 +110,9 @@ class DisconnectView(View):
 @blueprint.get("/certificates", responses={200: CertificatePage})
 def list_certificates(query: CertificateQuery) -> dict[str, Any]:
     """List certificates, the next to expire first."""
-    wanted = certificates.Wanted(query.username, query.search, query.status or "", query.expiring_within_days)
+    wanted = certificates.CertificateFilter(
+        query.username, query.search, query.status or "", query.expiring_within_days
+    )
     found = certificates.search(wanted, query.page, query.per_page)
     return render_page(found, map(_view, found.items))
 
@@ -119,7 +121,7 @@ def list_certificates(query: CertificateQuery) -> dict[str, Any]:
 def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
     """List a user's certificates, the next to expire first."""
     users.get(path.username)
-    found = certificates.search(certificates.Wanted(path.username, query.search), query.page, query.per_page)
+    found = certificates.search(certificates.CertificateFilter(path.username, query.search), query.page, query.per_page)
     return render_page(found, map(_view, found.items))
 
 
@@ -136,7 +138,7 @@ def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
 @public
 def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
     """Certify a new key for whoever proves to hold the current one; from two thirds of its life on."""
-    proven = renewal.prove(renewal.Renewal(**body.model_dump()), datetime.now(UTC))
+    proven = renewal.verify(renewal.RenewalRequest(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
     overlap = timedelta(hours=settings.renewal_overlap_hours)
     made = certificates.renew(proven, signing_policy(settings), overlap, request.remote_addr, g.get("request_id"))
@@ -162,7 +164,7 @@ def disconnect(path: UserPath) -> dict[str, Any]:
     return render(DisconnectView(ended=report.ended, failed=report.failed))
 
 
-def _issued(issued: certificates.Issued) -> dict[str, Any]:
+def _issued(issued: certificates.IssuedCertificate) -> dict[str, Any]:
     record = issued.record
     return render(
         IssuedView(

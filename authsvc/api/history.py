@@ -37,5 +37,7 @@ class HistoryView(View):
 @blueprint.get("/history", responses={200: HistoryView})
 def show(query: HistoryQuery) -> dict[str, Any]:
     """Show how many logged in and were denied, over all workers and replicas."""
-    buckets = [BucketView.model_validate(bucket, from_attributes=True) for bucket in decision_stats.last(query.hours)]
+    buckets = [
+        BucketView.model_validate(bucket, from_attributes=True) for bucket in decision_stats.last_hours(query.hours)
+    ]
     return render(HistoryView(bucket_seconds=int(decision_stats.BUCKET.total_seconds()), buckets=buckets))

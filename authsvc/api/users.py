@@ -258,7 +258,7 @@ def allow(path: UserPath, body: PermissionBody) -> Answer:
 
 
 def _view_denial(record: denials.DenialRecord) -> DenialView:
-    denial, remedy = record.denial, record.remedy
+    denial, remedy = record.denial, record.advice
     return DenialView(
         client_id=denial.client_id,
         topic=(denial.topic if denial.whole else denial.topic + "…") or None,

@@ -19,7 +19,7 @@ from authsvc.errors import Conflict
 from authsvc.pki import authorities, ca, certificates
 from authsvc.pki import csr as signing_requests
 from authsvc.pki.authorities import signing_policy
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 
 
 @click.group("certificates")
@@ -42,7 +42,9 @@ def list_certificates(
 ) -> None:
     """List certificates, the next to expire first."""
     with opened():
-        found = certificates.search(certificates.Wanted(username, search, status or "", days), page, per_page)
+        found = certificates.search(
+            certificates.CertificateFilter(username, search, status or "", days), page, per_page
+        )
     if as_json:
         print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
@@ -97,14 +99,14 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
 @click.argument("serial")
 @click.option(
     "--reason",
-    default=Revocation.UNSPECIFIED.value,
-    type=click.Choice([reason.value for reason in Revocation]),
+    default=RevocationReason.UNSPECIFIED.value,
+    type=click.Choice([reason.value for reason in RevocationReason]),
     show_default=True,
 )
 def revoke(serial: str, reason: str) -> None:
     """Revoke a certificate; it is on the next revocation list."""
     with opened():
-        certificates.revoke(operator(), serial, Revocation(reason))
+        certificates.revoke(operator(), serial, RevocationReason(reason))
     click.echo(f"{serial} revoked")
 
 
@@ -201,7 +203,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, encryption)
 
 
-def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.Issued, password: str) -> bytes:
+def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertificate, password: str) -> bytes:
     certificate = ca.read_certificate(issued.record.certificate)
     authority = ca.read_certificate(issued.ca_certificate)
     encryption = serialization.BestAvailableEncryption(password.encode())

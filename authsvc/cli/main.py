@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
-import peewee
 
 from authsvc import __version__
 from authsvc.cli import audit, broker_config, certificates, check, crl, roles, service, tokens, users
 from authsvc.errors import AuthsvcError
+from authsvc.storage.database import DATABASE_ERRORS
 from registry.cli import register, registry
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         commands()
     except AuthsvcError as error:
         sys.exit(f"authsvc: {error.message}")
-    except peewee.PeeweeException as error:
+    except DATABASE_ERRORS as error:
         sys.exit(f"authsvc: the database cannot be used: {type(error).__name__}")
     except OSError as error:
         sys.exit(f"authsvc: {error.filename or 'the system'}: {error.strerror or type(error).__name__}")

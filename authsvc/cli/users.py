@@ -244,7 +244,7 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
 
 
 def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
-    denial, remedy = record.denial, record.remedy
+    denial, remedy = record.denial, record.advice
     denied = f"{operation_for(denial.access)} {denial.topic}" if denial.topic else "login"
     cure = spell_permission(remedy.permission) if remedy.permission else remedy.note
     return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, cure

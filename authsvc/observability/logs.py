@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, from this service and from gunicorn alike."""
+"""Logs of this service and of gunicorn: one JSON object per line on standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    # gunicorn quotes the address of a request that broke, as it came; and a path may hold a token.
+    # gunicorn logs the URL of a failed request unchanged, and a path may contain a token.
     return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
@@ -27,7 +27,7 @@ _SHARED: list[Any] = [
 
 
 def configure(level: str) -> None:
-    """Send everything that is logged to standard error as JSON."""
+    """Log everything from this level on to standard error as JSON."""
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
@@ -40,7 +40,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # At debug it logs every statement with its values, password hashes among them.
+    # At level debug, peewee logs each statement with its values, such as password hashes.
     logging.getLogger("peewee").setLevel(logging.WARNING)
     structlog.configure(
         processors=[
@@ -55,10 +55,10 @@ def configure(level: str) -> None:
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]
-    """gunicorn's own messages, in our form; and no access log, which would cost a broker time and quote tokens."""
+    """gunicorn's messages as JSON, without an access log, which would slow down webhooks and contain tokens."""
 
     def setup(self, cfg: Any) -> None:
-        """Let everything go where the root logger sends it."""
+        """Send gunicorn's messages to the root logger."""
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True

@@ -1,8 +1,8 @@
-"""What `/metrics` shows: counts and times of decisions, and the state of each worker, for Prometheus.
+"""The Prometheus metrics of `/metrics`: counts and times of decisions, and the state of each worker.
 
-No label ever holds a username, a client id or a topic: each label's values come from a closed list. Under
-gunicorn the client library keeps the numbers of all workers in the directory that PROMETHEUS_MULTIPROC_DIR
-names; it must be set before this module is imported.
+The values of each label come from a closed list: no label holds a username, client id or topic. Under gunicorn the
+client library stores the values of all workers in the directory PROMETHEUS_MULTIPROC_DIR, which must be set before this
+module is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections import Counter as Counts
 from collections import deque
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -19,64 +19,63 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from authsvc.policy.decision import ALLOWING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from authsvc.policy.decision import Decision, Reason
+
+    _Mode = Literal["livesum", "livemax", "livemin"]
 
 _DECISIONS = Counter("authsvc_decisions", "Webhook decisions", ["check", "decision", "reason"])
 _SECONDS = Histogram(
     "authsvc_decision_seconds",
-    "Time from a webhook's bytes to its answer",
+    "Time from receiving a webhook's body to its answer",
     ["check"],
     buckets=(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
 )
 _REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
-POLICY_VERSION = Gauge("authsvc_policy_version", "Policy version of the snapshot", multiprocess_mode="livemin")
-POLICY_AGE = Gauge(
-    "authsvc_policy_snapshot_age_seconds",
-    "Time since the snapshot was known to be fresh",
-    multiprocess_mode="livemax",
+
+
+def _gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequence[str] = ()) -> Gauge:
+    return Gauge(name, documentation, labels, multiprocess_mode=mode)
+
+
+POLICY_VERSION = _gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
+POLICY_AGE = _gauge(
+    "authsvc_policy_snapshot_age_seconds", "Time since the snapshot last matched the database", "livemax"
 )
-POLICY_STALE = Gauge(
-    "authsvc_policy_stale",
-    "1 if a worker could not refresh its policy for more than 5 seconds, else 0",
-    multiprocess_mode="livemax",
+POLICY_STALE = _gauge(
+    "authsvc_policy_stale", "1 if a worker could not refresh its policy for more than 5 seconds, else 0", "livemax"
 )
-USERS = Gauge("authsvc_policy_users", "Users in the snapshot", multiprocess_mode="livemax")
-CACHE = Gauge(
+USERS = _gauge("authsvc_policy_users", "Users in the snapshot", "livemax")
+CACHE = _gauge(
     "authsvc_credential_cache_lookups",
     "Password checks answered from memory (hit) or by a hash (miss) since the worker started",
+    "livesum",
     ["outcome"],
-    multiprocess_mode="livesum",
 )
-CACHE_ENTRIES = Gauge("authsvc_credential_cache_entries", "Verified credentials in memory", multiprocess_mode="livesum")
-ANSWERS = Gauge(
+CACHE_ENTRIES = _gauge("authsvc_credential_cache_entries", "Verified credentials in memory")
+ANSWERS = _gauge(
     "authsvc_answer_cache_lookups",
-    "Webhooks answered from memory (hit) or decided anew (miss) since the worker started",
+    "Webhooks answered from the answer cache (hit) or decided (miss) since the worker started",
+    "livesum",
     ["outcome"],
-    multiprocess_mode="livesum",
 )
-ANSWER_ENTRIES = Gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory", multiprocess_mode="livesum")
-HASHING_RUNNING = Gauge("authsvc_hashing_running", "Logins that are being hashed", multiprocess_mode="livesum")
-HASHING_WAITING = Gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot", multiprocess_mode="livesum")
-HASHING_REFUSED = Gauge(
+ANSWER_ENTRIES = _gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory")
+HASHING_RUNNING = _gauge("authsvc_hashing_running", "Logins that are being hashed")
+HASHING_WAITING = _gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot")
+HASHING_REFUSED = _gauge(
     "authsvc_hashing_refused",
-    "Logins refused for want of a hashing slot, or while another password for the same name was being hashed",
-    multiprocess_mode="livesum",
+    "Logins refused because no hashing slot was free, or another password of the user was being hashed",
 )
-
-THROTTLED = Gauge(
+THROTTLED = _gauge(
     "authsvc_throttled_windows",
-    "Users and minutes in which logins were throttled for too many wrong passwords, since the worker started",
-    multiprocess_mode="livesum",
+    "One-minute windows in which the logins of a user were throttled, since the worker started",
 )
-KNOWN_CLIENT_IDS = Gauge(
-    "authsvc_known_client_ids", "Client ids in memory that a user has logged in with", multiprocess_mode="livemax"
-)
-DENIALS_DROPPED = Gauge(
-    "authsvc_denials_dropped", "Denials too many to be noted for the users' lists", multiprocess_mode="livesum"
-)
+KNOWN_CLIENT_IDS = _gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
+DENIALS_DROPPED = _gauge("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
 
 counted: Counts[tuple[str, bool]] = Counts()
-"""This worker's decisions since it started, by check and whether they were allowed, up to the last flush."""
+"""The decisions of this worker up to the last flush, by check and whether they were allowed."""
 
 _times_of = cache(_SECONDS.labels)
 
@@ -85,19 +84,19 @@ _uncounted: deque[tuple[str, Reason, float]] = deque()
 
 
 def observe_decision(check: str, decision: Decision, seconds: float) -> None:
-    """Note one webhook decision and the time it took; cheap, for the library is told of it later."""
+    """Record one webhook decision and its time in seconds; `flush_decisions` later updates the metrics."""
     _uncounted.append((check, decision.reason, seconds))
     if len(_uncounted) > _MAX_UNCOUNTED:
         flush_decisions()
 
 
 def flush_decisions() -> None:
-    """Hand what was noted to the library: once a second, at each scrape, and when much has come together."""
+    """Update the metrics with the recorded decisions: every second, at each scrape, and when 10,000 are waiting."""
     decisions: Counts[tuple[str, Reason]] = Counts()
     while _uncounted:
         try:
             check, reason, seconds = _uncounted.popleft()
-        except IndexError:  # another thread is at it too
+        except IndexError:  # another thread flushes too
             break
         decisions[check, reason] += 1
         _times_of(check).observe(seconds)
@@ -108,18 +107,13 @@ def flush_decisions() -> None:
 
 
 def observe_request(method: str, status: int) -> None:
-    """Count one request to the API or a page; unknown methods are counted as one."""
+    """Count one request to the API or the web interface; all unknown methods share one label."""
     known = method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
     _REQUESTS.labels(method if known else "other", str(status)).inc()
 
 
-def observe_dropped_denials(count: int) -> None:
-    """Publish how many denials this worker did not note."""
-    DENIALS_DROPPED.set(count)
-
-
 def exposition() -> bytes:
-    """Return the numbers of all workers in Prometheus' text format."""
+    """Return the metrics of all workers in Prometheus' text format."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

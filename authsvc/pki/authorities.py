@@ -1,7 +1,7 @@
-"""The certificate authorities: the one that signs, those that are still trusted, and their revocation lists.
+"""The certificate authorities: the one that signs, those that are still trusted, and their CRLs.
 
-A list is never stored but computed: it names what was revoked, and holds what belongs to a user who may not use it at
-the moment. It is signed again when its entries change and at half of its life, under a lock, so by one replica only.
+The entries of a CRL are computed from the database: revoked certificates, and on hold those whose user may not use
+them. A CRL is signed again when its entries change and after half of its validity, under a lock, so by one replica.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from peewee import JOIN
 from authsvc.activity import audit, disconnects
 from authsvc.errors import InvalidInput, NotFound, SettingsError
 from authsvc.pki import ca
-from authsvc.pki.ca import Entry, Revocation
+from authsvc.pki.ca import CrlEntry, RevocationReason
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, current_version, policy_change
 from authsvc.storage.database import session, transaction
@@ -31,24 +31,24 @@ _DAYS = 3650
 
 
 class SigningPolicy(NamedTuple):
-    """What signing takes: how long certificates and lists live, and the passphrase of the authority's key, if any."""
+    """The validity of new certificates and CRLs in days, and the passphrase of the authority's key."""
 
     days: int = 365
     crl_days: int = 7
     passphrase: str | None = None
 
     def __repr__(self) -> str:
-        return f"Issuing({self.days}, {self.crl_days})"
+        return f"SigningPolicy({self.days}, {self.crl_days})"
 
 
 def signing_policy(settings: Settings) -> SigningPolicy:
-    """Return what signing takes under these settings."""
+    """Return the signing policy of these settings."""
     return SigningPolicy(settings.certificate_days, settings.crl_days, settings.ca_key_passphrase)
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """An authority's list as it stands: PEM, its number, and when the next one will have come."""
+    """An authority's current CRL: PEM, number and validity."""
 
     pem: str
     number: int
@@ -58,7 +58,7 @@ class RevocationList:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityRecord:
-    """An authority as administrators see it; `retires_at` None for the one that signs."""
+    """An authority as administrators see it; `retires_at` is None for the one that signs."""
 
     id: int
     subject: str
@@ -70,9 +70,9 @@ class AuthorityRecord:
 
 
 def ensure(actor: Actor, passphrase: str | None) -> None:
-    """Make an authority unless there is one, inside the caller's transaction; `SettingsError` if it cannot be used.
+    """Create an authority if there is none, inside the caller's transaction; `SettingsError` for a wrong passphrase.
 
-    A key that was stored before there was a passphrase is encrypted under it.
+    A key that was stored without a passphrase is encrypted with it.
     """
     if not Authority.select().exists():
         certificate, key = ca.new_authority(_NAME, datetime.now(UTC), _DAYS, passphrase)
@@ -85,16 +85,14 @@ def ensure(actor: Actor, passphrase: str | None) -> None:
                 audit.record(actor, "authority.encrypt", f"authority:{row.id}")
             ca.CertificateAuthority(row.certificate, row.key, passphrase)
     except InvalidInput:
-        raise SettingsError("AUTHSVC_CA_KEY_PASSPHRASE does not open the certificate authority's key") from None
+        raise SettingsError("AUTHSVC_CA_KEY_PASSPHRASE does not decrypt the certificate authority's key") from None
 
 
 def rotate(actor: Actor, passphrase: str | None, overlap: timedelta) -> None:
-    """Let a new authority sign from now on; the old one stays trusted, and keeps its list, for the overlap."""
+    """Create an authority that signs from now on; the old one stays trusted, with its CRL, for the overlap."""
     now = datetime.now(UTC)
     certificate, key = ca.new_authority(f"{_NAME} {now:%Y-%m-%d %H:%M:%S}", now, _DAYS, passphrase)
-    with policy_change():
-        _retire(now + overlap)
-        _insert(actor, "authority.rotate", certificate, "", key)
+    _insert(actor, "authority.rotate", certificate, "", key, now + overlap)
 
 
 def import_authority(
@@ -106,111 +104,115 @@ def import_authority(
     own: str | None,
     overlap: timedelta,
 ) -> None:
-    """Let an authority that was made elsewhere sign from now on; `InvalidInput` when it could not."""
+    """Import an authority that signs from now on; `InvalidInput` if it cannot. The old one stays for the overlap."""
     now = datetime.now(UTC)
     ca.check_imported(certificate, chain, key, given_passphrase, now)
-    with policy_change():
-        _retire(now + overlap)
-        _insert(actor, "authority.import", certificate, chain, ca.reencrypt_key(key, given_passphrase, own))
+    own_key = ca.reencrypt_key(key, given_passphrase, own)
+    _insert(actor, "authority.import", certificate, chain, own_key, now + overlap)
 
 
 def records() -> list[AuthorityRecord]:
     """Return the authorities that are trusted now, the one that signs first."""
     with session():
-        return [_record(row) for row in trusted()]
+        rows = trusted()
+    certificates = [ca.read_certificate(row.certificate) for row in rows]
+    return [
+        AuthorityRecord(
+            row.id,
+            certificate.subject.rfc4514_string(),
+            certificate.not_valid_after_utc,
+            row.created_at,
+            row.retires_at,
+            row.crl_number,
+            row.crl_next_update,
+        )
+        for row, certificate in zip(rows, certificates, strict=True)
+    ]
 
 
 def certificates_pem() -> str:
-    """Return all that a broker needs to trust our clients: the authorities and their chains, newest first."""
+    """Return a broker's `cafile`: the trusted authorities and their chains as PEM, newest first."""
     with session():
         return "".join(_with_newline(row.certificate) + _with_newline(row.chain) for row in trusted())
 
 
 def trusted() -> list[Authority]:
-    """Return the rows of the authorities that are trusted now, newest first."""
+    """Return the authorities that are trusted now, newest first."""
     now = datetime.now(UTC)
     query = Authority.select().where(Authority.retires_at.is_null() | (Authority.retires_at > now))
     return list(query.order_by(Authority.id.desc()))
 
 
-def signer(passphrase: str | None) -> tuple[Authority, ca.CertificateAuthority]:
-    """Return the authority that signs, as stored and as something that can sign."""
+def signing_authority(passphrase: str | None) -> tuple[Authority, ca.CertificateAuthority]:
+    """Return the authority that signs: its row and its loaded key; `NotFound` if there is none."""
     row = Authority.select().where(Authority.retires_at.is_null()).order_by(Authority.id.desc()).first()
     if row is None:
-        raise NotFound("there is no certificate authority; `authsvc init` makes one", "no-authority")
+        raise NotFound("there is no certificate authority; create it with: authsvc init", "no-authority")
     return row, ca.CertificateAuthority(row.certificate, row.key, passphrase)
 
 
-def revocation_lists(issuing: SigningPolicy) -> list[RevocationList]:
-    """Return the lists of all trusted authorities, newest authority first, signed anew where that is due."""
+def revocation_lists(policy: SigningPolicy) -> list[RevocationList]:
+    """Return the CRLs of all trusted authorities, newest first. Those that are due are signed first."""
     with session():
         rows = trusted()
-        if any(_is_due(row) for row in rows):
-            _refresh(issuing)
-            rows = trusted()
+        if any(map(_is_due, rows)):
+            with transaction():
+                # This update locks the rows: one replica signs, and the others then find nothing due.
+                Authority.update(crl_number=Authority.crl_number).execute()
+                rows = trusted()
+                for row in filter(_is_due, rows):
+                    _end_superseded_sessions(row)
+                    _sign_list(row, policy)
         return [RevocationList(row.crl or "", row.crl_number, row.crl_this_update, row.crl_next_update) for row in rows]
-
-
-def refresh_if_due(issuing: SigningPolicy) -> None:
-    """Sign lists anew where that is due; for the background, so that lists never run out while nobody asks."""
-    revocation_lists(issuing)
 
 
 def _is_due(row: Authority) -> bool:
     now = datetime.now(UTC)
     if row.crl is None or row.crl_policy_version != current_version():
         return True
-    half_life = row.crl_this_update + (row.crl_next_update - row.crl_this_update) / 2
-    return now >= half_life or _comes_due(row, now)
+    return _is_past_half_life(row, now) or _revoked_since(row, now).exists()
 
 
-def _comes_due(row: Authority, now: datetime) -> bool:
+def _is_past_half_life(row: Authority, now: datetime) -> bool:
+    half_life: datetime = row.crl_this_update + (row.crl_next_update - row.crl_this_update) / 2
+    return now >= half_life
+
+
+def _revoked_since(row: Authority, now: datetime) -> Any:
+    """Return a query of the authority's certificates whose revocation took effect after its CRL was signed."""
     since = (Certificate.revoked_at > row.crl_this_update) & (Certificate.revoked_at <= now)
-    return Certificate.select().where(Certificate.authority == row, since).exists()
+    return Certificate.select().where(Certificate.authority == row, since)
 
 
-def _refresh(issuing: SigningPolicy) -> None:
-    with transaction():
-        # The lock that makes one replica sign and the others find it done.
-        Authority.update(crl_number=Authority.crl_number).execute()
-        for row in trusted():
-            if _is_due(row):
-                _end_superseded_sessions(row)
-                _sign_list(row, issuing)
-
-
-def _sign_list(row: Authority, issuing: SigningPolicy) -> None:
+def _sign_list(row: Authority, policy: SigningPolicy) -> None:
     version, now = current_version(), datetime.now(UTC)
     entries = _entries(row, now)
     digest = hashlib.sha256(repr(entries).encode()).hexdigest()
-    fresh = row.crl is not None and now < row.crl_this_update + (row.crl_next_update - row.crl_this_update) / 2
     row.crl_policy_version = version
-    if digest != row.crl_entries or not fresh:
-        authority = ca.CertificateAuthority(row.certificate, row.key, issuing.passphrase)
+    if row.crl is None or digest != row.crl_entries or _is_past_half_life(row, now):
+        authority = ca.CertificateAuthority(row.certificate, row.key, policy.passphrase)
         row.crl_number += 1
-        row.crl_this_update, row.crl_next_update = now, now + timedelta(days=issuing.crl_days)
+        row.crl_this_update, row.crl_next_update = now, now + timedelta(days=policy.crl_days)
         row.crl_entries = digest
         row.crl = authority.revocation_list(entries, row.crl_number, now, row.crl_next_update)
-    elif _comes_due(row, now):
+    elif _revoked_since(row, now).exists():
         row.crl_this_update = now
     row.save()
 
 
 def _end_superseded_sessions(row: Authority) -> None:
-    """Order the end of sessions whose certificate was to end at a time that has come since the last list."""
+    """Order the end of the MQTT sessions whose certificate was superseded and has ended since the last CRL."""
     if row.crl_this_update is None:
         return
-    due = (Certificate.revoked_at > row.crl_this_update) & (Certificate.revoked_at <= datetime.now(UTC))
-    superseded = Certificate.reason == Revocation.SUPERSEDED
-    rows = Certificate.select().where(Certificate.authority == row, due, superseded).order_by(Certificate.username)
-    for certificate in rows:
+    superseded = _revoked_since(row, datetime.now(UTC)).where(Certificate.reason == RevocationReason.SUPERSEDED)
+    for certificate in superseded.order_by(Certificate.username):
         if not is_replaced(certificate):
             disconnects.order(certificate.username, "certificate superseded")
 
 
 def is_replaced(certificate: Certificate) -> bool:
-    """Return whether a certificate ends as superseded while another one of its user is valid: no access ends."""
-    if certificate.reason != Revocation.SUPERSEDED:
+    """Return whether a certificate is superseded while its user has another valid one, so the user keeps access."""
+    if certificate.reason != RevocationReason.SUPERSEDED:
         return False
     now = datetime.now(UTC)
     trusted_now = Authority.retires_at.is_null() | (Authority.retires_at > now)
@@ -219,54 +221,37 @@ def is_replaced(certificate: Certificate) -> bool:
     return Certificate.select().join(Authority).where(others, valid, trusted_now).exists()
 
 
-def _entries(row: Authority, now: datetime) -> list[Entry]:
-    """Return what the list must name: what is revoked, and on hold what its user may not use now."""
+def _entries(row: Authority, now: datetime) -> list[CrlEntry]:
+    """Return the entries of a CRL: revoked certificates, and on hold those that their user may not use now."""
+    revoked = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
+    may_use = User.grant_types.cast("text") ** f"%{GrantType.CERTIFICATE}%"
+    suspended = User.id.is_null(False) & (~User.enabled | ~may_use)
     query = (
         Certificate.select(Certificate, User)
         .join(User, JOIN.LEFT_OUTER)
-        .where(Certificate.authority == row, Certificate.not_after > now, _is_revoked(now) | _is_suspended())
+        .where(Certificate.authority == row, Certificate.not_after > now, revoked | suspended)
     )
     return [_entry(certificate, now) for certificate in query.order_by(Certificate.serial)]
 
 
-def _entry(certificate: Certificate, now: datetime) -> Entry:
+def _entry(certificate: Certificate, now: datetime) -> CrlEntry:
     if certificate.revoked_at is not None and certificate.revoked_at <= now:
-        return Entry(certificate.serial, certificate.revoked_at, Revocation(certificate.reason or "unspecified"))
+        return CrlEntry(
+            certificate.serial, certificate.revoked_at, RevocationReason(certificate.reason or "unspecified")
+        )
     since = certificate.user.updated_at if certificate.user else now
-    return Entry(certificate.serial, since, Revocation.CERTIFICATE_HOLD)
+    return CrlEntry(certificate.serial, since, RevocationReason.CERTIFICATE_HOLD)
 
 
-def _is_revoked(now: datetime) -> Any:
-    return Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
-
-
-def _is_suspended() -> Any:
-    may_use = User.grant_types.cast("text") ** f"%{GrantType.CERTIFICATE}%"
-    return User.id.is_null(False) & (~User.enabled | ~may_use)
-
-
-def _retire(at: datetime) -> None:
-    Authority.update(retires_at=at).where(Authority.retires_at.is_null()).execute()
-
-
-def _insert(actor: Actor, action: str, certificate: str, chain: str, key: str) -> None:
+def _insert(
+    actor: Actor, action: str, certificate: str, chain: str, key: str, retire_others_at: datetime | None = None
+) -> None:
+    now = datetime.now(UTC)
     with policy_change() as announce:
-        row = Authority.create(certificate=certificate, chain=chain, key=key, created_at=datetime.now(UTC))
+        Authority.update(retires_at=retire_others_at).where(Authority.retires_at.is_null()).execute()
+        row = Authority.create(certificate=certificate, chain=chain, key=key, created_at=now)
         audit.record(actor, action, f"authority:{row.id}")
         announce(ChangeKind.AUTHORITY, "")
-
-
-def _record(row: Authority) -> AuthorityRecord:
-    certificate = ca.read_certificate(row.certificate)
-    return AuthorityRecord(
-        row.id,
-        certificate.subject.rfc4514_string(),
-        certificate.not_valid_after_utc,
-        row.created_at,
-        row.retires_at,
-        row.crl_number,
-        row.crl_next_update,
-    )
 
 
 def _with_newline(pem: str) -> str:

@@ -1,8 +1,7 @@
-"""The certificate authority: what a certificate and a revocation list of ours say is decided here and nowhere else.
+"""The content of the certificates and CRLs that authsvc signs (RFC 5280). No database and no clock: callers pass both.
 
-Bytes in, bytes out: PEM goes in and comes out, keys and clocks are handed over by the caller. From a certificate
-signing request (RFC 2986) only the public key is used, after its self-signature was checked; subject, validity, usages
-and extensions are ours (RFC 5280).
+From a CSR (RFC 2986) only the public key is used, after its self-signature was checked. Subject, validity, usages and
+extensions are set here.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from authsvc.pki.csr import ClientKey
 
 BACKDATED = timedelta(minutes=5)
-"""Devices' clocks are late now and then."""
+"""Certificates are valid from this much earlier, because a device's clock may be slow."""
 
 _KEY_USAGES = (
     "digital_signature",
@@ -42,8 +41,8 @@ _KEY_USAGES = (
 )
 
 
-class Revocation(StrEnum):
-    """Why a certificate is no longer good: those reasons of RFC 5280 section 5.3.1 that such an authority can give."""
+class RevocationReason(StrEnum):
+    """Why a certificate was revoked: the reasons of RFC 5280 section 5.3.1 that apply to client certificates."""
 
     UNSPECIFIED = "unspecified"
     KEY_COMPROMISE = "keyCompromise"
@@ -55,8 +54,8 @@ class Revocation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class IssuedCertificate:
-    """A certificate of ours, and what is known of it without parsing it again."""
+class SignedCertificate:
+    """A newly signed certificate as PEM, with its main fields."""
 
     serial: str
     certificate: str
@@ -65,16 +64,16 @@ class IssuedCertificate:
     not_after: datetime
 
 
-class Entry(NamedTuple):
-    """A line of a revocation list."""
+class CrlEntry(NamedTuple):
+    """An entry of a CRL."""
 
     serial: str
     revoked_at: datetime
-    reason: Revocation
+    reason: RevocationReason
 
 
 class CertificateAuthority:
-    """A key and the certificate that goes with it."""
+    """A certificate authority: its certificate and private key."""
 
     def __init__(self, certificate_pem: str, key_pem: str, passphrase: str | None = None) -> None:
         self.certificate_pem = certificate_pem
@@ -84,8 +83,8 @@ class CertificateAuthority:
     def __repr__(self) -> str:
         return f"CertificateAuthority({self.certificate.subject.rfc4514_string()!r})"
 
-    def sign(self, username: str, key: ClientKey, now: datetime, days: int) -> IssuedCertificate:
-        """Return a client certificate for the key: Common Name = username, client authentication and nothing else."""
+    def sign(self, username: str, key: ClientKey, now: datetime, days: int) -> SignedCertificate:
+        """Return a certificate for this key with the username as Common Name, valid for client authentication only."""
         now = now.replace(microsecond=0)
         if now >= self.certificate.not_valid_after_utc:
             raise Conflict("the certificate authority has expired; rotate it or import another", "authority-expired")
@@ -107,10 +106,10 @@ class CertificateAuthority:
             .add_extension(self._key_identifier(), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return IssuedCertificate(f"{serial:x}", pem_of(certificate), fingerprint_of(key), not_before, not_after)
+        return SignedCertificate(f"{serial:x}", pem_of(certificate), fingerprint_of(key), not_before, not_after)
 
-    def revocation_list(self, entries: Iterable[Entry], number: int, now: datetime, next_update: datetime) -> str:
-        """Return a signed revocation list of these entries as PEM (RFC 5280 section 5)."""
+    def revocation_list(self, entries: Iterable[CrlEntry], number: int, now: datetime, next_update: datetime) -> str:
+        """Return a signed CRL with these entries as PEM (RFC 5280 section 5)."""
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
@@ -133,7 +132,7 @@ class CertificateAuthority:
 
 
 def new_authority(common_name: str, now: datetime, days: int, passphrase: str | None) -> tuple[str, str]:
-    """Return certificate and key (ECDSA P-256) of a new authority as PEM; the passphrase, if any, encrypts the key."""
+    """Return the certificate and key (ECDSA P-256) of a new authority as PEM; a passphrase encrypts the key."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = now.replace(microsecond=0)
     certificate = (
@@ -155,7 +154,7 @@ def new_authority(common_name: str, now: datetime, days: int, passphrase: str | 
 def check_imported(
     certificate_pem: str, chain_pem: str, key_pem: str, given_passphrase: str | None, now: datetime
 ) -> None:
-    """Raise `InvalidInput` unless the certificate may sign for clients, the key is its own, and the chain leads on."""
+    """Raise `InvalidInput` unless the certificate may sign, the key belongs to it, and the chain leads to a root."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         chain = x509.load_pem_x509_certificates(chain_pem.encode()) if chain_pem.strip() else []
@@ -171,15 +170,15 @@ def check_imported(
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise invalid("certificate", "is not valid at this time")
     path = [certificate, *chain]
-    for issued, issuer in zip(path, [*chain, path[-1]], strict=True):  # the last one, a root, signs itself
+    for issued, issuer in zip(path, [*chain, path[-1]], strict=True):  # the last certificate, a root, is self-signed
         try:
             issued.verify_directly_issued_by(issuer)
-        except Exception:  # noqa: BLE001 - whatever the reason, it does not lead on
+        except Exception:  # noqa: BLE001 - every error means that the chain is broken
             raise invalid("chain", "must lead from the certificate to its root, each signed by the next") from None
 
 
 def encrypt_key(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: str | None) -> str:
-    """Return an authority's key as PEM, encrypted if there is a passphrase."""
+    """Return an authority's key as PEM, encrypted if a passphrase is given."""
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase.encode())
@@ -187,27 +186,25 @@ def encrypt_key(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase:
 
 
 def is_encrypted(key_pem: str) -> bool:
-    """Say whether an authority's stored key (PEM, PKCS#8) is encrypted."""
+    """Return whether an authority's stored key (PEM, PKCS#8) is encrypted."""
     return "-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem
 
 
 def reencrypt_key(key_pem: str, given_passphrase: str | None, own_passphrase: str | None) -> str:
-    """Return an imported key under our own passphrase instead of the one it came with."""
+    """Return an authority's key encrypted with its own passphrase instead of the given one; None means unencrypted."""
     return encrypt_key(_load_key(key_pem, given_passphrase), own_passphrase)
 
 
 def read_certificate(pem: str) -> x509.Certificate:
-    """Return a certificate of ours from its PEM."""
     return x509.load_pem_x509_certificate(pem.encode())
 
 
 def pem_of(certificate: x509.Certificate) -> str:
-    """Return a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def common_name_of(certificate: x509.Certificate) -> str:
-    """Return the one Common Name; `ValueError` if there is not exactly one."""
+    """Return the Common Name; `ValueError` unless there is exactly one."""
     (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(name.value)
 
@@ -216,7 +213,7 @@ def _load_key(key_pem: str, passphrase: str | None) -> ec.EllipticCurvePrivateKe
     try:
         key = serialization.load_pem_private_key(key_pem.encode(), passphrase.encode() if passphrase else None)
     except (ValueError, TypeError):
-        raise invalid("key", "cannot be read; is the passphrase (AUTHSVC_CA_KEY_PASSPHRASE) right?") from None
+        raise invalid("key", "cannot be read; check the passphrase (AUTHSVC_CA_KEY_PASSPHRASE)") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise invalid("key", "must be an elliptic curve or RSA key")
     return key
@@ -231,26 +228,16 @@ def _may_sign(certificate: x509.Certificate) -> bool:
     return constraints.ca and usage.key_cert_sign and usage.crl_sign
 
 
-def _revoked(entry: Entry) -> x509.RevokedCertificate:
+def _revoked(entry: CrlEntry) -> x509.RevokedCertificate:
     builder = (
         x509.RevokedCertificateBuilder()
         .serial_number(int(entry.serial, 16))
         .revocation_date(entry.revoked_at.replace(microsecond=0))
     )
-    if entry.reason is not Revocation.UNSPECIFIED:  # which RFC 5280 wants left out
-        reason = x509.CRLReason(_FLAGS[entry.reason])
+    if entry.reason is not RevocationReason.UNSPECIFIED:  # RFC 5280 section 5.3.1: omit the reason then
+        reason = x509.CRLReason(x509.ReasonFlags(entry.reason.value))
         builder = builder.add_extension(reason, critical=False)
     return builder.build()
-
-
-_FLAGS = {
-    Revocation.KEY_COMPROMISE: x509.ReasonFlags.key_compromise,
-    Revocation.AFFILIATION_CHANGED: x509.ReasonFlags.affiliation_changed,
-    Revocation.SUPERSEDED: x509.ReasonFlags.superseded,
-    Revocation.CESSATION_OF_OPERATION: x509.ReasonFlags.cessation_of_operation,
-    Revocation.CERTIFICATE_HOLD: x509.ReasonFlags.certificate_hold,
-    Revocation.PRIVILEGE_WITHDRAWN: x509.ReasonFlags.privilege_withdrawn,
-}
 
 
 def _name(common_name: str) -> x509.Name:

@@ -1,34 +1,35 @@
-"""Client certificates: signed by our own authority, remembered for as long as anybody could present them."""
+"""Client certificates: issue, renew, revoke and list them. They stay stored after revocation and expiry."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
 from authsvc.pki import authorities
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from authsvc.pki.csr import fingerprint_of
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
-from authsvc.storage.paging import Page
+from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import ClientKey
-    from authsvc.pki.renewal import Proven
+    from authsvc.pki.renewal import VerifiedRenewal
 
 MAX_DAYS = 3650
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateRecord:
-    """A certificate as administrators see it. `revoked_at` may lie ahead, at the end of a renewal's overlap."""
+    """A certificate as administrators see it. `revoked_at` can be in the future, at the end of a renewal's overlap."""
 
     serial: str
     username: str
@@ -41,23 +42,23 @@ class CertificateRecord:
     reason: str | None
 
     def status_at(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
-        """Say what it is worth at a time, leaving aside whether its user may use it."""
+        """Return the status at a time, regardless of whether its user may use it."""
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         return "valid" if now < self.not_after else "expired"
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
-    """A new certificate, and the authority's that signed it with its chain, as PEM."""
+class IssuedCertificate:
+    """A certificate, and as PEM the certificate and chain of the authority that signed it."""
 
     record: CertificateRecord
     ca_certificate: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to look for in a list; empty fields look for nothing. `status`: valid, revoked or expired."""
+class CertificateFilter:
+    """The filter of a list; an empty field matches everything. `status` is valid, revoked or expired."""
 
     username: str = ""
     text: str = ""
@@ -65,62 +66,54 @@ class Wanted:
     expiring_within_days: int | None = None
 
 
-def issue(actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy) -> Issued:
-    """Sign a certificate for an existing user's key; `Conflict` unless it has the grant type.
+def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) -> IssuedCertificate:
+    """Sign a certificate for a user's key; `NotFound` without the user, `Conflict` without the grant type.
 
-    A key is certified once: asked again for the same user it gives the same certificate, to anybody else `Conflict`.
+    A key is certified once: the same user gets the same certificate again, another user `Conflict`.
     """
     with policy_change() as announce:
         user: User | None = User.get_or_none(User.username == username)
         if user is None:
             raise NotFound("no such user", "user-not-found")
         if GrantType.CERTIFICATE not in user.grant_types:
-            raise Conflict(f"{username} does not have the grant type certificate", "grant-type-missing")
+            raise Conflict(f"{username} does not have the grant type certificate; add it first", "grant-type-missing")
         now = datetime.now(UTC)
         existing: Certificate | None = Certificate.get_or_none(Certificate.fingerprint == fingerprint_of(key))
         if existing:
             if existing.username != username or not _is_valid(existing, now):
-                raise Conflict("this key was certified before; make a new one", "key-used")
+                raise Conflict("this key was certified before; create a new key", "key-used")
             return _issued(existing)
-        row, authority = authorities.signer(issuing.passphrase)
-        made = authority.sign(username, key, now, issuing.days)
+        row, authority = authorities.signing_authority(policy.passphrase)
+        signed = authority.sign(username, key, now, policy.days)
         stored: Certificate = Certificate.create(
-            serial=made.serial,
-            authority=row,
-            user=user,
-            username=username,
-            fingerprint=made.fingerprint,
-            certificate=made.certificate,
-            not_before=made.not_before,
-            not_after=made.not_after,
-            created_at=now,
+            **asdict(signed), authority=row, user=user, username=username, created_at=now
         )
-        facts = {"username": username, "notAfter": made.not_after.isoformat()}
-        audit.record(actor, "certificate.issue", f"certificate:{made.serial}", after=facts)
+        after = {"username": username, "notAfter": signed.not_after.isoformat()}
+        audit.record(actor, "certificate.issue", f"certificate:{signed.serial}", after=after)
         announce(ChangeKind.USER, username)
         return _issued(stored)
 
 
-def revoke(actor: Actor, serial: str, reason: Revocation, at: datetime | None = None) -> CertificateRecord:
-    """End a certificate, at once or at a time ahead; `Conflict` when it was ended. In force with the next CRL."""
+def revoke(actor: Actor, serial: str, reason: RevocationReason, at: datetime | None = None) -> CertificateRecord:
+    """Revoke a certificate now or at a future time; `Conflict` if it is revoked already. The next CRL lists it."""
     now = datetime.now(UTC)
     with policy_change() as announce:
         row = _row(serial)
-        on_hold = row.reason == Revocation.CERTIFICATE_HOLD
+        on_hold = row.reason == RevocationReason.CERTIFICATE_HOLD
         if row.revoked_at is not None and row.revoked_at <= now and not on_hold:
             raise Conflict("the certificate is revoked already", "certificate-revoked")
         row.revoked_at, row.reason = (at or now).replace(microsecond=0), reason
         row.save()
-        facts = {"username": row.username, "reason": reason.value, "at": row.revoked_at.isoformat()}
-        audit.record(actor, "certificate.revoke", f"certificate:{serial}", after=facts)
+        after = {"username": row.username, "reason": reason.value, "at": row.revoked_at.isoformat()}
+        audit.record(actor, "certificate.revoke", f"certificate:{serial}", after=after)
         if row.revoked_at <= now and not authorities.is_replaced(row):
             disconnects.order(row.username, "certificate revoked")
         announce(ChangeKind.USER, row.username)
         return _record(row)
 
 
-def revoke_all(actor: Actor, username: str, reason: Revocation) -> None:
-    """End every certificate of a user that has not ended; for one that is removed, inside that transaction."""
+def revoke_all(actor: Actor, username: str, reason: RevocationReason) -> None:
+    """Revoke the certificates of a user that are neither expired nor revoked. Call it in the user's policy change."""
     now = datetime.now(UTC)
     rows = Certificate.select().where(Certificate.username == username, Certificate.not_after > now)
     for row in rows:
@@ -129,20 +122,20 @@ def revoke_all(actor: Actor, username: str, reason: Revocation) -> None:
 
 
 def renew(
-    proven: Proven, issuing: SigningPolicy, overlap: timedelta, address: str | None, request_id: str | None
-) -> Issued:
-    """Sign a new certificate for the proven holder of a current one, which ends after the overlap.
+    renewal: VerifiedRenewal, policy: SigningPolicy, overlap: timedelta, address: str | None, request_id: str | None
+) -> IssuedCertificate:
+    """Sign a new certificate for the verified holder of a current one, which is revoked after the overlap.
 
-    The user is that of the stored certificate, never a name that the sender wrote. `Forbidden` if the certificate that
-    was sent does not equal the stored one, before two thirds of its life, when it has ended, or while its user may not
-    use it. A repeated request for the same next key returns the certificate that was made for it.
+    The user is that of the stored certificate, never a name from the request. `Forbidden` if the sent certificate does
+    not equal the stored one, is not valid any more, or has more than a third of its validity left, or if its user is
+    disabled. A repeated request for the same key returns the same certificate.
     """
     now = datetime.now(UTC)
     with policy_change():
-        current = _stored(proven)
+        current = _stored(renewal)
         actor = Actor(current.username, Via.CERTIFICATE, None, address, request_id)
         again: Certificate | None = Certificate.get_or_none(
-            Certificate.fingerprint == proven.request.fingerprint, Certificate.username == current.username
+            Certificate.fingerprint == renewal.request.fingerprint, Certificate.username == current.username
         )
         if again and _is_valid(again, now):
             return _issued(again)
@@ -151,42 +144,25 @@ def renew(
         due = current.not_before + (current.not_after - current.not_before) * 2 / 3
         if now < due:
             raise Forbidden(f"the certificate can be renewed from {due:%Y-%m-%dT%H:%M:%SZ} on", "renewal-too-early")
-        issued = issue(actor, current.user.username, proven.request.public_key, issuing)
+        issued = issue(actor, current.user.username, renewal.request.public_key, policy)
         if current.revoked_at is None and current.not_after > now + overlap:
-            revoke(actor, current.serial, Revocation.SUPERSEDED, now + overlap)
+            revoke(actor, current.serial, RevocationReason.SUPERSEDED, now + overlap)
         return issued
 
 
 def is_used(fingerprint: str) -> bool:
-    """Say whether a certificate was ever issued for this key."""
+    """Return whether a certificate was ever issued for the key with this fingerprint."""
     return Certificate.select().where(Certificate.fingerprint == fingerprint).exists()
 
 
 def get(serial: str) -> CertificateRecord:
-    """Return one certificate; `NotFound` otherwise."""
+    """Return one certificate; `NotFound` if there is none with this serial."""
     with session():
         return _record(_row(serial))
 
 
-def search(wanted: Wanted, page: int, per_page: int) -> Page[CertificateRecord]:
-    """Return one page of certificates, the next to expire first."""
-    query = Certificate.select()
-    for condition in _conditions(wanted):
-        query = query.where(condition)
-    with session():
-        rows = query.order_by(Certificate.not_after, Certificate.serial).paginate(page, per_page)
-        return Page([_record(row) for row in rows], page, per_page, query.count())
-
-
-def read_reason(text: str) -> Revocation:
-    """Return the reason so named; `InvalidInput` for `reason` otherwise."""
-    try:
-        return Revocation(text)
-    except ValueError:
-        raise invalid("reason", f"must be one of {', '.join(Revocation)}") from None
-
-
-def _conditions(wanted: Wanted) -> list[Any]:
+def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
+    """Return one page of certificates, by expiry, the earliest first."""
     now = datetime.now(UTC)
     ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
     by_status = {
@@ -194,43 +170,52 @@ def _conditions(wanted: Wanted) -> list[Any]:
         "revoked": ended,
         "expired": ~ended & (Certificate.not_after <= now),
     }
-    conditions = []
+    query: Any = Certificate.select().order_by(Certificate.not_after, Certificate.serial)
     if wanted.username:
-        conditions.append(Certificate.username == wanted.username)
+        query = query.where(Certificate.username == wanted.username)
     if wanted.text:
-        conditions.append(Certificate.username.contains(wanted.text) | Certificate.serial.contains(wanted.text))
+        query = query.where(Certificate.username.contains(wanted.text) | Certificate.serial.contains(wanted.text))
     if wanted.status:
-        conditions.append(by_status[wanted.status])
+        query = query.where(by_status[wanted.status])
     if wanted.expiring_within_days is not None:
-        conditions += [by_status["valid"], Certificate.not_after <= now + timedelta(days=wanted.expiring_within_days)]
-    return conditions
+        until = now + timedelta(days=wanted.expiring_within_days)
+        query = query.where(by_status["valid"], Certificate.not_after <= until)
+    return fetch_page(query, page, per_page, convert=partial(map, _record))
 
 
-def _stored(proven: Proven) -> Certificate:
-    """Return the row of the certificate that was sent; `Forbidden` unless the two are equal, byte for byte.
+def read_reason(text: str) -> RevocationReason:
+    """Parse a revocation reason; raise `InvalidInput` for `reason` if there is no such one."""
+    try:
+        return RevocationReason(text)
+    except ValueError:
+        raise invalid("reason", f"must be one of {', '.join(RevocationReason)}") from None
 
-    Anybody can make a certificate with any serial, key and name, so none of these alone identifies one of ours.
+
+def _stored(renewal: VerifiedRenewal) -> Certificate:
+    """Return the stored row of the sent certificate; `Forbidden` unless the two are equal byte for byte.
+
+    Anybody can create a certificate with any serial, key and name, so none of these alone identifies a stored one.
     """
-    row: Certificate | None = Certificate.get_or_none(Certificate.serial == proven.serial)
-    if row is None or not proven.is_for(row.certificate):
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == renewal.serial)
+    if row is None or not renewal.is_for(row.certificate):
         raise _not_valid()
     return row
 
 
 def _not_valid() -> Forbidden:
-    return Forbidden("the certificate is not valid any more, or not one of ours", "certificate-not-valid")
+    return Forbidden("the certificate is not valid any more, or this service did not issue it", "certificate-not-valid")
 
 
 def _is_valid(row: Certificate, now: datetime) -> bool:
     return row.not_after > now and (row.revoked_at is None or row.revoked_at > now)
 
 
-def _issued(row: Certificate) -> Issued:
-    return Issued(_record(row), row.authority.certificate + row.authority.chain)
+def _issued(row: Certificate) -> IssuedCertificate:
+    return IssuedCertificate(_record(row), row.authority.certificate + row.authority.chain)
 
 
 def _row(serial: str) -> Certificate:
-    # However it is spelled: openssl prints capitals, of even length, some tools with colons.
+    # openssl prints upper case and an even number of digits, other tools separate them by colons.
     plain = serial.replace(":", "").lower().lstrip("0")
     row: Certificate | None = Certificate.get_or_none(Certificate.serial == plain)
     if row is None:
@@ -239,14 +224,4 @@ def _row(serial: str) -> Certificate:
 
 
 def _record(row: Certificate) -> CertificateRecord:
-    return CertificateRecord(
-        row.serial,
-        row.username,
-        row.certificate,
-        row.fingerprint,
-        row.not_before,
-        row.not_after,
-        row.created_at,
-        row.revoked_at,
-        row.reason,
-    )
+    return CertificateRecord(**{field.name: getattr(row, field.name) for field in fields(CertificateRecord)})

@@ -1,8 +1,8 @@
-"""Keeps a broker's `crlfile` fresh, and its `cafile` if wanted; run beside the broker.
+"""Updates a broker's `crlfile`, and optionally its `cafile`; runs beside the broker.
 
-Mosquitto reads the lists at its start and on SIGHUP. A malformed one makes it accept revoked certificates or exit, one
-that ran out makes it refuse everybody. So whatever is fetched is read back and checked before it takes the old one's
-place, by a rename; a server that is away, and one that talks nonsense, leaves the old file alone.
+Mosquitto reads CRLs at its start and on SIGHUP. With a malformed CRL it accepts revoked certificates or exits, with an
+expired one it refuses every client. So a fetched CRL is checked, written to a temporary file and read back before a
+rename replaces the old file. If the server does not answer, or answers something else, the old file stays.
 """
 
 from __future__ import annotations
@@ -33,33 +33,34 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _TIMEOUT_SECONDS = 15
-_PATIENCE_SECONDS = 60
+_MAX_DOWNLOAD_SECONDS = 60
 _MAX_BYTES = 64 * 1024 * 1024
-"""A list of a million certificates."""
+"""The size of a CRL with a million certificates."""
 _END = "-----END X509 CRL-----"
 
 
 class SyncError(AuthsvcError):
-    """The file could not be brought up to date this time; it is as it was."""
+    """A file could not be updated, which leaves it unchanged, or the broker could not be made to reload."""
 
     code = "crl-sync"
 
 
 @dataclass(slots=True)
-class Memory:
-    """What one round leaves to the next.
+class SyncState:
+    """What a run keeps for the next one.
 
-    The digest of the lists that the broker was told of, whose lists were left out, and answers with their ETags.
+    The digest of the CRLs that the broker was notified of, the issuers whose CRLs were skipped, and cached responses:
+    path to ETag and text.
     """
 
-    told: str = ""
-    left_out: set[str] = field(default_factory=set)
-    answers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    notified_digest: str = ""
+    skipped_issuers: set[str] = field(default_factory=set)
+    responses: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the list comes from, where it goes, and how the broker is told: by its process id or by a command.
+    """The server to fetch CRLs from, the files to write, and how to notify the broker: by process id or command.
 
     `ca_file` is only read, `ca_out` is written.
     """
@@ -71,24 +72,24 @@ class Target:
     pid_file: Path | None = None
     command: Sequence[str] = ()
     ca_out: Path | None = None
-    memory: Memory = field(default_factory=Memory, compare=False)
+    state: SyncState = field(default_factory=SyncState, compare=False)
 
 
 def sync(target: Target, now: datetime) -> bool:
-    """Bring the files up to date and tell the broker of a new list; say whether anything was new. Or `SyncError`.
+    """Update the files, notify the broker of a new CRL, and return whether anything changed; raise `SyncError`.
 
-    Most versions of Mosquitto read new authorities at their start alone, so of these a warning is logged.
+    Most versions of Mosquitto read authorities only at their start, so a change of these is logged as a warning.
     """
     fetched = _fetch(target, "/pki/crl.pem")
     authorities = _read(target.ca_file) if target.ca_file else _fetch(target, "/pki/ca.pem")
-    lists = _checked(fetched, _certificates(authorities), target.memory, now)
-    changed = target.ca_out is not None and _bring_authorities(target.ca_out, authorities)
-    changed |= _put(target.out, lists, _lists)
-    return _tell(target, lists) or changed
+    lists = _checked(fetched, _certificates(authorities), target.state, now)
+    changed = target.ca_out is not None and _update_ca_file(target.ca_out, authorities)
+    changed |= _replace(target.out, lists, _lists)
+    return _notify(target, lists) or changed
 
 
 def warn_before_expiry(out: Path, now: datetime) -> None:
-    """Log a warning once the file has less than a quarter of its life left: a server that is away cannot renew it."""
+    """Log a warning if the file is missing or has less than a quarter of its validity left."""
     try:
         lists = _lists(_read(out))
     except SyncError:
@@ -98,67 +99,60 @@ def warn_before_expiry(out: Path, now: datetime) -> None:
         ends = each.next_update_utc
         if ends is not None and ends - now < (ends - each.last_update_utc) / 4:
             log.warning(
-                "the revocation list runs out; the broker will then refuse every certificate", at=ends.isoformat()
+                "the revocation list expires soon; the broker will then refuse every certificate", at=ends.isoformat()
             )
 
 
 def _fetch(target: Target, path: str) -> str:
     verify: bool | str = str(target.server_ca_file) if target.server_ca_file else True
     url = target.server.rstrip("/") + path
-    etag, known = target.memory.answers.get(path, ("", ""))
-    asked = {"If-None-Match": etag} if etag else {}
+    etag, known = target.state.responses.get(path, ("", ""))
+    headers = {"If-None-Match": etag} if etag else {}
     try:
-        with requests.get(url, headers=asked, timeout=_TIMEOUT_SECONDS, verify=verify, stream=True) as answer:
-            if answer.status_code == 304 and etag:  # noqa: PLR2004
+        with requests.get(url, headers=headers, timeout=_TIMEOUT_SECONDS, verify=verify, stream=True) as response:
+            if response.status_code == 304 and etag:  # noqa: PLR2004
                 return known
-            if answer.status_code != 200:  # noqa: PLR2004
-                raise SyncError(f"{path} was answered {answer.status_code}")
-            text = _body(answer).decode()
-            target.memory.answers[path] = answer.headers.get("ETag", ""), text
+            if response.status_code != 200:  # noqa: PLR2004
+                raise SyncError(f"{url} answers with status {response.status_code}")
+            text = _body(response).decode()
+            target.state.responses[path] = response.headers.get("ETag", ""), text
             return text
     except requests.RequestException as error:
-        raise SyncError(f"the server does not answer: {type(error).__name__}") from None
+        raise SyncError(f"{target.server} does not answer: {type(error).__name__}") from None
     except UnicodeDecodeError:
-        raise SyncError(f"{path} was answered with something else than PEM") from None
+        raise SyncError(f"{url} does not answer with PEM") from None
 
 
-def _body(answer: requests.Response) -> bytes:
-    """Return what was sent, unless that takes too much memory or time."""
+def _body(response: requests.Response) -> bytes:
+    """Return the response body; `SyncError` if it is larger than 64 MiB or takes longer than 60 s."""
     body = bytearray()
-    deadline = monotonic() + _PATIENCE_SECONDS
-    for part in answer.iter_content(65_536):
+    deadline = monotonic() + _MAX_DOWNLOAD_SECONDS
+    for part in response.iter_content(65_536):
         body += part
         if len(body) > _MAX_BYTES or monotonic() > deadline:
-            raise SyncError("the server's answer does not end")
+            raise SyncError("the server's response is too large or too slow")
     return bytes(body)
 
 
-def _checked(fetched: str, issuers: list[x509.Certificate], memory: Memory, now: datetime) -> str:
-    """Return the lists of these authorities, every one of them good; those of others a broker has no use for."""
+def _checked(fetched: str, issuers: list[x509.Certificate], state: SyncState, now: datetime) -> str:
+    """Return the CRLs of these issuers as PEM; skip those of others, and raise `SyncError` if one is not valid."""
     checked = ""
     for each in _lists(fetched):
+        name = each.issuer.rfc4514_string()
         named = [issuer for issuer in issuers if issuer.subject == each.issuer]
-        if named:
-            _check(each, named, now)
-            checked += each.public_bytes(Encoding.PEM).decode()
-        else:
-            _warn_once(memory, each.issuer.rfc4514_string())
+        if not named:
+            if name not in state.skipped_issuers:
+                log.warning("untrusted authority; copy its certificate here and restart the broker", issuer=name)
+                state.skipped_issuers.add(name)
+            continue
+        if not any(each.is_signature_valid(issuer.public_key()) for issuer in named):  # type: ignore[arg-type]
+            raise SyncError(f"the revocation list of {name} is not signed by this authority")
+        if each.next_update_utc is None or each.next_update_utc <= now or each.last_update_utc > now:
+            raise SyncError(f"the revocation list of {name} is not valid at this time; check the clocks")
+        checked += each.public_bytes(Encoding.PEM).decode()
     if not checked:
-        raise SyncError("there is no revocation list of an authority that is trusted")
+        raise SyncError("there is no revocation list of a trusted authority")
     return checked
-
-
-def _check(each: x509.CertificateRevocationList, issuers: list[x509.Certificate], now: datetime) -> None:
-    if not any(each.is_signature_valid(issuer.public_key()) for issuer in issuers):  # type: ignore[arg-type]
-        raise SyncError("a revocation list is not signed by the authority that it names")
-    if each.next_update_utc is None or each.next_update_utc <= now or each.last_update_utc > now:
-        raise SyncError("a revocation list is not valid at this time")
-
-
-def _warn_once(memory: Memory, issuer: str) -> None:
-    if issuer not in memory.left_out:
-        log.warning("an authority is not trusted here; bring its certificate and restart the broker", issuer=issuer)
-        memory.left_out.add(issuer)
 
 
 def _certificates(text: str) -> list[x509.Certificate]:
@@ -179,11 +173,11 @@ def _lists(text: str) -> list[x509.CertificateRevocationList]:
     return lists
 
 
-def _bring_authorities(path: Path, content: str) -> bool:
+def _update_ca_file(path: Path, content: str) -> bool:
     is_first = not path.exists()
-    changed = _put(path, content, _certificates)
+    changed = _replace(path, content, _certificates)
     if changed and not is_first:
-        log.warning("other authorities are trusted now; restart the broker, a reload may not do", file=str(path))
+        log.warning("the trusted authorities changed; restart the broker, a reload may not be enough", file=str(path))
     return changed
 
 
@@ -201,86 +195,70 @@ def _holds(path: Path, content: str) -> bool:
         return False
 
 
-def _put(path: Path, content: str, parse: Callable[[str], object]) -> bool:
-    """Put the content in place of the file, whole and durable or not at all; say whether the file held another."""
+def _replace(path: Path, content: str, parse: Callable[[str], object]) -> bool:
+    """Replace the file's content atomically and durably, and return whether it differed."""
     if _holds(path, content):
         return False
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise _not_written(path, error) from None
-    unfinished = Path(name)
+    temporary = Path(name)
     try:
-        _write(descriptor, content)
-        parse(_read(unfinished))
-        unfinished.replace(path)
-        _sync_directory(path.parent)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o644)  # the broker may run as another user, and the content is not secret
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        parse(_read(temporary))
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         raise _not_written(path, error) from None
     finally:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return True
-
-
-def _write(descriptor: int, content: str) -> None:
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(descriptor, 0o644)  # the broker may run as somebody else, and nothing in it is secret
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _not_written(path: Path, error: OSError) -> SyncError:
     return SyncError(f"{path} cannot be written: {error.strerror or error}")
 
 
-def _tell(target: Target, content: str) -> bool:
-    """Tell the broker of a list that it was not told of, also after this process died in between."""
+def _notify(target: Target, content: str) -> bool:
+    """Make the broker reload unless it was notified of this content, by this process or an earlier one."""
     if not target.pid_file and not target.command:
         return False
-    note = target.out.with_name(f".{target.out.name}.told")
+    notified = target.out.with_name(f".{target.out.name}.told")
     digest = hashlib.sha256(content.encode()).hexdigest()
-    if digest == target.memory.told or _holds(note, digest):
+    if digest == target.state.notified_digest or _holds(notified, digest):
         return False
-    _signal(target)
-    target.memory.told = digest  # should it not be possible to write it down
-    _put(note, digest, str)
+    try:
+        if target.pid_file:
+            _reload(target.pid_file)
+        if target.command:
+            subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - configured by the operator
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise SyncError(f"the broker could not be made to reload: {type(error).__name__}") from None
+    target.state.notified_digest = digest  # in case the file cannot be written
+    _replace(notified, digest, str)
     return True
 
 
-def _signal(target: Target) -> None:
-    try:
-        if target.pid_file:
-            _reload(_pid_in(target.pid_file))
-        if target.command:
-            subprocess.run(target.command, check=True, timeout=_TIMEOUT_SECONDS)  # noqa: S603 - the operator's
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise SyncError(f"the broker could not be told to reload: {type(error).__name__}") from None
-
-
-def _pid_in(file: Path) -> int:
-    number = int(_read(file))
-    if number <= 0:
-        raise ValueError("0 and below stand for whole groups of processes")
-    return number
-
-
-def _reload(pid: int) -> None:
-    """Send SIGHUP, unless it would end the process: a broker that only starts, or another that has its number now."""
+def _reload(pid_file: Path) -> None:
+    """Send SIGHUP if the process handles it; a broker that is starting, or another process, would be terminated."""
+    pid = int(_read(pid_file))
+    if pid <= 0:
+        raise ValueError("0 and negative numbers stand for process groups")
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
-        status = ""  # no such process, or no such file system; the signal will tell
+        status = ""  # there is no such process, or no /proc; os.kill reports the former
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     if caught and not int(caught[1], 16) & 1 << signal.SIGHUP - 1:
-        raise SyncError(f"process {pid} is no broker that could reload, or not yet")
+        raise SyncError(f"process {pid} does not handle SIGHUP: it is no broker, or the broker is still starting")
     os.kill(pid, signal.SIGHUP)

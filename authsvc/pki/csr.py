@@ -1,4 +1,4 @@
-"""Certificate signing requests (RFC 2986): what we accept of them, which is a name to check and a key to certify."""
+"""Certificate signing requests (RFC 2986). Of a CSR only the Common Name, for checking, and the public key are used."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ClientKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublic
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """A request that was checked: who it names, and the key its sender holds."""
+    """The Common Name and public key of a checked CSR, whose sender holds the private key."""
 
     common_name: str
     public_key: ClientKey
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the key's holder."""
+        """The fingerprint of the public key."""
         return fingerprint_of(self.public_key)
 
     @property
     def public_key_pem(self) -> str:
-        """The public key as PEM, which is all that needs to be kept of a request."""
+        """The public key as PEM, the only part of a CSR that is stored."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         return self.public_key.public_bytes(serialization.Encoding.PEM, form).decode()
 
@@ -49,22 +49,22 @@ def fingerprint_of(key: ClientKey) -> str:
 
 
 def has_small_exponent(key: rsa.RSAPublicKey) -> bool:
-    """Say whether a key is so weak that a verifier with sloppy padding checks accepts forged signatures."""
+    """Return whether the exponent allows forged signatures where a verifier checks the padding incompletely."""
     return key.public_numbers().e < _SMALLEST_EXPONENT
 
 
 def read(text: str, username: str) -> SigningRequest:
-    """Check a request (PEM, or Base64 of PEM) for that username; raise `InvalidInput` for `csr` otherwise."""
+    """Parse and check a CSR (PEM, or Base64 of PEM) for this username; raise `InvalidInput` for `csr` if wrong."""
     return _checked(_load(_pem(text), pem=True), username)
 
 
 def read_der(der: bytes, username: str) -> SigningRequest:
-    """Check a request in DER, as EST carries it; raise `InvalidInput` for `csr` otherwise."""
+    """Parse and check a CSR in DER, as EST sends it, for this username; raise `InvalidInput` for `csr` if wrong."""
     return _checked(_load(der, pem=False), username)
 
 
 def read_public_key(pem: str) -> ClientKey:
-    """Return a key that `SigningRequest.public_key_pem` wrote."""
+    """Parse a `SigningRequest.public_key_pem`."""
     return _strong(serialization.load_pem_public_key(pem.encode()))
 
 
@@ -81,9 +81,9 @@ def _checked(request: x509.CertificateSigningRequest, username: str) -> SigningR
         names = [name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         key = _strong(request.public_key())
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        raise invalid("csr", "holds a key, a name or a signature that cannot be read") from None
+        raise invalid("csr", "has a key, name or signature that cannot be read") from None
     if not sound:
-        raise invalid("csr", "is not signed by the key it names")
+        raise invalid("csr", "must be signed with the private key of its public key")
     if not username or names != [username]:
         raise invalid("csr", "must have exactly one Common Name, equal to username")
     return SigningRequest(username, key)

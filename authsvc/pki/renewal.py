@@ -1,8 +1,7 @@
-"""Renewal by proof of possession: who signs with the current key may have the next one certified.
+"""Certificate renewal by proof of possession: a client signs its request for a new key with its current key.
 
-What is signed names the current certificate, the new key and the time, so it is good for that key alone and for
-minutes. A copy of it replayed within them gives back the certificate that was made for it, for a key the copier does
-not have.
+The signature covers the serial of the current certificate, the new key and the time, so it is valid for this key and
+for 5 minutes. A replay within that time returns the same certificate, whose key the attacker does not have.
 """
 
 from __future__ import annotations
@@ -20,18 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc.errors import Unauthenticated, invalid
-from authsvc.pki import ca
-from authsvc.pki import csr as signing_requests
+from authsvc.pki import ca, csr
 
 if TYPE_CHECKING:
     from authsvc.pki.csr import SigningRequest
 
-_CLOCKS_APART = timedelta(minutes=5)
+_MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
-    """What a client sends: its current certificate, a request for the new key, the time, its signature over these."""
+class RenewalRequest:
+    """A client's current certificate, the CSR for its new key, the time, and its signature of `message`."""
 
     certificate: str
     csr: str
@@ -40,10 +38,10 @@ class Renewal:
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
-    """A renewal signed with the key of the certificate that was sent, and a checked request for the next key.
+class VerifiedRenewal:
+    """A renewal with a valid signature of the key in the sent certificate, and the checked CSR for the new key.
 
-    The certificate may be anybody's, even self-signed: nothing it says counts until it is found to equal a stored one.
+    The certificate may be self-signed by anybody: trust nothing in it before it equals a stored one (`is_for`).
     """
 
     certificate: x509.Certificate
@@ -51,25 +49,24 @@ class Proven:
 
     @property
     def serial(self) -> str:
-        """The serial number of the certificate that was sent, as serials are stored."""
+        """The serial number of the sent certificate, in the stored form."""
         return f"{self.certificate.serial_number:x}"
 
     def is_for(self, stored: str) -> bool:
-        """Return whether the certificate that was sent equals the stored one (PEM), byte for byte."""
-        ours = x509.load_pem_x509_certificate(stored.encode())
-        return self.certificate.public_bytes(Encoding.DER) == ours.public_bytes(Encoding.DER)
+        """Return whether the sent certificate equals the stored one (PEM) byte for byte."""
+        return self.certificate.public_bytes(Encoding.DER) == ca.read_certificate(stored).public_bytes(Encoding.DER)
 
 
 def message(serial: str, fingerprint: str, time: str) -> bytes:
-    """Return what is to be signed with the current key: ECDSA or RSA PKCS#1 v1.5 with SHA-256, or Ed25519."""
+    """Return the bytes to sign with the current key: ECDSA or RSA PKCS#1 v1.5 with SHA-256, or Ed25519."""
     return f"authsvc renewal\n{serial}\n{fingerprint}\n{time}\n".encode()
 
 
-def prove(renewal: Renewal, now: datetime) -> Proven:
-    """Check a renewal's proof; `Unauthenticated` when it does not hold, `InvalidInput` for what cannot be read.
+def verify(renewal: RenewalRequest, now: datetime) -> VerifiedRenewal:
+    """Verify a renewal's signature and time; raise `Unauthenticated` if one is wrong, `InvalidInput` for a bad field.
 
-    The caller has to compare the certificate with the stored one (`Proven.is_for`), and to check that it is valid and
-    due.
+    The caller must compare the certificate with the stored one (`VerifiedRenewal.is_for`) and check that it is valid
+    and due.
     """
     try:
         certificate = x509.load_pem_x509_certificate(renewal.certificate.encode())
@@ -77,25 +74,27 @@ def prove(renewal: Renewal, now: datetime) -> Proven:
         certificate.public_key()
     except (ValueError, TypeError, AttributeError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise invalid("certificate", "must be the current certificate as PEM") from None
-    request = signing_requests.read(renewal.csr, username)
-    if abs(_moment(renewal.time) - now) > _CLOCKS_APART:
-        raise Unauthenticated("the time is more than five minutes off; is the clock right?", "stale-proof")
-    proven = Proven(certificate, request)
-    _verify(certificate, renewal.signature, message(proven.serial, request.fingerprint, renewal.time))
-    return proven
+    request = csr.read(renewal.csr, username)
+    if abs(_time(renewal.time) - now) > _MAX_CLOCK_DIFFERENCE:
+        raise Unauthenticated(
+            "the time differs by more than 5 minutes from the service's; set the clock", "stale-proof"
+        )
+    verified = VerifiedRenewal(certificate, request)
+    _verify_signature(certificate, renewal.signature, message(verified.serial, request.fingerprint, renewal.time))
+    return verified
 
 
-def _moment(text: str) -> datetime:
+def _time(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise invalid("time", "must be a time as RFC 3339 has it, such as 2026-11-20T08:00:00Z")
-    return moment
+        time = None
+    if time is None or time.tzinfo is None:
+        raise invalid("time", "must be an RFC 3339 time, such as 2026-11-20T08:00:00Z")
+    return time
 
 
-def _verify(certificate: x509.Certificate, signature: str, signed: bytes) -> None:
+def _verify_signature(certificate: x509.Certificate, signature: str, signed: bytes) -> None:
     key = certificate.public_key()
     try:
         proof = base64.b64decode(signature, validate=True)
@@ -106,6 +105,6 @@ def _verify(certificate: x509.Certificate, signature: str, signed: bytes) -> Non
         elif isinstance(key, rsa.RSAPublicKey):
             key.verify(proof, signed, padding.PKCS1v15(), hashes.SHA256())
         else:
-            raise InvalidSignature  # noqa: TRY301 - one way out for every key
+            raise InvalidSignature  # noqa: TRY301 - one error for every kind of key
     except (InvalidSignature, binascii.Error, ValueError):
         raise Unauthenticated("the signature does not prove possession of the current key", "no-proof") from None

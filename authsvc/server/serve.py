@@ -230,10 +230,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         policy, client_ids, *_ = self._background
         for thread in self._background:
             thread.start()
-        if not policy.has_begun(within=_LOADED_WITHIN_SECONDS):
+        if not policy.wait_until_ready(within=_LOADED_WITHIN_SECONDS):
             # gunicorn kills a process that takes long to come up, and the next one would take as long.
             log.warning("policy is still loading; until it is loaded, /readyz answers 503 and brokers are refused")
-        elif not client_ids.has_begun(within=_CLIENT_IDS_WITHIN_SECONDS):
+        elif not client_ids.wait_until_ready(within=_CLIENT_IDS_WITHIN_SECONDS):
             log.warning("client ids are still loading; until they are loaded, devices count as unknown")
 
     def _prepare_worker(self, _arbiter: object, _worker: object) -> None:

@@ -1,1 +1,1 @@
-"""Where things are kept: the database, its models and its migrations. Knows nothing of rules or HTTP."""
+"""The database: connection, tables, migrations, backup and the policy cache. Imports nothing from HTTP or use cases."""

@@ -1,7 +1,7 @@
-"""How a change of policy is announced: a version, raised in the transaction of the change, and what it touched.
+"""Transactions that announce a change of policy: each raises the policy version and records which entries changed.
 
-Raising the version comes first and takes the row's lock until the transaction ends, so versions become visible
-in order and without gaps: whoever has seen version n has seen everything up to n.
+The new version is written first and locks its row until the transaction ends. So versions become visible in order and
+without gaps: a process that has read version n has read every change up to n.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from authsvc.storage.models import PolicyChange, PolicyVersion
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A reader further behind than this reads everything again, which is cheaper by then.
+# For a process that is further behind, reading everything again is cheaper.
 KEPT_VERSIONS = 10_000
 
 
 class ChangeKind(StrEnum):
-    """What a change of policy can touch."""
+    """The part of the policy that a change affects."""
 
     USER = "user"
     ROLE = "role"
@@ -38,14 +38,14 @@ class Change(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """How many changes of policy there were, and how many API tokens were made."""
+    """The number of policy changes and the number of API tokens created."""
 
     policy: int
     tokens: int
 
 
 class Announce(Protocol):
-    """Says, inside the transaction of a change, which snapshot entry to read again."""
+    """Records, in the transaction of a change, a snapshot entry to read again."""
 
     def __call__(self, kind: ChangeKind, name: str) -> None: ...
 
@@ -55,9 +55,9 @@ _announce_in_progress: ContextVar[Announce | None] = ContextVar("announce_in_pro
 
 @contextmanager
 def policy_change() -> Iterator[Announce]:
-    """Change policy in one transaction, alone: no other change of policy runs between its reads and its writes.
+    """Change policy in one transaction; other policy changes wait until it ends.
 
-    Inside another one it is a part of it: done or undone on its own, and announced under the same version.
+    A nested one is a savepoint of the outer one: it is rolled back on its own and announced under the same version.
     """
     outer = _announce_in_progress.get()
     if outer:
@@ -82,9 +82,9 @@ def policy_change() -> Iterator[Announce]:
 
 @contextmanager
 def token_change() -> Iterator[int]:
-    """Make API tokens in one transaction, alone as in `policy_change`; give the version that announces them.
+    """Create API tokens in one transaction, exclusive like `policy_change`; yield the token version to store with them.
 
-    A new token changes no decision that was made before, so the policy version stays and remembered answers hold.
+    A new token changes no earlier decision, so the policy version stays and cached answers remain valid.
     """
     with transaction():
         PolicyVersion.update(token_version=PolicyVersion.token_version + 1).execute()
@@ -92,21 +92,21 @@ def token_change() -> Iterator[int]:
 
 
 def current_versions() -> Versions:
-    """Return both versions that the database is at, read at one moment."""
+    """Return both versions of the database, read together."""
     row: Any = PolicyVersion.select(PolicyVersion.version, PolicyVersion.token_version).tuples().get()
     return Versions(*row)
 
 
 def current_version() -> int:
-    """Return the policy version that the database is at."""
+    """Return the policy version of the database."""
     version: int = PolicyVersion.select(PolicyVersion.version).scalar()
     return version
 
 
 def changes_since(version: int) -> set[Change] | None:
-    """Return what has changed since a version; None if that is unknown, and everything has to be read again.
+    """Return the changes after a version, or None if everything has to be read again.
 
-    It is unknown if the version is so long ago that it was forgotten, or a change is of an unknown kind.
+    That is the case if changes after this version were deleted, or if a change is of an unknown kind.
     """
     if version < current_version() - KEPT_VERSIONS:
         return None

@@ -1,8 +1,7 @@
-"""The database: SQLite in one file, or PostgreSQL for many replicas, behind one proxy and one transaction.
+"""The database connection: SQLite in one file, or PostgreSQL for several replicas.
 
-A connection belongs to one piece of work: `session()` opens it and closes it. For SQLite that means a file
-that was moved away is noticed at the next request instead of being written to unseen; PostgreSQL's come
-from a pool.
+`session()` opens a connection for one piece of work and closes it. So the next request notices that an SQLite file was
+moved, instead of writing to the moved file. Connections to PostgreSQL come from a pool.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import peewee
+from playhouse.pool import MaxConnectionsExceeded
 from playhouse.postgres_ext import PooledPsycopg3Database
 
 if TYPE_CHECKING:
@@ -23,35 +23,48 @@ if TYPE_CHECKING:
 
 database = peewee.DatabaseProxy()
 
-# Waiting longer than this for a lock or a connection would only pile up requests.
-_PATIENCE_SECONDS = 5
+DATABASE_GONE = (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded, sqlite3.OperationalError)
+"""The errors of a database that cannot be reached or used at the moment: the same call may succeed later.
+
+`MaxConnectionsExceeded`, a ValueError, means that no pooled connection became free in time. peewee does not translate
+the errors that SQLite raises while a query's rows are fetched.
+"""
+
+DATABASE_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, sqlite3.Error)
+"""Every error that the database raises: those of `DATABASE_GONE`, a damaged file, missing tables, a broken constraint.
+
+For code that must continue without the database, whatever the cause.
+"""
+
+# The longest wait for a lock or a connection; a longer one would make requests queue up.
+_TIMEOUT_SECONDS = 5
 
 
 def connect_to(url: str) -> peewee.Database:
-    """Point the proxy at `sqlite:///PATH` or `postgresql://...` and return the database; opens no connection."""
+    """Configure `database` for `sqlite:///PATH` or `postgresql://...` and return it; opens no connection."""
     target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url)
     database.initialize(target)
     return target
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file that holds the database; None for a database that is a server's."""
-    return _path(url) if url.startswith("sqlite:") else None
+    """Return the SQLite file; None for PostgreSQL."""
+    return Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else None
 
 
 def create_file(url: str) -> None:
-    """Make the SQLite file, readable by its owner alone, unless it exists; other databases make their own."""
+    """Create the SQLite file with mode 0600 unless it exists; do nothing for PostgreSQL."""
     file = sqlite_file(url)
     if file:
-        # The connections below open the file with mode=rw, so that a lost file is an error and not a new, empty one.
-        # One that exists is not opened here: closing it would drop the locks that this process holds on it.
+        # Connections open the file with mode=rw, so a missing file is an error and is not created empty.
+        # An existing file is not opened here: closing it would release the locks that this process holds on it.
         with suppress(FileExistsError):
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Hold a connection for a piece of work; inside another session, join it."""
+    """Hold a database connection during the `with` block; a nested session uses the connection of the outer one."""
     opened = database.connect(reuse_if_open=True)
     try:
         yield
@@ -62,20 +75,20 @@ def session() -> Iterator[None]:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """Do everything inside or nothing, durably once it returns; readers see no half of it.
+    """Run the `with` block in one transaction, which is durable after the block.
 
-    Inside another transaction it is a part of that one, undone on its own if it fails.
+    A nested transaction is a savepoint of the outer one: if it fails, only its own changes are rolled back.
     """
     with session():
-        # SQLite: take the write lock at the start, since a reader that turns writer cannot wait for it.
+        # SQLite: take the write lock at the start, because a transaction that has read cannot wait for it later.
         immediate = ("IMMEDIATE",) if is_sqlite() and not database.in_transaction() else ()
         with database.atomic(*immediate):
             yield
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """See the database as of one moment, however long it takes, without keeping writers waiting."""
+def read_transaction() -> Iterator[None]:
+    """Run the `with` block on one consistent view of the database, without blocking writers."""
     with session(), database.atomic():
         if not is_sqlite():
             database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -83,53 +96,50 @@ def reading() -> Iterator[None]:
 
 
 def database_time() -> datetime:
-    """Return the time by the database's clock, on which all workers and replicas agree."""
-    asked = (
+    """Return the time of the database's clock, which all workers and replicas share."""
+    query = (
         "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')" if is_sqlite() else "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
     )
-    (now,) = database.execute_sql(asked).fetchone()
+    (now,) = database.execute_sql(query).fetchone()
     naive: datetime = datetime.fromisoformat(now) if isinstance(now, str) else now
     return naive.replace(tzinfo=UTC)
 
 
 def is_sqlite() -> bool:
-    """Say which of the two dialects is spoken."""
     return isinstance(database.obj, peewee.SqliteDatabase)
 
 
-def readable(stored: str | bytes) -> str:
-    """Return stored text. A value that is not UTF-8 text becomes a NUL and a replacement, which no rule or name equals.
+def decode_blob(stored: str | bytes) -> str:
+    """Return stored text. Bytes become a NUL and their text with replacements, which equals no rule and no name.
 
-    SQLite may hold any bytes, or a blob, in a text column.
+    SQLite can hold a blob in a text column.
     """
-    if isinstance(stored, str):
-        return stored
-    return "\0" + stored.decode(errors="replace")
+    return stored if isinstance(stored, str) else "\0" + stored.decode(errors="replace")
 
 
-def _decode(raw: bytes) -> str:
+def _decode_text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        return readable(raw)
+        return decode_blob(raw)
 
 
 class _Connection(sqlite3.Connection):
-    """A connection on which text that is not UTF-8 is damage of its row, not an error of the whole query."""
+    """A connection on which text that is not UTF-8 damages only its row; by default the whole query would fail."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.text_factory = _decode
+        self.text_factory = _decode_text
 
 
 def _sqlite(url: str) -> peewee.Database:
     return peewee.SqliteDatabase(
-        f"file:{quote(str(_path(url)))}?mode=rw",
+        f"file:{quote(str(sqlite_file(url)))}?mode=rw",
         uri=True,
         factory=_Connection,
-        timeout=_PATIENCE_SECONDS,
+        timeout=_TIMEOUT_SECONDS,
         # synchronous=FULL: an acknowledged change survives a power cut, not only a crash of this process.
-        # recursive_triggers: without it, REPLACE would get past the triggers that keep the audit trail.
+        # recursive_triggers: otherwise REPLACE would bypass the triggers that protect the audit trail.
         pragmas={
             "journal_mode": "wal",
             "foreign_keys": 1,
@@ -145,14 +155,10 @@ def _postgresql(url: str) -> peewee.Database:
         url.replace("postgres://", "postgresql://", 1),
         max_connections=32,
         stale_timeout=300,
-        timeout=_PATIENCE_SECONDS,
-        connect_timeout=_PATIENCE_SECONDS,
-        # A server that vanished without a word is noticed as fast as one that refuses.
-        tcp_user_timeout=_PATIENCE_SECONDS * 1000,
+        timeout=_TIMEOUT_SECONDS,
+        connect_timeout=_TIMEOUT_SECONDS,
+        # Detects a server that stopped answering as fast as one that refuses connections.
+        tcp_user_timeout=_TIMEOUT_SECONDS * 1000,
         application_name="authsvc",
     )
     return pooled
-
-
-def _path(url: str) -> Path:
-    return Path(url.removeprefix("sqlite:///"))

@@ -1,4 +1,4 @@
-"""What tables are made of: kinds of columns that both databases store alike, and the models' common root."""
+"""Column types that SQLite and PostgreSQL store the same way, and the base class of the models."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Self
 import peewee
 
 from authsvc.policy.snapshot import GrantType
-from authsvc.storage.database import database, readable
+from authsvc.storage.database import database, decode_blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-UNREADABLE_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
-"""What is read where SQLite holds no time. It is long past, so an expiry is over and a revocation is in force."""
+DAMAGED_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+"""The value of a column in which SQLite holds no time. It is in the past: an expiry is over, a revocation in force."""
 
 
 class UtcDateTimeField(peewee.DateTimeField):
-    """An aware UTC time outside, a naive one in the database."""
+    """An aware UTC time in Python, a naive one in the database."""
 
     def db_value(self, value: datetime | None) -> Any:
         return super().db_value(value and value.astimezone(UTC).replace(tzinfo=None))  # type: ignore[no-untyped-call]
@@ -29,54 +29,53 @@ class UtcDateTimeField(peewee.DateTimeField):
         naive = super().python_value(value)  # type: ignore[no-untyped-call]
         if naive is None:
             return None
-        return naive.replace(tzinfo=UTC) if isinstance(naive, datetime) else UNREADABLE_MOMENT
+        return naive.replace(tzinfo=UTC) if isinstance(naive, datetime) else DAMAGED_TIME
 
 
 class FlagField(peewee.BooleanField):
-    """True or false; a value that is neither, which SQLite may hold, is false."""
+    """True or false. Any other value, which SQLite can hold, is read as false."""
 
     def python_value(self, value: Any) -> bool:
         return value in (True, 1)
 
 
 class UnreadableGrantTypes(frozenset[GrantType]):
-    """No grant types at all, in place of a stored `text` that names an unknown one; it is written back as it was."""
+    """The empty set, read from a `text` that names an unknown grant type; saving it writes the same text."""
 
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Return the empty set for a text that cannot be read."""
         made = super().__new__(cls)
         made.text = text
         return made
 
 
 class TextField(peewee.TextField):
-    """Text of any length; a value that is not UTF-8 is read as `readable` text that no word equals."""
+    """Text of any length; a blob is read by `decode_blob`."""
 
     def python_value(self, value: str | bytes | None) -> str | None:
-        return None if value is None else readable(value)
+        return None if value is None else decode_blob(value)
 
 
 class CharField(peewee.CharField):
     """Text of limited length, read like `TextField`."""
 
     def python_value(self, value: str | bytes | None) -> str | None:
-        return None if value is None else readable(value)
+        return None if value is None else decode_blob(value)
 
 
 class GrantTypesField(peewee.TextField):
-    """A set of grant types, stored as their sorted names with commas between."""
+    """A set of grant types, stored as their sorted names separated by commas."""
 
     def db_value(self, value: frozenset[GrantType]) -> str:
         return value.text if isinstance(value, UnreadableGrantTypes) else ",".join(sorted(value))
 
     def python_value(self, value: str | bytes | None) -> frozenset[GrantType]:
-        # None in the columns of a user that an outer join did not find.
-        return frozenset() if value is None else _grant_types(readable(value))
+        # None if an outer join found no user.
+        return frozenset() if value is None else _grant_types(decode_blob(value))
 
 
-@lru_cache  # the same few sets for everybody
+@lru_cache  # there are only a few different sets
 def _grant_types(names: str) -> frozenset[GrantType]:
     try:
         return frozenset(map(GrantType, names.split(","))) if names else frozenset()
@@ -91,25 +90,25 @@ class ClientIdsField(peewee.TextField):
         return value.text if isinstance(value, UnreadableClientIds) else json.dumps(list(value))
 
     def python_value(self, value: str | bytes | None) -> tuple[str, ...]:
-        return () if value is None else _client_ids(readable(value))
+        return () if value is None else _client_ids(decode_blob(value))
 
 
 class UnreadableClientIds(tuple[str, ...]):
-    """What is read where the column holds no list of patterns: one pattern that no client id matches."""
+    """One pattern that no client id matches, read from a column that holds no list of patterns."""
 
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        # Not empty, which would allow any client id; no client id contains a NUL.
+        # An empty tuple would allow any client id; no client id contains a NUL.
         return super().__new__(cls, ("\0" + text,))
 
     @property
     def text(self) -> str:
-        """What the column holds."""
+        """The text in the column."""
         return self[0].removeprefix("\0")
 
 
-@lru_cache(maxsize=4096)  # most users have the same few patterns, and share one tuple
+@lru_cache(maxsize=4096)  # most users have the same few patterns; they share one tuple
 def _client_ids(patterns: str) -> tuple[str, ...]:
     try:
         read = json.loads(patterns)
@@ -121,7 +120,7 @@ def _client_ids(patterns: str) -> tuple[str, ...]:
 
 
 class UnreadableJson(list[Any]):
-    """An empty list, in place of a stored `text` that cannot be read; it is written back as it was."""
+    """The empty list, read from a `text` that is not valid here; saving it writes the same text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -129,7 +128,7 @@ class UnreadableJson(list[Any]):
 
 
 class JsonField(peewee.TextField):
-    """A JSON value, as text; both databases store it the same way. `accepts` says which values belong here."""
+    """A JSON value, stored as text. If `accepts` is false for it, it is read as `UnreadableJson`."""
 
     def __init__(self, *args: Any, accepts: Callable[[Any], bool] = lambda _: True, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -156,5 +155,5 @@ class Model(peewee.Model):
         legacy_table_names = False
 
 
-class Numbered(Model):
+class NumberedModel(Model):
     id = peewee.AutoField()

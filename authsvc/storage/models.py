@@ -1,4 +1,4 @@
-"""The tables. Rules live elsewhere; what stands here is what must hold whoever writes."""
+"""The tables, with the constraints that the database enforces on every writer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from authsvc.storage.fields import (
     GrantTypesField,
     JsonField,
     Model,
-    Numbered,
+    NumberedModel,
     TextField,
     UtcDateTimeField,
 )
 
 
-class User(Numbered):
+class User(NumberedModel):
     username = CharField(64, unique=True)
     password_hash = TextField(null=True)
     enabled = FlagField()
@@ -25,14 +25,14 @@ class User(Numbered):
     client_ids = ClientIdsField(default=())
     created_at = UtcDateTimeField()
     updated_at = UtcDateTimeField()
-    # What look-alike names are found by; see `usernames.skeleton`.
+    # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
 
     class Meta:
         table_name = "users"
 
 
-class Role(Numbered):
+class Role(NumberedModel):
     name = CharField(64, unique=True)
     description = TextField()
     built_in = peewee.BooleanField()
@@ -53,7 +53,7 @@ class UserRole(Model):
         primary_key = peewee.CompositeKey("user", "role")
 
 
-class PermissionRow(Numbered):
+class PermissionRow(NumberedModel):
     """A permission of exactly one user or one role."""
 
     user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE", backref="permissions")
@@ -69,9 +69,9 @@ class PermissionRow(Numbered):
 
 
 class Token(Model):
-    """An API token: `id` names it in public, `digest` is that of the secret inside it.
+    """An API token. `id` is public; `digest` is the digest of the token's secret.
 
-    `version` is the token version that announced it; readers that have seen less read it.
+    `version` is the token version that announced it: a process at an older version reads the token.
     """
 
     id = peewee.CharField(32, primary_key=True)
@@ -88,9 +88,9 @@ class Token(Model):
 
 
 class BrowserSession(Model):
-    """Somebody signed in at the administrator's page; `digest` is that of the secret which the browser keeps.
+    """A browser session of an administrator; `digest` is the digest of the secret in the browser's cookie.
 
-    One that was begun with an API token has its `token`, and goes when that does.
+    A session started with an API token refers to it in `token` and is deleted with it.
     """
 
     id = peewee.CharField(32, primary_key=True)
@@ -107,7 +107,7 @@ class BrowserSession(Model):
         table_name = "browser_sessions"
 
 
-class SigningKeyRow(Numbered):
+class SigningKeyRow(NumberedModel):
     kid = peewee.CharField(32, unique=True)
     secret = peewee.CharField(64)
     created_at = UtcDateTimeField()
@@ -116,8 +116,8 @@ class SigningKeyRow(Numbered):
         table_name = "signing_keys"
 
 
-class PolicyVersion(Numbered):
-    """One row: how many changes of policy there were, and apart from them how many API tokens were made.
+class PolicyVersion(NumberedModel):
+    """One row with the number of policy changes and the number of API tokens created.
 
     Each is raised in the transaction of the change that it announces.
     """
@@ -129,8 +129,8 @@ class PolicyVersion(Numbered):
         table_name = "policy_version"
 
 
-class PolicyChange(Numbered):
-    """What a policy version changed: whose snapshot entry is to be read again."""
+class PolicyChange(NumberedModel):
+    """A snapshot entry that a policy version changed."""
 
     version = peewee.BigIntegerField(index=True)
     kind = peewee.CharField(16)
@@ -140,8 +140,8 @@ class PolicyChange(Numbered):
         table_name = "policy_changes"
 
 
-class AuditEvent(Numbered):
-    """One change: who, how, when, and what it was before and after. The database itself refuses to alter a row."""
+class AuditEvent(NumberedModel):
+    """One change: who made it, how and when, the values before and after. Triggers in the database protect each row."""
 
     at = UtcDateTimeField(index=True)
     actor = peewee.CharField(64, index=True)
@@ -157,11 +157,11 @@ class AuditEvent(Numbered):
         table_name = "audit_events"
 
 
-class Authority(Numbered):
-    """A certificate authority as PEM, with its latest revocation list; the key is encrypted if a passphrase is set.
+class Authority(NumberedModel):
+    """A certificate authority as PEM, with its latest CRL; the key is encrypted if a passphrase is set.
 
-    `chain` leads from its certificate to a root that clients know; empty for a root of our own. `retires_at` is when
-    nobody needs to trust it any more. `crl_entries` is a digest of the list's entries, to see whether they changed.
+    `chain` leads from its certificate to a root that clients trust; it is empty for a root made by authsvc. From
+    `retires_at` on it is no longer trusted. `crl_entries` is a digest of the CRL's entries, to detect changes.
     """
 
     certificate = peewee.TextField()
@@ -181,9 +181,9 @@ class Authority(Numbered):
 
 
 class Certificate(Model):
-    """A client certificate of ours; it outlives its user, since a revocation list must still name it.
+    """An issued client certificate. It is kept after its user is deleted, because the CRL must still list it.
 
-    `revoked_at` may lie ahead: the old certificate of a renewed pair ends when their overlap does.
+    `revoked_at` can be in the future: after a renewal the old certificate ends with the overlap period.
     """
 
     serial = peewee.CharField(40, primary_key=True)
@@ -203,7 +203,7 @@ class Certificate(Model):
 
 
 class Attempt(Model):
-    """How often something was tried since a moment; for throttling that all replicas agree on."""
+    """The number of attempts under a key since a time, for throttling across all replicas."""
 
     key = peewee.CharField(200, primary_key=True)
     since = UtcDateTimeField(index=True)
@@ -214,9 +214,9 @@ class Attempt(Model):
 
 
 class SignInAddress(Model):
-    """A network (`addresses.network_of`) from which a name has signed in at the API or the page.
+    """A network (`addresses.network_of`) from which a user has signed in to the API or the web interface.
 
-    `name` is a digest, as in the keys of attempts.
+    `name` is a digest of the username, as in `Attempt.key`.
     """
 
     name = peewee.CharField(64)
@@ -229,10 +229,10 @@ class SignInAddress(Model):
 
 
 class ClientIdRow(Model):
-    """A client id that a user was lately seen with on a broker.
+    """A client id that a user has used on a broker in the last 30 days.
 
-    `logged_in` says that it was at a login, or used a certificate. Other sightings are of accesses only, and whoever
-    asks about an access has not proved to be the user.
+    `logged_in` is true if the user logged in with it or used a certificate. Otherwise only ACL requests named it, and
+    an ACL request does not prove who the client is.
     """
 
     username = peewee.CharField(64)
@@ -246,9 +246,9 @@ class ClientIdRow(Model):
 
 
 class DenialRow(Model):
-    """What a user was lately denied, and how often; `digest` is of the user and the whole of what it asked for.
+    """A denied request of a user in the last 7 days and its count; `digest` identifies the user and the request.
 
-    `topic` is empty for a login, and no more than the beginning of one that is not `whole`.
+    `topic` is empty for a login. If `whole` is false, `topic` is only the beginning of the topic.
     """
 
     digest = peewee.CharField(32, primary_key=True)
@@ -267,7 +267,7 @@ class DenialRow(Model):
 
 
 class DecisionStatsRow(Model):
-    """How many decisions there were in the five minutes from a moment on, over all workers and replicas."""
+    """The decisions of all workers and replicas in the five minutes from `at` on."""
 
     at = UtcDateTimeField(primary_key=True)
     logins = peewee.BigIntegerField()
@@ -279,11 +279,11 @@ class DecisionStatsRow(Model):
         table_name = "history"
 
 
-class DisconnectOrder(Numbered):
-    """An order to end a user's MQTT sessions: written with the change that calls for it, carried out by one worker.
+class DisconnectOrder(NumberedModel):
+    """An order to end a user's MQTT sessions, written in the transaction of the change that requires it.
 
-    A user has at most one that is not finished. It is next attempted at `due_at`, by the worker whose `claim` it bears
-    until `claimed_until`. `ended` and `failed` are client ids, as of the last attempt.
+    A user has at most one open order. The worker that holds the `claim`, until `claimed_until`, attempts it at
+    `due_at`. `ended` and `failed` are the client ids of the last attempt.
     """
 
     username = peewee.CharField(64)

@@ -1,10 +1,9 @@
-"""The policy: the snapshot in memory, and how it stays fresh.
+"""The policy snapshot of this process, and how it is refreshed from the database.
 
-`catch_up` asks the database for its policy version and reads again just what has changed. It runs in the
-background several times a second, and once around each request of an administrator, so that a change is
-in force when its answer arrives. Decisions read `snapshot` and nothing else; when the database is gone they
-continue with the last good one. A snapshot is replaced by one assignment after everything was read, so it is always
-the policy of one version: never a changed role together with a user as it was before.
+`catch_up` reads the database's policy version and then only what changed since. It runs in the background, every 200 ms
+by default, and before each request of an administrator. It also runs after each request that made a change, so the
+change is in force when its response arrives. Decisions read only `snapshot`; while the database is gone they use the
+last one. One assignment replaces the snapshot after everything was read, so it always holds one policy version.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from authsvc.policy.sharded_map import ShardedMap
 from authsvc.policy.snapshot import CurrentPolicy, Snapshot
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import Change, ChangeKind, Versions, changes_since, current_versions
-from authsvc.storage.database import reading, session
+from authsvc.storage.database import read_transaction, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_LOGGED = 20
-
+_MAX_LOGGED = 20
 
 STALE_AFTER_SECONDS = 5.0
-"""Policy is refreshed several times a second, so after this time without one something is wrong."""
+"""The age from which the policy counts as stale; normally it is refreshed several times a second."""
 
 
 class PolicyCache(CurrentPolicy):
-    """The current policy of this process, and the means to read it again from the database."""
+    """The current policy of this process, refreshed from the database by `catch_up`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,44 +46,49 @@ class PolicyCache(CurrentPolicy):
 
     @property
     def refreshed_at(self) -> float:
-        """When the snapshot was last known to be what the database holds, by the system's monotonic clock."""
+        """The time at which the snapshot last matched the database, by the monotonic clock."""
         return self._refreshed_at
 
     @property
     def age(self) -> float:
-        """Seconds since then; infinite before the first time."""
+        """Seconds since `refreshed_at`; infinite before the first refresh."""
         return time.monotonic() - self._refreshed_at
 
     @property
     def is_loaded(self) -> bool:
-        """Whether there is a snapshot; before that every decision is a denial."""
+        """Whether a snapshot was read; before that every request is denied."""
         return self.snapshot.version > 0
 
     @property
     def is_loading(self) -> bool:
-        """Whether the first snapshot is being read at the moment, which takes minutes with very many users."""
+        """Whether the first snapshot is being read; with very many users this takes minutes."""
         return not self.is_loaded and self._catching_up.locked()
 
     def catch_up(self) -> None:
-        """Bring the snapshot to the database's version; a database error leaves it as it was and is raised."""
+        """Refresh the snapshot if the database has another version; wait while another thread does so.
+
+        Every error is raised, not only database errors, and `refreshed_at` then keeps its value. The snapshot is
+        replaced only after the whole new version was read.
+        """
         with self._catching_up, session():
-            asked_at = time.monotonic()
+            started_at = time.monotonic()
             if current_versions() != (self.snapshot.version, self.snapshot.token_version):
-                with reading():
+                with read_transaction():
                     self._move_to(current_versions())
-            self._refreshed_at = asked_at
+            self._refreshed_at = started_at
 
     def _move_to(self, to: Versions) -> None:
         before = self.snapshot
-        went_on = 0 < before.version <= to.policy and before.token_version <= to.tokens
-        changes = changes_since(before.version) if went_on else None
+        # The database has an older version if it was replaced, for example by one restored from a backup.
+        is_successor = 0 < before.version <= to.policy and before.token_version <= to.tokens
+        changes = changes_since(before.version) if is_successor else None
         if changes is None or any(change.kind is ChangeKind.AUTHORITY for change in changes):
             after = _load(to)
             read: Iterable[str] = after.users
         else:
             after = _changed(before, changes, to)
             read = {change.name for change in changes if change.kind is ChangeKind.USER}
-        # Everything has been read: up to here an error leaves the policy wholly as it was.
+        # Everything was read: an error before this line leaves the policy unchanged.
         self.snapshot = after
         if changes is None or after.version != before.version:
             self.generation += 1
@@ -93,8 +96,8 @@ class PolicyCache(CurrentPolicy):
 
 
 def snapshot_of(username: str) -> Snapshot:
-    """Return a snapshot of one user and its roles, for a question asked outside the service; it may be empty."""
-    with reading():
+    """Return a snapshot of one user and its roles, read from the database; empty if the user does not exist."""
+    with read_transaction():
         versions = current_versions()
         users = policy_reader.user_policies([username], datetime.now(UTC))
         names = [role for user in users.values() for role in user.roles]
@@ -103,17 +106,17 @@ def snapshot_of(username: str) -> Snapshot:
 
 
 def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snapshot:
-    """Return the snapshot after these changes; it shares everything else with the one before."""
+    """Return the snapshot with these changes applied; it shares everything else with the previous one."""
     names: dict[ChangeKind, set[str]] = defaultdict(set)
     for change in changes:
         names[change.kind].add(change.name)
     now = datetime.now(UTC)
     users = policy_reader.user_policies(names[ChangeKind.USER], now)
-    for username, made in policy_reader.tokens_since(before.token_version, now).items():
+    for username, created in policy_reader.tokens_since(before.token_version, now).items():
         user = before.users.get(username)
         if user and username not in names[ChangeKind.USER]:
             valid = {digest: until for digest, until in user.tokens.items() if until > now}
-            users[username] = replace(user, tokens=valid | made)
+            users[username] = replace(user, tokens=valid | created)
     roles = policy_reader.role_policies(names[ChangeKind.ROLE])
     unchanged = before.roles.keys() - names[ChangeKind.ROLE]
     return replace(
@@ -144,13 +147,17 @@ def _damage(roles: Mapping[str, RolePolicy]) -> dict[str, tuple[str, ...]]:
 
 
 def _log_new_damage(before: Snapshot, after: Snapshot, usernames: Iterable[str]) -> None:
-    """Log each damaged one of these users, and each damaged role, once: when it is first read with this damage."""
-    fresh = [("role", name, why) for name, why in after.damaged_roles.items() if before.damaged_roles.get(name) != why]
+    """Log each damaged role, and each damaged user of these, when it is first read with this damage."""
+    new = [("role", name, why) for name, why in after.damaged_roles.items() if before.damaged_roles.get(name) != why]
     for name in usernames:
         user, earlier = after.users.get(name), before.users.get(name)
         if user and user.damage and not (earlier and earlier.damage == user.damage):
-            fresh.append(("user", name, user.damage))
-    for kind, name, why in fresh[:_LOGGED]:
-        log.error("damaged policy: everything is denied until it is repaired", owner=f"{kind}:{name}", damage=why)
-    if len(fresh) > _LOGGED:
-        log.error("damaged policy of more users and roles; list all with: authsvc check", more=len(fresh) - _LOGGED)
+            new.append(("user", name, user.damage))
+    for kind, name, why in new[:_MAX_LOGGED]:
+        log.error(
+            "damaged policy: everything is denied until you repair it; run: authsvc check",
+            owner=f"{kind}:{name}",
+            damage=why,
+        )
+    if len(new) > _MAX_LOGGED:
+        log.error("damaged policy of more users and roles; list all with: authsvc check", more=len(new) - _MAX_LOGGED)

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 _DIRECTORY = Path(__file__).parent / "migrations"
 _HISTORY_TABLE = "schema_migrations"
-# Any constant of our own; it only has to differ from other programs' in the same database.
+# An arbitrary constant: it must differ from the advisory locks of other programs in the same database.
 _ADVISORY_LOCK = 0x61757468
 
 
 def migrate(lock_file: Path) -> list[str]:
-    """Bring the database's tables up to this version; return the names of the migrations that were applied."""
-    with session(), _alone(lock_file):
+    """Apply the pending migrations and return their names."""
+    with session(), _exclusive(lock_file):
         names: list[str] = _runner().up()
         return names
 
 
 def pending() -> list[str]:
-    """Return the names of the migrations this version has and the database lacks."""
+    """Return the names of the migrations that are not yet applied."""
     with session():
         return [migration.name for migration in _runner().status() if migration.applied is None]
 
 
 def applied() -> list[str]:
-    """Return the names of the migrations that the database has, in order."""
+    """Return the names of the applied migrations, in order."""
     with session():
         return sorted(_runner().applied())
 
@@ -44,8 +44,8 @@ def _runner() -> Runner:
 
 
 @contextmanager
-def _alone(lock_file: Path) -> Iterator[None]:
-    """Wait until no other process migrates: a lock file beside SQLite, an advisory lock in PostgreSQL."""
+def _exclusive(lock_file: Path) -> Iterator[None]:
+    """Hold the migration lock: a lock file beside an SQLite file, an advisory lock in PostgreSQL."""
     if is_sqlite():
         with lock_file.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

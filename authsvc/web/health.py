@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import peewee
 from flask import Blueprint, Response, jsonify
 
 from authsvc.observability import metrics
 from authsvc.storage.changes import current_version
-from authsvc.storage.database import session
+from authsvc.storage.database import DATABASE_ERRORS, session
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
@@ -80,6 +79,6 @@ def _database_answers() -> bool:
     try:
         with session():
             current_version()
-    except peewee.PeeweeException:
+    except DATABASE_ERRORS:
         return False
     return True

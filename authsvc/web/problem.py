@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import peewee
 import structlog
 from flask import Flask, Response, json, request
-from playhouse.pool import MaxConnectionsExceeded
 from werkzeug.exceptions import HTTPException
 
 from authsvc.errors import (
@@ -24,6 +22,7 @@ from authsvc.errors import (
     TooMany,
     Unauthenticated,
 )
+from authsvc.storage.database import DATABASE_GONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +57,6 @@ TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
-LOST_DATABASE = (peewee.OperationalError, peewee.InterfaceError, MaxConnectionsExceeded)
 DATABASE_LOST = "the database cannot be reached; nothing was changed"
 SOMETHING_WRONG = "something went wrong here; the log has the details under the request id"
 _DETAILS = {404: "there is nothing at this address", 405: "this address does not take that method"}
@@ -116,7 +114,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(AuthsvcError, _of_error)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(RecursionError, _of_nesting)
-    for kind in LOST_DATABASE:
+    for kind in DATABASE_GONE:
         app.register_error_handler(kind, _of_lost_database)
     app.register_error_handler(Exception, _of_anything)
 

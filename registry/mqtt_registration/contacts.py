@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import peewee
-
 from authsvc.addresses import address_of
-from authsvc.storage.database import transaction
+from authsvc.storage.database import DATABASE_ERRORS, transaction
 from registry import records
 from registry.limits import TokenBucket
 from registry.models import Registration
@@ -94,7 +92,7 @@ class Contacts:
                 row = Registration.get_or_none(Registration.id == registration_id)
                 if row:
                     records.touch(row, due.attempts, due.conflicts, due.client_ids, due.addresses)
-        except peewee.PeeweeException:
+        except DATABASE_ERRORS:
             with self._lock:
                 self._keep(registration_id, due)
             raise

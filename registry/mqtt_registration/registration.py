@@ -12,14 +12,12 @@ from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-import peewee
-
 from authsvc.accounts import users
 from authsvc.credentials.passwords import MAX_BYTES, Verdict
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
-from authsvc.storage.database import session, transaction
+from authsvc.storage.database import DATABASE_ERRORS, session, transaction
 from registry import decisions, lock, preauthorization_match, records
 from registry.mqtt_registration.contact_queue import Contact, ContactQueue
 from registry.mqtt_registration.locked_attempts import LockedAttempts
@@ -115,7 +113,7 @@ class MqttRegistration:
                 due = self._due(contacts)
                 crowded = [contact.username for contact in contacts if contact.is_crowded]
                 self._queue.keep_secrets(preauthorization_match.secret_digests(crowded))
-        except peewee.PeeweeException:
+        except DATABASE_ERRORS:
             self.counters[Outcome.FAILED] += len(contacts)
             return
         deadline = self._clock() + _DRAIN_SECONDS
@@ -168,7 +166,7 @@ class MqttRegistration:
         try:
             with session():
                 return self._take(contact)
-        except (peewee.PeeweeException, AuthsvcError, ValueError):
+        except (*DATABASE_ERRORS, AuthsvcError, ValueError):
             # A ValueError: a stored value cannot be read. The next contact must not suffer from it.
             return Outcome.FAILED
 

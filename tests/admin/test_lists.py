@@ -11,7 +11,7 @@ import pytest
 from authsvc.app import create_app
 from authsvc.web.request_context import EXTENSION
 from tests.actors import ADMIN_PASSWORD, http, mqtt
-from tests.storage.environment import make_role, make_user
+from tests.storage.environment import create_role, create_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +45,8 @@ def count_statements(prepared: Settings, caplog: pytest.LogCaptureFixture) -> Ca
 
 def test_a_page_of_many_users_costs_no_statement_for_each(count_statements: Callable[[str], int]) -> None:
     for number in range(MANY):
-        role = make_role(f"role-{number}", mqtt("read", f"halls/{number}"))
-        make_user(f"device-{number}", password=None, roles=(role.name,), permissions=(http("read", "/api/me"),))
+        role = create_role(f"role-{number}", mqtt("read", f"halls/{number}"))
+        create_user(f"device-{number}", password=None, roles=(role.name,), permissions=(http("read", "/api/me"),))
     few, many = count_statements("/admin/users?perPage=2"), count_statements("/admin/users?perPage=50")
     assert 0 < many <= few
     few, many = count_statements("/admin/roles?perPage=2"), count_statements("/admin/roles?perPage=50")

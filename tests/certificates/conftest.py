@@ -1,4 +1,4 @@
-"""A service with Bob in it, who may log in by certificate, on either database."""
+"""Fixtures: a service on SQLite or PostgreSQL with the user bob, who may log in with a certificate."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.actors import ADMIN_PASSWORD
 from tests.broker import free_port
-from tests.certificates.environment import Scene
-from tests.certificates.fake_broker import Gate
+from tests.certificates.environment import Environment
+from tests.certificates.fake_broker import FakeBroker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory on SQLite after its first start; to be copied, which is faster than another one."""
+    """Return a data directory with SQLite after the first start. Tests copy it, which is faster than another start."""
     directory = tmp_path_factory.mktemp("first") / "data"
     url = f"sqlite:///{directory}/authsvc.db"
     bootstrap.prepare(Settings(directory, url, admin_password=ADMIN_PASSWORD, bcrypt_cost=4))
@@ -35,8 +35,8 @@ def first_started(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
-    """The settings of a service after its first start, connected to its database until the test is over."""
-    # However busy the machine, a broker waits for its hash.
+    """Return the settings of a service after its first start; its database stays connected during the test."""
+    # A broker waits for its hash even on a busy machine.
     settings = replace(settings, connect_budget_ms=4000)
     if settings.database_url.startswith("sqlite:"):
         shutil.copytree(request.getfixturevalue("first_started"), settings.data_dir)
@@ -47,18 +47,18 @@ def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-def scene(prepared: Settings) -> Iterator[Scene]:
-    """The service after its first start, with Bob in it."""
-    scene = Scene.opened(prepared)
-    scene.moves_in("bob")
-    yield scene
-    scene.close()
+def env(prepared: Settings) -> Iterator[Environment]:
+    """Return the service after its first start, with the user bob."""
+    env = Environment.opened(prepared)
+    env.create_user("bob")
+    yield env
+    env.close()
 
 
 @pytest.fixture
-def server(scene: Scene) -> Iterator[str]:
-    """Where the service answers over HTTP."""
-    listening = make_server("127.0.0.1", free_port(), scene.app, threaded=True)
+def server(env: Environment) -> Iterator[str]:
+    """Return the URL of the service."""
+    listening = make_server("127.0.0.1", free_port(), env.app, threaded=True)
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield f"http://127.0.0.1:{listening.server_port}"
@@ -68,7 +68,7 @@ def server(scene: Scene) -> Iterator[str]:
 
 
 @pytest.fixture
-def gate() -> Iterator[Gate]:
-    """A broker that lets everybody in."""
-    with Gate() as gate:
-        yield gate
+def fake_broker() -> Iterator[FakeBroker]:
+    """Return a broker that accepts every connection."""
+    with FakeBroker() as fake_broker:
+        yield fake_broker

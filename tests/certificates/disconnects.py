@@ -1,4 +1,4 @@
-"""Orders to end sessions, as the tests that look at them give and carry them out."""
+"""Functions that tests of disconnect orders share."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 SECOND = timedelta(seconds=1)
 
 
-def broker_at(port: int) -> TakeoverBroker:
+def takeover_at(port: int) -> TakeoverBroker:
     return TakeoverBroker("127.0.0.1", port, "authsvc-sessions", "se/cret", tls=False, ca_file=None)
 
 
-def seen(username: str, *client_ids: str) -> None:
-    """Let brokers have let a user in under these client ids, one after the other."""
+def store_seen(username: str, *client_ids: str) -> None:
+    """Store these client ids of a user, as if it had used them one after the other."""
     for client_id in client_ids:
         noted = SeenClientIds()
         noted.note(username, client_id)
         noted.store()
 
 
-def time_passes(passed: timedelta) -> None:
-    """Let all orders have been given, and taken, so much earlier."""
+def age_orders(passed: timedelta) -> None:
+    """Move the times of all orders and claims back."""
     with session():
         for row in DisconnectOrder.select():
             row.requested_at -= passed
@@ -41,19 +41,19 @@ def time_passes(passed: timedelta) -> None:
             row.save()
 
 
-def claims_age(passed: timedelta) -> None:
-    """Let all claims have been made, or renewed, so much earlier."""
+def age_claims(passed: timedelta) -> None:
+    """Move the times of all claims back."""
     with session():
         for row in DisconnectOrder.select().where(DisconnectOrder.claimed_until.is_null(False)):
             until = row.claimed_until - passed
             DisconnectOrder.update(claimed_until=until).where(DisconnectOrder.id == row.id).execute()
 
 
-def carry_out(broker: TakeoverBroker) -> int:
-    """Carry out what was ordered, once every worker has had the time to write down whom it saw."""
-    time_passes(SECOND)
-    return disconnects.carry_out(broker)
+def run_due_orders(broker: TakeoverBroker) -> int:
+    """Run the orders as if the delay for storing client ids had passed; return their number."""
+    age_orders(SECOND)
+    return disconnects.run_due_orders(broker)
 
 
-def reports() -> list[Event]:
+def disconnect_events() -> list[Event]:
     return [each for each in events() if each.action == "user.disconnect"]

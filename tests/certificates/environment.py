@@ -1,4 +1,4 @@
-"""A service and what it certifies: its administrator calls the API, Bob is a device with a key of his own."""
+"""A service whose administrator calls the API, and bob, a device with a key of its own."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ BOTH_WAYS = frozenset({GrantType.CERTIFICATE, GrantType.PASSWORD})
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A service as one of its workers sees it, without the threads beside it."""
+class Environment:
+    """One worker of a service, without background threads."""
 
     app: OpenAPI
 
     @classmethod
-    def opened(cls, settings: Settings) -> Scene:
-        scene = cls(create_app(settings))
-        scene.services.policy.catch_up()
-        return scene
+    def opened(cls, settings: Settings) -> Environment:
+        env = cls(create_app(settings))
+        env.services.policy.catch_up()
+        return env
 
     def close(self) -> None:
-        """Listen to strangers no more; the signal is the whole process's."""
+        """Disconnect from the signal for unknown usernames, which all apps of the process share."""
         unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.enqueue)
 
     @property
@@ -61,11 +61,11 @@ class Scene:
         return Caller(self.app.test_client(), basic("admin", ADMIN_PASSWORD))
 
     @property
-    def stranger(self) -> Caller:
+    def unauthenticated(self) -> Caller:
         return Caller(self.app.test_client())
 
-    def moves_in(self, username: str, **fields: Any) -> None:
-        """Make a user who logs in by certificate and by Bob's password, and may publish under its name."""
+    def create_user(self, username: str, **fields: Any) -> None:
+        """Create a user who logs in with a certificate or bob's password and may publish to its own topics."""
         wanted = {
             "password": BOBS_PASSWORD,
             "grant_types": BOTH_WAYS,
@@ -74,35 +74,35 @@ class Scene:
         }
         users.create(OPERATOR, username, cast("UserChanges", wanted), HASHER)
 
-    def changes(self, username: str = "bob", **fields: Any) -> None:
+    def change_user(self, username: str = "bob", **fields: Any) -> None:
         users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
 
-    def asks(
+    def request_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> TestResponse:
-        """Let the administrator ask for a certificate for a key of the user's, a new one unless it is given."""
+        """Request a certificate as administrator for a user's key, by default a new one."""
         csr = signing_request(username, key or new_key())
         return self.admin.post(f"/api/users/{username}/certificates", {"csr": csr, **body})
 
-    def certifies(
+    def issue_certificate(
         self, username: str = "bob", key: CertificateIssuerPrivateKeyTypes | None = None, **body: Any
     ) -> x509.Certificate:
-        """`asks`, which must succeed."""
-        answer = self.asks(username, key, **body)
+        """Request a certificate, which must succeed, and return it."""
+        answer = self.request_certificate(username, key, **body)
         assert answer.status_code == 201, answer.text
         return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
 
-    def revokes(self, certificate: x509.Certificate, reason: str = "unspecified") -> TestResponse:
+    def revoke_certificate(self, certificate: x509.Certificate, reason: str = "unspecified") -> TestResponse:
         return self.admin.post(f"/api/certificates/{serial_of(certificate)}/revoke", {"reason": reason})
 
-    def shows(self, certificate: x509.Certificate) -> dict[str, Any]:
-        """Return a certificate as the administrator sees it."""
+    def show_certificate(self, certificate: x509.Certificate) -> dict[str, Any]:
+        """Return a certificate as the API shows it."""
         answer = self.admin.get(f"/api/certificates/{serial_of(certificate)}")
         assert answer.status_code == 200, answer.text
         return cast("dict[str, Any]", answer.get_json())
 
-    def answers(self, username: str = "bob", query: bytes = b"grant=certificate") -> str:
-        """Ask as the broker does when a client publishes under its name; return `ok` or the reason for no."""
+    def acl_answer(self, username: str = "bob", query: bytes = b"grant=certificate") -> str:
+        """Send an ACL request for a publish to the user's own topic; return `ok` or the reason of the denial."""
         self.services.policy.catch_up()
         fields = {"username": username, "clientid": "c1", "topic": f"devices/{username}/up", "acc": 2}
         request = WebhookRequest("acl", query, b"application/json", b"", json.dumps(fields).encode())
@@ -110,30 +110,30 @@ class Scene:
         return cast("str", json.loads(answer.body)["error"] or "ok")
 
     def ca_pem(self) -> str:
-        return self.stranger.get("/pki/ca.pem").text
+        return self.unauthenticated.get("/pki/ca.pem").text
 
     def crl_pem(self) -> str:
-        return self.stranger.get("/pki/crl.pem").text
+        return self.unauthenticated.get("/pki/crl.pem").text
 
     def crl(self) -> x509.CertificateRevocationList:
-        """Return the list of the authority that signs now."""
-        return x509.load_der_x509_crl(self.stranger.get("/pki/crl.der").data)
+        """Return the CRL of the signing authority."""
+        return x509.load_der_x509_crl(self.unauthenticated.get("/pki/crl.der").data)
 
-    def listed(self) -> dict[str, str]:
-        """Return the serials that the list of the authority that signs now names, and why."""
+    def crl_entries(self) -> dict[str, str]:
+        """Return the reasons on the CRL of the signing authority, by serial."""
         return entries_of(self.crl())
 
-    def under(self, **changes: Any) -> Scene:
-        """Return the same service under other settings."""
-        return Scene.opened(replace(self.services.settings, **changes))
+    def with_settings(self, **changes: Any) -> Environment:
+        """Return the same service with other settings."""
+        return Environment.opened(replace(self.services.settings, **changes))
 
     @property
-    def issuing(self) -> Any:
+    def signing_policy(self) -> Any:
         return signing_policy(self.services.settings)
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """Spell a serial as the service does."""
+    """Return a serial in the format of the service."""
     return f"{certificate.serial_number:x}"
 
 
@@ -142,7 +142,7 @@ def number_of(revocations: x509.CertificateRevocationList) -> int:
 
 
 def entries_of(revocations: x509.CertificateRevocationList) -> dict[str, str]:
-    """Return serials and reasons, `unspecified` where the list is silent as RFC 5280 wants it."""
+    """Return the reasons by serial; `unspecified` for an entry without a reason (RFC 5280)."""
     return {f"{entry.serial_number:x}": _reason(entry) for entry in revocations}
 
 
@@ -153,13 +153,13 @@ def _reason(entry: x509.RevokedCertificate) -> str:
     return "unspecified"
 
 
-def lists_in(pem: str) -> list[x509.CertificateRevocationList]:
-    """Return each of the revocation lists in a file."""
+def crls_in(pem: str) -> list[x509.CertificateRevocationList]:
+    """Return the CRLs in a PEM file."""
     end = "-----END X509 CRL-----\n"
     return [x509.load_pem_x509_crl((part + end).encode()) for part in pem.split(end) if part]
 
 
 def orders() -> list[tuple[str, str]]:
-    """Return whose sessions were ordered to end, and why, oldest first."""
+    """Return username and cause of the disconnect orders, oldest first."""
     with session():
         return [(row.username, row.cause) for row in DisconnectOrder.select().order_by(DisconnectOrder.id)]

@@ -1,4 +1,4 @@
-"""As much of an MQTT broker as it takes to see who connects, and to let them in or not."""
+"""A minimal MQTT broker that records CONNECT packets and accepts or refuses them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ACCEPTED, NOT_AUTHORIZED = 0, 0x87
 _CONNECT = 0x10
 
 
-class Visit(NamedTuple):
-    """A CONNECT packet of MQTT 5, as far as it is of interest."""
+class ConnectPacket(NamedTuple):
+    """The fields of an MQTT 5 CONNECT packet that tests check."""
 
     client_id: str
     username: str
@@ -24,11 +24,11 @@ class Visit(NamedTuple):
     expiry: int
 
 
-class Gate:
-    """Answers every CONNECT as `answer` says, by one thread, and remembers it."""
+class FakeBroker:
+    """Answers each CONNECT packet with the reason code that `answer` returns, and records it in `connects`."""
 
-    def __init__(self, answer: Callable[[Visit], int] = lambda _: ACCEPTED) -> None:
-        self.visits: list[Visit] = []
+    def __init__(self, answer: Callable[[ConnectPacket], int] = lambda _: ACCEPTED) -> None:
+        self.connects: list[ConnectPacket] = []
         self._answer = answer
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve)
@@ -59,21 +59,21 @@ class Gate:
             except OSError:
                 return
             with connection, connection.makefile("rb") as stream:
-                visit = _read(stream)
-                self.visits.append(visit)
-                connection.sendall(bytes([0x20, 3, 0, self._answer(visit), 0]))
+                connect = _read(stream)
+                self.connects.append(connect)
+                connection.sendall(bytes([0x20, 3, 0, self._answer(connect), 0]))
                 while stream.read(1):  # until it leaves
                     pass
 
 
-def _read(stream: BinaryIO) -> Visit:
+def _read(stream: BinaryIO) -> ConnectPacket:
     assert stream.read(1)[0] == _CONNECT
     _read_length(stream)
     assert _read_text(stream) == "MQTT"
     _level, flags, *_keep_alive = stream.read(4)
     properties = stream.read(stream.read(1)[0])
     expiry = int.from_bytes(properties[1:5], "big") if properties[:1] == b"\x11" else 0
-    return Visit(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2), expiry)
+    return ConnectPacket(_read_text(stream), _read_text(stream), _read_text(stream), bool(flags & 2), expiry)
 
 
 def _read_length(stream: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""Authorities that were made elsewhere, and how they are brought along."""
+"""Authorities created outside of authsvc, and their import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from authsvc.pki import authorities
 from tests.actors import OPERATOR
-from tests.certificates.tools import certificate_for, openssl, pem, written
+from tests.certificates.tools import certificate_for, openssl, pem, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.certificates.environment import Scene
+    from tests.certificates.environment import Environment
 
 
 KEY_USAGE = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -25,13 +25,13 @@ IS_AUTHORITY = x509.BasicConstraints(ca=True, path_length=None)
 DAY = timedelta(days=1)
 
 
-def subjects_of(scene: Scene) -> list[str]:
-    found = x509.load_pem_x509_certificates(scene.ca_pem().encode())
+def subjects_of(env: Environment) -> list[str]:
+    found = x509.load_pem_x509_certificates(env.ca_pem().encode())
     return [certificate.subject.rfc4514_string() for certificate in found]
 
 
 def root(name: str = "our root", *extensions: x509.ExtensionType, key: Any = None, **options: Any) -> tuple[Any, Any]:
-    """Return certificate and key of an authority that the operator has already."""
+    """Return certificate and key of an operator's own root authority."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     return certificate_for(name, key, None, *(extensions or (IS_AUTHORITY, KEY_USAGE)), **options), key
 
@@ -46,7 +46,7 @@ def rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65_537, 2048)
 
 
-def brings(
+def imports(
     certificate: str,
     key: str,
     chain: str = "",
@@ -58,7 +58,7 @@ def brings(
     authorities.import_authority(OPERATOR, certificate, chain, key, given, own, overlap)
 
 
-def verified(scene: Scene, directory: Path, certificate: x509.Certificate) -> str:
-    """Let openssl check a certificate by what the service gives to brokers."""
-    trusted, lists = written(directory, "ca.pem", scene.ca_pem()), written(directory, "crl.pem", scene.crl_pem())
+def verified(env: Environment, directory: Path, certificate: x509.Certificate) -> str:
+    """Verify a certificate with openssl against the `cafile` and `crlfile` for brokers; return its output."""
+    trusted, lists = write_file(directory, "ca.pem", env.ca_pem()), write_file(directory, "crl.pem", env.crl_pem())
     return openssl("verify", "-crl_check", "-CRLfile", lists, "-CAfile", trusted, stdin=pem(certificate))

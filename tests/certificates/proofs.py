@@ -1,4 +1,4 @@
-"""Renewals as a client writes them by the documentation alone, honest and otherwise."""
+"""Renewal requests as `docs/certificates.md` describes them, valid and manipulated."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
     from werkzeug.test import TestResponse
 
-    from tests.certificates.environment import Scene
+    from tests.certificates.environment import Environment
 
     Key = CertificateIssuerPrivateKeyTypes
 
 
 DUE = timedelta(days=250)
-"""Of the 365 days that a certificate lives, two thirds are over by then."""
+"""More than two thirds of a certificate's 365 days have passed by then."""
 
 
-def in_(time: timedelta, *, tick: bool = False) -> time_machine.travel:
-    """Let it be so much later."""
+def travel(time: timedelta, *, tick: bool = False) -> time_machine.travel:
+    """Move the clock forward."""
     return time_machine.travel(datetime.now(UTC) + time, tick=tick)
 
 
-def to_sign(certificate: x509.Certificate, next_key: Key, time: str) -> bytes:
-    """Return the lines that `docs/certificates.md` describes."""
+def message_to_sign(certificate: x509.Certificate, next_key: Key, time: str) -> bytes:
+    """Return the bytes to sign according to `docs/certificates.md`."""
     fingerprint = hashlib.sha256(spki(next_key.public_key())).hexdigest()
     return f"authsvc renewal\n{serial_of(certificate)}\n{fingerprint}\n{time}\n".encode()
 
 
 def signed_by(key: Key, message: bytes) -> str:
-    """Sign as each kind of key does, and return it as Base64."""
+    """Return the signature of a message as Base64."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         signature = key.sign(message, ec.ECDSA(hashes.SHA256()))
     elif isinstance(key, rsa.RSAPrivateKey):
@@ -55,7 +55,7 @@ def signed_by(key: Key, message: bytes) -> str:
 def renewal(
     certificate: x509.Certificate, key: Key, next_key: Key | None = None, at: datetime | None = None
 ) -> dict[str, Any]:
-    """Return the body of an honest renewal, made now unless at another time."""
+    """Return the body of a valid renewal request; the default time is now."""
     following = next_key or new_key()
     time = (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
     (name,) = certificate.subject
@@ -63,19 +63,19 @@ def renewal(
         "certificate": pem(certificate),
         "csr": signing_request(str(name.value), following),
         "time": time,
-        "signature": signed_by(key, to_sign(certificate, following, time)),
+        "signature": signed_by(key, message_to_sign(certificate, following, time)),
     }
 
 
-def renews(scene: Scene, body: dict[str, Any]) -> TestResponse:
-    return scene.stranger.post("/api/certificates/renew", body)
+def post_renewal(env: Environment, body: dict[str, Any]) -> TestResponse:
+    return env.unauthenticated.post("/api/certificates/renew", body)
 
 
-def renewed(answer: TestResponse) -> x509.Certificate:
+def renewed_certificate(answer: TestResponse) -> x509.Certificate:
     assert answer.status_code == 201, answer.text
     return x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
 
 
-def count_of(scene: Scene, username: str = "bob") -> int:
-    total: int = scene.admin.get(f"/api/certificates?username={username}").get_json()["total"]
+def count_certificates(env: Environment, username: str = "bob") -> int:
+    total: int = env.admin.get(f"/api/certificates?username={username}").get_json()["total"]
     return total

@@ -1,5 +1,4 @@
-"""The authorities of a running service: one that signs, made here or brought along, and what happens when it
-changes."""
+"""The authorities of a running service: first start, passphrase, rotation and overlap."""
 
 from __future__ import annotations
 
@@ -18,8 +17,8 @@ from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
 from tests.actors import OPERATOR
-from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, serial_of
-from tests.certificates.imported import brings, root, subjects_of, verified
+from tests.certificates.environment import ON_SQLITE, Environment, crls_in, entries_of, serial_of
+from tests.certificates.imported import imports, root, subjects_of, verified
 from tests.certificates.tools import key_pem, openssl_refuses, pem
 from tests.storage.environment import events
 
@@ -38,7 +37,7 @@ def rotates(overlap: timedelta = DAY) -> None:
 # The one of the first start.
 
 
-def test_the_first_start_makes_an_authority_for_ten_years(scene: Scene) -> None:
+def test_first_start_creates_an_authority_for_ten_years(env: Environment) -> None:
     (only,) = authorities.records()
     assert only.subject == "CN=authsvc certificate authority"
     assert only.not_after - only.created_at > 3649 * DAY
@@ -46,29 +45,29 @@ def test_the_first_start_makes_an_authority_for_ten_years(scene: Scene) -> None:
 
 
 @ON_SQLITE
-def test_later_starts_find_it_again(scene: Scene) -> None:
-    before = scene.ca_pem()
-    bootstrap.prepare(scene.services.settings)
+def test_later_starts_keep_the_authority(env: Environment) -> None:
+    before = env.ca_pem()
+    bootstrap.prepare(env.services.settings)
     with policy_change():
         authorities.ensure(SERVICE, None)
-    assert scene.ca_pem() == before
+    assert env.ca_pem() == before
 
 
 @ON_SQLITE
-def test_a_passphrase_encrypts_its_key_where_it_is_stored(settings: Settings) -> None:
+def test_passphrase_encrypts_the_stored_key(settings: Settings) -> None:
     careful = replace(settings, ca_key_passphrase="the authority's own secret")
     bootstrap.prepare(careful)
     with session():
         assert Authority.get().key.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    scene = Scene.opened(careful)
-    scene.moves_in("bob")
-    assert scene.certifies("bob").subject.rfc4514_string() == "CN=bob"
-    assert scene.crl().issuer.rfc4514_string() == "CN=authsvc certificate authority"
-    scene.close()
+    env = Environment.opened(careful)
+    env.create_user("bob")
+    assert env.issue_certificate("bob").subject.rfc4514_string() == "CN=bob"
+    assert env.crl().issuer.rfc4514_string() == "CN=authsvc certificate authority"
+    env.close()
 
 
 @ON_SQLITE
-def test_a_passphrase_that_is_set_later_encrypts_the_stored_key(settings: Settings) -> None:
+def test_passphrase_set_later_encrypts_the_stored_key(settings: Settings) -> None:
     bootstrap.prepare(settings)
     with session():
         plain = Authority.get()
@@ -83,77 +82,77 @@ def test_a_passphrase_that_is_set_later_encrypts_the_stored_key(settings: Settin
 
 
 @ON_SQLITE
-def test_a_wrong_passphrase_stops_the_start_with_one_clear_line(settings: Settings) -> None:
+def test_wrong_passphrase_stops_the_start_with_one_line(settings: Settings) -> None:
     bootstrap.prepare(replace(settings, ca_key_passphrase="right"))
     with pytest.raises(AuthsvcError, match="AUTHSVC_CA_KEY_PASSPHRASE"):
         bootstrap.prepare(replace(settings, ca_key_passphrase="wrong"))
 
 
 @ON_SQLITE
-def test_an_authority_that_has_run_out_signs_nothing_and_says_so(scene: Scene) -> None:
+def test_expired_authority_does_not_sign(env: Environment) -> None:
     certificate, key = root(valid=(-DAY, 2 * DAY))
-    brings(pem(certificate), key_pem(key))
+    imports(pem(certificate), key_pem(key))
     with time_machine.travel(datetime.now(UTC) + 3 * DAY, tick=False):
-        answer = scene.asks()
+        answer = env.request_certificate()
     assert answer.status_code == 409, answer.text
 
 
 # A change of authorities.
 
 
-def test_after_a_rotation_both_are_trusted_and_both_sign_their_lists(scene: Scene, tmp_path: Path) -> None:
-    earlier = scene.certifies("bob")
+def test_after_a_rotation_both_authorities_are_trusted_and_sign_crls(env: Environment, tmp_path: Path) -> None:
+    earlier = env.issue_certificate("bob")
     rotates()
-    later = scene.certifies("bob")
-    assert len(subjects_of(scene)) == 2
+    later = env.issue_certificate("bob")
+    assert len(subjects_of(env)) == 2
     assert earlier.issuer != later.issuer
     for certificate in (earlier, later):
-        assert "stdin: OK" in verified(scene, tmp_path, certificate)
-    newest, oldest = lists_in(scene.crl_pem())
+        assert "stdin: OK" in verified(env, tmp_path, certificate)
+    newest, oldest = crls_in(env.crl_pem())
     assert (newest.issuer, oldest.issuer) == (later.issuer, earlier.issuer)
-    assert scene.crl() == newest
+    assert env.crl() == newest
 
 
-def test_each_list_names_what_its_own_authority_signed(scene: Scene, tmp_path: Path) -> None:
-    earlier = scene.certifies("bob")
+def test_crl_lists_only_certificates_of_its_authority(env: Environment, tmp_path: Path) -> None:
+    earlier = env.issue_certificate("bob")
     rotates()
-    later = scene.certifies("bob")
-    assert scene.revokes(earlier, "superseded").status_code == 200
-    newest, oldest = lists_in(scene.crl_pem())
+    later = env.issue_certificate("bob")
+    assert env.revoke_certificate(earlier, "superseded").status_code == 200
+    newest, oldest = crls_in(env.crl_pem())
     assert entries_of(oldest) == {serial_of(earlier): "superseded"}
     assert entries_of(newest) == {}
-    assert "stdin: OK" in verified(scene, tmp_path, later)
+    assert "stdin: OK" in verified(env, tmp_path, later)
     trusted, lists = tmp_path / "ca.pem", tmp_path / "crl.pem"
     options = ("-crl_check", "-CRLfile", lists, "-CAfile", trusted)
     assert "certificate revoked" in openssl_refuses("verify", *options, stdin=pem(earlier))
 
 
-def test_the_retired_one_disappears_when_the_overlap_is_over(scene: Scene) -> None:
+def test_retired_authority_is_dropped_after_the_overlap(env: Environment) -> None:
     rotates(overlap=30 * DAY)
     with time_machine.travel(datetime.now(UTC) + 29 * DAY, tick=False):
-        assert (len(subjects_of(scene)), len(lists_in(scene.crl_pem()))) == (2, 2)
+        assert (len(subjects_of(env)), len(crls_in(env.crl_pem()))) == (2, 2)
     with time_machine.travel(datetime.now(UTC) + 31 * DAY, tick=False):
-        (only,) = subjects_of(scene)
+        (only,) = subjects_of(env)
         assert only.startswith("CN=authsvc certificate authority 20")
-        assert len(lists_in(scene.crl_pem())) == 1
+        assert len(crls_in(env.crl_pem())) == 1
 
 
 @ON_SQLITE
-def test_without_an_overlap_it_disappears_at_once(scene: Scene) -> None:
+def test_authority_without_overlap_is_dropped_at_once(env: Environment) -> None:
     rotates(overlap=timedelta())
-    assert (len(subjects_of(scene)), len(lists_in(scene.crl_pem()))) == (1, 1)
+    assert (len(subjects_of(env)), len(crls_in(env.crl_pem()))) == (1, 1)
 
 
 @ON_SQLITE
-def test_a_certificate_of_an_authority_that_nobody_trusts_any_more_is_none(scene: Scene) -> None:
-    scene.certifies("bob")
-    assert scene.answers("bob") == "ok"
+def test_certificate_of_a_dropped_authority_is_not_valid(env: Environment) -> None:
+    env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
     rotates(overlap=timedelta())
-    assert scene.answers("bob") == "no-valid-certificate"
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 @ON_SQLITE
-def test_a_third_does_not_move_the_time_at_which_the_first_retires(scene: Scene) -> None:
+def test_third_authority_does_not_change_the_retirement_of_the_first(env: Environment) -> None:
     rotates(overlap=10 * DAY)
     _, first = authorities.records()
     rotates(overlap=300 * DAY)
@@ -164,9 +163,9 @@ def test_a_third_does_not_move_the_time_at_which_the_first_retires(scene: Scene)
 
 
 @ON_SQLITE
-def test_the_audit_trail_knows_who_changed_authorities(scene: Scene) -> None:
+def test_rotation_writes_an_audit_event(env: Environment) -> None:
     rotates()
     certificate, key = root()
-    brings(pem(certificate), key_pem(key))
-    told = [(each.action, each.actor) for each in events() if each.action.startswith("authority.")]
-    assert told == [("authority.create", "authsvc"), ("authority.rotate", "root"), ("authority.import", "root")]
+    imports(pem(certificate), key_pem(key))
+    recorded = [(each.action, each.actor) for each in events() if each.action.startswith("authority.")]
+    assert recorded == [("authority.create", "authsvc"), ("authority.rotate", "root"), ("authority.import", "root")]

@@ -1,4 +1,4 @@
-"""What a broker is told of a user's certificates where it asks for one, in this service and in another."""
+"""ACL decisions that require a certificate, in one service and in two replicas."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cryptography import x509
 
 from authsvc.accounts import users
 from authsvc.pki import certificates
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR
-from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, number_of, serial_of
+from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Environment, number_of, serial_of
 from tests.certificates.tools import certificate_for, pem
 from tests.http.wire import asks, within
 from tests.registry.signing import new_key, signing_request
@@ -32,85 +32,85 @@ def hours_later(hours: float) -> Any:
     return time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=False)
 
 
-# What a broker is told.
+# ACL requests with grant=certificate.
 
 
-def test_who_has_no_certificate_is_denied_where_one_is_asked_for(scene: Scene) -> None:
-    assert scene.answers("bob") == "no-valid-certificate"
-    assert scene.answers("bob", query=b"") == "ok"
-    scene.certifies("bob")
-    assert scene.answers("bob") == "ok"
+def test_user_without_certificate_is_denied_if_one_is_required(env: Environment) -> None:
+    assert env.acl_answer("bob") == "no-valid-certificate"
+    assert env.acl_answer("bob", query=b"") == "ok"
+    env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
 
 
-ENDS: dict[str, tuple[Callable[[Scene, x509.Certificate], object], str]] = {
-    "revoked": (lambda scene, certificate: scene.revokes(certificate), "no-valid-certificate"),
-    "on hold": (lambda scene, _: scene.changes(enabled=False), "user-disabled"),
-    "grant type gone": (lambda scene, _: scene.changes(grant_types=frozenset({"password"})), "no-valid-certificate"),
+ENDS: dict[str, tuple[Callable[[Environment, x509.Certificate], object], str]] = {
+    "revoked": (lambda env, certificate: env.revoke_certificate(certificate), "no-valid-certificate"),
+    "on hold": (lambda env, _: env.change_user(enabled=False), "user-disabled"),
+    "grant type gone": (lambda env, _: env.change_user(grant_types=frozenset({"password"})), "no-valid-certificate"),
     "user gone": (lambda _, __: users.delete(OPERATOR, "bob"), "unknown-user"),
 }
 
 
 @pytest.mark.parametrize(("end", "reason"), ENDS.values(), ids=ENDS.keys())
-def test_an_end_is_in_force_as_soon_as_the_policy_has_caught_up(scene: Scene, end: Any, reason: str) -> None:
-    certificate = scene.certifies("bob")
-    assert scene.answers("bob") == "ok"
-    end(scene, certificate)
-    assert scene.answers("bob") == reason
+def test_revocation_is_in_force_after_catch_up(env: Environment, end: Any, reason: str) -> None:
+    certificate = env.issue_certificate("bob")
+    assert env.acl_answer("bob") == "ok"
+    end(env, certificate)
+    assert env.acl_answer("bob") == reason
 
 
 @ON_SQLITE
-def test_a_certificate_that_expires_is_none_from_that_moment_on(scene: Scene) -> None:
-    scene.certifies("bob", days=1)
+def test_certificate_is_not_valid_after_its_expiry(env: Environment) -> None:
+    env.issue_certificate("bob", days=1)
     with hours_later(23.99):
-        assert scene.answers("bob") == "ok"
+        assert env.acl_answer("bob") == "ok"
     with hours_later(24.01):
-        assert scene.answers("bob") == "no-valid-certificate"
-        assert scene.answers("bob", query=b"") == "ok"
+        assert env.acl_answer("bob") == "no-valid-certificate"
+        assert env.acl_answer("bob", query=b"") == "ok"
 
 
 @ON_SQLITE
-def test_as_long_as_one_is_valid_the_others_may_end(scene: Scene) -> None:
-    first, second = scene.certifies("bob", days=5), scene.certifies("bob", days=1)
-    scene.revokes(second)
-    assert scene.answers("bob") == "ok"
-    third = scene.certifies("bob", days=2)
-    scene.revokes(first)
-    assert scene.answers("bob") == "ok"
-    scene.revokes(third)
-    assert scene.answers("bob") == "no-valid-certificate"
+def test_one_valid_certificate_is_enough(env: Environment) -> None:
+    first, second = env.issue_certificate("bob", days=5), env.issue_certificate("bob", days=1)
+    env.revoke_certificate(second)
+    assert env.acl_answer("bob") == "ok"
+    third = env.issue_certificate("bob", days=2)
+    env.revoke_certificate(first)
+    assert env.acl_answer("bob") == "ok"
+    env.revoke_certificate(third)
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 @ON_SQLITE
-def test_what_is_lifted_is_allowed_again(scene: Scene) -> None:
-    scene.certifies("bob")
-    scene.changes(enabled=False)
-    assert scene.answers("bob") == "user-disabled"
-    scene.changes(enabled=True)
-    assert scene.answers("bob") == "ok"
-    scene.changes(grant_types=frozenset())
-    assert scene.answers("bob") == "no-valid-certificate"
-    scene.changes(grant_types=BOTH_WAYS)
-    assert scene.answers("bob") == "ok"
+def test_user_is_allowed_again_after_being_enabled(env: Environment) -> None:
+    env.issue_certificate("bob")
+    env.change_user(enabled=False)
+    assert env.acl_answer("bob") == "user-disabled"
+    env.change_user(enabled=True)
+    assert env.acl_answer("bob") == "ok"
+    env.change_user(grant_types=frozenset())
+    assert env.acl_answer("bob") == "no-valid-certificate"
+    env.change_user(grant_types=BOTH_WAYS)
+    assert env.acl_answer("bob") == "ok"
 
 
-def test_the_policy_knows_until_when_the_last_one_is_valid(scene: Scene) -> None:
+def test_policy_has_the_end_of_the_last_valid_certificate(env: Environment) -> None:
     def until() -> datetime | None:
-        scene.services.policy.catch_up()
-        return scene.services.policy.snapshot.users["bob"].certificate_until
+        env.services.policy.catch_up()
+        return env.services.policy.snapshot.users["bob"].certificate_until
 
     assert until() is None
-    short, long = scene.certifies("bob", days=1), scene.certifies("bob", days=9)
+    short, long = env.issue_certificate("bob", days=1), env.issue_certificate("bob", days=9)
     assert until() == long.not_valid_after_utc
-    certificates.revoke(OPERATOR, serial_of(long), Revocation.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
+    certificates.revoke(OPERATOR, serial_of(long), RevocationReason.SUPERSEDED, datetime.now(UTC) + 2 * DAY)
     ended = until()
     assert ended is not None
     assert short.not_valid_after_utc < ended < datetime.now(UTC) + 2 * DAY
-    scene.revokes(long)
+    env.revoke_certificate(long)
     assert until() == short.not_valid_after_utc
 
 
 @ON_SQLITE
-def test_a_certificate_of_somebody_else_proves_nothing_about_bob(scene: Scene) -> None:
+def test_certificate_of_another_user_does_not_count(env: Environment) -> None:
     key = new_key()
     foreign = certificate_for("bob", key)
     body = {
@@ -119,8 +119,8 @@ def test_a_certificate_of_somebody_else_proves_nothing_about_bob(scene: Scene) -
         "time": "2026-11-20T08:00:00Z",
         "signature": "x",
     }
-    assert scene.stranger.post("/api/certificates/renew", body).status_code == 401
-    assert scene.answers("bob") == "no-valid-certificate"
+    assert env.unauthenticated.post("/api/certificates/renew", body).status_code == 401
+    assert env.acl_answer("bob") == "no-valid-certificate"
 
 
 # Two services on one database.
@@ -141,7 +141,7 @@ def _replica(directory: Path, database_url: str) -> Service:
 
 
 @ON_POSTGRESQL
-def test_what_one_service_revokes_the_other_denies_within_a_second_and_one_list_is_signed(
+def test_revocation_reaches_the_other_replica_within_a_second_and_one_crl_is_signed(
     replicas: tuple[Service, Service],
 ) -> None:
     here, there = replicas

@@ -1,4 +1,4 @@
-"""`authsvc certificates` and `authsvc ca`, as an operator uses them."""
+"""The commands `authsvc certificates` and `authsvc ca`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from cryptography import x509
 
 from tests.actors import ADMIN_PASSWORD
-from tests.certificates.environment import ON_SQLITE, Scene, serial_of
-from tests.certificates.tools import door, handshake, key_pem, openssl, pem, visitor, written
+from tests.certificates.environment import ON_SQLITE, Environment, serial_of
+from tests.certificates.tools import client_context, handshake, key_pem, openssl, pem, server_context, write_file
 from tests.http.console import Console, complaint, said
 from tests.registry.signing import new_key, signing_request
 from tests.storage.environment import events
@@ -26,8 +26,8 @@ pytestmark = ON_SQLITE
 
 
 @pytest.fixture
-def console(scene: Scene, prepared: Settings, capsys: pytest.CaptureFixture[str]) -> Console:
-    """The command line beside the service."""
+def console(env: Environment, prepared: Settings, capsys: pytest.CaptureFixture[str]) -> Console:
+    """Return the command line of the service."""
     environment = {
         "AUTHSVC_DATA_DIR": str(prepared.data_dir),
         "AUTHSVC_DATABASE_URL": prepared.database_url,
@@ -38,7 +38,7 @@ def console(scene: Scene, prepared: Settings, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """Where the operator's files go."""
+    """Return the operator's working directory."""
     return tmp_path / "desk"
 
 
@@ -52,47 +52,47 @@ def certificate_on(desk: Path, username: str = "bob") -> x509.Certificate:
     return x509.load_pem_x509_certificate((desk / f"{username}.crt").read_bytes())
 
 
-def told(console: Console, *arguments: str) -> Any:
+def json_of(console: Console, *arguments: str) -> Any:
     return json.loads(said(console.command(*arguments)))
 
 
 # Issuing.
 
 
-def test_key_and_certificate_are_made_together(console: Console, scene: Scene, desk: Path) -> None:
+def test_issue_creates_key_and_certificate(console: Console, env: Environment, desk: Path) -> None:
     line = said(issues(console, desk))
     assert {path.name for path in desk.iterdir()} == {"bob.key", "bob.crt", "ca.crt"}
     certificate = certificate_on(desk)
     assert line.startswith(f"{serial_of(certificate)} for bob, good until 20")
-    assert (desk / "ca.crt").read_text() == scene.ca_pem()
+    assert (desk / "ca.crt").read_text() == env.ca_pem()
     assert "OK" in openssl("verify", "-CAfile", desk / "ca.crt", desk / "bob.crt")
     of_key = openssl("pkey", "-in", desk / "bob.key", "-pubout")
     assert of_key == openssl("x509", "-in", desk / "bob.crt", "-noout", "-pubkey")
-    assert scene.answers("bob") == "ok"
+    assert env.acl_answer("bob") == "ok"
     (done,) = [each for each in events() if each.action == "certificate.issue"]
     assert done.via == "command"
 
 
-def test_the_key_is_for_its_owner_alone_and_never_overwritten(console: Console, scene: Scene, desk: Path) -> None:
+def test_key_file_has_mode_0600_and_is_never_overwritten(console: Console, env: Environment, desk: Path) -> None:
     said(issues(console, desk))
     assert stat.S_IMODE((desk / "bob.key").stat().st_mode) == 0o600
     before = {path.name: path.read_bytes() for path in desk.iterdir()}
     assert "never overwritten" in complaint(issues(console, desk))
     assert {path.name: path.read_bytes() for path in desk.iterdir()} == before
-    assert scene.admin.get("/api/certificates").get_json()["total"] == 1
+    assert env.admin.get("/api/certificates").get_json()["total"] == 1
 
 
-def test_what_was_made_lets_a_client_in(console: Console, scene: Scene, desk: Path, tmp_path: Path) -> None:
+def test_issued_files_work_in_a_tls_handshake(console: Console, env: Environment, desk: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     said(issues(console, desk))
     key = load_pem_private_key((desk / "bob.key").read_bytes(), None)
-    client = visitor(tmp_path, (desk / "bob.crt").read_text(), key)
-    assert handshake(door(tmp_path, scene.ca_pem(), scene.crl_pem()), client) == "bob"
+    client = client_context(tmp_path, (desk / "bob.crt").read_text(), key)
+    assert handshake(server_context(tmp_path, env.ca_pem(), env.crl_pem()), client) == "bob"
 
 
-def test_a_request_is_signed_without_a_key_of_ours(console: Console, desk: Path) -> None:
-    csr = written(desk, "bob.csr", signing_request("bob"))
+def test_csr_is_signed_without_creating_a_key(console: Console, desk: Path) -> None:
+    csr = write_file(desk, "bob.csr", signing_request("bob"))
     said(issues(console, desk, "--csr", str(csr), "--days", "7"))
     assert {path.name for path in desk.iterdir()} == {"bob.csr", "bob.crt", "ca.crt"}
     lived = certificate_on(desk).not_valid_after_utc - certificate_on(desk).not_valid_before_utc
@@ -100,14 +100,14 @@ def test_a_request_is_signed_without_a_key_of_ours(console: Console, desk: Path)
 
 
 @pytest.mark.parametrize("content", ["junk", signing_request("carol"), ""], ids=["junk", "another's", "empty"])
-def test_a_request_that_will_not_do_is_refused_and_nothing_is_left(console: Console, desk: Path, content: str) -> None:
-    csr = written(desk, "bob.csr", content)
+def test_invalid_csr_is_refused_and_leaves_no_file(console: Console, desk: Path, content: str) -> None:
+    csr = write_file(desk, "bob.csr", content)
     assert complaint(issues(console, desk, "--csr", str(csr))).startswith("csr: must ")
     assert [path.name for path in desk.iterdir()] == ["bob.csr"]
 
 
 @pytest.mark.filterwarnings("ignore::getpass.GetPassWarning")
-def test_a_file_for_phones_holds_all_three_under_a_password(console: Console, desk: Path) -> None:
+def test_pkcs12_file_contains_key_certificate_and_authority(console: Console, desk: Path) -> None:
     done = issues(console, desk, "--p12", stdin="phone\nphone\n")
     assert done.returncode == 0, done
     assert stat.S_IMODE((desk / "bob.p12").stat().st_mode) == 0o600
@@ -121,32 +121,30 @@ def test_a_file_for_phones_holds_all_three_under_a_password(console: Console, de
 
 
 @pytest.mark.filterwarnings("ignore::getpass.GetPassWarning")
-def test_a_file_for_phones_cannot_hold_a_key_that_is_elsewhere(console: Console, desk: Path) -> None:
-    csr = written(desk, "bob.csr", signing_request("bob"))
+def test_pkcs12_file_needs_a_new_key(console: Console, desk: Path) -> None:
+    csr = write_file(desk, "bob.csr", signing_request("bob"))
     done = issues(console, desk, "--csr", str(csr), "--p12", stdin="phone\nphone\n")
     assert done.returncode != 0
 
 
 @pytest.mark.parametrize(("username", "words"), [("nemo", "no such user"), ("dot", "grant type certificate")])
-def test_who_may_not_have_one_is_named(console: Console, scene: Scene, desk: Path, username: str, words: str) -> None:
-    scene.moves_in("dot", grant_types=frozenset({"password"}))
+def test_user_who_cannot_have_a_certificate_is_named(
+    console: Console, env: Environment, desk: Path, username: str, words: str
+) -> None:
+    env.create_user("dot", grant_types=frozenset({"password"}))
     assert words in complaint(issues(console, desk, username=username))
     assert not (desk / f"{username}.crt").exists()
 
 
-def test_a_second_attempt_succeeds_once_the_cause_of_the_first_one_is_mended(
-    console: Console, scene: Scene, desk: Path
-) -> None:
-    scene.moves_in("dot", grant_types=frozenset({"password"}))
+def test_issue_can_be_repeated_after_an_error(console: Console, env: Environment, desk: Path) -> None:
+    env.create_user("dot", grant_types=frozenset({"password"}))
     complaint(issues(console, desk, username="dot"))
-    scene.changes("dot", grant_types=frozenset({"certificate"}))
+    env.change_user("dot", grant_types=frozenset({"certificate"}))
     said(issues(console, desk, username="dot"))
 
 
 @pytest.mark.parametrize("username", ["../bob", "a/b", "x"])
-def test_a_name_that_nobody_can_have_leads_to_no_file_elsewhere(
-    console: Console, desk: Path, tmp_path: Path, username: str
-) -> None:
+def test_invalid_username_writes_no_file_elsewhere(console: Console, desk: Path, tmp_path: Path, username: str) -> None:
     before = set(tmp_path.rglob("*"))
     assert issues(console, desk, username=username).returncode == 1
     assert not {path for path in set(tmp_path.rglob("*")) - before if path.is_file() and path.parent.name != "data"}
@@ -155,50 +153,50 @@ def test_a_name_that_nobody_can_have_leads_to_no_file_elsewhere(
 # Listing, showing, revoking.
 
 
-def test_certificates_are_listed_shown_and_revoked(console: Console, scene: Scene, desk: Path) -> None:
+def test_certificates_are_listed_shown_and_revoked(console: Console, env: Environment, desk: Path) -> None:
     said(issues(console, desk))
     serial = serial_of(certificate_on(desk))
-    (listed,) = told(console, "certificates", "list", "--json")["items"]
+    (listed,) = json_of(console, "certificates", "list", "--json")["items"]
     assert (listed["serial"], listed["username"], listed["status"]) == (serial, "bob", "valid")
-    shown = told(console, "certificates", "show", serial)
+    shown = json_of(console, "certificates", "show", serial)
     assert shown.pop("certificate") == (desk / "bob.crt").read_text()
     assert shown == listed
     assert said(console.command("certificates", "revoke", serial, "--reason", "keyCompromise")) == f"{serial} revoked\n"
-    (listed,) = told(console, "certificates", "list", "--json")["items"]
+    (listed,) = json_of(console, "certificates", "list", "--json")["items"]
     assert (listed["status"], listed["reason"]) == ("revoked", "keyCompromise")
-    assert scene.listed() == {serial: "keyCompromise"}
-    assert scene.answers("bob") == "no-valid-certificate"
+    assert env.crl_entries() == {serial: "keyCompromise"}
+    assert env.acl_answer("bob") == "no-valid-certificate"
     assert complaint(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
 
 
-def test_they_are_listed_for_people_too(console: Console, scene: Scene) -> None:
-    certificate = scene.certifies("bob")
+def test_certificates_are_listed_as_a_table(console: Console, env: Environment) -> None:
+    certificate = env.issue_certificate("bob")
     head, line = said(console.command("certificates", "list")).splitlines()[:2]
     assert head.split() == ["SERIAL", "USERNAME", "STATUS", "NOT", "AFTER", "REVOKED", "REASON"]
     assert line.split()[:3] == [serial_of(certificate), "bob", "valid"]
 
 
-def test_lists_are_narrowed_like_over_rest(console: Console, scene: Scene) -> None:
-    scene.moves_in("carol")
-    short, long = scene.certifies("bob", days=5), scene.certifies("carol", days=50)
+def test_list_options_filter_like_the_api(console: Console, env: Environment) -> None:
+    env.create_user("carol")
+    short, long = env.issue_certificate("bob", days=5), env.issue_certificate("carol", days=50)
 
     def serials(*options: str) -> list[str]:
-        return [each["serial"] for each in told(console, "certificates", "list", "--json", *options)["items"]]
+        return [each["serial"] for each in json_of(console, "certificates", "list", "--json", *options)["items"]]
 
     assert serials() == [serial_of(short), serial_of(long)]
     assert serials("--user", "carol") == [serial_of(long)]
     assert serials("--search", "aro") == [serial_of(long)]
     assert serials("--expiring", "10") == [serial_of(short)]
     assert serials("--per-page", "1", "--page", "2") == [serial_of(long)]
-    scene.revokes(short)
+    env.revoke_certificate(short)
     assert serials("--status", "valid") == [serial_of(long)]
     assert serials("--status", "revoked") == [serial_of(short)]
 
 
-def test_a_serial_or_reason_that_does_not_exist_is_said(console: Console, scene: Scene) -> None:
+def test_unknown_serial_or_reason_is_reported(console: Console, env: Environment) -> None:
     assert "no such certificate" in complaint(console.command("certificates", "show", "beef"))
     assert "no such certificate" in complaint(console.command("certificates", "revoke", "beef"))
-    serial = serial_of(scene.certifies("bob"))
+    serial = serial_of(env.issue_certificate("bob"))
     done = console.command("certificates", "revoke", serial, "--reason", "lost")
     assert done.returncode == 2
     assert "keyCompromise" in done.stderr
@@ -207,21 +205,21 @@ def test_a_serial_or_reason_that_does_not_exist_is_said(console: Console, scene:
 # Authorities.
 
 
-def test_the_authorities_are_shown_the_one_that_signs_first(console: Console, scene: Scene) -> None:
-    scene.crl()
-    (only,) = told(console, "ca", "show", "--json")
+def test_authorities_are_listed_with_the_signing_one_first(console: Console, env: Environment) -> None:
+    env.crl()
+    (only,) = json_of(console, "ca", "show", "--json")
     assert (only["subject"], only["retires"], only["crlNumber"]) == ("CN=authsvc certificate authority", "", 1)
     said(console.command("ca", "rotate", "--overlap-days", "10"))
-    newest, oldest = told(console, "ca", "show", "--json")
+    newest, oldest = json_of(console, "ca", "show", "--json")
     assert (newest["retires"], oldest["subject"]) == ("", "CN=authsvc certificate authority")
     assert oldest["retires"].startswith("20")
     assert said(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
-    assert len(x509.load_pem_x509_certificates(scene.ca_pem().encode())) == 2
+    assert len(x509.load_pem_x509_certificates(env.ca_pem().encode())) == 2
 
 
-def test_an_authority_of_ones_own_made_by_openssl_is_imported(console: Console, scene: Scene, desk: Path) -> None:
+def test_authority_created_by_openssl_is_imported(console: Console, env: Environment, desk: Path) -> None:
     desk.mkdir()
-    made_by_openssl(desk)
+    create_authority_with_openssl(desk)
     files = (
         "--certificate",
         str(desk / "plant.crt"),
@@ -230,18 +228,18 @@ def test_an_authority_of_ones_own_made_by_openssl_is_imported(console: Console, 
         "--chain",
         str(desk / "root.crt"),
     )
-    written(desk, "passphrase", "plant's secret\n")
+    write_file(desk, "passphrase", "plant's secret\n")
     assert "passphrase" in complaint(console.command("ca", "import", *files))
     said(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))
-    assert "plant" in told(console, "ca", "show", "--json")[0]["subject"]
+    assert "plant" in json_of(console, "ca", "show", "--json")[0]["subject"]
     said(issues(console, desk))
-    trusted = written(desk, "trusted.pem", scene.ca_pem())
+    trusted = write_file(desk, "trusted.pem", env.ca_pem())
     assert "OK" in openssl("verify", "-x509_strict", "-CAfile", trusted, desk / "bob.crt")
     assert len(x509.load_pem_x509_certificates((desk / "ca.crt").read_bytes())) == 2
 
 
-def made_by_openssl(desk: Path) -> None:
-    """Let openssl make a root and below it an intermediate, whose key is encrypted."""
+def create_authority_with_openssl(desk: Path) -> None:
+    """Create a root, and an intermediate with an encrypted key, with openssl."""
     uses = ("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "30", *uses)
     openssl(*new, "-nodes", "-subj", "/CN=root", "-keyout", desk / "root.key", "-out", desk / "root.crt")
@@ -250,12 +248,15 @@ def made_by_openssl(desk: Path) -> None:
     openssl(*new, "-subj", "/CN=plant", *above, *secret, "-out", desk / "plant.crt")
 
 
-def test_what_cannot_be_imported_is_said_in_one_line(console: Console, scene: Scene, desk: Path) -> None:
-    certificate, key = written(desk, "a.crt", pem(scene.certifies("bob"))), written(desk, "a.key", key_pem(new_key()))
+def test_import_error_is_one_line(console: Console, env: Environment, desk: Path) -> None:
+    certificate, key = (
+        write_file(desk, "a.crt", pem(env.issue_certificate("bob"))),
+        write_file(desk, "a.key", key_pem(new_key())),
+    )
     done = console.command("ca", "import", "--certificate", str(certificate), "--key", str(key))
     assert complaint(done).startswith("key: does not belong")
 
 
-def test_a_wrong_passphrase_is_said_in_one_line(console: Console, desk: Path) -> None:
+def test_error_for_a_wrong_passphrase_is_one_line(console: Console, desk: Path) -> None:
     console.environment["AUTHSVC_CA_KEY_PASSPHRASE"] = "needless"
     assert "AUTHSVC_CA_KEY_PASSPHRASE" in complaint(issues(console, desk))

@@ -1,5 +1,4 @@
-"""`authsvc register --renew` on a device: the pair of key and certificate in its directory, whatever comes in
-between."""
+"""`authsvc register --renew` on a device: the key and certificate in its directory, also after interruptions."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ from registry.cli import client
 from registry.cli.register import command
 from tests.actors import OPERATOR
 from tests.broker import free_port
-from tests.certificates.environment import ON_SQLITE, Scene
-from tests.certificates.proofs import in_
-from tests.certificates.tools import certificate_for, key_pem, openssl, pem, written
+from tests.certificates.environment import ON_SQLITE, Environment
+from tests.certificates.proofs import travel
+from tests.certificates.tools import certificate_for, key_pem, openssl, pem, write_file
 from tests.registry.signing import new_key, spki
 
 if TYPE_CHECKING:
@@ -38,17 +37,17 @@ DUE = 250 * DAY
 
 
 class PowerCut(BaseException):
-    """The device is off."""
+    """The device loses power."""
 
 
 @pytest.fixture
-def device(scene: Scene, server: str, tmp_path: Path) -> client.Enrolment:
-    """Bob's device, which has its first certificate."""
+def device(env: Environment, server: str, tmp_path: Path) -> client.Enrolment:
+    """Return the enrolment of bob's device with its first certificate."""
     key = new_key()
     directory = tmp_path / "press"
-    written(directory, client.KEY, key_pem(key)).chmod(0o600)
-    written(directory, client.CERTIFICATE, pem(scene.certifies("bob", key)))
-    written(directory, client.CA_CERTIFICATE, scene.ca_pem())
+    write_file(directory, client.KEY, key_pem(key)).chmod(0o600)
+    write_file(directory, client.CERTIFICATE, pem(env.issue_certificate("bob", key)))
+    write_file(directory, client.CA_CERTIFICATE, env.ca_pem())
     return client.Enrolment(server, "", directory, with_certificate=True)
 
 
@@ -61,7 +60,7 @@ def certificate_in(device: client.Enrolment) -> x509.Certificate:
 
 
 def assert_whole(device: client.Enrolment) -> None:
-    """Hold what is in the directory to be all that a device needs, and of one piece."""
+    """Assert that the directory holds a complete and matching pair."""
     names = {path.name for path in device.directory.iterdir()}
     assert names == {client.KEY, client.CERTIFICATE, client.CA_CERTIFICATE}
     key = load_pem_private_key((device.directory / client.KEY).read_bytes(), None)
@@ -72,16 +71,16 @@ def assert_whole(device: client.Enrolment) -> None:
     assert "OK" in openssl("verify", *at, "-CAfile", trusted, device.directory / client.CERTIFICATE)
 
 
-def test_before_its_time_nothing_happens(device: client.Enrolment) -> None:
+def test_certificate_is_not_renewed_before_it_is_due(device: client.Enrolment) -> None:
     before = certificate_in(device)
     assert runs(device) is False
     assert certificate_in(device) == before
     assert_whole(device)
 
 
-def test_when_it_is_due_key_and_certificate_are_replaced(device: client.Enrolment) -> None:
+def test_due_renewal_replaces_key_and_certificate(device: client.Enrolment) -> None:
     before = certificate_in(device)
-    with in_(DUE, tick=True):
+    with travel(DUE, tick=True):
         assert runs(device) is True
         assert certificate_in(device).not_valid_after_utc > before.not_valid_after_utc
         assert spki(certificate_in(device).public_key()) != spki(before.public_key())
@@ -89,7 +88,7 @@ def test_when_it_is_due_key_and_certificate_are_replaced(device: client.Enrolmen
         assert runs(device) is False
 
 
-def test_the_command_says_what_it_did(device: client.Enrolment) -> None:
+def test_command_prints_what_it_did(device: client.Enrolment) -> None:
     def says() -> str:
         arguments = ["--server", device.server, "--renew", "--out", str(device.directory)]
         done = CliRunner().invoke(command, arguments)
@@ -97,22 +96,22 @@ def test_the_command_says_what_it_did(device: client.Enrolment) -> None:
         return done.output.splitlines()[-1]  # what stands before it is the log of the service
 
     assert says() == "not due before two thirds of its life"
-    with in_(DUE, tick=True):
+    with travel(DUE, tick=True):
         assert says() == "renewed; restart what uses the certificate"
         assert says() == "not due before two thirds of its life"
 
 
-def test_the_authoritys_certificate_comes_along(device: client.Enrolment) -> None:
-    with in_(DUE, tick=True):
+def test_renewal_updates_the_authoritys_certificate(device: client.Enrolment) -> None:
+    with travel(DUE, tick=True):
         authorities.rotate(OPERATOR, None, 365 * DAY)
         assert runs(device) is True
         assert_whole(device)
 
 
-def test_a_no_leaves_all_as_it_was_but_for_the_key_that_waits(scene: Scene, device: client.Enrolment) -> None:
+def test_refused_renewal_leaves_the_pair_and_keeps_the_next_key(env: Environment, device: client.Enrolment) -> None:
     before = certificate_in(device)
-    scene.revokes(before)
-    with in_(DUE, tick=True):
+    env.revoke_certificate(before)
+    with travel(DUE, tick=True):
         for _ in range(2):
             with pytest.raises(client.Refused, match="403"):
                 runs(device)
@@ -121,10 +120,10 @@ def test_a_no_leaves_all_as_it_was_but_for_the_key_that_waits(scene: Scene, devi
     assert_whole(device)
 
 
-def test_a_server_that_is_away_leaves_all_as_it_was(device: client.Enrolment) -> None:
+def test_unreachable_server_changes_nothing(device: client.Enrolment) -> None:
     before = certificate_in(device)
     nowhere = client.Enrolment(f"http://127.0.0.1:{free_port()}", "", device.directory, with_certificate=True)
-    with in_(DUE, tick=True):
+    with travel(DUE, tick=True):
         with pytest.raises(client.Refused, match="does not answer"):
             runs(nowhere)
         assert certificate_in(device) == before
@@ -132,7 +131,7 @@ def test_a_server_that_is_away_leaves_all_as_it_was(device: client.Enrolment) ->
         assert_whole(device)
 
 
-def test_a_certificate_for_another_name_or_key_replaces_nothing(
+def test_certificate_for_another_name_or_key_is_not_stored(
     device: client.Enrolment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = certificate_in(device)
@@ -146,13 +145,13 @@ def test_a_certificate_for_another_name_or_key_replaces_nothing(
             return answer
 
         monkeypatch.setattr(requests, "post", answered)
-        with in_(DUE, tick=True), pytest.raises(client.Refused, match="not for this device"):
+        with travel(DUE, tick=True), pytest.raises(client.Refused, match="not for this device"):
             runs(device)
         assert certificate_in(device) == before
 
 
 @pytest.mark.parametrize("content", [None, "", "junk"], ids=["none", "empty", "junk"])
-def test_a_certificate_that_is_not_there_is_said_in_one_line(device: client.Enrolment, content: str | None) -> None:
+def test_missing_certificate_is_reported_in_one_line(device: client.Enrolment, content: str | None) -> None:
     file = device.directory / client.CERTIFICATE
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(AuthsvcError):
@@ -173,7 +172,7 @@ STEPS = [
 
 @contextmanager
 def power_cut(step: int) -> Iterator[None]:
-    """Let the device lose its power just before the step of that number."""
+    """Raise `PowerCut` before the step with this number."""
     left = iter(range(step, -1, -1))
 
     def count() -> None:
@@ -203,7 +202,7 @@ def power_cut(step: int) -> Iterator[None]:
 
 
 def clear_leftovers(device: client.Enrolment) -> None:
-    """Remove what was being written when the power went; it has names of its own and is in nobody's way."""
+    """Delete the temporary files of the interrupted run."""
     for leftover in device.directory.glob(".*"):
         leftover.unlink()
 
@@ -214,41 +213,41 @@ def cut_at(device: client.Enrolment, step: int) -> None:
 
 
 @pytest.mark.parametrize("step", range(1, len(STEPS)), ids=STEPS[1:])
-def test_wherever_it_was_interrupted_the_next_run_brings_it_to_its_end(
-    scene: Scene, device: client.Enrolment, step: int
+def test_next_run_completes_a_renewal_interrupted_at_any_step(
+    env: Environment, device: client.Enrolment, step: int
 ) -> None:
     before = certificate_in(device)
-    with in_(DUE, tick=True):
+    with travel(DUE, tick=True):
         cut_at(device, step)
         assert runs(device) is True
         assert certificate_in(device) != before
         clear_leftovers(device)
         assert_whole(device)
         assert runs(device) is False
-    assert scene.admin.get("/api/certificates").get_json()["total"] == 2
+    assert env.admin.get("/api/certificates").get_json()["total"] == 2
 
 
-def test_there_is_no_other_step(device: client.Enrolment) -> None:
-    with in_(DUE, tick=True), power_cut(len(STEPS)):
+def test_all_steps_are_tested(device: client.Enrolment) -> None:
+    with travel(DUE, tick=True), power_cut(len(STEPS)):
         assert runs(device) is True
 
 
-def test_it_may_be_interrupted_again_and_again(scene: Scene, device: client.Enrolment) -> None:
-    with in_(DUE, tick=True):
+def test_renewal_can_be_interrupted_repeatedly(env: Environment, device: client.Enrolment) -> None:
+    with travel(DUE, tick=True):
         for step in (1, 1, 0, 1):
             cut_at(device, step)
         assert runs(device) is True
-    assert scene.admin.get("/api/certificates").get_json()["total"] == 2
+    assert env.admin.get("/api/certificates").get_json()["total"] == 2
 
 
-def test_interrupted_while_it_writes_the_next_key_it_is_not_stuck_for_ever(device: client.Enrolment) -> None:
-    with in_(DUE, tick=True):
+def test_interruption_while_writing_the_next_key_does_not_block_renewal(device: client.Enrolment) -> None:
+    with travel(DUE, tick=True):
         cut_at(device, 0)
         assert runs(device) is True
 
 
-def test_interrupted_between_the_files_it_fetches_the_new_authority_too(device: client.Enrolment) -> None:
-    with in_(DUE, tick=True):
+def test_interruption_between_the_files_also_updates_the_authority(device: client.Enrolment) -> None:
+    with travel(DUE, tick=True):
         authorities.rotate(OPERATOR, None, 365 * DAY)
         cut_at(device, STEPS.index("before the second file is replaced"))
         runs(device)

@@ -1,4 +1,4 @@
-"""Live sessions end with the change that calls for it: ordered in its transaction, carried out once, reported."""
+"""Disconnect orders: written with the change that requires them, run once, and audited."""
 
 from __future__ import annotations
 
@@ -16,99 +16,109 @@ from authsvc.storage.database import database_time, session
 from authsvc.storage.models import DisconnectOrder
 from tests.actors import OPERATOR, mqtt
 from tests.broker import free_port
-from tests.certificates.disconnects import broker_at, carry_out, claims_age, reports, seen, time_passes
-from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, orders
-from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
+from tests.certificates.disconnects import (
+    age_claims,
+    age_orders,
+    disconnect_events,
+    run_due_orders,
+    store_seen,
+    takeover_at,
+)
+from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Environment, orders
+from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, FakeBroker
 from tests.registry.environment import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.certificates.fake_broker import Visit
+    from tests.certificates.fake_broker import ConnectPacket
 
 
 NOW = datetime.now(UTC)
 SECOND, MINUTE, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(days=1)
 
 
-# What calls for it.
+# Changes that order a disconnect.
 
-ENDS: dict[str, tuple[Callable[[Scene], object], str]] = {
-    "disabled": (lambda scene: scene.changes(enabled=False), "user disabled"),
-    "password changed": (lambda scene: scene.changes(password="bob's next one"), "password changed"),
-    "password taken": (lambda scene: scene.changes(password=None), "password changed"),
-    "grant type taken": (lambda scene: scene.changes(grant_types=frozenset({"password"})), "grant type removed"),
+ENDS: dict[str, tuple[Callable[[Environment], object], str]] = {
+    "disabled": (lambda env: env.change_user(enabled=False), "user disabled"),
+    "password changed": (lambda env: env.change_user(password="bob's next one"), "password changed"),
+    "password taken": (lambda env: env.change_user(password=None), "password changed"),
+    "grant type taken": (lambda env: env.change_user(grant_types=frozenset({"password"})), "grant type removed"),
     "removed": (lambda _: users.delete(OPERATOR, "bob"), "user removed"),
-    "revoked": (lambda scene: scene.revokes(scene.certifies("bob")), "certificate revoked"),
+    "revoked": (lambda env: env.revoke_certificate(env.issue_certificate("bob")), "certificate revoked"),
 }
-GOES_ON: dict[str, Callable[[Scene], object]] = {
-    "another permission": lambda scene: scene.changes(permissions=(mqtt("read", "news"),)),
-    "another role": lambda scene: scene.changes(roles=("minimum-access",)),
-    "another grant type": lambda scene: scene.changes(grant_types=BOTH_WAYS | {GrantType.TOKEN}),
-    "enabled as before": lambda scene: scene.changes(enabled=True),
-    "a certificate": lambda scene: scene.certifies("bob"),
+GOES_ON: dict[str, Callable[[Environment], object]] = {
+    "another permission": lambda env: env.change_user(permissions=(mqtt("read", "news"),)),
+    "another role": lambda env: env.change_user(roles=("minimum-access",)),
+    "another grant type": lambda env: env.change_user(grant_types=BOTH_WAYS | {GrantType.TOKEN}),
+    "enabled as before": lambda env: env.change_user(enabled=True),
+    "a certificate": lambda env: env.issue_certificate("bob"),
 }
 
 
 @ON_SQLITE
 @pytest.mark.parametrize(("end", "cause"), ENDS.values(), ids=ENDS.keys())
-def test_what_ends_a_users_access_orders_the_end_of_its_sessions(scene: Scene, end: Any, cause: str) -> None:
-    end(scene)
+def test_change_that_ends_access_orders_a_disconnect(env: Environment, end: Any, cause: str) -> None:
+    end(env)
     assert orders() == [("bob", cause)]
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("change", GOES_ON.values(), ids=GOES_ON.keys())
-def test_what_leaves_its_access_alone_leaves_its_sessions_alone(scene: Scene, change: Any) -> None:
-    change(scene)
+def test_change_that_keeps_access_orders_no_disconnect(env: Environment, change: Any) -> None:
+    change(env)
     assert orders() == []
 
 
-def test_a_change_that_is_not_made_orders_nothing(scene: Scene) -> None:
+def test_refused_change_orders_no_disconnect(env: Environment) -> None:
     with pytest.raises(Conflict):
-        scene.changes("admin", enabled=False)
+        env.change_user("admin", enabled=False)
     with pytest.raises(Conflict):
         users.delete(OPERATOR, "admin")
     assert orders() == []
 
 
-# Carrying it out.
+# Running orders.
 
 
 @ON_SQLITE
-def test_each_session_is_ended_by_connecting_under_its_client_id(scene: Scene, gate: Gate) -> None:
-    seen("bob", "press-7", "press-8")
-    seen("carol", "press-9")
-    scene.changes(enabled=False)
-    assert carry_out(broker_at(gate.port)) == 1
-    assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
-    assert {visit[1:4] for visit in gate.visits} == {("authsvc-sessions", "se/cret", False)}
+def test_session_is_ended_by_connecting_with_its_client_id(env: Environment, fake_broker: FakeBroker) -> None:
+    store_seen("bob", "press-7", "press-8")
+    store_seen("carol", "press-9")
+    env.change_user(enabled=False)
+    assert run_due_orders(takeover_at(fake_broker.port)) == 1
+    assert {connect.client_id for connect in fake_broker.connects} == {"press-7", "press-8"}
+    assert {connect[1:4] for connect in fake_broker.connects} == {("authsvc-sessions", "se/cret", False)}
 
 
 @ON_SQLITE
-def test_mqtt_sessions_of_a_removed_user_are_deleted(scene: Scene, gate: Gate) -> None:
-    seen("bob", "press-7", "shared")
-    seen("carol", "shared")
-    scene.certifies("bob")
+def test_mqtt_sessions_of_a_removed_user_are_deleted(env: Environment, fake_broker: FakeBroker) -> None:
+    store_seen("bob", "press-7", "shared")
+    store_seen("carol", "shared")
+    env.issue_certificate("bob")
     users.delete(OPERATOR, "bob")
-    carry_out(broker_at(gate.port))
-    assert {visit.client_id: visit.expiry for visit in gate.visits} == {"press-7": 0, "shared": 0xFFFFFFFF}
+    run_due_orders(takeover_at(fake_broker.port))
+    assert {connect.client_id: connect.expiry for connect in fake_broker.connects} == {
+        "press-7": 0,
+        "shared": 0xFFFFFFFF,
+    }
 
 
 @ON_SQLITE
-def test_mqtt_sessions_of_a_disabled_user_are_kept(scene: Scene, gate: Gate) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    carry_out(broker_at(gate.port))
-    assert [visit.expiry for visit in gate.visits] == [0xFFFFFFFF]
+def test_mqtt_sessions_of_a_disabled_user_are_kept(env: Environment, fake_broker: FakeBroker) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
+    run_due_orders(takeover_at(fake_broker.port))
+    assert [connect.expiry for connect in fake_broker.connects] == [0xFFFFFFFF]
 
 
 @ON_SQLITE
-def test_what_was_done_is_in_the_audit_trail(scene: Scene, gate: Gate) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    carry_out(broker_at(gate.port))
-    (report,) = reports()
+def test_disconnect_writes_an_audit_event(env: Environment, fake_broker: FakeBroker) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
+    run_due_orders(takeover_at(fake_broker.port))
+    (report,) = disconnect_events()
     assert (report.actor, report.target) == ("authsvc", "user:bob")
     assert report.after == {"cause": "user disabled", "ended": ["press-7"], "failed": []}
     with session():
@@ -117,259 +127,265 @@ def test_what_was_done_is_in_the_audit_trail(scene: Scene, gate: Gate) -> None:
         assert row.finished_at is not None
 
 
-def test_an_order_waits_until_every_worker_has_written_down_whom_it_saw(scene: Scene, gate: Gate) -> None:
-    scene.changes(enabled=False)
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
-    assert carry_out(broker_at(gate.port)) == 1
+def test_order_waits_until_workers_have_stored_their_client_ids(env: Environment, fake_broker: FakeBroker) -> None:
+    env.change_user(enabled=False)
+    assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0
+    assert run_due_orders(takeover_at(fake_broker.port)) == 1
 
 
 @ON_POSTGRESQL
-def test_of_several_workers_one_carries_out_each_order(scene: Scene, gate: Gate) -> None:
-    several_workers_carry_out(gate, scene)
+def test_only_one_worker_runs_each_order(env: Environment, fake_broker: FakeBroker) -> None:
+    several_workers_run_orders(fake_broker, env)
 
 
-# Not strict, for it takes two workers that meet.
+# Not strict, because two workers must run at the same moment to fail.
 @ON_SQLITE
-def test_so_it_is_on_sqlite(scene: Scene, gate: Gate) -> None:
-    several_workers_carry_out(gate, scene)
+def test_only_one_worker_runs_each_order_on_sqlite(env: Environment, fake_broker: FakeBroker) -> None:
+    several_workers_run_orders(fake_broker, env)
 
 
-def several_workers_carry_out(gate: Gate, scene: Scene) -> None:
+def several_workers_run_orders(fake_broker: FakeBroker, env: Environment) -> None:
     names = [f"press-{number}" for number in range(6)]
     for name in names:
-        scene.moves_in(name)
-        seen(name, f"{name}-a", f"{name}-b")
-        scene.changes(name, enabled=False)
-    time_passes(SECOND)
-    done = at_once(3, lambda _: disconnects.carry_out(broker_at(gate.port)))
+        env.create_user(name)
+        store_seen(name, f"{name}-a", f"{name}-b")
+        env.change_user(name, enabled=False)
+    age_orders(SECOND)
+    done = at_once(3, lambda _: disconnects.run_due_orders(takeover_at(fake_broker.port)))
     assert sum(done) == len(names)
-    assert len(reports()) == len(names)
-    assert sorted(visit.client_id for visit in gate.visits) == sorted(f"{name}-{end}" for name in names for end in "ab")
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
+    assert len(disconnect_events()) == len(names)
+    assert sorted(connect.client_id for connect in fake_broker.connects) == sorted(
+        f"{name}-{end}" for name in names for end in "ab"
+    )
+    assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0
 
 
-def test_what_a_worker_had_in_hand_when_it_died_is_taken_by_another(scene: Scene, gate: Gate) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    time_passes(SECOND)
+def test_order_of_a_dead_worker_is_claimed_by_another(env: Environment, fake_broker: FakeBroker) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
+    age_orders(SECOND)
     with session():
         DisconnectOrder.update(claim="of one that died", claimed_until=database_time() + MINUTE).execute()
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
-    time_passes(MINUTE / 2)
-    assert disconnects.carry_out(broker_at(gate.port)) == 0
-    time_passes(MINUTE)
-    assert disconnects.carry_out(broker_at(gate.port)) == 1
-    assert len(gate.visits) == 1
+    assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0
+    age_orders(MINUTE / 2)
+    assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0
+    age_orders(MINUTE)
+    assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 1
+    assert len(fake_broker.connects) == 1
 
 
-# Until it is done.
+# Repeated attempts.
 
 
-def failing(*names: str) -> Callable[[Visit], int]:
-    """Return what a broker answers that refuses these client ids."""
-    return lambda visit: NOT_AUTHORIZED if visit.client_id in names else ACCEPTED
+def refusing(*names: str) -> Callable[[ConnectPacket], int]:
+    """Return an `answer` of a `FakeBroker` that refuses these client ids."""
+    return lambda connect: NOT_AUTHORIZED if connect.client_id in names else ACCEPTED
 
 
-def test_an_order_is_attempted_again_under_the_client_ids_that_failed_until_it_is_done(scene: Scene) -> None:
-    seen("bob", "press-6", "press-7", "press-8")
-    scene.changes(enabled=False)
-    with Gate(failing("press-7", "press-8")) as gate:
-        assert carry_out(broker_at(gate.port)) == 1
-    with Gate(failing("press-8")) as gate:
-        assert disconnects.carry_out(broker_at(gate.port)) == 0, "not at once"
-        assert carry_out(broker_at(gate.port)) == 1
-        assert {visit.client_id for visit in gate.visits} == {"press-7", "press-8"}
-    with Gate() as gate:
-        time_passes(10 * SECOND)
-        assert carry_out(broker_at(gate.port)) == 1
-        assert [visit.client_id for visit in gate.visits] == ["press-8"]
-        time_passes(DAY)
-        assert carry_out(broker_at(gate.port)) == 0
-    first, last = [report.after or {} for report in reports()]
+def test_failed_client_ids_are_attempted_again(env: Environment) -> None:
+    store_seen("bob", "press-6", "press-7", "press-8")
+    env.change_user(enabled=False)
+    with FakeBroker(refusing("press-7", "press-8")) as fake_broker:
+        assert run_due_orders(takeover_at(fake_broker.port)) == 1
+    with FakeBroker(refusing("press-8")) as fake_broker:
+        assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 0, "not at once"
+        assert run_due_orders(takeover_at(fake_broker.port)) == 1
+        assert {connect.client_id for connect in fake_broker.connects} == {"press-7", "press-8"}
+    with FakeBroker() as fake_broker:
+        age_orders(10 * SECOND)
+        assert run_due_orders(takeover_at(fake_broker.port)) == 1
+        assert [connect.client_id for connect in fake_broker.connects] == ["press-8"]
+        age_orders(DAY)
+        assert run_due_orders(takeover_at(fake_broker.port)) == 0
+    first, last = [report.after or {} for report in disconnect_events()]
     assert (first["ended"], sorted(first["failed"])) == (["press-6"], ["press-7", "press-8"])
     assert (sorted(last["ended"]), last["failed"]) == (["press-6", "press-7", "press-8"], [])
 
 
 @ON_SQLITE
-def test_the_pauses_between_attempts_grow_to_minutes_and_no_further(scene: Scene) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
+def test_delays_between_attempts_grow_to_five_minutes(env: Environment) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
     pauses = []
     for _ in range(10):
-        carry_out(broker_at(free_port()))
+        run_due_orders(takeover_at(free_port()))
         with session():
             pauses.append(round((DisconnectOrder.get().due_at - database_time()).total_seconds()))
-        time_passes(timedelta(minutes=5))
+        age_orders(timedelta(minutes=5))
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
 
 
 @ON_SQLITE
-def test_an_order_that_fails_for_a_day_is_given_up_and_reported(scene: Scene) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
-    carry_out(broker_at(free_port()))
-    time_passes(DAY)
-    assert carry_out(broker_at(free_port())) == 1
-    time_passes(DAY)
-    assert carry_out(broker_at(free_port())) == 0
-    assert [(report.after or {})["failed"] for report in reports()] == [["press-7"], ["press-7"]]
+def test_order_that_fails_for_a_day_is_abandoned_and_reported(env: Environment) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
+    run_due_orders(takeover_at(free_port()))
+    age_orders(DAY)
+    assert run_due_orders(takeover_at(free_port())) == 1
+    age_orders(DAY)
+    assert run_due_orders(takeover_at(free_port())) == 0
+    assert [(report.after or {})["failed"] for report in disconnect_events()] == [["press-7"], ["press-7"]]
 
 
-def test_an_order_given_while_one_is_open_begins_it_again(scene: Scene) -> None:
-    seen("bob", "press-6", "press-7")
-    scene.changes(enabled=False)
-    with Gate(failing("press-7")) as gate:
-        carry_out(broker_at(gate.port))
-    seen("bob", "press-8")
-    scene.changes(password="another one")
+def test_new_order_restarts_an_open_one(env: Environment) -> None:
+    store_seen("bob", "press-6", "press-7")
+    env.change_user(enabled=False)
+    with FakeBroker(refusing("press-7")) as fake_broker:
+        run_due_orders(takeover_at(fake_broker.port))
+    store_seen("bob", "press-8")
+    env.change_user(password="another one")
     assert orders() == [("bob", "password changed")]
-    with Gate() as gate:
-        carry_out(broker_at(gate.port))
-        assert {visit.client_id for visit in gate.visits} == {"press-6", "press-7", "press-8"}
+    with FakeBroker() as fake_broker:
+        run_due_orders(takeover_at(fake_broker.port))
+        assert {connect.client_id for connect in fake_broker.connects} == {"press-6", "press-7", "press-8"}
 
 
-def test_an_order_given_while_one_is_being_carried_out_is_carried_out_after_it(scene: Scene) -> None:
-    seen("bob", "press-7")
-    scene.changes(enabled=False)
+def test_order_given_during_an_attempt_runs_afterwards(env: Environment) -> None:
+    store_seen("bob", "press-7")
+    env.change_user(enabled=False)
 
-    def orders_again(visit: Visit) -> int:
+    def orders_again(connect: ConnectPacket) -> int:
         if not visits:
-            scene.changes(password="another one")
-        visits.append(visit.client_id)
+            env.change_user(password="another one")
+        visits.append(connect.client_id)
         return ACCEPTED
 
     visits: list[str] = []
-    with Gate(orders_again) as gate:
-        assert carry_out(broker_at(gate.port)) == 1
-        assert carry_out(broker_at(gate.port)) == 1
-        assert carry_out(broker_at(gate.port)) == 0
+    with FakeBroker(orders_again) as fake_broker:
+        assert run_due_orders(takeover_at(fake_broker.port)) == 1
+        assert run_due_orders(takeover_at(fake_broker.port)) == 1
+        assert run_due_orders(takeover_at(fake_broker.port)) == 0
     assert visits == ["press-7"] * 2
 
 
-def test_two_workers_never_carry_out_one_order_at_once_however_long_it_takes(scene: Scene) -> None:
-    seen("bob", "press-6", "press-7")
-    scene.changes(enabled=False)
-    time_passes(SECOND)
+def test_two_workers_never_run_the_same_order(env: Environment) -> None:
+    store_seen("bob", "press-6", "press-7")
+    env.change_user(enabled=False)
+    age_orders(SECOND)
 
-    def time_passes_and_another_worker_looks(_: Visit) -> int:
-        claims_age(MINUTE - 10 * SECOND)
-        attempted.append(disconnects.carry_out(broker_at(free_port())))
+    def time_passes_and_another_worker_looks(_: ConnectPacket) -> int:
+        age_claims(MINUTE - 10 * SECOND)
+        attempted.append(disconnects.run_due_orders(takeover_at(free_port())))
         return ACCEPTED
 
     attempted: list[int] = []
-    with Gate(time_passes_and_another_worker_looks) as gate:
-        assert disconnects.carry_out(broker_at(gate.port)) == 1
+    with FakeBroker(time_passes_and_another_worker_looks) as fake_broker:
+        assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 1
     assert attempted == [0, 0]
-    assert len(reports()) == 1
+    assert len(disconnect_events()) == 1
 
 
-def test_sessions_ended_by_hand_are_not_ended_by_another_replica_too(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+def test_disconnect_by_an_administrator_is_not_repeated_by_another_replica(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen("bob", "press-7")
+    store_seen("bob", "press-7")
 
     def replica_looks(_: float) -> None:
-        time_passes(SECOND)
-        attempted.append(disconnects.carry_out(broker_at(free_port())))
+        age_orders(SECOND)
+        attempted.append(disconnects.run_due_orders(takeover_at(free_port())))
 
-    def replicas_look(_: Visit) -> int:
+    def replicas_look(_: ConnectPacket) -> int:
         replica_looks(0)
         with pytest.raises(Conflict) as refused:
-            disconnects.end_for(OPERATOR, broker_at(free_port()), "bob")
+            disconnects.disconnect_now(OPERATOR, takeover_at(free_port()), "bob")
         assert refused.value.code == "being-ended"
         return ACCEPTED
 
     attempted: list[int] = []
     monkeypatch.setattr(disconnects, "sleep", replica_looks)
-    with Gate(replicas_look) as gate:
-        assert disconnects.end_for(OPERATOR, broker_at(gate.port), "bob") == disconnects.Report(["press-7"], [])
+    with FakeBroker(replicas_look) as fake_broker:
+        assert disconnects.disconnect_now(
+            OPERATOR, takeover_at(fake_broker.port), "bob"
+        ) == disconnects.DisconnectResult(["press-7"], [])
     assert attempted == [0, 0]
-    assert [visit.client_id for visit in gate.visits] == ["press-7"]
+    assert [connect.client_id for connect in fake_broker.connects] == ["press-7"]
 
 
 @ON_SQLITE
-def test_client_ids_that_an_administrator_does_not_wait_for_are_attempted_again(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+def test_client_ids_beyond_the_administrators_timeout_are_attempted_again(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen("bob", "press-7")
+    store_seen("bob", "press-7")
     monkeypatch.setattr(disconnects, "sleep", lambda _: None)
-    monkeypatch.setattr(disconnects, "_PATIENCE_SECONDS", 0)
-    with Gate() as gate:
-        assert disconnects.end_for(OPERATOR, broker_at(gate.port), "bob") == disconnects.Report([], ["press-7"])
-        time_passes(SECOND)
-        assert disconnects.carry_out(broker_at(gate.port)) == 1
-    assert [(report.actor, report.after) for report in reports()] == [
+    monkeypatch.setattr(disconnects, "_TIMEOUT_SECONDS", 0)
+    with FakeBroker() as fake_broker:
+        assert disconnects.disconnect_now(
+            OPERATOR, takeover_at(fake_broker.port), "bob"
+        ) == disconnects.DisconnectResult([], ["press-7"])
+        age_orders(SECOND)
+        assert disconnects.run_due_orders(takeover_at(fake_broker.port)) == 1
+    assert [(report.actor, report.after) for report in disconnect_events()] == [
         (OPERATOR.username, {"cause": "asked for", "ended": [], "failed": ["press-7"]}),
         ("authsvc", {"cause": "asked for", "ended": ["press-7"], "failed": []}),
     ]
 
 
-def test_a_worker_whose_claim_ran_out_stops_and_leaves_the_order_to_the_next(scene: Scene) -> None:
-    seen("bob", "press-6", "press-7")
-    scene.changes(enabled=False)
-    time_passes(SECOND)
-    with Gate() as other:
+def test_worker_with_an_expired_claim_stops(env: Environment) -> None:
+    store_seen("bob", "press-6", "press-7")
+    env.change_user(enabled=False)
+    age_orders(SECOND)
+    with FakeBroker() as other:
 
-        def stands_still(_: Visit) -> int:
-            claims_age(2 * MINUTE)
-            assert disconnects.carry_out(broker_at(other.port)) == 1
+        def stands_still(_: ConnectPacket) -> int:
+            age_claims(2 * MINUTE)
+            assert disconnects.run_due_orders(takeover_at(other.port)) == 1
             return ACCEPTED
 
-        with Gate(stands_still) as gate:
-            disconnects.carry_out(broker_at(gate.port))
-            assert len(gate.visits) == 1
-        assert len(other.visits) == 2
-    assert len(reports()) == 1
+        with FakeBroker(stands_still) as fake_broker:
+            disconnects.run_due_orders(takeover_at(fake_broker.port))
+            assert len(fake_broker.connects) == 1
+        assert len(other.connects) == 2
+    assert len(disconnect_events()) == 1
 
 
 @ON_SQLITE
-def test_orders_are_carried_out_in_the_order_they_were_given(scene: Scene, gate: Gate) -> None:
+def test_orders_run_oldest_first(env: Environment, fake_broker: FakeBroker) -> None:
     for name in ("carol", "dave"):
-        scene.moves_in(name)
+        env.create_user(name)
     for name in ("bob", "carol", "dave"):
-        seen(name, f"{name}-1")
-        scene.changes(name, enabled=False)
-    assert carry_out(broker_at(gate.port)) == 3
-    assert [visit.client_id for visit in gate.visits] == ["bob-1", "carol-1", "dave-1"]
+        store_seen(name, f"{name}-1")
+        env.change_user(name, enabled=False)
+    assert run_due_orders(takeover_at(fake_broker.port)) == 3
+    assert [connect.client_id for connect in fake_broker.connects] == ["bob-1", "carol-1", "dave-1"]
 
 
 @ON_SQLITE
-def test_a_user_who_was_never_seen_is_reported_all_the_same(scene: Scene, gate: Gate) -> None:
-    scene.changes(enabled=False)
-    assert carry_out(broker_at(gate.port)) == 1
-    assert gate.visits == []
-    assert reports()[0].after == {"cause": "user disabled", "ended": [], "failed": []}
+def test_user_without_client_ids_is_reported(env: Environment, fake_broker: FakeBroker) -> None:
+    env.change_user(enabled=False)
+    assert run_due_orders(takeover_at(fake_broker.port)) == 1
+    assert fake_broker.connects == []
+    assert disconnect_events()[0].after == {"cause": "user disabled", "ended": [], "failed": []}
 
 
 @ON_SQLITE
-def test_sessions_under_all_stored_client_ids_are_ended(scene: Scene, gate: Gate) -> None:
+def test_sessions_under_all_stored_client_ids_are_ended(env: Environment, fake_broker: FakeBroker) -> None:
     names = [f"press-{number:02}" for number in range(PER_USER + 5)]
     noted = SeenClientIds()
     for name in names:
         noted.note("bob", name, logged_in=True)
     noted.store()
-    noted.forget_stored()
-    scene.changes(enabled=False)
-    carry_out(broker_at(gate.port))
-    assert {visit.client_id for visit in gate.visits} == set(names)
+    noted.delete_expired()
+    env.change_user(enabled=False)
+    run_due_orders(takeover_at(fake_broker.port))
+    assert {connect.client_id for connect in fake_broker.connects} == set(names)
 
 
 @ON_SQLITE
-def test_however_many_certificates_end_with_a_user_each_session_is_ended_once(scene: Scene, gate: Gate) -> None:
+def test_user_with_several_certificates_is_disconnected_once(env: Environment, fake_broker: FakeBroker) -> None:
     for _ in range(3):
-        scene.certifies("bob")
-    seen("bob", "press-7", "press-8")
+        env.issue_certificate("bob")
+    store_seen("bob", "press-7", "press-8")
     users.delete(OPERATOR, "bob")
-    carry_out(broker_at(gate.port))
-    assert len(gate.visits) == 2
+    run_due_orders(takeover_at(fake_broker.port))
+    assert len(fake_broker.connects) == 2
 
 
 @ON_SQLITE
-def test_orders_that_are_long_past_are_forgotten(scene: Scene) -> None:
-    scene.changes(enabled=False)
-    time_passes(6 * DAY)
-    disconnects.forget_old()
+def test_expired_orders_are_deleted(env: Environment) -> None:
+    env.change_user(enabled=False)
+    age_orders(6 * DAY)
+    disconnects.delete_expired()
     assert len(orders()) == 1
-    time_passes(2 * DAY)
-    disconnects.forget_old()
+    age_orders(2 * DAY)
+    disconnects.delete_expired()
     assert orders() == []

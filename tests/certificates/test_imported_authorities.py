@@ -1,4 +1,4 @@
-"""An authority that is brought along: a root or an intermediate that signs from then on, or what is no such thing."""
+"""Import of a root or intermediate authority, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from authsvc.errors import InvalidInput
 from authsvc.storage.database import session
 from authsvc.storage.models import Authority
-from tests.certificates.environment import ON_SQLITE, Scene
+from tests.certificates.environment import ON_SQLITE, Environment
 from tests.certificates.imported import (
     IS_AUTHORITY,
     KEY_USAGE,
     SIGNS_NOTHING,
     below,
-    brings,
+    imports,
     root,
     rsa_key,
     subjects_of,
@@ -34,55 +34,55 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 
 
-# One that is brought along.
+# Accepted imports.
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "RSA"])
-def test_a_root_of_ones_own_signs_from_then_on(scene: Scene, kind: str, tmp_path: Path) -> None:
+def test_imported_root_signs_from_then_on(env: Environment, kind: str, tmp_path: Path) -> None:
     keys: dict[str, Callable[[], Any]] = {"RSA": rsa_key, "P-384": lambda: ec.generate_private_key(ec.SECP384R1())}
     certificate, key = root(key=keys[kind]() if kind in keys else None)
-    brings(pem(certificate), key_pem(key))
-    issued = scene.certifies("bob")
+    imports(pem(certificate), key_pem(key))
+    issued = env.issue_certificate("bob")
     issued.verify_directly_issued_by(certificate)
-    assert scene.crl().is_signature_valid(certificate.public_key())
-    assert "stdin: OK" in verified(scene, tmp_path, issued)
-    assert subjects_of(scene) == ["CN=our root", "CN=authsvc certificate authority"]
+    assert env.crl().is_signature_valid(certificate.public_key())
+    assert "stdin: OK" in verified(env, tmp_path, issued)
+    assert subjects_of(env) == ["CN=our root", "CN=authsvc certificate authority"]
 
 
 @ON_SQLITE
-def test_an_intermediate_signs_and_its_chain_goes_to_the_broker(scene: Scene, tmp_path: Path) -> None:
+def test_imported_intermediate_signs_and_its_chain_is_published(env: Environment, tmp_path: Path) -> None:
     top = root()
     middle = below(top, "our middle")
     last = below(middle, "our plant")
-    brings(pem(last[0]), key_pem(last[1]), pem(middle[0]) + pem(top[0]))
-    answer = scene.asks()
+    imports(pem(last[0]), key_pem(last[1]), pem(middle[0]) + pem(top[0]))
+    answer = env.request_certificate()
     issued = x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
-    assert "stdin: OK" in verified(scene, tmp_path, issued)
+    assert "stdin: OK" in verified(env, tmp_path, issued)
     chain = x509.load_pem_x509_certificates(answer.get_json()["caCertificate"].encode())
     assert [each.subject.rfc4514_string() for each in chain] == ["CN=our plant", "CN=our middle", "CN=our root"]
-    assert subjects_of(scene)[:3] == ["CN=our plant", "CN=our middle", "CN=our root"]
+    assert subjects_of(env)[:3] == ["CN=our plant", "CN=our middle", "CN=our root"]
 
 
 @ON_SQLITE
-def test_files_without_a_last_line_break_do_not_run_into_each_other(scene: Scene) -> None:
+def test_pem_files_without_a_final_line_break_are_separated(env: Environment) -> None:
     top = root()
     last = below(top)
-    brings(pem(last[0]).rstrip(), key_pem(last[1]), pem(top[0]).rstrip())
-    assert len(subjects_of(scene)) == 3
-    chain = scene.asks().get_json()["caCertificate"]
+    imports(pem(last[0]).rstrip(), key_pem(last[1]), pem(top[0]).rstrip())
+    assert len(subjects_of(env)) == 3
+    chain = env.request_certificate().get_json()["caCertificate"]
     assert len(x509.load_pem_x509_certificates(chain.encode())) == 2
 
 
 @ON_SQLITE
-def test_a_key_that_came_encrypted_is_kept_under_our_own_passphrase(scene: Scene) -> None:
+def test_imported_key_is_encrypted_with_the_services_passphrase(env: Environment) -> None:
     certificate, key = root()
-    brings(pem(certificate), key_pem(key, "theirs"), given="theirs", own="ours")
+    imports(pem(certificate), key_pem(key, "theirs"), given="theirs", own="ours")
     with session():
         stored = Authority.get(Authority.retires_at.is_null()).key
     assert stored.startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    careful = scene.under(ca_key_passphrase="ours")
-    careful.certifies("bob").verify_directly_issued_by(certificate)
+    careful = env.with_settings(ca_key_passphrase="ours")
+    careful.issue_certificate("bob").verify_directly_issued_by(certificate)
     careful.close()
 
 
@@ -114,7 +114,7 @@ UNFIT = {
     "not yet valid": (lambda: _certificate(valid=(DAY, 2 * DAY)), "certificate"),
     "Ed25519": (_of_another_kind, "key"),
     "RSA with exponent 3": (lambda: _certificate(key=rsa.generate_private_key(3, 2048)), "key"),
-    "a chain that leads nowhere": (lambda: _chained(root("a stranger")), "chain"),
+    "a chain that leads nowhere": (lambda: _chained(root("another root")), "chain"),
     "junk": (lambda: ("junk", "junk", ""), "certificate"),
     "junk for a key": (lambda: (pem(root()[0]), "junk", ""), "key"),
     "junk for a chain": (lambda: (*_certificate()[:2], "junk"), "certificate"),
@@ -123,27 +123,27 @@ UNFIT = {
 
 @ON_SQLITE
 @pytest.mark.parametrize(("make", "field"), UNFIT.values(), ids=UNFIT.keys())
-def test_what_could_not_sign_for_clients_is_refused(scene: Scene, make: Any, field: str) -> None:
+def test_authority_that_cannot_sign_is_refused(env: Environment, make: Any, field: str) -> None:
     certificate, key, chain = make()
     with pytest.raises(InvalidInput) as error:
-        brings(certificate, key, chain)
+        imports(certificate, key, chain)
     assert [each.field for each in error.value.errors] == [field]
-    assert subjects_of(scene) == ["CN=authsvc certificate authority"]
+    assert subjects_of(env) == ["CN=authsvc certificate authority"]
 
 
 @ON_SQLITE
-def test_a_wrong_passphrase_for_what_is_brought_is_refused(scene: Scene) -> None:
+def test_wrong_passphrase_of_an_imported_key_is_refused(env: Environment) -> None:
     certificate, key = root()
     for given in (None, "wrong"):
         with pytest.raises(InvalidInput, match="passphrase"):
-            brings(pem(certificate), key_pem(key, "theirs"), given=given)
+            imports(pem(certificate), key_pem(key, "theirs"), given=given)
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("chain", [[], ["our middle"]], ids=["none", "unfinished"])
-def test_an_intermediate_whose_chain_does_not_reach_a_root_is_refused(scene: Scene, chain: list[str]) -> None:
+def test_intermediate_without_a_chain_to_a_root_is_refused(env: Environment, chain: list[str]) -> None:
     middle = below(root(), "our middle")
     last = below(middle, "our plant")
     with pytest.raises(InvalidInput) as error:
-        brings(pem(last[0]), key_pem(last[1]), pem(middle[0]) if chain else "")
+        imports(pem(last[0]), key_pem(last[1]), pem(middle[0]) if chain else "")
     assert [each.field for each in error.value.errors] == ["chain"]

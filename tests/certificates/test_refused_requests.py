@@ -1,4 +1,4 @@
-"""Requests for a certificate as openssl and others make them: which are refused, over REST and by command alike."""
+"""CSRs of openssl and others: which are refused by the API, the command and EST."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.certificates.environment import ON_SQLITE, Scene
+from tests.certificates.environment import ON_SQLITE, Environment
 from tests.certificates.tools import openssl, pem
 from tests.http.callers import refused_fields
 from tests.registry.signing import der_of, pem_around, signing_request
@@ -32,7 +32,7 @@ EC = ("-algorithm", "EC", "-pkeyopt")
 def by_openssl(
     *key_options: str, digest: str = "-sha256", subject: str = "/CN=bob", added: tuple[str, ...] = ()
 ) -> str:
-    """Let openssl make a key of this kind and a request for it."""
+    """Create a key of this kind and a CSR with openssl."""
     with TemporaryDirectory() as directory:
         key, config = f"{directory}/key", f"{directory}/config"
         with open(config, "w") as file:  # noqa: PTH123
@@ -49,7 +49,7 @@ def dsa() -> str:
 
 
 def rsa_of(p: int, q: int) -> rsa.RSAPrivateKey:
-    """Return the key of two primes that everybody knows, for it takes long to find ones of that size."""
+    """Return an RSA key of two known primes, because finding primes of this size is slow."""
     exponent = pow(65_537, -1, (p - 1) * (q - 1))
     parts = rsa.rsa_crt_dmp1(exponent, p), rsa.rsa_crt_dmq1(exponent, q), rsa.rsa_crt_iqmp(p, q)
     public = rsa.RSAPublicNumbers(65_537, p * q)
@@ -57,7 +57,7 @@ def rsa_of(p: int, q: int) -> rsa.RSAPrivateKey:
 
 
 def with_anothers_key() -> str:
-    """Return Bob's request with the key in it exchanged for one of equal length."""
+    """Return bob's CSR with another public key of the same length."""
     bobs, mallorys = (x509.load_pem_x509_csr(signing_request("bob").encode()) for _ in range(2))
     ours, theirs = (der_of(each.public_bytes(Encoding.PEM).decode()) for each in (bobs, mallorys))
     point = ours.index(b"\x03\x42\x00\x04") + 4
@@ -70,7 +70,7 @@ def with_trailing_bytes() -> str:
 
 def with_another_signature_algorithm() -> str:
     der = der_of(signing_request("bob"))
-    # ecdsa-with-SHA256 becomes ecdsa-with-SHA384, and the signature does not.
+    # Changes ecdsa-with-SHA256 to ecdsa-with-SHA384 without changing the signature.
     return pem_around(der.replace(bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040303")))
 
 
@@ -120,19 +120,19 @@ TAKEN: dict[str, Callable[[], str]] = {
 }
 
 
-def asks(scene: Scene, csr: str) -> TestResponse:
-    return scene.admin.post("/api/users/bob/certificates", {"csr": csr})
+def requests_certificate(env: Environment, csr: str) -> TestResponse:
+    return env.admin.post("/api/users/bob/certificates", {"csr": csr})
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED.keys())
-def test_what_will_not_do_is_refused(scene: Scene, make: Callable[[], str]) -> None:
-    assert refused_fields(asks(scene, make())) == ["csr"]
-    assert scene.admin.get("/api/certificates").get_json()["total"] == 0
+def test_invalid_csr_is_refused(env: Environment, make: Callable[[], str]) -> None:
+    assert refused_fields(requests_certificate(env, make())) == ["csr"]
+    assert env.admin.get("/api/certificates").get_json()["total"] == 0
 
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN.keys())
-def test_what_will_do_is_certified_for_its_key_alone(scene: Scene, make: Callable[[], str]) -> None:
-    answer = asks(scene, make())
+def test_valid_csr_is_certified_for_its_key(env: Environment, make: Callable[[], str]) -> None:
+    answer = requests_certificate(env, make())
     assert answer.status_code == 201, answer.text
     certificate = x509.load_pem_x509_certificate(answer.get_json()["certificate"].encode())
     assert certificate.subject.rfc4514_string() == "CN=bob"
@@ -142,13 +142,13 @@ def test_what_will_do_is_certified_for_its_key_alone(scene: Scene, make: Callabl
 
 
 @pytest.mark.parametrize("size", [16_385, 2**20])
-def test_what_is_too_long_is_refused_unread(scene: Scene, size: int) -> None:
-    assert refused_fields(asks(scene, "x" * size)) == ["csr"]
+def test_too_long_csr_is_refused_unread(env: Environment, size: int) -> None:
+    assert refused_fields(requests_certificate(env, "x" * size)) == ["csr"]
 
 
-def test_a_request_is_as_strict_by_command_and_by_est(scene: Scene) -> None:
+def test_command_and_est_refuse_an_invalid_csr(env: Environment) -> None:
     weak = REFUSED["RSA of 1024 bits"]()
-    device = scene.stranger
+    device = env.unauthenticated
     device.headers["Authorization"] = "Basic " + base64.b64encode(b"bob:bob's very own secret").decode()
     answer = device.call("POST", "/.well-known/est/simpleenroll", data=base64.b64encode(der_of(weak)))
     assert refused_fields(answer) == ["csr"]

@@ -1,4 +1,4 @@
-"""A renewed pair of certificates: asked for again, side by side for the overlap, and what is left then."""
+"""A renewed pair of certificates: repeated requests, the overlap and its end."""
 
 from __future__ import annotations
 
@@ -10,142 +10,144 @@ import pytest
 from authsvc.accounts import users
 from authsvc.pki import authorities
 from tests.actors import OPERATOR
-from tests.certificates.disconnects import broker_at, carry_out
-from tests.certificates.environment import ON_SQLITE, Scene, orders, serial_of
-from tests.certificates.proofs import DUE, count_of, in_, renewal, renewed, renews
-from tests.certificates.tools import openssl, pem, written
+from tests.certificates.disconnects import run_due_orders, takeover_at
+from tests.certificates.environment import ON_SQLITE, Environment, orders, serial_of
+from tests.certificates.proofs import DUE, count_certificates, post_renewal, renewal, renewed_certificate, travel
+from tests.certificates.tools import openssl, pem, write_file
 from tests.registry.signing import new_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.certificates.fake_broker import Gate
+    from tests.certificates.fake_broker import FakeBroker
 
 
 DAY = timedelta(days=1)
 
-# Asked again.
+# Repeated requests.
 
 
-def test_a_replay_gives_the_same_certificate_and_makes_no_second(scene: Scene) -> None:
+def test_replay_returns_the_same_certificate(env: Environment) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
         body = renewal(current, key)
-        first, again = renews(scene, body), renews(scene, body)
+        first, again = post_renewal(env, body), post_renewal(env, body)
         assert again.get_json() == first.get_json()
-        assert scene.shows(current)["revoked"] is not None
-    assert count_of(scene) == 2
+        assert env.show_certificate(current)["revoked"] is not None
+    assert count_certificates(env) == 2
 
 
 @ON_SQLITE
-def test_an_answer_that_was_lost_is_given_again_later_in_the_overlap(scene: Scene) -> None:
+def test_lost_response_can_be_fetched_again_during_the_overlap(env: Environment) -> None:
     key, following = new_key(), new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        first = renewed(renews(scene, renewal(current, key, following)))
-        ends = scene.shows(current)["revoked"]
-    with in_(DUE + timedelta(hours=20)):
-        assert renewed(renews(scene, renewal(current, key, following))) == first
-        assert scene.shows(current)["revoked"] == ends
-    assert count_of(scene) == 2
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        first = renewed_certificate(post_renewal(env, renewal(current, key, following)))
+        ends = env.show_certificate(current)["revoked"]
+    with travel(DUE + timedelta(hours=20)):
+        assert renewed_certificate(post_renewal(env, renewal(current, key, following))) == first
+        assert env.show_certificate(current)["revoked"] == ends
+    assert count_certificates(env) == 2
 
 
 @ON_SQLITE
-def test_an_answer_that_was_lost_is_given_again_after_the_overlap(scene: Scene) -> None:
+def test_lost_response_can_be_fetched_again_after_the_overlap(env: Environment) -> None:
     key, following = new_key(), new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        first = renewed(renews(scene, renewal(current, key, following)))
-    with in_(DUE + timedelta(hours=25)):
-        assert renewed(renews(scene, renewal(current, key, following))) == first
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        first = renewed_certificate(post_renewal(env, renewal(current, key, following)))
+    with travel(DUE + timedelta(hours=25)):
+        assert renewed_certificate(post_renewal(env, renewal(current, key, following))) == first
 
 
 @ON_SQLITE
-def test_who_renews_again_with_another_key_does_not_prolong_the_old_one(scene: Scene) -> None:
+def test_second_renewal_does_not_prolong_the_old_certificate(env: Environment) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        renews(scene, renewal(current, key))
-        ends = scene.shows(current)["revoked"]
-    with in_(DUE + timedelta(hours=20)):
-        renews(scene, renewal(current, key))
-        assert scene.shows(current)["revoked"] == ends
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        post_renewal(env, renewal(current, key))
+        ends = env.show_certificate(current)["revoked"]
+    with travel(DUE + timedelta(hours=20)):
+        post_renewal(env, renewal(current, key))
+        assert env.show_certificate(current)["revoked"] == ends
 
 
 @ON_SQLITE
-def test_the_current_key_itself_gives_the_current_certificate(scene: Scene) -> None:
+def test_renewal_for_the_current_key_returns_the_current_certificate(env: Environment) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        assert renewed(renews(scene, renewal(current, key, key))) == current
-        assert scene.shows(current)["revoked"] is None
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        assert renewed_certificate(post_renewal(env, renewal(current, key, key))) == current
+        assert env.show_certificate(current)["revoked"] is None
 
 
 # The overlap.
 
 
-def test_both_are_good_for_the_overlap_and_then_only_the_new_one(scene: Scene) -> None:
+def test_both_certificates_are_valid_during_the_overlap(env: Environment) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        following = renewed(renews(scene, renewal(current, key)))
-        shown = scene.shows(current)
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        following = renewed_certificate(post_renewal(env, renewal(current, key)))
+        shown = env.show_certificate(current)
         assert (shown["status"], shown["reason"]) == ("valid", "superseded")
         ends = datetime.fromisoformat(shown["revoked"])
         assert ends - datetime.now(UTC) == pytest.approx(DAY, abs=timedelta(seconds=1))
-        assert scene.listed() == {}
-    with in_(DUE + timedelta(hours=23.9)):
-        assert scene.listed() == {}
+        assert env.crl_entries() == {}
+    with travel(DUE + timedelta(hours=23.9)):
+        assert env.crl_entries() == {}
     assert orders() == []
-    with in_(DUE + timedelta(hours=24.1)):
-        assert scene.listed() == {serial_of(current): "superseded"}
-        assert scene.shows(current)["status"] == "revoked"
-        assert scene.shows(following)["status"] == "valid"
-        assert scene.answers("bob") == "ok"
+    with travel(DUE + timedelta(hours=24.1)):
+        assert env.crl_entries() == {serial_of(current): "superseded"}
+        assert env.show_certificate(current)["status"] == "revoked"
+        assert env.show_certificate(following)["status"] == "valid"
+        assert env.acl_answer("bob") == "ok"
         assert orders() == []
 
 
 @ON_SQLITE
-def test_the_end_of_an_overlap_ends_sessions_once_if_no_other_certificate_is_valid(scene: Scene, gate: Gate) -> None:
+def test_end_of_an_overlap_disconnects_once_if_no_certificate_is_valid(
+    env: Environment, fake_broker: FakeBroker
+) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        following = renewed(renews(scene, renewal(current, key)))
-        scene.revokes(following, "keyCompromise")
-        authorities.refresh_if_due(scene.issuing)
-    carry_out(broker_at(gate.port))
-    with in_(DUE + timedelta(hours=24.1)):
-        authorities.refresh_if_due(scene.issuing)
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        following = renewed_certificate(post_renewal(env, renewal(current, key)))
+        env.revoke_certificate(following, "keyCompromise")
+        authorities.revocation_lists(env.signing_policy)
+    run_due_orders(takeover_at(fake_broker.port))
+    with travel(DUE + timedelta(hours=24.1)):
+        authorities.revocation_lists(env.signing_policy)
         assert orders() == [("bob", "certificate revoked"), ("bob", "certificate superseded")]
-        authorities.refresh_if_due(scene.issuing)
+        authorities.revocation_lists(env.signing_policy)
         assert len(orders()) == 2
 
 
 @ON_SQLITE
 @pytest.mark.parametrize("hours", [0, 24])
-def test_a_renewal_never_ends_sessions_while_the_next_certificate_is_valid(scene: Scene, hours: int) -> None:
-    with_overlap = scene.under(renewal_overlap_hours=hours)
+def test_renewal_does_not_disconnect_while_the_next_certificate_is_valid(env: Environment, hours: int) -> None:
+    with_overlap = env.with_settings(renewal_overlap_hours=hours)
     key = new_key()
-    current = with_overlap.certifies("bob", key)
-    with in_(DUE):
-        renewed(renews(with_overlap, renewal(current, key)))
-    with in_(DUE + timedelta(hours=hours + 0.1)):
-        authorities.refresh_if_due(scene.issuing)
-        assert scene.shows(current)["status"] == "revoked"
+    current = with_overlap.issue_certificate("bob", key)
+    with travel(DUE):
+        renewed_certificate(post_renewal(with_overlap, renewal(current, key)))
+    with travel(DUE + timedelta(hours=hours + 0.1)):
+        authorities.revocation_lists(env.signing_policy)
+        assert env.show_certificate(current)["status"] == "revoked"
     with_overlap.close()
     assert orders() == []
 
 
 @ON_SQLITE
-def test_the_list_at_the_end_of_the_overlap_is_what_openssl_goes_by(scene: Scene, tmp_path: Path) -> None:
+def test_openssl_refuses_the_old_certificate_after_the_overlap(env: Environment, tmp_path: Path) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        following = renewed(renews(scene, renewal(current, key)))
-    with in_(DUE + 2 * DAY):
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        following = renewed_certificate(post_renewal(env, renewal(current, key)))
+    with travel(DUE + 2 * DAY):
         at = ("-attime", str(int(datetime.now(UTC).timestamp())))
-        trusted, lists = written(tmp_path, "ca.pem", scene.ca_pem()), written(tmp_path, "crl.pem", scene.crl_pem())
+        trusted, lists = write_file(tmp_path, "ca.pem", env.ca_pem()), write_file(tmp_path, "crl.pem", env.crl_pem())
     options = ("verify", *at, "-crl_check", "-CRLfile", lists, "-CAfile", trusted)
     assert "OK" in openssl(*options, stdin=pem(following))
     with pytest.raises(AssertionError, match="certificate revoked"):
@@ -154,13 +156,13 @@ def test_the_list_at_the_end_of_the_overlap_is_what_openssl_goes_by(scene: Scene
 
 @ON_SQLITE
 @pytest.mark.parametrize(("hours", "ends_after"), [(0, timedelta()), (1, timedelta(hours=1)), (8760, None)])
-def test_the_overlap_is_a_setting(scene: Scene, hours: int, ends_after: timedelta | None) -> None:
-    strict = scene.under(renewal_overlap_hours=hours)
+def test_overlap_is_configurable(env: Environment, hours: int, ends_after: timedelta | None) -> None:
+    strict = env.with_settings(renewal_overlap_hours=hours)
     key = new_key()
-    current = strict.certifies("bob", key)
-    with in_(DUE):
-        assert renews(strict, renewal(current, key)).status_code == 201
-        ends = strict.shows(current)["revoked"]
+    current = strict.issue_certificate("bob", key)
+    with travel(DUE):
+        assert post_renewal(strict, renewal(current, key)).status_code == 201
+        ends = strict.show_certificate(current)["revoked"]
         # Beyond its own end there is nothing to revoke.
         expected = None if ends_after is None else (datetime.now(UTC) + ends_after).strftime("%Y-%m-%dT%H:%M:%SZ")
     strict.close()
@@ -168,12 +170,12 @@ def test_the_overlap_is_a_setting(scene: Scene, hours: int, ends_after: timedelt
 
 
 @ON_SQLITE
-def test_who_is_in_an_overlap_can_still_be_revoked_at_once(scene: Scene) -> None:
+def test_certificate_in_an_overlap_can_be_revoked_at_once(env: Environment) -> None:
     key = new_key()
-    current = scene.certifies("bob", key)
-    with in_(DUE):
-        renews(scene, renewal(current, key))
-        assert scene.revokes(current, "keyCompromise").status_code == 200
-        assert scene.listed() == {serial_of(current): "keyCompromise"}
+    current = env.issue_certificate("bob", key)
+    with travel(DUE):
+        post_renewal(env, renewal(current, key))
+        assert env.revoke_certificate(current, "keyCompromise").status_code == 200
+        assert env.crl_entries() == {serial_of(current): "keyCompromise"}
         users.delete(OPERATOR, "bob")
-        assert sorted(scene.listed().values()) == ["cessationOfOperation", "keyCompromise"]
+        assert sorted(env.crl_entries().values()) == ["cessationOfOperation", "keyCompromise"]

@@ -1,4 +1,4 @@
-"""What others make of our certificates: the command `openssl`, and TLS as Python speaks it."""
+"""Checks of certificates by other programs: the command `openssl`, and TLS connections of Python."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _SECONDS = 30
 
 
 def openssl(*arguments: str | Path, stdin: str | bytes = b"") -> str:
-    """Run `openssl`, which must succeed, and return what it says on either channel."""
+    """Run `openssl`, which must succeed, and return its output of stdout and stderr."""
     done = _run(arguments, stdin)
     assert done.returncode == 0, done.stderr.decode()
     return (done.stdout + done.stderr).decode()
 
 
 def openssl_refuses(*arguments: str | Path, stdin: str | bytes = b"") -> str:
-    """Run `openssl`, which must fail, and return what it says."""
+    """Run `openssl`, which must fail, and return its output."""
     done = _run(arguments, stdin)
     assert done.returncode != 0, done.stdout.decode()
     return (done.stdout + done.stderr).decode()
@@ -45,7 +45,7 @@ def _run(arguments: tuple[str | Path, ...], stdin: str | bytes) -> subprocess.Co
 
 
 def key_pem(key: PrivateKeyTypes, passphrase: str | None = None) -> str:
-    """Return a private key as PEM, encrypted if there is a passphrase."""
+    """Return a private key as PEM, encrypted if a passphrase is given."""
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         encryption = serialization.BestAvailableEncryption(passphrase.encode())
@@ -57,8 +57,8 @@ def pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def written(directory: Path, name: str, content: str) -> Path:
-    """Return a new file with this content."""
+def write_file(directory: Path, name: str, content: str) -> Path:
+    """Write a file and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
     path.write_text(content)
@@ -66,7 +66,7 @@ def written(directory: Path, name: str, content: str) -> Path:
 
 
 def new_key_of(kind: str) -> CertificateIssuerPrivateKeyTypes:
-    """Return a key of one of the kinds that clients may have."""
+    """Return a new key of this kind."""
     if kind == "Ed25519":
         return ed25519.Ed25519PrivateKey.generate()
     if kind.startswith("RSA"):
@@ -81,7 +81,7 @@ def certificate_for(
     *extensions: x509.ExtensionType,
     valid: tuple[timedelta, timedelta] = (timedelta(days=-1), timedelta(days=30)),
 ) -> x509.Certificate:
-    """Return a certificate that somebody else than our service makes, signed by its own key without an issuer."""
+    """Return a certificate that the service did not issue; self-signed without an issuer."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     above, signing_key = (issuer[0].subject, issuer[1]) if issuer else (subject, key)
     now = datetime.now(UTC)
@@ -100,34 +100,33 @@ def certificate_for(
     return builder.sign(signing_key, None if hashes_itself else hashes.SHA256())
 
 
-def door(directory: Path, ca_pem: str, crl_pem: str | None = None) -> ssl.SSLContext:
-    """Return the server's end of TLS as a broker has it: a certificate is needed, and checked by a list if
-    there is one."""
+def server_context(directory: Path, ca_pem: str, crl_pem: str | None = None) -> ssl.SSLContext:
+    """Return a TLS server context like a broker's: it requires a client certificate and checks the CRL, if given."""
     key = ec.generate_private_key(ec.SECP256R1())
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
-    own = written(directory, "server.pem", key_pem(key) + pem(certificate_for("localhost", key, None, names)))
+    own = write_file(directory, "server.pem", key_pem(key) + pem(certificate_for("localhost", key, None, names)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own)
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(written(directory, "ca.pem", ca_pem))
+    context.load_verify_locations(write_file(directory, "ca.pem", ca_pem))
     if crl_pem is not None:
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        context.load_verify_locations(written(directory, "crl.pem", crl_pem))
+        context.load_verify_locations(write_file(directory, "crl.pem", crl_pem))
     return context
 
 
-def visitor(directory: Path, certificate: str, key: PrivateKeyTypes) -> ssl.SSLContext:
-    """Return the client's end of TLS with its certificate; whom it talks to is of no interest here."""
+def client_context(directory: Path, certificate: str, key: PrivateKeyTypes) -> ssl.SSLContext:
+    """Return a TLS client context with this certificate; it does not verify the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.load_cert_chain(written(directory, "client.pem", key_pem(key) + certificate))
+    context.load_cert_chain(write_file(directory, "client.pem", key_pem(key) + certificate))
     return context
 
 
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
-    """Let the two meet on loopback; return the Common Name that the server sees, or why it refuses."""
+    """Run a TLS handshake on loopback; return the client's Common Name, or the server's error."""
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
         listener.settimeout(_SECONDS)
         seen = pool.submit(_let_in, listener, server)

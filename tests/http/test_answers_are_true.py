@@ -21,7 +21,7 @@ from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.signals import unknown_username
 from authsvc.pki import certificates, csr
 from authsvc.pki.authorities import SigningPolicy
-from authsvc.pki.ca import Revocation
+from authsvc.pki.ca import RevocationReason
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.http.broker import YES, Broker, broker_by, no, services_of
 from tests.http.conftest import with_parts_of
@@ -127,7 +127,7 @@ def test_a_certificate_that_is_revoked_or_runs_out_is_good_no_more(broker: Broke
     with time_machine.travel(datetime.now(UTC) + timedelta(days=366), tick=False):
         assert ask() == no("no-valid-certificate")
     assert ask() == YES
-    certificates.revoke(OPERATOR, serial, Revocation.UNSPECIFIED)
+    certificates.revoke(OPERATOR, serial, RevocationReason.UNSPECIFIED)
     services.policy.catch_up()
     assert ask() == no("no-valid-certificate")
 

@@ -65,7 +65,7 @@ def test_policy_is_refreshed_while_client_ids_are_written(services: Services, mo
         writing.set()
         may_end.wait(SOON)
 
-    for name in ("store", "learn_stored", "forget_stored"):
+    for name in ("store", "load_stored", "delete_expired"):
         monkeypatch.setattr(services.client_ids, name, write_for_long)
     client_ids, policy = (
         BackgroundThread("client ids", client_id_jobs(services)),
@@ -75,12 +75,12 @@ def test_policy_is_refreshed_while_client_ids_are_written(services: Services, mo
     assert writing.wait(SOON)
     policy.start()
     try:
-        assert policy.has_begun(SOON), "the first policy load does not wait for client ids"
+        assert policy.wait_until_ready(SOON), "the first policy load does not wait for client ids"
         assert services.policy.is_loaded
-        assert not client_ids.has_begun(0)
+        assert not client_ids.wait_until_ready(0)
         for job in policy_jobs(services):
             job.work()
-        assert not client_ids.has_begun(0), "no job of the policy thread works on client ids"
+        assert not client_ids.wait_until_ready(0), "no job of the policy thread works on client ids"
     finally:
         may_end.set()
         for thread in (policy, client_ids):

@@ -158,10 +158,10 @@ def test_a_refused_client_id_is_among_the_recent_denials_with_what_helps(
     services.denials.store()
     (login,) = denials.of_user("bob")
     assert (login.denial.client_id, login.denial.topic, login.denial.reason) == ("press-7", "", "client-id-not-allowed")
-    assert "allowed client ids" in login.remedy.note
+    assert "allowed client ids" in login.advice.note
     change("bob", client_ids=("press-7",))
     (login,) = denials.of_user("bob")
-    assert login.remedy.note == "the user may use this client id by now"
+    assert login.advice.note == "the user may use this client id by now"
 
 
 def test_a_refused_access_names_the_client_id_and_offers_no_permission(
@@ -171,8 +171,8 @@ def test_a_refused_access_names_the_client_id_and_offers_no_permission(
     broker.acl("bob", "elsewhere", 2, "press-7")
     services.denials.store()
     (access,) = denials.of_user("bob")
-    assert (access.denial.reason, access.remedy.permission) == ("client-id-not-allowed", None)
-    assert "allowed client ids" in access.remedy.note
+    assert (access.denial.reason, access.advice.permission) == ("client-id-not-allowed", None)
+    assert "allowed client ids" in access.advice.note
 
 
 def test_refused_client_ids_are_counted_by_reason(broker: Broker, client: FlaskClient, change: Any) -> None:

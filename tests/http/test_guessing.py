@@ -118,7 +118,7 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
     before.client_ids.store()
     started = services_of(with_parts_of(routes, inhabited))
     for job in client_id_jobs(started):
-        if job.also_at_the_start:
+        if job.run_at_start:
             job.work()
     broker = broker_by("function", routes)
     assert THROTTLED in answers(broker, 100)
@@ -129,12 +129,12 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
 def test_a_client_id_that_logged_in_at_another_process_becomes_known(routes: OpenAPI, inhabited: Settings) -> None:
     services = services_of(with_parts_of(routes, inhabited))
     other = services_of(with_parts_of(routes, inhabited))
-    services.client_ids.learn_stored()
-    services.client_ids.learn_stored()
+    services.client_ids.load_stored()
+    services.client_ids.load_stored()
     other.client_ids.note("bob", "press-7", logged_in=True)
     other.client_ids.store()
     assert not services.client_ids.known.knows("bob", "press-7")
-    services.client_ids.learn_stored()
+    services.client_ids.load_stored()
     assert services.client_ids.known.knows("bob", "press-7")
 
 
@@ -143,7 +143,7 @@ def test_a_question_about_a_topic_makes_no_client_id_known_not_even_after_a_rest
 ) -> None:
     assert broker.acl("bob", "devices/bob/up", WRITE, client_id="made up") == YES
     services.client_ids.store()
-    services.client_ids.learn_stored()
+    services.client_ids.load_stored()
     assert not services.client_ids.known.knows("bob", "made up")
     assert broker.logs_in("bob", BOBS_PASSWORD, "made up") == YES
     services.client_ids.store()

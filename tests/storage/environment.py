@@ -1,4 +1,4 @@
-"""What the tests of storage look at, and the people they begin with."""
+"""Functions that tests of storage and use cases share."""
 
 from __future__ import annotations
 
@@ -26,41 +26,40 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
 
 
-def make_bob(**wanted: Any) -> UserRecord:
-    """Make Bob, who has a password and whatever else is wanted."""
-    return make_user("bob", **wanted)
+def create_bob(**wanted: Any) -> UserRecord:
+    """Create bob with a password and these fields."""
+    return create_user("bob", **wanted)
 
 
-def make_user(username: str, **wanted: Any) -> UserRecord:
-    """Make a user with Bob's password, which is nobody's secret here."""
+def create_user(username: str, **wanted: Any) -> UserRecord:
+    """Create a user with bob's password and these fields."""
     changes: UserChanges = {"password": BOBS_PASSWORD, **wanted}  # type: ignore[typeddict-item]
     return users.create(ALICE, username, changes, HASHER)
 
 
-def make_role(name: str, *permissions: Permission, description: str = "") -> roles.RoleRecord:
-    """Make a role."""
+def create_role(name: str, *permissions: Permission, description: str = "") -> roles.RoleRecord:
     return roles.create(ALICE, name, description, permissions)
 
 
 def change_user(username: str, **changes: Any) -> UserRecord:
-    """Let Alice change a user."""
+    """Change a user as alice."""
     return users.change(ALICE, username, changes, HASHER)  # type: ignore[arg-type]
 
 
 def loaded_policy() -> PolicyCache:
-    """Return the policy of a worker that has just started."""
+    """Return the policy cache of a worker that has just started."""
     policy = PolicyCache()
     policy.catch_up()
     return policy
 
 
-def policy_of(username: str) -> UserPolicy | None:
-    """Return what a worker that has just started knows of a user."""
-    return loaded_policy().snapshot.users.get(username)
+def policy_of(username: str) -> UserPolicy:
+    """Return a user's policy as a worker that has just started reads it."""
+    return loaded_policy().snapshot.users[username]
 
 
-def everything() -> dict[str, list[Any]]:
-    """Return every row of every table, to be compared with itself later."""
+def all_rows() -> dict[str, list[Any]]:
+    """Return every row of every table, for comparison."""
     with session():
         return {model.__name__: sorted(model.select().tuples(), key=repr) for model in (*ALL, *registry_models.ALL)}
 
@@ -85,14 +84,14 @@ def events() -> list[audit.Event]:
 
 
 def execute(statement: str, *parameters: Any) -> None:
-    """Run SQL that no use case would."""
+    """Run an SQL statement."""
     with session():
         database.execute_sql(statement, parameters)
 
 
 @contextmanager
 def database_gone(settings: Settings) -> Iterator[None]:
-    """Let the database be out of reach for a while: the file moved away, or the server without it."""
+    """Make the database unreachable: move the SQLite file, or rename the database on the server."""
     if is_sqlite():
         file = Path(settings.database_url.removeprefix("sqlite:///"))
         away = file.rename(file.with_suffix(".away"))

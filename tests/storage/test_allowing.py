@@ -1,4 +1,4 @@
-"""Allowing one thing more: one permission is added to what the user has by then, and nothing else changes."""
+"""Adding one permission to a user, for a denied request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from authsvc.accounts import users
 from authsvc.errors import Forbidden, InvalidInput, NotFound
 from tests.actors import ALICE, CHARLIE, http, mqtt
 from tests.storage.environment import (
+    all_rows,
     change_user,
+    create_bob,
+    create_role,
+    create_user,
     events,
-    everything,
     loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
     policy_of,
 )
 from tests.storage.test_concurrency import all_at_once
@@ -30,29 +30,28 @@ TOPIC = mqtt("read", "lines/7")
 
 @pytest.fixture(autouse=True)
 def _bob(prepared: Settings) -> None:
-    make_role("readers", mqtt("read", "news"))
-    make_bob(permissions=(STATE,), roles=("readers",))
+    create_role("readers", mqtt("read", "news"))
+    create_bob(permissions=(STATE,), roles=("readers",))
 
 
-def test_one_permission_is_added_to_those_there_are_and_is_in_force() -> None:
+def test_allowed_permission_is_added_and_in_force() -> None:
     before = users.get("bob")
     after = users.allow(ALICE, "bob", TOPIC)
     assert after == users.get("bob")
     assert (after.permissions, after.roles) == ((STATE, TOPIC), before.roles)
     assert after.updated_at > before.updated_at
     policy = policy_of("bob")
-    assert policy is not None
     assert policy.permissions == (STATE, TOPIC)
 
 
-def test_a_worker_that_runs_learns_of_it() -> None:
+def test_running_worker_reads_the_added_permission() -> None:
     policy = loaded_policy()
     users.allow(ALICE, "bob", TOPIC)
     policy.catch_up()
     assert policy.snapshot.users["bob"].permissions == (STATE, TOPIC)
 
 
-def test_the_audit_trail_names_what_was_added() -> None:
+def test_audit_event_contains_the_added_permission() -> None:
     users.allow(ALICE, "bob", TOPIC)
     event = events()[-1]
     assert (event.actor, event.action, event.target) == ("alice", "user.allow", "user:bob")
@@ -62,13 +61,13 @@ def test_the_audit_trail_names_what_was_added() -> None:
     }
 
 
-def test_one_that_is_there_is_no_error_and_no_event() -> None:
+def test_allowing_an_existing_permission_writes_no_event() -> None:
     count = len(events())
     assert users.allow(ALICE, "bob", STATE).permissions == (STATE,)
     assert len(events()) == count
 
 
-def test_of_administrators_who_allow_at_once_none_is_lost() -> None:
+def test_simultaneously_allowed_permissions_are_all_stored() -> None:
     given = [mqtt("read", f"lines/{n}") for n in range(6)]
     all_at_once(
         *(lambda each=each: users.allow(ALICE, "bob", each) for each in given),
@@ -81,26 +80,26 @@ def test_of_administrators_who_allow_at_once_none_is_lost() -> None:
 
 
 @pytest.mark.parametrize("given", [http("read", "/api/audit"), http("readWrite", "/#")])
-def test_nobody_allows_more_than_they_hold(given: object) -> None:
-    before = everything()
+def test_actor_cannot_allow_more_than_it_holds(given: object) -> None:
+    before = all_rows()
     with pytest.raises(Forbidden):
         users.allow(CHARLIE, "bob", given)  # type: ignore[arg-type]
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_nobody_touches_a_user_who_holds_more() -> None:
-    make_user("erwin", permissions=(http("read", "/api/audit"),))
+def test_actor_cannot_change_a_user_with_more_rights() -> None:
+    create_user("erwin", permissions=(http("read", "/api/audit"),))
     with pytest.raises(Forbidden):
         users.allow(CHARLIE, "erwin", TOPIC)
     assert users.allow(CHARLIE, "bob", TOPIC).permissions == (STATE, TOPIC)
 
 
-def test_to_forbid_something_is_not_to_allow_it() -> None:
+def test_deny_rule_cannot_be_allowed() -> None:
     with pytest.raises(InvalidInput) as refused:
         users.allow(ALICE, "bob", mqtt("read", "lines/#", "deny"))
     assert refused.value.errors[0].field == "effect"
 
 
-def test_nobody_is_not_found() -> None:
+def test_allowing_for_an_unknown_user_raises_not_found() -> None:
     with pytest.raises(NotFound):
         users.allow(ALICE, "nemo", TOPIC)

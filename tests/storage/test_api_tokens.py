@@ -13,7 +13,7 @@ from authsvc.errors import NotFound
 from authsvc.storage.database import session
 from authsvc.storage.models import SigningKeyRow, Token
 from tests.actors import ALICE, OPERATOR
-from tests.storage.environment import everything, loaded_policy, make_bob, make_user, policy_of, version
+from tests.storage.environment import all_rows, create_bob, create_user, loaded_policy, policy_of, version
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -24,14 +24,13 @@ def digest_of(token: str, now: datetime = NOW) -> str:
     return jwt.verify(token, loaded_policy().snapshot.signing_keys, now).digest
 
 
-def test_a_token_speaks_for_its_user_until_it_expires() -> None:
-    make_bob()
+def test_token_identifies_its_user_until_it_expires() -> None:
+    create_bob()
     with time_machine.travel(NOW, tick=False):
         issued = api_tokens.issue_token(ALICE, "bob", "on the wall", 12)
         policy = policy_of("bob")
         claims = jwt.verify(issued.token, loaded_policy().snapshot.signing_keys, NOW)
     assert (claims.username, claims.expires_at) == ("bob", NOW + timedelta(hours=12))
-    assert policy is not None
     assert policy.tokens == {claims.digest: NOW + timedelta(hours=12)}
     assert (issued.record.username, issued.record.label) == ("bob", "on the wall")
     assert (issued.record.created_at, issued.record.expires_at) == (NOW, NOW + timedelta(hours=12))
@@ -39,63 +38,61 @@ def test_a_token_speaks_for_its_user_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize("hours", [99_999, api_tokens.MAX_HOURS])
-def test_a_token_may_last_very_long(hours: int) -> None:
-    make_bob()
+def test_token_can_last_for_the_longest_duration(hours: int) -> None:
+    create_bob()
     issued = api_tokens.issue_token(ALICE, "bob", "", hours)
     almost = issued.record.expires_at - timedelta(seconds=1)
     assert issued.record.expires_at - issued.record.created_at == timedelta(hours=hours)
     assert digest_of(issued.token, almost)
 
 
-def test_a_record_says_the_same_expiry_as_its_token() -> None:
-    make_bob()
+def test_record_has_the_expiry_of_its_token() -> None:
+    create_bob()
     issued = api_tokens.issue_token(ALICE, "bob", "", 0.0005)
     claims = jwt.verify(issued.token, loaded_policy().snapshot.signing_keys, issued.record.created_at)
     assert issued.record.expires_at == claims.expires_at
 
 
-def test_the_database_holds_nothing_that_could_be_used_as_a_token() -> None:
-    make_bob()
+def test_database_does_not_store_the_token() -> None:
+    create_bob()
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
-    stored = repr(everything())
+    stored = repr(all_rows())
     assert issued.token not in stored
     for part in issued.token.split("."):
         assert part not in stored
     assert issued.token not in repr(issued)
 
 
-def test_an_expired_token_is_not_loaded_again() -> None:
-    make_bob()
+def test_expired_token_is_not_loaded() -> None:
+    create_bob()
     with time_machine.travel(NOW, tick=False):
         api_tokens.issue_token(ALICE, "bob", "", 1)
     with time_machine.travel(NOW + timedelta(hours=1), tick=False):
         policy = policy_of("bob")
-    assert policy is not None
     assert policy.tokens == {}
 
 
-def test_a_revoked_token_is_gone_and_the_others_are_not() -> None:
-    make_bob()
+def test_revoking_a_token_leaves_the_others_valid() -> None:
+    create_bob()
     first, second = (api_tokens.issue_token(ALICE, "bob", label, 12) for label in ("first", "second"))
     api_tokens.revoke_token(ALICE, first.record.id)
     assert [token.label for token in api_tokens.list_tokens("bob", "", 1, 10).items] == ["second"]
     policy = policy_of("bob")
-    assert policy is not None
     assert set(policy.tokens) == {digest_of(second.token)}
 
 
 @pytest.mark.parametrize("token_id", ["", "0" * 32, "%", "x" * 500])
-def test_a_token_that_does_not_exist_is_not_found(token_id: str) -> None:
-    before = everything()
+def test_revoking_an_unknown_token_raises_not_found(token_id: str) -> None:
+    before = all_rows()
     with pytest.raises(NotFound) as error:
         api_tokens.revoke_token(ALICE, token_id)
     assert error.value.code == "token-not-found"
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_tokens_are_listed_newest_first_and_by_user_and_label() -> None:
-    make_bob()
-    make_user("bertha")
+def test_tokens_are_listed_newest_first_and_filtered_by_user_and_label() -> None:
+    create_bob()
+    create_user("bertha")
     for hour, (username, label) in enumerate([("bob", "wall"), ("bertha", "wallet"), ("bob", "100%")]):
         with time_machine.travel(NOW + timedelta(hours=hour), tick=False):
             api_tokens.issue_token(ALICE, username, label, 12)
@@ -114,8 +111,8 @@ def test_tokens_are_listed_newest_first_and_by_user_and_label() -> None:
     assert api_tokens.list_tokens("", "", 2, 2).total == 3
 
 
-def test_uses_are_written_down_once_and_then_forgotten() -> None:
-    make_bob()
+def test_token_uses_are_stored_once() -> None:
+    create_bob()
     used, unused = (api_tokens.issue_token(ALICE, "bob", label, 12) for label in ("used", "unused"))
     uses = {digest_of(used.token): NOW, "digest of a token since revoked": NOW}
     before = version()
@@ -126,30 +123,30 @@ def test_uses_are_written_down_once_and_then_forgotten() -> None:
     assert listed == {used.record.id: NOW, unused.record.id: None}
 
 
-def test_a_time_in_another_zone_is_the_same_moment() -> None:
-    make_bob()
+def test_time_in_another_zone_is_stored_as_utc() -> None:
+    create_bob()
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     api_tokens.store_uses({digest_of(issued.token): NOW.astimezone(timezone(timedelta(hours=2)))})
     (listed,) = api_tokens.list_tokens("bob", "", 1, 10).items
     assert listed.last_used_at == NOW
 
 
-class UsedMeanwhile(dict[str, datetime]):
-    """Uses of a token that is used again after the first was written down and before that is looked at."""
+class UsedDuringStore(dict[str, datetime]):
+    """Token uses with another use between the write of the first one and its removal."""
 
     def get(self, key: str, default: datetime | None = None) -> datetime | None:  # type: ignore[override]
         self[key] = NOW + timedelta(seconds=1)
         return super().get(key, default)
 
 
-def test_a_use_that_arrives_while_others_are_written_down_is_kept() -> None:
-    uses = UsedMeanwhile({"digest": NOW})
+def test_token_use_noted_during_a_write_is_kept() -> None:
+    uses = UsedDuringStore({"digest": NOW})
     api_tokens.store_uses(uses)
     assert uses == {"digest": NOW + timedelta(seconds=1)}
 
 
-def test_tokens_that_ran_out_more_than_a_day_ago_are_forgotten_and_no_others() -> None:
-    make_bob()
+def test_only_tokens_expired_for_over_a_day_are_deleted() -> None:
+    create_bob()
     for label, age in (("long ago", 26), ("yesterday", 24), ("an hour ago", 2)):
         with time_machine.travel(NOW - timedelta(hours=age), tick=False):
             api_tokens.issue_token(ALICE, "bob", label, 1)
@@ -164,8 +161,8 @@ def test_tokens_that_ran_out_more_than_a_day_ago_are_forgotten_and_no_others() -
     ]
 
 
-def test_a_new_signing_key_signs_from_now_on_and_disturbs_no_token() -> None:
-    make_bob()
+def test_tokens_stay_valid_after_signing_key_rotation() -> None:
+    create_bob()
     old = api_tokens.issue_token(ALICE, "bob", "", 12)
     kid = signing_keys.rotate(OPERATOR)
     new = api_tokens.issue_token(ALICE, "bob", "", 12)
@@ -177,7 +174,7 @@ def test_a_new_signing_key_signs_from_now_on_and_disturbs_no_token() -> None:
     assert jwt.verify(new.token, {kid: keys[kid]}, now).username == "bob"
 
 
-def test_the_first_start_made_a_key_and_its_secret_is_32_bytes() -> None:
+def test_first_start_creates_a_signing_key_of_32_bytes() -> None:
     assert signing_keys.exist()
     (key,) = loaded_policy().snapshot.signing_keys.values()
     assert len(key.secret) == 32

@@ -1,4 +1,4 @@
-"""The migration to look-alike names fills in what earlier versions did not store."""
+"""The migration for look-alike names fills the new column of existing users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit trail: whatever changes something leaves one event, and nobody changes the trail."""
+"""The audit trail: each change writes one event, which cannot be altered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from authsvc.storage.database import is_sqlite, session
 from authsvc.storage.models import Token
 from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, http, mqtt
-from tests.storage.environment import change_user, events, everything, execute, make_bob, make_role, make_user, versions
+from tests.storage.environment import (
+    all_rows,
+    change_user,
+    create_bob,
+    create_role,
+    create_user,
+    events,
+    execute,
+    versions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +39,7 @@ STATE_FACTS = {"context": "mqtt", "operation": "write", "resource": "devices/%u/
 
 
 class UseCase(NamedTuple):
-    """Something that Alice does, and what the trail says of it; `target` is how the target begins."""
+    """A change by alice, with the action and the beginning of the target of its event."""
 
     action: str
     target: str
@@ -47,7 +56,7 @@ USE_CASES = [
     UseCase("user.create", "user:bertha", lambda: users.create(ALICE, "bertha", {"permissions": (STATE,)}, HASHER)),
     UseCase("user.change", "user:bob", lambda: change_user("bob", password="next secret", roles=("minimum-access",))),
     UseCase("user.delete", "user:bob", lambda: users.delete(ALICE, "bob")),
-    UseCase("role.create", "role:screens", lambda: make_role("screens", STATE)),
+    UseCase("role.create", "role:screens", lambda: create_role("screens", STATE)),
     UseCase("role.change", "role:devices", lambda: roles.change(ALICE, "devices", {"permissions": ()})),
     UseCase("role.delete", "role:devices", lambda: roles.delete(ALICE, "devices")),
     UseCase("token.create", "token:", lambda: api_tokens.issue_token(ALICE, "bob", "wall", 12)),
@@ -61,14 +70,14 @@ each_use_case = pytest.mark.parametrize(
 
 @pytest.fixture
 def _scene(prepared: object) -> None:
-    make_bob(permissions=(STATE,))
-    make_role("devices", STATE)
+    create_bob(permissions=(STATE,))
+    create_role("devices", STATE)
     api_tokens.issue_token(ALICE, "bob", "", 12)
 
 
 @contextmanager
-def nowhere_to_write_events() -> Iterator[None]:
-    """Take the trail's table away for a while, so that every attempt to write an event fails."""
+def audit_table_missing() -> Iterator[None]:
+    """Rename the table of events, so that no event can be written."""
     execute("ALTER TABLE audit_events RENAME TO audit_events_away")
     yield
     execute("ALTER TABLE audit_events_away RENAME TO audit_events")
@@ -76,7 +85,7 @@ def nowhere_to_write_events() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_scene")
 @each_use_case
-def test_whatever_changes_something_leaves_one_event_and_announces_itself(use_case: UseCase) -> None:
+def test_each_change_writes_one_event_and_raises_the_version(use_case: UseCase) -> None:
     before, earlier_versions = events(), versions()
     use_case.act()
     *earlier, event = events()
@@ -84,7 +93,7 @@ def test_whatever_changes_something_leaves_one_event_and_announces_itself(use_ca
     assert event.action == use_case.action
     assert event.target.startswith(use_case.target)
     assert (event.actor, event.via) == ("alice", "api")
-    # A new token is announced by a version of its own.
+    # A new token raises the token version.
     policy, tokens = earlier_versions
     announced = (policy, tokens + 1) if use_case.action == "token.create" else (policy + 1, tokens)
     assert versions() == announced
@@ -92,41 +101,41 @@ def test_whatever_changes_something_leaves_one_event_and_announces_itself(use_ca
 
 @pytest.mark.usefixtures("_scene")
 @each_use_case
-def test_what_cannot_be_written_into_the_trail_does_not_happen(use_case: UseCase) -> None:
-    before = everything()
-    with nowhere_to_write_events(), pytest.raises(peewee.DatabaseError):
+def test_change_is_rolled_back_if_its_event_cannot_be_written(use_case: UseCase) -> None:
+    before = all_rows()
+    with audit_table_missing(), pytest.raises(peewee.DatabaseError):
         use_case.act()
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.usefixtures("_scene")
-def test_no_event_tells_a_secret() -> None:
+def test_events_contain_no_secret() -> None:
     issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
     change_user("bob", password="bob's next secret")
     change_user("bob", password=None)
     signing_keys.rotate(ALICE)
     policy = PolicyCache()
     policy.catch_up()
-    told = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
+    recorded = json.dumps([[event.before, event.after, event.target, event.action] for event in events()])
     for secret in (ADMIN_PASSWORD, BOBS_PASSWORD, "bob's next secret", issued.token, "$2b$", *issued.token.split(".")):
-        assert json.dumps(secret)[1:-1] not in told
+        assert json.dumps(secret)[1:-1] not in recorded
     for key in policy.snapshot.signing_keys.values():
-        assert key.secret.hex() not in told
+        assert key.secret.hex() not in recorded
     for user in policy.snapshot.users.values():
-        assert not any(digest in told for digest in user.tokens)
+        assert not any(digest in recorded for digest in user.tokens)
 
 
-def test_an_event_says_who_when_how_and_from_where() -> None:
+def test_event_has_actor_time_channel_and_address() -> None:
     now = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
     with time_machine.travel(now, tick=False):
-        make_bob()
+        create_bob()
     event = events()[-1]
     assert (event.at, event.actor, event.via) == (now, "alice", "api")
     assert (event.address, event.request_id) == ("192.0.2.1", "request-1")
 
 
-def test_a_creation_says_everything_and_a_deletion_what_there_was() -> None:
-    make_bob(permissions=(STATE,), roles=("minimum-access",))
+def test_events_of_creation_and_deletion_contain_all_fields() -> None:
+    create_bob(permissions=(STATE,), roles=("minimum-access",))
     users.delete(ALICE, "bob")
     created, deleted = events()[-2:]
     facts = {
@@ -150,17 +159,17 @@ def test_a_creation_says_everything_and_a_deletion_what_there_was() -> None:
         ({"password": None}, {"hasPassword": True}, {"hasPassword": False}),
     ],
 )
-def test_a_change_says_what_became_of_what(
+def test_event_of_a_user_change_contains_the_changed_fields(
     changes: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    make_bob()
+    create_bob()
     change_user("bob", **changes)
     event = events()[-1]
     assert (event.before, event.after) == (before, after)
 
 
-def test_a_changed_role_says_what_became_of_what() -> None:
-    make_role("devices", description="old")
+def test_event_of_a_role_change_contains_the_changed_fields() -> None:
+    create_role("devices", description="old")
     roles.change(ALICE, "devices", {"description": "new", "permissions": (STATE,)})
     event = events()[-1]
     assert event.before == {"description": "old", "permissions": []}
@@ -168,24 +177,24 @@ def test_a_changed_role_says_what_became_of_what() -> None:
 
 
 @pytest.mark.usefixtures("_scene")
-def test_what_is_refused_leaves_no_event() -> None:
-    before = everything()
+def test_refused_change_writes_no_event() -> None:
+    before = all_rows()
     for attempt in (
-        make_bob,
-        lambda: make_user("x"),
+        create_bob,
+        lambda: create_user("x"),
         lambda: change_user("charlie", enabled=False),
-        lambda: make_role("devices"),
+        lambda: create_role("devices"),
         lambda: api_tokens.revoke_token(ALICE, "none"),
         lambda: users.create(CHARLIE, "bertha", {"permissions": (http("read", "/#"),)}, HASHER),
     ):
         with pytest.raises(AuthsvcError):
             attempt()
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.usefixtures("_scene")
-def test_the_database_itself_refuses_to_alter_the_trail() -> None:
-    before = everything()
+def test_database_refuses_to_change_or_delete_events() -> None:
+    before = all_rows()
     statements = [
         "UPDATE audit_events SET actor = 'nobody'",
         "DELETE FROM audit_events",
@@ -199,11 +208,11 @@ def test_the_database_itself_refuses_to_alter_the_trail() -> None:
     for statement in statements:
         with pytest.raises(peewee.DatabaseError, match="append-only"):
             execute(statement)
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_events_are_listed_newest_first_and_by_actor_action_and_target() -> None:
-    make_bob()
+def test_events_are_listed_newest_first_and_filtered() -> None:
+    create_bob()
     users.create(CHARLIE, "bertha", {}, HASHER)
     change_user("bob", enabled=False)
 
@@ -222,7 +231,7 @@ def test_events_are_listed_newest_first_and_by_actor_action_and_target() -> None
     assert (second.total, second.items) == (2, [])
 
 
-def test_the_first_start_is_in_the_trail_too() -> None:
+def test_first_start_writes_events() -> None:
     first = events()
     assert {(event.actor, event.via) for event in first} == {("authsvc", "service")}
     assert {"signing-key.create", "user.create"} <= {event.action for event in first}

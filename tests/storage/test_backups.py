@@ -1,4 +1,4 @@
-"""Backup and restore: what comes back is what was there, in the same kind of database or in the other."""
+"""Backup and restore within and between SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from registry import models as registry_models
 from tests.actors import ALICE, http, mqtt
 from tests.http.wire import within
 from tests.storage.environment import (
+    all_rows,
     change_user,
+    create_bob,
+    create_role,
+    create_user,
     events,
-    everything,
     execute,
     loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
     version,
 )
 
@@ -48,10 +48,10 @@ TABLES = (*models.ALL, *registry_models.ALL)
 
 
 @pytest.fixture
-def inhabited(prepared: Settings) -> Settings:
-    """A service with a little of everything in it."""
-    make_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
-    make_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
+def database_with_rows(prepared: Settings) -> Settings:
+    """Return the settings of a service with a row in most tables."""
+    create_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
+    create_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
     issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
     api_tokens.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
     change_user("bob", password=None)
@@ -65,8 +65,8 @@ def inhabited(prepared: Settings) -> Settings:
     return prepared
 
 
-def empty_again(settings: Settings) -> None:
-    """Begin with a new database in the place of the old one, migrated and with nothing in it."""
+def replace_by_empty_database(settings: Settings) -> None:
+    """Replace the database by a new, migrated and empty one."""
     if is_sqlite():
         Path(settings.database_url.removeprefix("sqlite:///")).unlink()
     else:
@@ -76,59 +76,59 @@ def empty_again(settings: Settings) -> None:
     bootstrap.migrate(settings)
 
 
-def test_everything_comes_back_as_it_was(inhabited: Settings, tmp_path: Path) -> None:
-    before, known = everything(), loaded_policy()
+def test_restore_returns_all_rows(database_with_rows: Settings, tmp_path: Path) -> None:
+    before, known = all_rows(), loaded_policy()
     written = backup.backup(tmp_path / "backup.gz", TABLES)
-    empty_again(inhabited)
+    replace_by_empty_database(database_with_rows)
     assert backup.restore(tmp_path / "backup.gz", TABLES) == written == sum(map(len, before.values()))
-    assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
+    assert {**all_rows(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
     restored = loaded_policy().snapshot
     assert (restored.users, restored.roles) == (known.snapshot.users, known.snapshot.roles)
     assert restored.signing_keys == known.snapshot.signing_keys
 
 
-def test_life_goes_on_after_a_restore(inhabited: Settings, tmp_path: Path) -> None:
+def test_rows_can_be_added_after_a_restore(database_with_rows: Settings, tmp_path: Path) -> None:
     backup.backup(tmp_path / "backup.gz", TABLES)
-    empty_again(inhabited)
+    replace_by_empty_database(database_with_rows)
     backup.restore(tmp_path / "backup.gz", TABLES)
-    make_user("bertha", roles=("devices",), permissions=(mqtt("read", "a"),))
-    make_role("screens", mqtt("read", "b"))
+    create_user("bertha", roles=("devices",), permissions=(mqtt("read", "a"),))
+    create_role("screens", mqtt("read", "b"))
     api_tokens.issue_token(ALICE, "bertha", "", 12)
     users.delete(ALICE, "bob")
     assert events()[-1].action == "user.delete"
     assert roles.get("screens").permissions == (mqtt("read", "b"),)
 
 
-def test_a_backup_moves_into_the_other_kind_of_database(inhabited: Settings, tmp_path: Path) -> None:
-    before = everything()
+def test_backup_can_be_restored_into_the_other_kind_of_database(database_with_rows: Settings, tmp_path: Path) -> None:
+    before = all_rows()
     backup.backup(tmp_path / "backup.gz", TABLES)
     (tmp_path / "elsewhere").mkdir()
-    elsewhere = replace(inhabited, database_url=f"sqlite:///{tmp_path}/elsewhere/authsvc.db")
+    elsewhere = replace(database_with_rows, database_url=f"sqlite:///{tmp_path}/elsewhere/authsvc.db")
     bootstrap.open_database(elsewhere)
     bootstrap.migrate(elsewhere)
     assert is_sqlite()
     backup.restore(tmp_path / "backup.gz", TABLES)
-    assert {**everything(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
+    assert {**all_rows(), "PolicyVersion": 0} == {**before, "PolicyVersion": 0}
 
 
-def test_nothing_is_restored_into_a_database_that_is_in_use(inhabited: Settings, tmp_path: Path) -> None:
+def test_restore_into_a_used_database_is_refused(database_with_rows: Settings, tmp_path: Path) -> None:
     backup.backup(tmp_path / "backup.gz", TABLES)
-    before = everything()
+    before = all_rows()
     with pytest.raises(Conflict) as error:
         backup.restore(tmp_path / "backup.gz", TABLES)
     assert error.value.code == "database-not-empty"
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_a_backup_that_breaks_off_restores_nothing(inhabited: Settings, tmp_path: Path) -> None:
+def test_truncated_backup_restores_nothing(database_with_rows: Settings, tmp_path: Path) -> None:
     backup.backup(tmp_path / "backup.gz", TABLES)
     lines = gzip.decompress((tmp_path / "backup.gz").read_bytes()).splitlines(keepends=True)
     (tmp_path / "broken.gz").write_bytes(gzip.compress(b"".join(lines[:8]) + lines[8][:5]))
-    empty_again(inhabited)
-    before = everything()
+    replace_by_empty_database(database_with_rows)
+    before = all_rows()
     with pytest.raises(Conflict):
         backup.restore(tmp_path / "broken.gz", TABLES)
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ def test_a_backup_that_breaks_off_restores_nothing(inhabited: Settings, tmp_path
         gzip.compress(b'{"format": 99}\n', mtime=0),
     ],
 )
-def test_what_is_no_backup_is_refused(inhabited: Settings, tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_no_backup_is_refused(database_with_rows: Settings, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "something").write_bytes(content)
-    empty_again(inhabited)
+    replace_by_empty_database(database_with_rows)
     with pytest.raises(Conflict) as error:
         backup.restore(tmp_path / "something", TABLES)
     assert error.value.code == "not-a-backup"
 
 
-def test_a_backup_is_for_its_owner_alone_and_never_overwrites(inhabited: Settings, tmp_path: Path) -> None:
+def test_backup_has_mode_0600_and_never_overwrites(database_with_rows: Settings, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
     backup.backup(file, TABLES)
     content = file.read_bytes()
@@ -159,13 +159,13 @@ def test_a_backup_is_for_its_owner_alone_and_never_overwrites(inhabited: Setting
     assert file.read_bytes() == content
 
 
-def test_a_worker_that_saw_what_a_restore_undid_forgets_it(inhabited: Settings, tmp_path: Path) -> None:
+def test_worker_reads_everything_again_after_a_restore(database_with_rows: Settings, tmp_path: Path) -> None:
     backup.backup(tmp_path / "backup.gz", TABLES)
-    make_user("bertha")
+    create_user("bertha")
     known = loaded_policy()
-    empty_again(inhabited)
+    replace_by_empty_database(database_with_rows)
     backup.restore(tmp_path / "backup.gz", TABLES)
-    make_user("bruno")
+    create_user("bruno")
     assert version() >= known.snapshot.version
     known.catch_up()
     assert set(known.snapshot.users) == {"admin", "bob", "bruno"}
@@ -174,8 +174,8 @@ def test_a_worker_that_saw_what_a_restore_undid_forgets_it(inhabited: Settings, 
 # Interruptions.
 
 
-class TablesThatEndIn:
-    """The tables, and after the first of them an error; says what was in the directory by then."""
+class TablesThatRaise:
+    """Yields the first table, then raises an error; `seen` lists the files in the directory at that moment."""
 
     def __init__(self, error: BaseException, directory: Path) -> None:
         self.seen: list[str] = []
@@ -191,12 +191,10 @@ class TablesThatEndIn:
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["full", "interrupted"]
 )
-def test_a_backup_that_fails_leaves_no_file_and_never_had_its_name(
-    inhabited: Settings, tmp_path: Path, error: BaseException
-) -> None:
+def test_failed_backup_leaves_no_file(database_with_rows: Settings, tmp_path: Path, error: BaseException) -> None:
     directory = tmp_path / "backups"
     directory.mkdir()
-    tables = TablesThatEndIn(error, directory)
+    tables = TablesThatRaise(error, directory)
     with pytest.raises(type(error)):
         backup.backup(directory / "backup.gz", tables)
     assert tables.seen
@@ -204,7 +202,7 @@ def test_a_backup_that_fails_leaves_no_file_and_never_had_its_name(
     assert list(directory.iterdir()) == []
 
 
-def test_a_name_that_is_taken_during_a_backup_is_not_overwritten(inhabited: Settings, tmp_path: Path) -> None:
+def test_file_created_during_a_backup_is_not_overwritten(database_with_rows: Settings, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
 
     def tables() -> Iterator[type[Model]]:
@@ -220,18 +218,21 @@ def test_a_name_that_is_taken_during_a_backup_is_not_overwritten(inhabited: Sett
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True, ids=[""])
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_backup_leaves_no_half_file(inhabited: Settings, tmp_path: Path, kind: signal.Signals) -> None:
+def test_interrupted_backup_leaves_no_file(database_with_rows: Settings, tmp_path: Path, kind: signal.Signals) -> None:
     directory = tmp_path / "backups"
     directory.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
-    environment |= {"AUTHSVC_DATABASE_URL": inhabited.database_url, "AUTHSVC_DATA_DIR": str(inhabited.data_dir)}
-    with psycopg.connect(inhabited.database_url) as holder:
+    environment |= {
+        "AUTHSVC_DATABASE_URL": database_with_rows.database_url,
+        "AUTHSVC_DATA_DIR": str(database_with_rows.data_dir),
+    }
+    with psycopg.connect(database_with_rows.database_url) as holder:
         # The audit trail is among the last tables, so the backup stops half way and waits.
         holder.execute("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE")
         command = [str(Path(sys.executable).parent / "authsvc"), "backup", str(directory / "backup.gz")]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'audit_events'::regclass)"
-        with psycopg.connect(inhabited.database_url, autocommit=True) as observer:
+        with psycopg.connect(database_with_rows.database_url, autocommit=True) as observer:
             assert within(20, lambda: bool(observer.execute(waits).fetchone() == (True,)))
         assert len(list(directory.iterdir())) == 1
         process.send_signal(kind)

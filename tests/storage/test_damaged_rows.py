@@ -1,4 +1,4 @@
-"""A stored row that cannot be read denies its owner everything, and nobody else anything."""
+"""A damaged row denies all requests of its owner, and no requests of others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import is_sqlite
 from tests.actors import ADMIN_PASSWORD, ALICE, BOBS_PASSWORD, CHARLIE, HASHER, mqtt
-from tests.storage.environment import change_user, events, execute, loaded_policy, make_role, make_user
+from tests.storage.environment import change_user, create_role, create_user, events, execute, loaded_policy
 
 if TYPE_CHECKING:
     from authsvc.policy.decision import Decision
@@ -48,13 +48,13 @@ WORDS = pytest.mark.parametrize("column", ["context", "operation", "effect", "re
 
 @pytest.fixture(autouse=True)
 def _bob_and_a_neighbour(prepared: Settings) -> None:
-    make_role("devices", STATE)
-    make_user("bob", permissions=(ALL, SECRET))
-    make_user("neighbour", roles=("devices",), permissions=(ALL,))
+    create_role("devices", STATE)
+    create_user("bob", permissions=(ALL, SECRET))
+    create_user("neighbour", roles=("devices",), permissions=(ALL,))
 
 
 def damage_user(username: str, column: str, value: str) -> None:
-    """Damage the last of a user's own permissions, as a fault or a hand in the database would, and announce it."""
+    """Write an invalid value into the last of a user's own permissions and announce it."""
     write_into_permission(username, column, f"'{value}'")
 
 
@@ -73,7 +73,7 @@ def damage_role(name: str) -> None:
 
 
 def announce() -> None:
-    """Let every worker read everything again."""
+    """Make every worker read everything again."""
     execute("UPDATE policy_version SET version = version + 20000")
 
 
@@ -90,7 +90,7 @@ def log_in(access: AccessControl, username: str, password: str = BOBS_PASSWORD) 
 
 
 @DAMAGE
-def test_a_damaged_permission_denies_its_user_everything_and_nobody_else_anything(column: str, value: str) -> None:
+def test_damaged_permission_denies_only_its_user(column: str, value: str) -> None:
     token = api_tokens.issue_token(ALICE, "bob", "", 12).token
     damage_user("bob", column, value)
     access = access_by(known := loaded_policy())
@@ -108,7 +108,7 @@ def test_a_damaged_permission_denies_its_user_everything_and_nobody_else_anythin
 
 @WORDS
 @NOT_TEXT
-def test_permission_that_is_not_text_denies_its_user_and_nobody_else(column: str, value: str) -> None:
+def test_permission_that_is_not_text_denies_only_its_user(column: str, value: str) -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
     write_into_permission("bob", column, value)
@@ -124,7 +124,7 @@ def test_permission_that_is_not_text_denies_its_user_and_nobody_else(column: str
 
 @pytest.mark.parametrize("column", ["password_hash", "grant_types", "client_ids"])
 @NOT_TEXT
-def test_user_column_that_is_not_text_denies_its_user_and_nobody_else(column: str, value: str) -> None:
+def test_user_column_that_is_not_text_denies_only_its_user(column: str, value: str) -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
     execute(f"UPDATE users SET {column} = {value} WHERE username = 'bob'")
@@ -140,7 +140,7 @@ def test_user_column_that_is_not_text_denies_its_user_and_nobody_else(column: st
 
 @pytest.mark.parametrize("column", ["username", "skeleton"])
 @NOT_TEXT
-def test_username_that_is_not_text_stops_nobody_else(column: str, value: str) -> None:
+def test_username_that_is_not_text_denies_only_its_user(column: str, value: str) -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
     execute(f"UPDATE users SET {column} = {value} WHERE username = 'bob'")
@@ -149,7 +149,7 @@ def test_username_that_is_not_text_stops_nobody_else(column: str, value: str) ->
     assert users.search("", 1, 50).total == 3
 
 
-def test_a_damaged_role_denies_its_users_everything_and_nobody_else_anything() -> None:
+def test_damaged_role_denies_only_its_users() -> None:
     damage_role("devices")
     access = access_by(loaded_policy())
     assert log_in(access, "neighbour").reason is Reason.DAMAGED_POLICY
@@ -158,7 +158,7 @@ def test_a_damaged_role_denies_its_users_everything_and_nobody_else_anything() -
     assert log_in(access, "bob")
 
 
-def test_unknown_grant_types_deny_their_user_and_are_kept_until_they_are_set_again() -> None:
+def test_unknown_grant_types_deny_their_user_and_are_kept() -> None:
     execute("UPDATE users SET grant_types = 'password,pasword' WHERE username = 'bob'")
     announce()
     access = access_by(known := loaded_policy())
@@ -175,7 +175,7 @@ def test_unknown_grant_types_deny_their_user_and_are_kept_until_they_are_set_aga
     assert not users.get("bob").damage
 
 
-def test_a_flag_that_is_neither_true_nor_false_disables_the_user() -> None:
+def test_enabled_flag_that_is_no_boolean_disables_the_user() -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
     execute("UPDATE users SET enabled = 'perhaps' WHERE username = 'bob'")
@@ -183,7 +183,7 @@ def test_a_flag_that_is_neither_true_nor_false_disables_the_user() -> None:
     assert log_in(access_by(loaded_policy()), "bob").reason is Reason.USER_DISABLED
 
 
-def test_a_token_or_certificate_with_a_damaged_expiry_has_expired() -> None:
+def test_token_or_certificate_with_a_damaged_expiry_has_expired() -> None:
     if not is_sqlite():
         pytest.skip("PostgreSQL holds no other value in this column")
     token = api_tokens.issue_token(ALICE, "neighbour", "", 12).token
@@ -196,7 +196,7 @@ def test_a_token_or_certificate_with_a_damaged_expiry_has_expired() -> None:
     assert log_in(access, "neighbour", token).reason is Reason.INVALID_TOKEN
 
 
-def test_a_damaged_signing_key_invalidates_its_tokens_and_stops_nothing_else() -> None:
+def test_damaged_signing_key_invalidates_only_its_tokens() -> None:
     execute("UPDATE signing_keys SET secret = 'not hexadecimal'")
     announce()
     access = access_by(loaded_policy())
@@ -206,7 +206,7 @@ def test_a_damaged_signing_key_invalidates_its_tokens_and_stops_nothing_else() -
     assert "authsvc tokens rotate-key" in error.value.message
 
 
-def test_a_change_of_an_unknown_kind_makes_workers_read_everything_again() -> None:
+def test_unknown_kind_of_change_makes_workers_read_everything_again() -> None:
     known = loaded_policy()
     change_user("bob", enabled=False)
     execute("UPDATE policy_changes SET kind = 'weather' WHERE version = (SELECT version FROM policy_version)")
@@ -222,11 +222,11 @@ def test_damage_is_logged_once() -> None:
         for _ in range(3):
             known.catch_up()
             announce()
-    told = [(entry["owner"], entry["log_level"]) for entry in logs if "damage" in entry]
-    assert sorted(told) == [("role:devices", "error"), ("user:bob", "error")]
+    logged = [(entry["owner"], entry["log_level"]) for entry in logs if "damage" in entry]
+    assert sorted(logged) == [("role:devices", "error"), ("user:bob", "error")]
 
 
-def test_setting_the_permissions_of_a_damaged_user_or_role_repairs_it() -> None:
+def test_setting_permissions_repairs_a_damaged_user_or_role() -> None:
     damage_user("bob", "operation", "raed")
     damage_role("devices")
     known = loaded_policy()
@@ -242,7 +242,7 @@ def test_setting_the_permissions_of_a_damaged_user_or_role_repairs_it() -> None:
     assert [event.action for event in events()[-2:]] == ["user.change", "role.change"]
 
 
-def test_a_damaged_user_and_a_damaged_role_can_be_deleted() -> None:
+def test_damaged_user_and_role_can_be_deleted() -> None:
     damage_user("bob", "operation", "raed")
     damage_role("devices")
     users.delete(ALICE, "bob")
@@ -251,7 +251,7 @@ def test_a_damaged_user_and_a_damaged_role_can_be_deleted() -> None:
     assert log_in(access_by(loaded_policy()), "neighbour")
 
 
-def test_a_row_that_cannot_be_read_may_have_been_any_right_over_the_service() -> None:
+def test_damaged_row_counts_as_every_right() -> None:
     damage_user("bob", "context", "htp")
     with pytest.raises(Forbidden):
         users.change(CHARLIE, "bob", {"password": "taken over"}, HASHER)
@@ -261,15 +261,15 @@ def test_a_row_that_cannot_be_read_may_have_been_any_right_over_the_service() ->
         users.delete(CHARLIE, "bob")
 
 
-def test_an_administrator_with_damaged_rows_does_not_count_as_the_last_one() -> None:
-    make_user("alice", roles=("admin",), permissions=(STATE,))
+def test_damaged_administrator_does_not_count_as_administrator() -> None:
+    create_user("alice", roles=("admin",), permissions=(STATE,))
     damage_user("alice", "effect", "perhaps")
     with pytest.raises(Conflict) as error:
         change_user("admin", enabled=False)
     assert error.value.code == "last-administrator"
 
 
-def test_the_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> None:
+def test_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> None:
     before = roles.get("admin").permissions
     damage_role("admin")
     assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
@@ -288,14 +288,14 @@ def test_next_start_repairs_damaged_client_ids_of_a_built_in_role(prepared: Sett
     assert (roles.get("admin").client_ids, roles.get("admin").damage) == ((), ())
 
 
-def test_damage_is_among_the_findings() -> None:
+def test_check_reports_damage() -> None:
     damage_user("bob", "operation", "raed")
     damage_role("devices")
     found = [(finding.code, finding.target) for finding in findings()]
     assert found == [("damaged-policy", "user:bob"), ("damaged-policy", "role:devices")]
 
 
-def test_a_stored_value_is_shown_cut_and_not_whole() -> None:
+def test_damage_shows_only_the_beginning_of_a_value() -> None:
     damage_user("bob", "resource", "x" * 10_000 + "/#/y")
     (damage,) = users.get("bob").damage
     assert len(damage) < 300

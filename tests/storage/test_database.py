@@ -1,18 +1,30 @@
-"""Sessions and transactions: all or nothing, and one moment at a time."""
+"""Database sessions, transactions and errors."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import peewee
 import pytest
+from playhouse.postgres_ext import PooledPsycopg3Database
+from structlog.testing import capture_logs
 
 from authsvc.accounts import users
 from authsvc.errors import NotFound
+from authsvc.storage.background import BackgroundThread, Job
 from authsvc.storage.changes import current_version
-from authsvc.storage.database import database, reading, session, transaction
-from tests.storage.environment import change_user, execute, make_bob, make_user, version
+from authsvc.storage.database import (
+    DATABASE_ERRORS,
+    DATABASE_GONE,
+    database,
+    is_sqlite,
+    read_transaction,
+    session,
+    transaction,
+)
+from tests.storage.environment import change_user, create_bob, create_user, execute, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,19 +33,19 @@ pytestmark = pytest.mark.usefixtures("prepared")
 
 
 def in_another_thread(work: Callable[[], object]) -> None:
-    """Do something on a connection of its own, and wait for it."""
+    """Call a function in another thread, which has its own connection, and wait for it."""
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 
 
-def make_bob_and_fail() -> None:
+def create_bob_and_fail() -> None:
     with transaction():
-        make_bob()
+        create_bob()
         raise ZeroDivisionError
 
 
-def test_a_session_holds_a_connection_for_one_piece_of_work_and_an_inner_one_joins_it() -> None:
+def test_nested_session_uses_the_same_connection() -> None:
     assert database.is_closed()
     with session():
         with session():
@@ -42,24 +54,24 @@ def test_a_session_holds_a_connection_for_one_piece_of_work_and_an_inner_one_joi
     assert database.is_closed()
 
 
-def test_a_connection_is_given_back_also_when_the_work_fails() -> None:
+def test_connection_is_closed_after_an_error() -> None:
     with pytest.raises(peewee.DatabaseError):
         execute("no such statement")
     with pytest.raises(ZeroDivisionError):
-        make_bob_and_fail()
+        create_bob_and_fail()
     assert database.is_closed()
 
 
-def test_a_transaction_that_fails_leaves_nothing_behind() -> None:
+def test_failed_transaction_is_rolled_back() -> None:
     with pytest.raises(ZeroDivisionError):
-        make_bob_and_fail()
+        create_bob_and_fail()
     with pytest.raises(NotFound):
         users.get("bob")
 
 
-def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
-    make_bob()
-    with reading():
+def test_read_transaction_is_consistent_and_does_not_block_writers() -> None:
+    create_bob()
+    with read_transaction():
         before = current_version()
         in_another_thread(lambda: change_user("bob", enabled=False))
         assert current_version() == before
@@ -68,8 +80,47 @@ def test_a_reader_sees_one_moment_and_keeps_nobody_waiting() -> None:
     assert not users.get("bob").enabled
 
 
-def test_deleting_heeds_foreign_keys() -> None:
-    make_user("alice", roles=("admin",))
+def test_foreign_keys_are_enforced() -> None:
+    create_user("alice", roles=("admin",))
     with pytest.raises(peewee.IntegrityError):
         execute("DELETE FROM roles WHERE name = 'admin'")
     execute("DELETE FROM users WHERE username = 'alice'")
+
+
+def test_error_while_rows_are_fetched_means_that_the_database_is_gone() -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL sends all rows with the answer to the query")
+    with session():
+        # abs() of the smallest integer is an error, which SQLite meets at the second row.
+        rows = database.execute_sql("SELECT abs(n) FROM (SELECT 1 n UNION ALL SELECT -9223372036854775807 - 1)")
+        with pytest.raises(DATABASE_GONE):
+            list(rows)
+
+
+def test_exhausted_connection_pool_means_that_the_database_is_gone() -> None:
+    if is_sqlite():
+        pytest.skip("SQLite has no pool")
+    pool = PooledPsycopg3Database(database.obj.database, max_connections=1, timeout=1, **database.obj.connect_params)
+    pool.connect()
+    try:
+        with ThreadPoolExecutor(1) as other, pytest.raises(DATABASE_GONE):
+            other.submit(pool.connect).result()
+    finally:
+        pool.close_all()
+
+
+@pytest.mark.parametrize("error", DATABASE_GONE)
+def test_background_thread_logs_every_kind_of_outage_as_one(error: type[Exception]) -> None:
+    def write() -> None:
+        raise error("gone")
+
+    job = Job(1.0, write)
+    background = BackgroundThread("test", [job])
+    with capture_logs() as logged:
+        background._attempt(job.work)
+        background._attempt(job.work)
+    assert [entry["log_level"] for entry in logged] == ["warning"]
+
+
+def test_every_error_of_a_gone_database_is_a_database_error() -> None:
+    assert all(issubclass(error, DATABASE_ERRORS) for error in DATABASE_GONE)

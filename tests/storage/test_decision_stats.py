@@ -1,4 +1,4 @@
-"""History: logins and denials in buckets of five minutes, added up over all workers."""
+"""Decision statistics: logins and denials of all workers in buckets of five minutes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Counts = Counter[tuple[str, bool]]
 
 
 class Worker:
-    """A worker's counts, and what it writes of them."""
+    """A worker's counts and their storage."""
 
     def __init__(self, counted: Counts | None = None) -> None:
         self.counted = counted or Counts()
         self.history = DecisionStats(self.counted)
 
-    def counts(self, at: datetime = START, **news: int) -> None:
-        """Count so many, and write that down."""
+    def counts(self, at: datetime = START, **increases: int) -> None:
+        """Count these decisions and store them."""
         kinds = {name: kind for kind, name in decision_stats.COUNTED.items()}
-        for name, number in news.items():
+        for name, number in increases.items():
             self.counted[kinds[name]] += number
         with time_machine.travel(at, tick=False):
             self.history.store()
@@ -43,7 +43,7 @@ class Worker:
 
 def last(hours: int = 1, at: datetime = START) -> list[Bucket]:
     with time_machine.travel(at, tick=False):
-        return decision_stats.last(hours)
+        return decision_stats.last_hours(hours)
 
 
 def rows() -> int:
@@ -52,14 +52,14 @@ def rows() -> int:
         return count
 
 
-def test_what_was_counted_is_in_the_bucket_of_its_time_once() -> None:
+def test_decision_is_counted_once_in_the_bucket_of_its_time() -> None:
     worker = Worker()
     worker.counts(START + timedelta(minutes=4, seconds=59), logins=3, denied_logins=2, accesses=7, denials=1)
     worker.counts(START + timedelta(minutes=4, seconds=59))
     assert last(at=START + timedelta(minutes=4))[-1] == Bucket(START, 3, 2, 7, 1)
 
 
-def test_every_bucket_of_the_time_is_there_oldest_first() -> None:
+def test_all_buckets_are_listed_oldest_first() -> None:
     Worker().counts(START - timedelta(minutes=30), logins=1)
     found = last(hours=2)
     assert [bucket.at for bucket in found] == [START - BUCKET * n for n in reversed(range(24))]
@@ -67,7 +67,7 @@ def test_every_bucket_of_the_time_is_there_oldest_first() -> None:
     assert sum(bucket.logins for bucket in found) == 1
 
 
-def test_workers_add_up() -> None:
+def test_counts_of_workers_are_added() -> None:
     first, second = Worker(), Worker()
     first.counts(logins=1, denials=5)
     second.counts(logins=2)
@@ -75,14 +75,14 @@ def test_workers_add_up() -> None:
     assert last()[-1] == Bucket(START, logins=3, denied_logins=4, denials=6)
 
 
-def test_each_bucket_gets_what_was_counted_since_the_one_before() -> None:
+def test_bucket_contains_only_decisions_since_the_previous_store() -> None:
     worker = Worker()
     worker.counts(logins=1)
     worker.counts(START + BUCKET, logins=10)
     assert [bucket.logins for bucket in last(at=START + BUCKET)[-2:]] == [1, 10]
 
 
-def test_a_worker_that_has_nothing_to_tell_writes_nothing() -> None:
+def test_worker_without_new_decisions_writes_nothing() -> None:
     worker = Worker()
     worker.counts()
     worker.counted["superuser", False] += 1
@@ -90,13 +90,13 @@ def test_a_worker_that_has_nothing_to_tell_writes_nothing() -> None:
     assert rows() == 0
 
 
-def test_what_was_counted_before_it_began_is_not_its_own() -> None:
+def test_decisions_before_the_start_are_not_counted() -> None:
     worker = Worker(Counts({("user", True): 5}))
     worker.counts(logins=1)
     assert last()[-1].logins == 1
 
 
-def test_what_a_database_that_is_gone_keeps_from_being_written_goes_to_its_own_time_later(prepared: Settings) -> None:
+def test_decisions_during_an_outage_are_stored_later_in_their_bucket(prepared: Settings) -> None:
     worker = Worker()
     with database_gone(prepared):
         for minutes in (0, 1, 5):
@@ -106,10 +106,10 @@ def test_what_a_database_that_is_gone_keeps_from_being_written_goes_to_its_own_t
     assert [bucket.logins for bucket in last(at=START + 2 * BUCKET)[-3:]] == [2, 1, 0]
 
 
-def test_what_is_older_than_anybody_may_ask_for_is_forgotten() -> None:
+def test_expired_buckets_are_deleted() -> None:
     Worker().counts(logins=1)
     Worker().counts(START - timedelta(hours=49), logins=1)
     with time_machine.travel(START, tick=False):
-        decision_stats.forget_old()
+        decision_stats.delete_expired()
     assert rows() == 1
     assert len(last(hours=48)) == 48 * 12

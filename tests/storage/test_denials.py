@@ -1,4 +1,4 @@
-"""Denials: what users were lately denied, noted in memory, written down later, and told with what would cure it."""
+"""Denials of users: noted in memory, stored later, and listed with advice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from authsvc.policy.decision import MAX_DENIED_TOPIC, Denial, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import DenialRow, User
 from tests.actors import ALICE, mqtt
-from tests.storage.environment import change_user, database_gone, make_bob, make_user
+from tests.storage.environment import change_user, create_bob, create_user, database_gone
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 @pytest.fixture
 def bob(prepared: Settings) -> None:
-    make_bob()
+    create_bob()
 
 
 def denial(topic: str = "a", username: str = "bob", client_id: str = "sensor-1", access: int = WRITE) -> Denial:
@@ -39,14 +39,14 @@ def denial(topic: str = "a", username: str = "bob", client_id: str = "sensor-1",
 
 
 def deny(noted: Denials, *denied: Denial, at: datetime = NOW) -> None:
-    """Note and write down."""
+    """Note and store these denials."""
     with time_machine.travel(at, tick=False):
         for each in denied:
             noted.note(each)
         noted.store()
 
 
-def told(username: str = "bob", at: datetime = NOW) -> list[denials.DenialRecord]:
+def records(username: str = "bob", at: datetime = NOW) -> list[denials.DenialRecord]:
     with time_machine.travel(at, tick=False):
         return denials.of_user(username)
 
@@ -58,10 +58,10 @@ def rows() -> int:
 
 
 def topics(username: str = "bob", at: datetime = NOW) -> list[str]:
-    return [record.denial.topic for record in told(username, at)]
+    return [record.denial.topic for record in records(username, at)]
 
 
-def test_what_was_noted_is_written_down_once_and_counted() -> None:
+def test_equal_denials_are_stored_once_and_counted() -> None:
     noted = Denials()
     for _ in range(3):
         noted.note(denial())
@@ -73,35 +73,35 @@ def test_what_was_noted_is_written_down_once_and_counted() -> None:
     assert found == {"a": 3, "b": 1}
 
 
-def test_a_denial_is_told_with_all_that_is_known_of_it() -> None:
+def test_denial_record_contains_request_times_and_advice() -> None:
     noted = Denials()
     deny(noted, denial("lines/+", access=SUBSCRIBE))
     deny(noted, denial("lines/+", access=SUBSCRIBE), at=NOW + timedelta(minutes=1))
-    (record,) = told()
+    (record,) = records()
     assert record.denial == Denial("bob", "sensor-1", "lines/+", SUBSCRIBE, Reason.NO_PERMISSION)
     assert (record.count, record.first_seen, record.last_seen) == (2, NOW, NOW + timedelta(minutes=1))
-    assert record.remedy.permission == mqtt("read", "lines/+")
+    assert record.advice.permission == mqtt("read", "lines/+")
 
 
-def test_what_differs_in_topic_access_or_reason_is_another_denial_and_a_new_client_id_is_none() -> None:
+def test_topic_access_and_reason_identify_a_denial_but_not_the_client_id() -> None:
     noted = Denials()
     deny(noted, denial(), denial("b"), denial(access=READ), denial()._replace(reason=Reason.USER_DISABLED))
     assert rows() == 4
     deny(noted, denial(client_id="sensor-2"), at=NOW + timedelta(seconds=1))
     assert rows() == 4
-    assert (told()[0].count, told()[0].denial.client_id) == (2, "sensor-2")
+    assert (records()[0].count, records()[0].denial.client_id) == (2, "sensor-2")
 
 
-def test_two_workers_add_up() -> None:
+def test_denials_of_two_workers_are_added() -> None:
     first, second = Denials(), Denials()
     deny(first, denial(), denial())
     deny(second, denial(), at=NOW + timedelta(seconds=5))
-    (record,) = told()
+    (record,) = records()
     assert (record.count, record.first_seen, record.last_seen) == (3, NOW, NOW + timedelta(seconds=5))
 
 
-def test_workers_that_write_at_once_lose_nothing_and_do_not_block_one_another() -> None:
-    make_user("bertha")
+def test_workers_can_store_denials_at_once() -> None:
+    create_user("bertha")
     workers = [Denials() for _ in range(4)]
     for place, worker in enumerate(workers):
         for topic in range(PER_USER):
@@ -115,9 +115,9 @@ def test_workers_that_write_at_once_lose_nothing_and_do_not_block_one_another() 
         }
 
 
-def test_the_latest_come_first_and_not_more_than_a_few_are_kept() -> None:
+def test_only_the_latest_denials_are_kept_latest_first() -> None:
     noted = Denials()
-    make_user("bertha")
+    create_user("bertha")
     deny(noted, denial("hers", "bertha"))
     for n in range(PER_USER + 3):
         deny(noted, denial(str(n)), at=NOW + timedelta(seconds=n))
@@ -126,8 +126,8 @@ def test_the_latest_come_first_and_not_more_than_a_few_are_kept() -> None:
     assert topics("bertha") == ["hers"]
 
 
-def test_a_flood_of_topics_leaves_a_few_rows_and_room_for_others() -> None:
-    make_user("bertha")
+def test_flood_of_topics_does_not_displace_denials_of_others() -> None:
+    create_user("bertha")
     noted = Denials()
     for n in range(5000):
         noted.note(denial(str(n)))
@@ -138,7 +138,7 @@ def test_a_flood_of_topics_leaves_a_few_rows_and_room_for_others() -> None:
     assert topics("bertha", datetime.now(UTC)) == ["hers"]
 
 
-def test_a_flood_by_many_users_is_bounded_too_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_by_many_users_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denials, "MAX_NOTED", 3)
     noted = Denials()
     for n in range(5):
@@ -150,24 +150,24 @@ def test_a_flood_by_many_users_is_bounded_too_and_ends(monkeypatch: pytest.Monke
     assert topics() == ["a"]
 
 
-def test_of_somebody_who_is_no_user_nothing_is_written_down() -> None:
+def test_denials_of_unknown_users_are_not_stored() -> None:
     deny(Denials(), denial(username="nemo"), denial())
     assert rows() == 1
     with pytest.raises(NotFound):
         denials.of_user("nemo")
 
 
-def test_a_users_denials_go_with_the_user_and_do_not_come_back_with_its_name() -> None:
+def test_deleted_user_loses_its_denials_even_if_created_again() -> None:
     noted = Denials()
     deny(noted, denial())
     users.delete(ALICE, "bob")
     assert rows() == 0
     deny(noted, denial())
-    make_bob()
+    create_bob()
     assert topics() == []
 
 
-def test_a_user_that_is_being_removed_while_its_denials_are_written_leaves_none() -> None:
+def test_user_deleted_during_the_write_leaves_no_denials() -> None:
     noted = Denials()
     deny(noted, denial("before"))
     for topic in ("before", "then"):
@@ -182,17 +182,17 @@ def test_a_user_that_is_being_removed_while_its_denials_are_written_leaves_none(
     assert rows() == 0
 
 
-def test_what_is_long_past_is_neither_told_nor_kept() -> None:
+def test_expired_denials_are_hidden_and_deleted() -> None:
     noted = Denials()
     deny(noted, denial("long ago"), at=NOW - timedelta(days=7, seconds=1))
-    deny(noted, denial("lately"), at=NOW - timedelta(days=6))
-    assert topics() == ["lately"]
+    deny(noted, denial("recent"), at=NOW - timedelta(days=6))
+    assert topics() == ["recent"]
     with time_machine.travel(NOW, tick=False):
-        denials.forget_old()
+        denials.delete_expired()
     assert rows() == 1
 
 
-def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepared: Settings) -> None:
+def test_noted_entries_are_kept_while_the_database_is_gone(prepared: Settings) -> None:
     noted = Denials()
     noted.note(denial())
     with database_gone(prepared):
@@ -204,40 +204,40 @@ def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepa
     assert [record.count for record in denials.of_user("bob")] == [3]
 
 
-def test_a_topic_of_which_only_the_beginning_is_kept_has_no_remedy() -> None:
+def test_truncated_topic_has_no_suggested_permission() -> None:
     deny(Denials(), denial("t" * MAX_DENIED_TOPIC)._replace(whole=False), denial("t" * MAX_DENIED_TOPIC))
-    remedies = {record.denial.whole: record.remedy.permission for record in told()}
-    assert remedies == {False: None, True: mqtt("write", "t" * MAX_DENIED_TOPIC)}
+    advice = {record.denial.whole: record.advice.permission for record in records()}
+    assert advice == {False: None, True: mqtt("write", "t" * MAX_DENIED_TOPIC)}
 
 
 @pytest.mark.parametrize("topic", ["\ud800", "a/#/b", "a+", "/" * 500, "$share//a"])
-def test_a_disabled_users_senseless_topic_is_told_without_a_remedy(topic: str) -> None:
-    # Whoever is disabled is denied before anybody looks at the topic.
+def test_invalid_topic_of_a_disabled_user_has_no_suggested_permission(topic: str) -> None:
+    # A disabled user is denied before the topic is checked.
     deny(Denials(), denial(topic, client_id="\ud800")._replace(reason=Reason.USER_DISABLED, access=SUBSCRIBE))
-    (record,) = told()
-    assert record.remedy.permission is None
+    (record,) = records()
+    assert record.advice.permission is None
     assert (record.denial.client_id, record.count) == ("?", 1)
 
 
-def test_a_denial_that_was_cured_is_said_to_be() -> None:
+def test_advice_says_if_the_request_is_allowed_now() -> None:
     deny(Denials(), denial())
-    (before,) = told()
-    assert before.remedy.permission == mqtt("write", "a")
-    users.allow(ALICE, "bob", before.remedy.permission)
-    (after,) = told()
-    assert (after.remedy.permission, after.remedy.cured) == (None, True)
+    (before,) = records()
+    assert before.advice.permission == mqtt("write", "a")
+    users.allow(ALICE, "bob", before.advice.permission)
+    (after,) = records()
+    assert (after.advice.permission, after.advice.cured) == (None, True)
 
 
-def test_a_denial_by_a_rule_names_the_rule() -> None:
+def test_advice_names_the_deny_rule() -> None:
     deny(Denials(), denial())
     change_user("bob", permissions=(mqtt("write", "#", "deny"),))
-    (record,) = told()
-    assert record.remedy.permission is None
-    assert "`deny write #` of the user's own" in record.remedy.note
+    (record,) = records()
+    assert record.advice.permission is None
+    assert "`deny write #` of the user's own" in record.advice.note
 
 
-def test_a_denied_login_is_told_without_topic_and_remedy() -> None:
+def test_denied_login_has_no_topic_and_no_suggested_permission() -> None:
     deny(Denials(), Denial("bob", "sensor-1", "", 0, Reason.WRONG_PASSWORD))
-    (record,) = told()
-    assert (record.denial.topic, record.remedy.permission) == ("", None)
-    assert "password" in record.remedy.note
+    (record,) = records()
+    assert (record.denial.topic, record.advice.permission) == ("", None)
+    assert "password" in record.advice.note

@@ -1,4 +1,4 @@
-"""Requests that were authenticated just before a password, a token or a session ended."""
+"""Requests that were authenticated just before their password, token or browser session ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, Certificate, Token
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER
 from tests.registry.signing import signing_request
-from tests.storage.environment import change_user, events, loaded_policy, make_bob, make_user
+from tests.storage.environment import change_user, create_bob, create_user, events, loaded_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ def credentials_of_bob() -> int:
 
 @CREDENTIALS
 def test_old_password_gives_no_credential_after_a_new_one_revoked_all(issue: Callable[[Actor], None]) -> None:
-    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
     bob = signed_in_with_password()
     users.change(ALICE, "bob", {"password": "another secret", "revoke_others": True}, HASHER)
     before = credentials_of_bob()
@@ -79,7 +79,7 @@ def test_old_password_gives_no_credential_after_a_new_one_revoked_all(issue: Cal
 
 @CREDENTIALS
 def test_user_disabled_during_the_sign_in_gets_no_credential(issue: Callable[[Actor], None]) -> None:
-    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
     bob = signed_in_with_password()
     change_user("bob", enabled=False)
     with pytest.raises(Unauthenticated):
@@ -89,7 +89,7 @@ def test_user_disabled_during_the_sign_in_gets_no_credential(issue: Callable[[Ac
 
 @CREDENTIALS
 def test_password_that_still_holds_gives_credentials(issue: Callable[[Actor], None]) -> None:
-    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
     bob = signed_in_with_password()
     change_user("bob", permissions=())
     issue(bob)
@@ -98,7 +98,7 @@ def test_password_that_still_holds_gives_credentials(issue: Callable[[Actor], No
 
 @CREDENTIALS
 def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
-    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     with session():
         digest = Token.get_by_id(issued.record.id).digest
@@ -114,7 +114,7 @@ def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None
 
 @CREDENTIALS
 def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
-    make_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
     secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
     by_session = replace(BOB, proof=browser_sessions.proof_of(secret))
     issue(by_session)
@@ -126,8 +126,8 @@ def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Acto
 
 
 def test_replaced_session_is_ended_by_its_own_user_in_the_audit_trail() -> None:
-    make_bob()
-    make_user("eve")
+    create_bob()
+    create_user("eve")
     secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
     browser_sessions.sign_out(replace(BOB, username="eve"), secret)
     ended = events()[-1]

@@ -1,6 +1,6 @@
-"""Nobody hands out, changes or takes over more than they hold.
+"""No actor can give, change or take over more rights than it holds.
 
-Charlie looks after users and roles, and may do nothing else over this service.
+Charlie manages users and roles and has no other http permission.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import Rule
 from authsvc.policy.snapshot import GrantType
 from tests.actors import ALICE, CHARLIE, CHARLIES_PERMISSIONS, HASHER, OPERATOR, http, mqtt, own
-from tests.storage.environment import everything, make_role, make_user
+from tests.storage.environment import all_rows, create_role, create_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +28,16 @@ TOKEN = frozenset({GrantType.TOKEN})
 
 @pytest.fixture(autouse=True)
 def _scene(prepared: object) -> None:
-    make_role("auditors", AUDIT)
-    make_role("colleagues", *CHARLIES_PERMISSIONS)
-    make_user("alice", roles=("admin",))
-    make_user("dora", roles=("auditors",))
-    make_user("erwin", permissions=(AUDIT,))
-    make_user("bob", permissions=(mqtt("write", "devices/bob/#"),), roles=("minimum-access",))
+    create_role("auditors", AUDIT)
+    create_role("colleagues", *CHARLIES_PERMISSIONS)
+    create_user("alice", roles=("admin",))
+    create_user("dora", roles=("auditors",))
+    create_user("erwin", permissions=(AUDIT,))
+    create_user("bob", permissions=(mqtt("write", "devices/bob/#"),), roles=("minimum-access",))
 
 
 class Attempt(NamedTuple):
-    """Something that an actor tries, in words and in deed."""
+    """A named change that an actor attempts."""
 
     words: str
     act: Callable[[Actor], object]
@@ -100,47 +100,47 @@ WITHIN_CHARLIE = [
 
 
 @pytest.mark.parametrize("attempt", BEYOND_CHARLIE, ids=lambda attempt: attempt.words)
-def test_charlie_may_not(attempt: Attempt) -> None:
-    before = everything()
+def test_actor_with_few_rights_cannot(attempt: Attempt) -> None:
+    before = all_rows()
     with pytest.raises(Forbidden) as error:
         attempt.act(CHARLIE)
     assert error.value.code == "beyond-own-rights"
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize("attempt", WITHIN_CHARLIE, ids=lambda attempt: attempt.words)
-def test_charlie_may(attempt: Attempt) -> None:
-    before = everything()
+def test_actor_with_few_rights_can(attempt: Attempt) -> None:
+    before = all_rows()
     attempt.act(CHARLIE)
-    assert everything() != before
+    assert all_rows() != before
 
 
-def test_charlie_may_not_delete_a_role_that_holds_more() -> None:
+def test_actor_cannot_delete_a_role_with_more_rights() -> None:
     users.delete(ALICE, "dora")
-    before = everything()
+    before = all_rows()
     with pytest.raises(Forbidden):
         roles.delete(CHARLIE, "auditors")
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize("attempt", BEYOND_CHARLIE, ids=lambda attempt: attempt.words)
-def test_alice_who_holds_everything_may(attempt: Attempt) -> None:
-    before = everything()
+def test_actor_with_all_rights_can(attempt: Attempt) -> None:
+    before = all_rows()
     attempt.act(ALICE)
-    assert everything() != before
+    assert all_rows() != before
 
 
-def test_an_operator_at_the_command_line_is_bound_by_no_permission() -> None:
+def test_operator_at_the_command_line_needs_no_permission() -> None:
     users.create(OPERATOR, "bertha", {"roles": ("admin",), "permissions": (http("readWrite", "/#"),)}, HASHER)
     users.delete(OPERATOR, "alice")
 
 
-def test_rights_that_came_through_a_role_count_as_held() -> None:
+def test_rights_of_a_role_count_as_held() -> None:
     by_role = Actor("charlie", Via.API, tuple(Rule(permission, "colleagues") for permission in CHARLIES_PERMISSIONS))
     users.create(by_role, "bertha", {"permissions": CHARLIES_PERMISSIONS}, HASHER)
 
 
-def test_what_an_actor_is_denied_it_cannot_give() -> None:
+def test_actor_cannot_give_what_it_is_denied() -> None:
     almost_all = Actor("charlie", Via.API, own(http("readWrite", "/#"), http("read", "/api/audit", "deny")))
     for beyond in (AUDIT, http("read", "/api/#"), http("readWrite", "/#")):
         with pytest.raises(Forbidden):
@@ -148,13 +148,13 @@ def test_what_an_actor_is_denied_it_cannot_give() -> None:
     users.create(almost_all, "bertha", {"permissions": (http("readWrite", "/api/users/#"),)}, HASHER)
 
 
-def test_who_may_do_nothing_over_the_service_may_still_give_rights_on_the_broker() -> None:
+def test_actor_without_http_rights_can_give_mqtt_rights() -> None:
     dispatcher = Actor("charlie", Via.API, ())
     users.create(dispatcher, "bertha", {"permissions": (mqtt("readWrite", "#"),)}, HASHER)
     with pytest.raises(Forbidden):
         users.change(dispatcher, "bob", {"roles": ("minimum-access",)}, HASHER)
 
 
-def test_the_refusal_says_what_is_lacking() -> None:
+def test_refusal_names_the_missing_permission() -> None:
     with pytest.raises(Forbidden, match="you lack http read on /api/audit and so may not give or touch it"):
         users.create(CHARLIE, "bertha", {"permissions": (AUDIT,)}, HASHER)

@@ -1,4 +1,4 @@
-"""Making API tokens: the limits, and how they become known without a change of policy."""
+"""Issuing API tokens: limits, and the token version that announces them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from authsvc.accounts import api_tokens, users
 from authsvc.errors import Conflict, Forbidden, InvalidInput, TooMany
 from tests.actors import ALICE, CHARLIE, OPERATOR, http
 from tests.storage.environment import (
+    all_rows,
     change_user,
-    everything,
+    create_bob,
+    create_user,
     execute,
     loaded_policy,
-    make_bob,
-    make_user,
     version,
     versions,
 )
@@ -33,17 +33,17 @@ pytestmark = pytest.mark.usefixtures("prepared")
 NOW = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
-def test_new_token_is_no_change_of_policy() -> None:
-    make_bob()
+def test_new_token_keeps_the_policy_version() -> None:
+    create_bob()
     before = version()
     api_tokens.issue_token(ALICE, "bob", "", 12)
     users.issue_token(ALICE, "bob", "", 12)
     assert version() == before
 
 
-def test_new_token_is_known_at_the_next_look_and_nothing_else_is_read_again() -> None:
-    make_bob()
-    make_user("bertha")
+def test_catch_up_reads_only_the_new_token() -> None:
+    create_bob()
+    create_user("bertha")
     known = loaded_policy()
     bertha, permissions = known.snapshot.users["bertha"], known.snapshot.users["bob"].permissions
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
@@ -54,12 +54,12 @@ def test_new_token_is_known_at_the_next_look_and_nothing_else_is_read_again() ->
     assert known.snapshot.users["bob"].permissions is permissions
 
 
-def test_tokens_and_changes_of_policy_are_caught_up_with_together() -> None:
-    make_bob()
+def test_tokens_and_policy_changes_are_read_together() -> None:
+    create_bob()
     known = loaded_policy()
     first = api_tokens.issue_token(ALICE, "bob", "", 12)
     change_user("bob", enabled=False)
-    make_user("bertha")
+    create_user("bertha")
     api_tokens.issue_token(ALICE, "bertha", "", 12)
     api_tokens.revoke_token(ALICE, first.record.id)
     api_tokens.issue_token(ALICE, "bob", "", 12)
@@ -69,8 +69,8 @@ def test_tokens_and_changes_of_policy_are_caught_up_with_together() -> None:
     assert len(known.snapshot.users["bob"].tokens) == 1
 
 
-def test_revoked_token_is_gone_at_the_next_look() -> None:
-    make_bob()
+def test_revoked_token_is_removed_by_the_next_catch_up() -> None:
+    create_bob()
     known = loaded_policy()
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
@@ -79,8 +79,8 @@ def test_revoked_token_is_gone_at_the_next_look() -> None:
     assert known.snapshot.users["bob"].tokens == {}
 
 
-def test_expired_tokens_do_not_stay_in_memory_when_new_ones_are_made() -> None:
-    make_bob()
+def test_expired_tokens_leave_memory_when_new_ones_are_issued() -> None:
+    create_bob()
     with time_machine.travel(NOW, tick=False):
         known = loaded_policy()
         api_tokens.issue_token(ALICE, "bob", "", 1)
@@ -91,8 +91,8 @@ def test_expired_tokens_do_not_stay_in_memory_when_new_ones_are_made() -> None:
         assert list(known.snapshot.users["bob"].tokens.values()) == [later.record.expires_at]
 
 
-def test_database_restored_to_an_older_token_version_is_loaded_afresh() -> None:
-    make_bob()
+def test_database_with_an_older_token_version_is_read_completely() -> None:
+    create_bob()
     known = loaded_policy()
     api_tokens.issue_token(ALICE, "bob", "", 12)
     known.catch_up()
@@ -104,23 +104,23 @@ def test_database_restored_to_an_older_token_version_is_loaded_afresh() -> None:
 
 
 def test_user_has_at_most_100_tokens() -> None:
-    make_bob()
-    make_user("bertha")
+    create_bob()
+    create_user("bertha")
     for _ in range(api_tokens.MAX_TOKENS):
         issued = api_tokens.issue_token(OPERATOR, "bob", "", 12)
     for actor in (ALICE, OPERATOR):
-        before = everything()
+        before = all_rows()
         with pytest.raises(Conflict, match="100 tokens") as error:
             users.issue_token(actor, "bob", "", 12)
         assert error.value.code == "too-many-tokens"
-        assert {**everything(), "Attempt": []} == {**before, "Attempt": []}
+        assert {**all_rows(), "Attempt": []} == {**before, "Attempt": []}
     api_tokens.issue_token(OPERATOR, "bertha", "", 12)
     api_tokens.revoke_token(OPERATOR, issued.record.id)
     api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
 
-def test_refusals_at_the_limit_of_tokens_are_throttled_and_start_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_bob()
+def test_refusals_at_the_token_limit_are_throttled_before_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_bob()
     for _ in range(api_tokens.MAX_TOKENS):
         api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
@@ -132,23 +132,23 @@ def test_refusals_at_the_limit_of_tokens_are_throttled_and_start_no_change(monke
     for issue in (api_tokens.issue_token, users.issue_token, api_tokens.issue_token):
         with pytest.raises(Conflict):
             issue(ALICE, "bob", "", 12, limits)
-    before = everything()
+    before = all_rows()
     for issue in (api_tokens.issue_token, users.issue_token):
         with pytest.raises(TooMany):
             issue(ALICE, "bob", "", 12, limits)
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize("issue", [api_tokens.issue_token, users.issue_token])
 def test_new_token_raises_the_token_version_by_one(issue: Callable[..., api_tokens.IssuedToken]) -> None:
-    make_bob()
+    create_bob()
     before = versions()
     issue(ALICE, "bob", "", 12)
     assert versions() == before._replace(tokens=before.tokens + 1)
 
 
 def test_expired_tokens_do_not_count() -> None:
-    make_bob()
+    create_bob()
     with time_machine.travel(NOW, tick=False):
         for _ in range(api_tokens.MAX_TOKENS):
             api_tokens.issue_token(OPERATOR, "bob", "", 1)
@@ -156,8 +156,8 @@ def test_expired_tokens_do_not_count() -> None:
         api_tokens.issue_token(OPERATOR, "bob", "", 1)
 
 
-def test_tokens_made_at_the_same_time_do_not_exceed_the_limit() -> None:
-    make_bob()
+def test_tokens_issued_at_once_do_not_exceed_the_limit() -> None:
+    create_bob()
     for _ in range(api_tokens.MAX_TOKENS - 2):
         api_tokens.issue_token(OPERATOR, "bob", "", 12)
 
@@ -172,24 +172,24 @@ def test_tokens_made_at_the_same_time_do_not_exceed_the_limit() -> None:
         assert sorted(pool.map(one_more, range(6))) == [False] * 4 + [True] * 2
 
 
-def test_making_tokens_is_throttled_for_each_user() -> None:
-    make_bob()
-    make_user("bertha")
+def test_issuing_tokens_is_throttled_per_user() -> None:
+    create_bob()
+    create_user("bertha")
     limits = api_tokens.TokenLimits(per_minute=3)
     for _ in range(3):
         users.issue_token(ALICE, "bob", "", 12, limits)
-    before = everything()
+    before = all_rows()
     with pytest.raises(TooMany) as error:
         users.issue_token(ALICE, "bob", "", 12, limits)
     assert 0 < error.value.retry_after <= 60
-    assert everything() == before
+    assert all_rows() == before
     users.issue_token(ALICE, "bertha", "", 12, limits)
     api_tokens.issue_token(OPERATOR, "bob", "", 12, limits)
 
 
 def test_refused_token_does_not_count_against_the_minute() -> None:
-    make_bob()
-    make_user("alex", permissions=(http("readWrite", "/#"),))
+    create_bob()
+    create_user("alex", permissions=(http("readWrite", "/#"),))
     limits = api_tokens.TokenLimits(per_minute=1)
     with pytest.raises(Forbidden):
         users.issue_token(CHARLIE, "alex", "", 12, limits)
@@ -198,11 +198,11 @@ def test_refused_token_does_not_count_against_the_minute() -> None:
 
 @pytest.mark.parametrize("actor", [ALICE, OPERATOR])
 def test_token_longer_than_the_policy_allows_is_refused(actor: Actor) -> None:
-    make_bob()
+    create_bob()
     limits = api_tokens.TokenLimits(max_days=90)
     api_tokens.issue_token(actor, "bob", "", 90 * 24, limits)
-    before = everything()
+    before = all_rows()
     with pytest.raises(InvalidInput, match="2160 hours") as error:
         api_tokens.issue_token(actor, "bob", "", 90 * 24 + 0.5, limits)
     assert [one.field for one in error.value.errors] == ["expireTimeInHours"]
-    assert everything() == before
+    assert all_rows() == before

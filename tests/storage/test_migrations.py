@@ -1,4 +1,4 @@
-"""Migrations: they make the tables that the models describe, once, whoever else is starting at the same time."""
+"""Migrations create the tables of the models, also if several processes start at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from registry import lock
 from registry import models as registry_models
 from registry.models import Registration
 from tests.actors import ADMIN_PASSWORD
-from tests.storage.environment import change_user, everything, execute, loaded_policy, policy_of
+from tests.storage.environment import all_rows, change_user, execute, loaded_policy, policy_of
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ALL_MODELS = (*models.ALL, *registry_models.ALL)
 CHECKOUT = Path(__file__).parents[2]
 MIGRATIONS = CHECKOUT / "authsvc" / "storage" / "migrations"
-# Says when it is ready, does what it is told as soon as it is told, and prints what came of it.
+# Prints "ready", runs the step that it reads from standard input, and prints the result.
 STARTING_PROCESS = """
 import json, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ print(json.dumps(getattr(bootstrap, step)(settings)))
 
 
 def all_at_once(settings: Settings, step: str, processes: int) -> list[Any]:
-    """Let so many processes do a step of the start at the same moment, and return what each got."""
+    """Run a step of the start in several processes at once and return their results."""
     bootstrap.open_database(settings)
     command = [sys.executable, "-c", STARTING_PROCESS, str(settings.data_dir), settings.database_url]
     started = [
@@ -71,8 +71,8 @@ def all_at_once(settings: Settings, step: str, processes: int) -> list[Any]:
     return [json.loads(output) for output in outputs]
 
 
-def shape() -> dict[str, Any]:
-    """Return what the database says of our tables: columns with types and lengths, indexes and foreign keys."""
+def schema_of_tables() -> dict[str, Any]:
+    """Return the columns with types and lengths, indexes and foreign keys of all tables."""
     with session():
         return {model.__name__: _shape_of(model._meta.table_name) for model in ALL_MODELS}
 
@@ -92,12 +92,12 @@ def _lengths(table: str) -> list[Any]:
     return sorted(database.execute_sql(query, (table,)).fetchall(), key=repr)
 
 
-def test_a_prepared_database_lacks_no_migration(prepared: Settings) -> None:
+def test_prepared_database_has_no_pending_migration(prepared: Settings) -> None:
     assert schema.pending() == []
     assert schema.applied()[0] == "0001_foundation"
 
 
-def test_a_new_database_lacks_them_all_and_gets_them_once(settings: Settings) -> None:
+def test_new_database_gets_all_migrations_once(settings: Settings) -> None:
     bootstrap.open_database(settings)
     pending = schema.pending()
     assert pending
@@ -107,18 +107,18 @@ def test_a_new_database_lacks_them_all_and_gets_them_once(settings: Settings) ->
     assert bootstrap.migrate(settings) == []
 
 
-def test_the_migrations_make_what_the_models_describe(prepared: Settings) -> None:
+def test_migrations_create_the_tables_of_the_models(prepared: Settings) -> None:
     with session():
         difference = diff_models(database.obj, ALL_MODELS)
         assert not difference, str(difference)
-    migrated = shape()
+    migrated = schema_of_tables()
     with session():
         database.drop_tables(ALL_MODELS)
         database.create_tables(ALL_MODELS)
-    assert shape() == migrated
+    assert schema_of_tables() == migrated
 
 
-def test_users_and_roles_from_before_allowed_client_ids_may_use_any(settings: Settings) -> None:
+def test_migrated_users_and_roles_allow_any_client_id(settings: Settings) -> None:
     bootstrap.open_database(settings)
     moments = "'2026-11-20 08:00:00', '2026-11-20 08:00:00'"
     with session():
@@ -138,20 +138,20 @@ def test_users_and_roles_from_before_allowed_client_ids_may_use_any(settings: Se
     assert known.allows_client_id(known.users["press-7"], "anything")
 
 
-def test_a_permission_belongs_to_exactly_one_user_or_one_role(prepared: Settings) -> None:
+def test_permission_belongs_to_exactly_one_user_or_role(prepared: Settings) -> None:
     columns = "INSERT INTO permissions (context, operation, resource, effect, user_id, role_id) VALUES"
     for owners in ("NULL, NULL", "1, 1"):
         with pytest.raises(peewee.IntegrityError):
             execute(f"{columns} ('mqtt', 'read', 'a', 'allow', {owners})")
 
 
-def test_processes_that_migrate_at_once_all_succeed_and_one_does_the_work(settings: Settings) -> None:
+def test_one_of_several_migrating_processes_applies_the_migrations(settings: Settings) -> None:
     results = all_at_once(settings, "migrate", processes=3)
     assert len(results) == 3
     assert [applied for applied in results if applied] == [schema.applied()] != [[]]
 
 
-def test_of_services_that_start_at_once_for_the_first_time_one_makes_the_administrator(settings: Settings) -> None:
+def test_one_of_several_first_starts_creates_the_administrator(settings: Settings) -> None:
     passwords = all_at_once(settings, "prepare", processes=3)
     assert passwords.count(None) == 2
     with session():
@@ -159,43 +159,42 @@ def test_of_services_that_start_at_once_for_the_first_time_one_makes_the_adminis
         assert SigningKeyRow.select().count() == PolicyVersion.select().count() == 1
 
 
-def test_a_start_after_the_first_finds_everything_as_it_was(prepared: Settings) -> None:
+def test_second_start_changes_nothing(prepared: Settings) -> None:
     change_user("admin", password="changed since")
-    before = {table: rows for table, rows in everything().items() if table != "PolicyVersion"}
+    before = {table: rows for table, rows in all_rows().items() if table != "PolicyVersion"}
     assert bootstrap.prepare(prepared) is None
-    assert {table: rows for table, rows in everything().items() if table != "PolicyVersion"} == before
+    assert {table: rows for table, rows in all_rows().items() if table != "PolicyVersion"} == before
 
 
 def administrators_password_is(password: str) -> bool:
     stored = policy_of("admin")
-    assert stored is not None
     assert stored.password_hash is not None
     return bcrypt.checkpw(password.encode(), stored.password_hash.encode())
 
 
-def test_the_administrator_has_the_password_that_was_set_and_it_is_not_told_again(settings: Settings) -> None:
+def test_administrator_gets_the_configured_password_which_is_not_printed(settings: Settings) -> None:
     assert bootstrap.prepare(settings) is None
     assert administrators_password_is(ADMIN_PASSWORD)
     assert last_admin.ROLE in users.get("admin").roles
 
 
-def test_a_password_for_the_administrator_is_generated_where_none_is_set(settings: Settings) -> None:
+def test_administrator_password_is_generated_if_none_is_configured(settings: Settings) -> None:
     generated = bootstrap.prepare(replace(settings, admin_password=None))
     assert generated is not None
     assert administrators_password_is(generated)
-    assert generated not in repr(everything())
+    assert generated not in repr(all_rows())
 
 
-def test_a_generated_password_satisfies_whatever_policy_there_is(settings: Settings) -> None:
+def test_generated_password_meets_the_password_policy(settings: Settings) -> None:
     policy = PasswordPolicy(min=30, lower=3, upper=3, numeric=3, symbol=3)
     assert bootstrap.prepare(replace(settings, admin_password=None, password_policy=policy))
 
 
-def test_the_data_directory_is_open_to_its_owner_alone(prepared: Settings) -> None:
+def test_data_directory_has_mode_0700(prepared: Settings) -> None:
     assert prepared.data_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_an_open_order_to_end_sessions_survives_the_change_of_its_table(settings: Settings) -> None:
+def test_open_disconnect_order_survives_the_migration(settings: Settings) -> None:
     bootstrap.open_database(settings)
     with session():
         directory = str(Path(schema.__file__).parent / "migrations")
@@ -229,7 +228,7 @@ def test_registrations_of_earlier_versions_take_no_place_in_a_window(settings: S
         assert Registration.get().window_opened_at is None is not state.opened_at
 
 
-def test_client_ids_that_an_older_process_stores_are_not_known(settings: Settings) -> None:
+def test_client_ids_stored_by_an_older_version_are_not_known(settings: Settings) -> None:
     bootstrap.open_database(settings)
     insert = "INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', '{}', '2026-11-20 08:00:00')"
     with session():

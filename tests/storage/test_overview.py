@@ -1,4 +1,4 @@
-"""The overview: a few facts, and a lost database is one of them."""
+"""The overview for administrators, with and without the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from authsvc import __version__
 from authsvc.accounts.overview import overview
 from authsvc.storage.database import is_sqlite
-from tests.storage.environment import database_gone, loaded_policy, make_bob, version
+from tests.storage.environment import create_bob, database_gone, loaded_policy, version
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("prepared")
 
 
-def test_the_overview_tells_users_policy_and_database() -> None:
-    make_bob()
+def test_overview_shows_users_policy_and_database() -> None:
+    create_bob()
     facts = overview(loaded_policy())
     assert (facts.version, facts.users, facts.database_answers) == (__version__, 2, True)
     assert facts.database == ("SQLite" if is_sqlite() else "PostgreSQL")
@@ -27,7 +27,7 @@ def test_the_overview_tells_users_policy_and_database() -> None:
     assert (facts.expiring, facts.expiring_first) == (0, ())
 
 
-def test_without_the_database_it_tells_what_is_known_without_it(prepared: Settings) -> None:
+def test_overview_works_without_the_database(prepared: Settings) -> None:
     policy = loaded_policy()
     with database_gone(prepared):
         facts = overview(policy)

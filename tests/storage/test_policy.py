@@ -1,4 +1,4 @@
-"""The policy's snapshot: what is in it, what keeping it fresh costs, and what happens when the database is gone."""
+"""The policy snapshot: content, cost of a refresh, and behaviour while the database is gone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER, OPERATOR, http, mqtt
 from tests.storage.environment import (
     change_user,
+    create_bob,
+    create_role,
+    create_user,
     database_gone,
     execute,
     loaded_policy,
-    make_bob,
-    make_role,
-    make_user,
     version,
 )
 
@@ -49,7 +49,7 @@ COMMANDS = mqtt("read", "devices/%u/commands")
 
 @pytest.fixture
 def statements(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], object]], list[str]]:
-    """Return a function that tells which SQL a piece of work takes."""
+    """Return a function that returns the SQL statements of a call."""
     caplog.set_level(logging.DEBUG, logger="peewee")
 
     def taken_by(work: Callable[[], object]) -> list[str]:
@@ -67,18 +67,18 @@ def access_by(known: PolicyCache) -> AccessControl:
 
 
 def log_in(access: AccessControl, password: str) -> Decision:
-    """Return what Bob is told when he connects, however long it takes."""
+    """Return the decision on a login of bob."""
     while isinstance(outcome := access.may_log_in("bob", "", password, datetime.now(UTC)), Future):
         outcome.result()
     return outcome
 
 
-def crowd(numbers: Iterable[int]) -> None:
+def create_users(numbers: Iterable[int]) -> None:
     for n in numbers:
-        make_user(f"device-{n}", password=None, roles=("devices",), permissions=(mqtt("read", f"own/{n}"),))
+        create_user(f"device-{n}", password=None, roles=("devices",), permissions=(mqtt("read", f"own/{n}"),))
 
 
-def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None:
+def test_every_request_is_denied_before_policy_is_loaded() -> None:
     fresh = PolicyCache()
     assert fresh.snapshot == Snapshot(ShardedMap(), {}, {}, 0)
     assert fresh.age == float("inf")
@@ -87,9 +87,9 @@ def test_before_it_was_ever_loaded_there_is_nothing_and_nobody_gets_in() -> None
     assert access.may_access("bob", "", "a", READ).reason is Reason.POLICY_NOT_LOADED
 
 
-def test_the_first_time_everything_is_loaded() -> None:
-    make_role("devices", COMMANDS)
-    made = make_bob(enabled=False, roles=("devices", "minimum-access"), permissions=(STATE, http("read", "/api/me")))
+def test_first_catch_up_loads_everything() -> None:
+    create_role("devices", COMMANDS)
+    made = create_bob(enabled=False, roles=("devices", "minimum-access"), permissions=(STATE, http("read", "/api/me")))
     api_tokens.issue_token(ALICE, "bob", "", 12)
     snapshot = loaded_policy().snapshot
     assert snapshot.version == version()
@@ -103,8 +103,8 @@ def test_the_first_time_everything_is_loaded() -> None:
     assert [rule.role for rule in snapshot.rules_of(bob)] == [None, None, "devices", "minimum-access"]
 
 
-def test_a_snapshot_in_a_traceback_spells_no_secret() -> None:
-    make_bob()
+def test_repr_of_a_snapshot_contains_no_secret() -> None:
+    create_bob()
     api_tokens.issue_token(ALICE, "bob", "", 12)
     snapshot = loaded_policy().snapshot
     shown = repr(snapshot)
@@ -113,8 +113,8 @@ def test_a_snapshot_in_a_traceback_spells_no_secret() -> None:
     assert not any(repr(key.secret) in shown for key in snapshot.signing_keys.values())
 
 
-def test_a_change_made_anywhere_is_in_force_as_soon_as_it_is_caught_up_with() -> None:
-    make_bob(permissions=(STATE,))
+def test_change_is_in_force_after_catch_up() -> None:
+    create_bob(permissions=(STATE,))
     known = loaded_policy()
     access = access_by(known)
 
@@ -129,14 +129,14 @@ def test_a_change_made_anywhere_is_in_force_as_soon_as_it_is_caught_up_with() ->
     assert may_publish()
     change_user("bob", permissions=())
     assert not may_publish()
-    make_role("devices", STATE)
+    create_role("devices", STATE)
     change_user("bob", roles=("devices",))
     assert may_publish()
     roles.change(ALICE, "devices", {"permissions": (STATE, mqtt("write", "#", "deny"))})
     assert not may_publish()
 
 
-def test_the_start_of_another_worker_costs_this_one_nothing(prepared: Settings) -> None:
+def test_start_of_another_worker_does_not_change_the_snapshot(prepared: Settings) -> None:
     known = loaded_policy()
     before, entries = known.snapshot, dict(known.snapshot.users)
     bootstrap.prepare(prepared)
@@ -145,9 +145,9 @@ def test_the_start_of_another_worker_costs_this_one_nothing(prepared: Settings) 
     assert all(known.snapshot.users[name] is user for name, user in entries.items())
 
 
-def test_two_workers_see_each_others_changes() -> None:
+def test_workers_see_each_others_changes() -> None:
     one, other = loaded_policy(), loaded_policy()
-    make_bob()
+    create_bob()
     one.catch_up()
     assert "bob" in one.snapshot.users
     assert "bob" not in other.snapshot.users
@@ -160,7 +160,7 @@ def test_two_workers_see_each_others_changes() -> None:
         assert known.snapshot.version == version()
 
 
-def test_where_nothing_has_changed_one_question_is_asked(
+def test_catch_up_without_changes_takes_one_query(
     statements: Callable[[Callable[[], object]], list[str]],
 ) -> None:
     known = loaded_policy()
@@ -170,15 +170,15 @@ def test_where_nothing_has_changed_one_question_is_asked(
 
 
 @pytest.mark.parametrize("change", [lambda: change_user("bob", enabled=False), lambda: users.delete(ALICE, "bob")])
-def test_a_change_costs_the_same_however_many_users_there_are(
+def test_number_of_queries_does_not_depend_on_the_number_of_users(
     statements: Callable[[Callable[[], object]], list[str]], change: Callable[[], object]
 ) -> None:
     costs = []
-    make_role("devices", STATE)
+    create_role("devices", STATE)
     known = loaded_policy()
     for n in range(2):
-        make_bob()
-        crowd(range(10 * n, 10 * n + 10))
+        create_bob()
+        create_users(range(10 * n, 10 * n + 10))
         known.catch_up()
         others = dict(known.snapshot.users)
         change()
@@ -193,9 +193,9 @@ def test_a_change_costs_the_same_however_many_users_there_are(
     assert all("WHERE" in statement for statement in reads)
 
 
-def test_a_changed_role_costs_one_entry_however_many_users_have_it() -> None:
-    make_role("devices", STATE)
-    crowd(range(5))
+def test_changed_role_updates_one_entry_regardless_of_its_users() -> None:
+    create_role("devices", STATE)
+    create_users(range(5))
     known = loaded_policy()
     users_before = dict(known.snapshot.users)
     roles.change(ALICE, "devices", {"permissions": (COMMANDS,)})
@@ -204,13 +204,13 @@ def test_a_changed_role_costs_one_entry_however_many_users_have_it() -> None:
     assert all(known.snapshot.users[name] is user for name, user in users_before.items())
 
 
-def test_many_changes_since_are_read_together() -> None:
-    make_role("devices", STATE)
+def test_many_changes_are_read_together() -> None:
+    create_role("devices", STATE)
     known = loaded_policy()
-    crowd(range(4))
+    create_users(range(4))
     change_user("device-1", enabled=False)
     users.delete(ALICE, "device-2")
-    make_role("screens", COMMANDS)
+    create_role("screens", COMMANDS)
     roles.delete(ALICE, "screens")
     signing_keys.rotate(OPERATOR)
     known.catch_up()
@@ -219,24 +219,24 @@ def test_many_changes_since_are_read_together() -> None:
     assert len(known.snapshot.signing_keys) == 2
 
 
-def test_what_was_deleted_is_gone_and_what_was_made_again_is_new() -> None:
-    make_role("devices", STATE)
-    make_bob(permissions=(STATE,))
+def test_user_created_again_has_no_old_rights() -> None:
+    create_role("devices", STATE)
+    create_bob(permissions=(STATE,))
     known = loaded_policy()
     users.delete(ALICE, "bob")
     roles.delete(ALICE, "devices")
     known.catch_up()
     assert "bob" not in known.snapshot.users
     assert "devices" not in known.snapshot.roles
-    make_bob()
-    make_role("devices")
+    create_bob()
+    create_role("devices")
     known.catch_up()
     assert known.snapshot.users["bob"].permissions == ()
     assert known.snapshot.roles["devices"].permissions == ()
 
 
-def test_a_token_works_with_the_next_look_and_a_revoked_one_no_longer() -> None:
-    make_bob(grant_types=frozenset({GrantType.TOKEN}))
+def test_catch_up_adds_new_and_removes_revoked_tokens() -> None:
+    create_bob(grant_types=frozenset({GrantType.TOKEN}))
     known = loaded_policy()
     access = access_by(known)
     issued = api_tokens.issue_token(ALICE, "bob", "", 12)
@@ -247,8 +247,8 @@ def test_a_token_works_with_the_next_look_and_a_revoked_one_no_longer() -> None:
     assert log_in(access, issued.token).reason is Reason.INVALID_TOKEN
 
 
-def test_what_a_reader_holds_does_not_change_under_its_hands() -> None:
-    make_bob(permissions=(STATE,))
+def test_old_snapshot_does_not_change() -> None:
+    create_bob(permissions=(STATE,))
     known = loaded_policy()
     held = known.snapshot.users["bob"]
     change_user("bob", permissions=(), enabled=False)
@@ -258,10 +258,10 @@ def test_what_a_reader_holds_does_not_change_under_its_hands() -> None:
         held.enabled = False  # type: ignore[misc]
 
 
-def test_a_restored_database_is_loaded_afresh() -> None:
+def test_database_with_an_older_version_is_read_completely() -> None:
     then = version()
-    make_bob()
-    make_user("bertha")
+    create_bob()
+    create_user("bertha")
     known = loaded_policy()
     execute("DELETE FROM users WHERE username = 'bob'")
     execute(f"DELETE FROM policy_changes WHERE version > {then + 1}")
@@ -271,11 +271,11 @@ def test_a_restored_database_is_loaded_afresh() -> None:
     assert "bob" not in known.snapshot.users
 
 
-def test_who_is_further_behind_than_changes_are_kept_loads_everything() -> None:
+def test_worker_behind_the_kept_changes_reads_everything() -> None:
     known = loaded_policy()
-    make_bob()
+    create_bob()
     execute(f"UPDATE policy_version SET version = {KEPT_VERSIONS + 999}")
-    make_user("bertha")
+    create_user("bertha")
     with session():
         oldest = PolicyChange.select(peewee.fn.MIN(PolicyChange.version)).scalar()
     assert oldest == version() == KEPT_VERSIONS + 1000
@@ -284,13 +284,13 @@ def test_who_is_further_behind_than_changes_are_kept_loads_everything() -> None:
     assert known.snapshot == loaded_policy().snapshot
 
 
-def test_changes_are_kept_as_long_as_promised() -> None:
+def test_changes_are_kept_for_the_documented_number_of_versions() -> None:
     execute("UPDATE policy_version SET version = 999")
-    make_bob()
+    create_bob()
     known = loaded_policy()
-    make_user("bertha")
+    create_user("bertha")
     execute(f"UPDATE policy_version SET version = {KEPT_VERSIONS + 999}")
-    make_user("bruno")
+    create_user("bruno")
     with session():
         kept = {change.name for change in PolicyChange.select()}
     assert kept == {"bertha", "bruno"}
@@ -298,8 +298,8 @@ def test_changes_are_kept_as_long_as_promised() -> None:
     assert {"bertha", "bruno"} <= set(known.snapshot.users)
 
 
-def test_while_the_database_is_gone_the_last_good_snapshot_answers(prepared: Settings) -> None:
-    make_bob(permissions=(STATE,))
+def test_last_snapshot_answers_while_the_database_is_gone(prepared: Settings) -> None:
+    create_bob(permissions=(STATE,))
     known = loaded_policy()
     access = access_by(known)
     before = known.snapshot
@@ -317,7 +317,7 @@ def test_while_the_database_is_gone_the_last_good_snapshot_answers(prepared: Set
     assert not known.snapshot.users["bob"].enabled
 
 
-def test_uses_of_tokens_outlast_a_database_that_is_gone(prepared: Settings) -> None:
+def test_token_uses_are_kept_while_the_database_is_gone(prepared: Settings) -> None:
     uses = {"digest": datetime(2026, 11, 20, 8, 0, tzinfo=UTC)}
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
         api_tokens.store_uses(uses)
@@ -326,7 +326,7 @@ def test_uses_of_tokens_outlast_a_database_that_is_gone(prepared: Settings) -> N
     assert not uses
 
 
-def test_the_age_counts_from_the_last_look_that_succeeded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_counts_from_the_last_successful_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     known = loaded_policy()
@@ -345,14 +345,14 @@ SECRET = mqtt("read", "secret/#", "deny")
 
 
 def move_the_deny_rule() -> None:
-    """Move the rule that keeps Bob from secret/# from his role to himself, in two changes; he is never without it."""
+    """Move a deny rule from bob's role to bob in two changes, so that it applies at all times."""
     change_user("bob", permissions=(SECRET,))
     roles.change(ALICE, "devices", {"permissions": (mqtt("read", "#"),)})
 
 
 @pytest.fixture
 def breaking_at() -> Iterator[Callable[[int], list[str]]]:
-    """Return a function that lets the nth statement from now on fail, and returns the list of statements so far."""
+    """Return a function that makes the nth SQL statement from now on fail and returns the list of statements."""
     log = logging.getLogger("peewee")
     added: list[Callable[[logging.LogRecord], bool]] = []
     level = log.level
@@ -379,11 +379,11 @@ def breaking_at() -> Iterator[Callable[[int], list[str]]]:
     log.setLevel(level)
 
 
-def test_an_error_between_any_two_reads_leaves_the_policy_wholly_as_it_was(
+def test_error_at_any_query_leaves_the_policy_unchanged(
     breaking_at: Callable[[int], list[str]],
 ) -> None:
-    make_role("devices", mqtt("read", "#"), SECRET)
-    make_bob(roles=("devices",))
+    create_role("devices", mqtt("read", "#"), SECRET)
+    create_bob(roles=("devices",))
     known = loaded_policy()
     access, before = access_by(known), known.snapshot
     entries = (dict(before.users), dict(before.roles), before.signing_keys, before.version)
@@ -408,9 +408,9 @@ def test_an_error_between_any_two_reads_leaves_the_policy_wholly_as_it_was(
     assert not access.may_access("bob", "", "secret/plan", READ)
 
 
-def test_a_decision_under_way_never_sees_a_changed_role_with_the_user_as_it_was() -> None:
-    make_role("devices", mqtt("read", "#"), SECRET)
-    make_bob(roles=("devices",))
+def test_snapshot_never_mixes_a_changed_role_with_an_old_user() -> None:
+    create_role("devices", mqtt("read", "#"), SECRET)
+    create_bob(roles=("devices",))
     known = loaded_policy()
     held = known.snapshot
     move_the_deny_rule()
@@ -421,37 +421,37 @@ def test_a_decision_under_way_never_sees_a_changed_role_with_the_user_as_it_was(
     assert held.version < known.snapshot.version
 
 
-def test_a_user_is_never_seen_with_a_new_role_still_missing() -> None:
+def test_user_is_never_visible_without_its_new_role() -> None:
     known = loaded_policy()
     held = known.snapshot
-    make_role("devices", mqtt("read", "#"), SECRET)
-    make_bob(roles=("devices",))
+    create_role("devices", mqtt("read", "#"), SECRET)
+    create_bob(roles=("devices",))
     known.catch_up()
     assert "bob" not in held.users
     assert set(known.snapshot.users["bob"].roles) <= set(known.snapshot.roles)
 
 
-def test_a_user_who_is_changed_while_being_read_is_seen_as_before_or_as_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_bob(roles=("admin",), enabled=False)
+def test_user_changed_during_a_read_is_seen_before_or_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_bob(roles=("admin",), enabled=False)
     known = PolicyCache()
     read_tokens = policy_reader._tokens
 
-    def change_meanwhile(*arguments: Any) -> Any:
+    def change_during_the_read(*arguments: Any) -> Any:
         monkeypatch.undo()
-        meanwhile = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
-        meanwhile.start()
-        meanwhile.join()
+        changing = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
+        changing.start()
+        changing.join()
         return read_tokens(*arguments)
 
-    monkeypatch.setattr(policy_reader, "_tokens", change_meanwhile)
+    monkeypatch.setattr(policy_reader, "_tokens", change_during_the_read)
     known.catch_up()
     bob = known.snapshot.users["bob"]
     assert (bob.roles, bob.enabled) in [(("admin",), False), ((), True)]
 
 
-def test_one_user_can_be_looked_at_without_loading_all() -> None:
-    make_role("devices", STATE)
-    bob = make_bob(roles=("devices",), permissions=(COMMANDS,))
+def test_snapshot_of_one_user_reads_only_this_user() -> None:
+    create_role("devices", STATE)
+    bob = create_bob(roles=("devices",), permissions=(COMMANDS,))
     snapshot = policy_cache.snapshot_of("bob")
     assert set(snapshot.users) == {"bob"}
     rules = list(snapshot.rules_of(snapshot.users["bob"]))

@@ -1,4 +1,4 @@
-"""Sightings: under which client ids a user was lately let in, noted in memory and written down later."""
+"""The client ids that users have used: noted in memory and stored later."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import peewee
 import pytest
 import time_machine
 
-from authsvc.activity import client_ids as sightings
-from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, client_ids, of_user
+from authsvc.activity import client_ids
+from authsvc.activity.client_ids import MAX_CLIENT_ID, PER_USER, SeenClientIds, all_of_user, of_user
 from authsvc.policy import known_client_ids
 from authsvc.storage.database import session
 from authsvc.storage.models import ClientIdRow
-from tests.storage.environment import database_gone, execute
+from tests.storage.environment import database_gone
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -37,7 +37,7 @@ def see(seen: SeenClientIds, client_id: str, at: datetime = NOW) -> None:
         seen.store()
 
 
-def test_what_was_noted_is_written_down_once() -> None:
+def test_noted_client_id_is_stored_once() -> None:
     seen = SeenClientIds()
     for _ in range(3):
         seen.note("bob", "sensor-1")
@@ -48,53 +48,53 @@ def test_what_was_noted_is_written_down_once() -> None:
     assert sorted(row[:2] for row in stored()) == [("bertha", "sensor-1"), ("bob", "sensor-1")]
 
 
-def test_the_time_of_the_last_sighting_moves_on_when_everything_is_noted_anew() -> None:
+def test_seen_at_is_updated_after_the_cleanup() -> None:
     seen = SeenClientIds()
     see(seen, "sensor-1")
     see(seen, "sensor-1", NOW + timedelta(hours=1))
     assert stored() == [("bob", "sensor-1", NOW)]
     with time_machine.travel(NOW, tick=False):
-        seen.forget_stored()
+        seen.delete_expired()
     see(seen, "sensor-1", NOW + timedelta(hours=2))
     assert stored() == [("bob", "sensor-1", NOW + timedelta(hours=2))]
 
 
-def test_two_workers_may_see_the_same_client() -> None:
+def test_two_workers_can_store_the_same_client_id() -> None:
     see(SeenClientIds(), "sensor-1")
     see(SeenClientIds(), "sensor-1", NOW + timedelta(seconds=5))
     assert stored() == [("bob", "sensor-1", NOW + timedelta(seconds=5))]
 
 
-def test_a_users_client_ids_are_told_latest_first_and_not_all_of_them() -> None:
+def test_only_the_latest_client_ids_of_a_user_are_listed() -> None:
     seen = SeenClientIds()
     for n in range(PER_USER + 3):
         see(seen, f"sensor-{n}", NOW + timedelta(seconds=n))
     expected = [f"sensor-{n}" for n in reversed(range(3, PER_USER + 3))]
     assert [seen.client_id for seen in of_user("bob")] == expected
-    assert client_ids("bob") == [*expected, "sensor-2", "sensor-1", "sensor-0"]
-    assert client_ids("nobody") == []
+    assert all_of_user("bob") == [*expected, "sensor-2", "sensor-1", "sensor-0"]
+    assert all_of_user("nobody") == []
     assert of_user("bob")[0] == (expected[0], NOW + timedelta(seconds=PER_USER + 2))
 
 
-def test_what_is_long_past_is_forgotten() -> None:
+def test_expired_client_ids_are_deleted() -> None:
     seen = SeenClientIds()
     see(seen, "long ago", NOW - timedelta(days=31))
-    see(seen, "lately", NOW - timedelta(days=29))
+    see(seen, "recent", NOW - timedelta(days=29))
     with time_machine.travel(NOW, tick=False):
-        seen.forget_stored()
-    assert client_ids("bob") == ["lately"]
+        seen.delete_expired()
+    assert all_of_user("bob") == ["recent"]
 
 
 @pytest.mark.parametrize("client_id", ["", "x" * (MAX_CLIENT_ID + 1)])
-def test_a_client_id_that_could_not_be_written_down_is_not_noted(client_id: str) -> None:
+def test_client_id_that_cannot_be_stored_is_not_noted(client_id: str) -> None:
     seen = SeenClientIds()
     seen.note("bob", client_id)
     seen.store()
     assert stored() == []
 
 
-def test_more_than_so_many_are_not_noted_until_those_are_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED", 300)
+def test_number_of_noted_client_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_ids, "MAX_NOTED", 300)
     seen = SeenClientIds()
     for n in range(500):
         seen.note("bob", f"sensor-{n}")
@@ -105,9 +105,9 @@ def test_more_than_so_many_are_not_noted_until_those_are_written_down(monkeypatc
     assert len(stored()) == 301
 
 
-def test_a_user_with_ever_new_client_ids_displaces_no_other_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED", 300)
-    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 100)
+def test_user_with_many_client_ids_does_not_displace_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_ids, "MAX_NOTED", 300)
+    monkeypatch.setattr(client_ids, "MAX_NOTED_OF_USER", 100)
     seen = SeenClientIds()
     for _ in range(3):
         for n in range(500):
@@ -118,8 +118,8 @@ def test_a_user_with_ever_new_client_ids_displaces_no_other_user(monkeypatch: py
         assert known_after_a_restart().known.knows("bob", "sensor-1")
 
 
-def test_a_client_id_without_room_is_noted_once_earlier_ones_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_NOTED_OF_USER", 2)
+def test_client_id_beyond_the_bound_is_noted_after_the_next_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_ids, "MAX_NOTED_OF_USER", 2)
     seen = SeenClientIds()
     for n in range(3):
         seen.note("bob", f"sensor-{n}")
@@ -131,8 +131,8 @@ def test_a_client_id_without_room_is_noted_once_earlier_ones_are_stored(monkeypa
     assert known_after_a_restart().known.knows("bob", "sensor-0"), "a login without room for more is still noted"
 
 
-def test_so_many_are_written_at_a_time_and_the_rest_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_STORED_AT_ONCE", 250)
+def test_store_writes_a_bounded_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_ids, "MAX_STORED_AT_ONCE", 250)
     seen = SeenClientIds()
     for n in range(600):
         seen.note("bob", f"sensor-{n}")
@@ -143,21 +143,21 @@ def test_so_many_are_written_at_a_time_and_the_rest_later(monkeypatch: pytest.Mo
     assert written == [250, 500, 600, 600]
 
 
-def test_what_a_database_that_is_gone_keeps_from_being_written_stays_noted(prepared: Settings) -> None:
+def test_noted_entries_are_kept_while_the_database_is_gone(prepared: Settings) -> None:
     seen = SeenClientIds()
     seen.note("bob", "sensor-1")
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
         seen.store()
     seen.store()
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
 
 
-def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
+def test_client_id_that_is_not_unicode_does_not_block_others() -> None:
     seen = SeenClientIds()
     seen.note("bob", "\ud800")
     seen.note("bob", "sensor-1")
     seen.store()
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
 
 
 # Client ids that a user has logged in with.
@@ -165,11 +165,11 @@ def test_a_client_id_that_is_not_unicode_is_in_nobodys_way() -> None:
 
 def known_after_a_restart() -> SeenClientIds:
     started = SeenClientIds()
-    started.learn_stored()
+    started.load_stored()
     return started
 
 
-def test_a_client_id_that_logged_in_is_known_at_once_and_after_a_restart() -> None:
+def test_client_id_of_a_login_is_known_at_once_and_after_a_restart() -> None:
     seen = SeenClientIds()
     seen.note("bob", "sensor-1", logged_in=True)
     assert seen.known.knows("bob", "sensor-1")
@@ -177,26 +177,26 @@ def test_a_client_id_that_logged_in_is_known_at_once_and_after_a_restart() -> No
     assert known_after_a_restart().known.knows("bob", "sensor-1")
 
 
-def test_a_client_id_that_only_asked_about_a_topic_is_seen_and_not_known() -> None:
+def test_client_id_of_an_acl_request_is_stored_but_not_known() -> None:
     seen = SeenClientIds()
     see(seen, "sensor-1")
-    assert client_ids("bob") == ["sensor-1"]
+    assert all_of_user("bob") == ["sensor-1"]
     assert not seen.known.knows("bob", "sensor-1")
     assert not known_after_a_restart().known.knows("bob", "sensor-1")
 
 
-def test_a_client_id_stays_known_whatever_else_it_is_seen_with() -> None:
+def test_client_id_stays_known_after_acl_requests() -> None:
     seen = SeenClientIds()
     for logged_in in (False, True, False):
         seen.note("bob", "sensor-1", logged_in=logged_in)
         seen.store()
-    seen.forget_stored()
+    seen.delete_expired()
     seen.note("bob", "sensor-1")
     seen.store()
     assert known_after_a_restart().known.knows("bob", "sensor-1")
 
 
-def test_a_login_and_an_access_noted_together_are_stored_as_a_login() -> None:
+def test_login_and_access_noted_together_are_stored_as_login() -> None:
     for first in (True, False):
         seen = SeenClientIds()
         seen.note(f"bob-{first}", "sensor-1", logged_in=first)
@@ -205,22 +205,17 @@ def test_a_login_and_an_access_noted_together_are_stored_as_a_login() -> None:
         assert known_after_a_restart().known.knows(f"bob-{first}", "sensor-1")
 
 
-def test_client_ids_that_other_processes_stored_are_learnt_once_they_are_looked_for() -> None:
+def test_client_ids_stored_by_other_processes_are_loaded() -> None:
     one, other = SeenClientIds(), SeenClientIds()
-    one.learn_stored()
+    one.load_stored()
     for number in range(2):
         other.note("bob", f"sensor-{number}", logged_in=True)
         other.store()
-        one.learn_stored()
+        one.load_stored()
         assert one.known.knows("bob", f"sensor-{number}")
 
 
-def test_client_ids_stored_by_an_older_process_are_not_known() -> None:
-    execute("INSERT INTO sightings (username, client_id, seen_at) VALUES ('bob', 'sensor-1', '2026-11-20 08:00:00')")
-    assert not known_after_a_restart().known.knows("bob", "sensor-1")
-
-
-def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_client_ids_of_logins_than_of_accesses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_client_ids, "PER_USER", 2 * PER_USER)
     seen = SeenClientIds()
     for number in range(3 * PER_USER):
@@ -228,7 +223,7 @@ def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(mon
         seen.note("bob", f"asked-{number}")
         seen.note("bertha", f"sensor-{number}", logged_in=number % 2 == 0)
     seen.store()
-    seen.forget_stored()
+    seen.delete_expired()
     with session():
         kept = [(row.username, row.logged_in) for row in ClientIdRow.select()]
     assert kept.count(("bob", True)) == 2 * PER_USER
@@ -236,8 +231,8 @@ def test_of_those_that_logged_in_many_more_are_kept_than_of_those_that_asked(mon
     assert kept.count(("bertha", True)) == 1.5 * PER_USER
 
 
-def test_what_was_stored_is_remembered_of_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sightings, "MAX_STORED", 100)
+def test_memory_of_stored_client_ids_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_ids, "MAX_STORED", 100)
     seen = SeenClientIds()
     for number in range(500):
         seen.note("bob", f"sensor-{number}")
@@ -251,9 +246,9 @@ def test_what_was_stored_is_remembered_of_so_many_and_no_more(monkeypatch: pytes
     assert seen._noted
 
 
-def test_while_the_database_is_gone_what_was_learnt_stays_known(prepared: Settings) -> None:
+def test_known_client_ids_are_kept_while_the_database_is_gone(prepared: Settings) -> None:
     seen = SeenClientIds()
     seen.note("bob", "sensor-1", logged_in=True)
     with database_gone(prepared), pytest.raises(peewee.OperationalError):
-        seen.learn_stored()
+        seen.load_stored()
     assert seen.known.knows("bob", "sensor-1")

@@ -1,4 +1,4 @@
-"""Signing in while somebody guesses, and while something else happens."""
+"""Sign-ins during password guessing and simultaneous changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authsvc.settings import Lifetime
 from authsvc.storage.database import session
 from authsvc.storage.models import BrowserSession, SignInAddress, Token
 from tests.actors import ALICE, BOBS_PASSWORD
-from tests.storage.environment import change_user, everything, loaded_policy, make_bob, make_user
+from tests.storage.environment import all_rows, change_user, create_bob, create_user, loaded_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ class CountedPool(HashingPool):
 
 
 class GatedAccess:
-    """A check of the right password that takes until it is told to go on."""
+    """A check of the right password that blocks until the test continues it."""
 
     failure_seconds = 0.0
 
@@ -75,7 +75,7 @@ class GatedAccess:
 
 
 def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
-    """Return what one worker process knows of the users as they are now."""
+    """Return the access control of a worker that has just started."""
     pool = pool or HashingPool(2, 100, patience=60)
     return AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, cost), KnownClientIds(), lambda *_: None)
 
@@ -101,14 +101,14 @@ def from_elsewhere(count: int) -> list[str]:
     return [f"198.51.100.{number}" for number in range(count)]
 
 
-def test_sixty_addresses_do_not_get_through_at_one_name() -> None:
-    make_bob()
+def test_sixty_addresses_are_limited_for_one_name() -> None:
+    create_bob()
     found = guess_until_refused(sign_ins(), "bob", from_elsewhere(60))
     assert found == [WRONG] * PER_MINUTE * TIMES_PER_NAME + [REFUSED] * (60 - PER_MINUTE * TIMES_PER_NAME)
 
 
-def test_sixty_names_do_not_get_through_from_one_address() -> None:
-    make_bob()
+def test_sixty_names_are_limited_from_one_address() -> None:
+    create_bob()
     signing_in = sign_ins()
     found = [outcome(signing_in, f"name-{number}", "guess") for number in range(60)]
     assert found == [WRONG] * PER_MINUTE * TIMES_PER_NETWORK + [REFUSED] * (60 - PER_MINUTE * TIMES_PER_NETWORK)
@@ -116,8 +116,8 @@ def test_sixty_names_do_not_get_through_from_one_address() -> None:
     assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
 
 
-def test_one_address_does_not_get_through_at_one_name() -> None:
-    make_bob()
+def test_one_address_is_limited_for_one_name() -> None:
+    create_bob()
     signing_in = sign_ins()
     assert guess_until_refused(signing_in, "bob", [HERE] * 6) == [WRONG] * PER_MINUTE + [REFUSED] * 3
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == REFUSED
@@ -134,13 +134,13 @@ def test_one_address_does_not_get_through_at_one_name() -> None:
     ],
 )
 def test_addresses_of_one_network_count_as_one(addresses: list[str]) -> None:
-    make_bob()
+    create_bob()
     assert guess_until_refused(sign_ins(), "bob", addresses) == [WRONG] * PER_MINUTE + [REFUSED] * 3
 
 
 @pytest.mark.parametrize(("home", "beside"), [(HERE, HERE), ("2001:db8:0:7::1", "2001:db8:0:7:aaaa::2")])
-def test_owner_of_an_attacked_name_gets_in_from_a_known_network_only(home: str, beside: str) -> None:
-    make_bob()
+def test_owner_of_an_attacked_name_can_sign_in_only_from_a_known_network(home: str, beside: str) -> None:
+    create_bob()
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, home) == IN
     assert REFUSED in guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, beside) == IN
@@ -148,22 +148,22 @@ def test_owner_of_an_attacked_name_gets_in_from_a_known_network_only(home: str, 
 
 
 def test_known_network_is_held_to_the_limit_of_network_and_name() -> None:
-    make_bob()
+    create_bob()
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == IN
     assert guess_until_refused(sign_ins(), "bob", [HERE] * 5) == [WRONG] * PER_MINUTE + [REFUSED] * 2
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == REFUSED
 
 
-def test_network_is_known_for_the_name_that_signed_in_alone() -> None:
-    make_bob()
-    make_user("bertha")
+def test_network_is_known_only_for_the_name_that_signed_in() -> None:
+    create_bob()
+    create_user("bertha")
     assert outcome(sign_ins(), "bertha", BOBS_PASSWORD) == IN
     guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == REFUSED
 
 
 def test_wrong_passwords_make_no_network_known() -> None:
-    make_bob()
+    create_bob()
     signing_in = sign_ins()
     outcome(signing_in, "bob", "wrong")
     guess_until_refused(signing_in, "bob", from_elsewhere(20))
@@ -171,7 +171,7 @@ def test_wrong_passwords_make_no_network_known() -> None:
 
 
 def test_network_is_forgotten_after_ninety_days_without_a_sign_in() -> None:
-    make_bob()
+    create_bob()
     now = datetime.now(UTC)
     with time_machine.travel(now - timedelta(days=89), tick=False):
         assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.8") == IN
@@ -185,8 +185,8 @@ def test_network_is_forgotten_after_ninety_days_without_a_sign_in() -> None:
         assert [row.network for row in SignInAddress.select()] == ["203.0.113.8"]
 
 
-def test_latest_networks_of_a_name_are_remembered_and_not_more_than_a_few() -> None:
-    make_bob()
+def test_only_the_latest_networks_of_a_name_are_stored() -> None:
+    create_bob()
     start = datetime.now(UTC)
     for number in range(MAX_NETWORKS + 5):
         with time_machine.travel(start + timedelta(seconds=number), tick=False):
@@ -197,37 +197,37 @@ def test_latest_networks_of_a_name_are_remembered_and_not_more_than_a_few() -> N
 
 
 def test_signing_in_again_from_a_known_network_writes_nothing() -> None:
-    make_bob()
+    create_bob()
     signing_in = sign_ins()
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
-    before = everything()
+    before = all_rows()
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_attempts_beyond_the_limit_write_nothing_and_take_no_hash() -> None:
-    make_bob()
+def test_attempts_beyond_the_limit_cost_no_write_and_no_hash() -> None:
+    create_bob()
     pool = CountedPool(2, 100, patience=60)
     signing_in = sign_ins(access(pool))
     guess_until_refused(signing_in, "bob", from_elsewhere(20))
-    before, hashes = everything(), pool.count
+    before, hashes = all_rows(), pool.count
     assert set(guess_until_refused(signing_in, "bob", from_elsewhere(60))) == {REFUSED}
-    assert (everything(), pool.count) == (before, hashes)
+    assert (all_rows(), pool.count) == (before, hashes)
 
 
 def test_two_processes_count_the_same_attempts() -> None:
-    make_bob()
+    create_bob()
     one, another = sign_ins(), sign_ins()
     found = [outcome(signing_in, "bob", "wrong") for signing_in in (one, another, one, another)]
     assert found == [WRONG] * PER_MINUTE + [REFUSED]
 
 
 @pytest.mark.parametrize("username", ["bob\0", "b\udc80b", "x" * 100_000, ""])
-def test_name_that_nobody_can_have_is_counted_like_any_other(username: str) -> None:
+def test_attempts_with_an_invalid_name_are_counted(username: str) -> None:
     assert guess_until_refused(sign_ins(), username, [HERE] * 4) == [WRONG] * PER_MINUTE + [REFUSED]
 
 
-# How long it takes to fail.
+# Duration of failures.
 
 
 FAILURES = {
@@ -245,8 +245,8 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure: str) -> None:
     for name in ("bob", "alex", "dora", "olga"):
-        make_user(name)
-    make_user("nick", password=None)
+        create_user(name)
+    create_user("nick", password=None)
     change_user("dora", enabled=False)
     cost, pool = 8, CountedPool(2, 100, patience=60)
     hasher = PasswordHasher(PasswordPolicy(), cost, HashingPool(1, 10, patience=60))
@@ -265,8 +265,8 @@ def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure:
     assert known.failure_seconds >= hashing, "less than a hash would show which names cost one"
 
 
-def test_password_that_was_right_before_takes_no_hash() -> None:
-    make_bob()
+def test_cached_password_takes_no_hash() -> None:
+    create_bob()
     pool = CountedPool(2, 100, patience=60)
     signing_in = sign_ins(access(pool))
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
@@ -275,12 +275,12 @@ def test_password_that_was_right_before_takes_no_hash() -> None:
     assert pool.count == 1
 
 
-# Many at the same time.
+# Simultaneous sign-ins.
 
 
 @contextmanager
 def under_way(signing_in: SignIns, gate: GatedAccess, addresses: list[str]) -> Iterator[None]:
-    """Let sign-ins from these addresses wait for their hash."""
+    """Keep sign-ins from these addresses waiting for their hash."""
     with ThreadPoolExecutor(len(addresses)) as pool:
         try:
             for address in addresses:
@@ -292,8 +292,8 @@ def under_way(signing_in: SignIns, gate: GatedAccess, addresses: list[str]) -> I
             gate.go_on.set()
 
 
-def test_more_sign_ins_than_places_are_refused_at_once_and_known_networks_have_places_of_their_own() -> None:
-    make_bob()
+def test_sign_ins_beyond_the_places_are_refused_and_known_networks_have_their_own() -> None:
+    create_bob()
     policy = access()
     assert outcome(sign_ins(policy), "bob", BOBS_PASSWORD) == IN
     gate = GatedAccess(loaded_policy().snapshot.users["bob"])
@@ -307,8 +307,8 @@ def test_more_sign_ins_than_places_are_refused_at_once_and_known_networks_have_p
     assert gate.first == [False, False, True, True, False]
 
 
-def test_sign_in_from_a_known_network_is_hashed_before_all_others_that_wait() -> None:
-    make_bob()
+def test_sign_in_from_a_known_network_is_hashed_first() -> None:
+    create_bob()
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD) == IN
     pool, go_on, hashed = HashingPool(1, 1, patience=60), threading.Event(), []
     pool.submit(lambda: go_on.wait(20))
@@ -329,15 +329,15 @@ def test_sign_in_from_a_known_network_is_hashed_before_all_others_that_wait() ->
 
 
 def test_places_are_free_again_after_failures() -> None:
-    make_bob()
+    create_bob()
     signing_in = SignIns(access(), 100, places=1)
     assert [outcome(signing_in, "bob", f"guess {number}") for number in range(3)] == [WRONG] * 3
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
 
 
 @pytest.mark.parametrize(("wrong", "found"), [(PER_MINUTE, REFUSED), (PER_MINUTE - 1, IN)])
-def test_right_password_among_many_tried_at_the_same_time_is_refused_beyond_the_limit(wrong: int, found: str) -> None:
-    make_bob()
+def test_right_password_among_simultaneous_attempts_is_refused_beyond_the_limit(wrong: int, found: str) -> None:
+    create_bob()
     gate = GatedAccess(loaded_policy().snapshot.users["bob"])
     signing_in = sign_ins(cast("AccessControl", gate))
     beside = sign_ins()
@@ -349,8 +349,8 @@ def test_right_password_among_many_tried_at_the_same_time_is_refused_beyond_the_
         assert right.result(20) == found
 
 
-def test_token_that_is_revoked_at_the_same_moment_begins_no_session() -> None:
-    make_user("alice")
+def test_token_revoked_at_the_same_time_starts_no_session() -> None:
+    create_user("alice")
     issued = api_tokens.issue_token(ALICE, "alice", "page", 1)
     with session():
         digest = Token.get_by_id(issued.record.id).digest

@@ -1,4 +1,4 @@
-"""SQLite keeps everything in one file, with which more can happen than with a server."""
+"""The SQLite file: missing, existing, shared with other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from authsvc.accounts import bootstrap, users
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import create_file, database, session, transaction
 from authsvc.storage.models import PolicyVersion, User
-from tests.storage.environment import everything, execute, make_bob, version
+from tests.storage.environment import all_rows, create_bob, execute, version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
-# Another program that looks at the file, as a second worker or a backup does.
+# Another program that reads the file, like a second worker or a backup.
 LOOK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
@@ -46,37 +46,37 @@ def database_url(file: Path) -> str:
 
 
 def look(file: Path) -> str:
-    """Return the usernames that another process finds."""
+    """Return the usernames that another process reads."""
     return subprocess.run([sys.executable, "-c", LOOK, str(file)], check=True, capture_output=True, text=True).stdout
 
 
-def test_a_file_that_is_gone_is_an_error_and_not_a_new_and_empty_database(file: Path) -> None:
+def test_missing_file_is_an_error_and_is_not_created(file: Path) -> None:
     file.rename(file.with_suffix(".away"))
-    for attempt in (make_bob, lambda: users.get("admin"), version):
+    for attempt in (create_bob, lambda: users.get("admin"), version):
         with pytest.raises(peewee.OperationalError):
             attempt()
     assert not file.exists()
 
 
-def test_a_file_that_exists_is_left_as_it_is(prepared: Settings) -> None:
-    make_bob()
+def test_existing_file_is_not_changed(prepared: Settings) -> None:
+    create_bob()
     create_file(prepared.database_url)
     assert users.get("bob")
 
 
-def test_the_file_is_readable_by_its_owner_alone(file: Path) -> None:
+def test_file_has_mode_0600(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["with space.db", "100%.db", "a?b#c.db", "ü.db"])
-def test_a_file_may_have_any_name(settings: Settings, tmp_path: Path, name: str) -> None:
+def test_file_can_have_any_name(settings: Settings, tmp_path: Path, name: str) -> None:
     bootstrap.prepare(replace(settings, database_url=f"sqlite:///{tmp_path}/data/{name}"))
-    make_bob()
+    create_bob()
     assert (tmp_path / "data" / name).stat().st_size > 0
 
 
-def test_a_change_that_was_acknowledged_is_on_disk_and_in_order(file: Path) -> None:
-    make_bob()
+def test_acknowledged_change_is_on_disk(file: Path) -> None:
+    create_bob()
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -85,7 +85,7 @@ def test_a_change_that_was_acknowledged_is_on_disk_and_in_order(file: Path) -> N
     assert "bob" in look(file)
 
 
-def test_who_reads_first_and_then_writes_is_never_told_that_the_file_is_locked() -> None:
+def test_transaction_that_reads_before_writing_is_never_locked_out() -> None:
     before = version()
 
     def count_up() -> None:
@@ -100,19 +100,19 @@ def test_who_reads_first_and_then_writes_is_never_told_that_the_file_is_locked()
     assert version() == before + 50
 
 
-def test_what_is_written_after_the_file_was_found_to_exist_is_seen_by_everybody(prepared: Settings, file: Path) -> None:
+def test_writes_after_create_file_are_visible_to_other_processes(prepared: Settings, file: Path) -> None:
     with session():
         assert User.select().exists()
         create_file(prepared.database_url)
         look(file)
-        make_bob()
+        create_bob()
         assert "bob" in look(file)
 
 
-def test_an_event_of_the_audit_trail_is_not_replaced() -> None:
-    make_bob()
-    before = everything()
+def test_audit_event_cannot_be_replaced() -> None:
+    create_bob()
+    before = all_rows()
     columns = "id, at, via, action, target"
     with pytest.raises(peewee.DatabaseError, match="append-only"):
         execute(f"REPLACE INTO audit_events ({columns}, actor) SELECT {columns}, 'nobody' FROM audit_events")
-    assert everything() == before
+    assert all_rows() == before

@@ -1,4 +1,4 @@
-"""Throttling: so many attempts a minute under each key, counted by the database for everybody."""
+"""Throttling: attempts per minute and key, counted in the database for all replicas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
 class Clock:
-    """The database's clock, set by hand."""
+    """A settable clock in place of the database's."""
 
     def __init__(self) -> None:
         self.now = START
@@ -45,7 +45,7 @@ def refusal(key: str, per_minute: int) -> TooMany:
     return error.value
 
 
-def test_so_many_attempts_a_minute_and_no_more(clock: Clock) -> None:
+def test_attempts_per_minute_are_limited(clock: Clock) -> None:
     for _ in range(3):
         throttle.count("bob", 3)
     clock.now += timedelta(seconds=20)
@@ -53,7 +53,7 @@ def test_so_many_attempts_a_minute_and_no_more(clock: Clock) -> None:
         assert refusal("bob", 3).code == "too-many-attempts"
 
 
-def test_the_next_minute_begins_afresh(clock: Clock) -> None:
+def test_limit_is_reset_in_the_next_minute(clock: Clock) -> None:
     for _ in range(3):
         throttle.count("bob", 3)
     clock.now += timedelta(seconds=59)
@@ -64,13 +64,13 @@ def test_the_next_minute_begins_afresh(clock: Clock) -> None:
     refusal("bob", 3)
 
 
-def test_one_key_does_not_count_for_another(clock: Clock) -> None:
+def test_keys_are_counted_separately(clock: Clock) -> None:
     throttle.count("bob", 1)
     throttle.count("charlie", 1)
     refusal("bob", 1)
 
 
-def test_counts_of_minutes_long_past_are_forgotten(clock: Clock) -> None:
+def test_old_counts_are_deleted(clock: Clock) -> None:
     throttle.count("bob", 3)
     clock.now += timedelta(minutes=9)
     throttle.count("charlie", 3)
@@ -80,7 +80,7 @@ def test_counts_of_minutes_long_past_are_forgotten(clock: Clock) -> None:
         assert [attempt.key for attempt in Attempt.select()] == ["charlie"]
 
 
-def test_of_attempts_at_once_none_is_lost() -> None:
+def test_simultaneous_attempts_are_all_counted() -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda _: throttle.count("bob", 100), range(40)):
             pass
@@ -88,13 +88,13 @@ def test_of_attempts_at_once_none_is_lost() -> None:
         assert Attempt.get_by_id("bob").count == 40
 
 
-def test_the_databases_clock_tells_the_time() -> None:
+def test_time_is_that_of_the_database() -> None:
     with session():
         assert abs(database_time() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
-def test_a_server_in_whatever_time_zone_counts_the_same_minutes(clock: Clock, prepared: Settings, zone: str) -> None:
+def test_time_zone_of_the_server_does_not_matter(clock: Clock, prepared: Settings, zone: str) -> None:
     if not is_sqlite():
         name = prepared.database_url.partition("?")[0].rpartition("/")[2]
         execute(f"ALTER DATABASE {name} SET timezone = '{zone}'")

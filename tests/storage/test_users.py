@@ -1,4 +1,4 @@
-"""Users, as an administrator makes, changes, finds and deletes them."""
+"""Creating, changing, finding and deleting users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import database, session
 from authsvc.storage.models import PermissionRow, Token, UserRole
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER, http, mqtt
-from tests.storage.environment import change_user, everything, make_bob, make_role, make_user, policy_of
+from tests.storage.environment import all_rows, change_user, create_bob, create_role, create_user, policy_of
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -26,19 +26,18 @@ COMMANDS = mqtt("read", "devices/%u/commands")
 
 def password_is(username: str, password: str) -> bool:
     policy = policy_of(username)
-    assert policy is not None
     return policy.password_hash is not None and bcrypt.checkpw(password.encode(), policy.password_hash.encode())
 
 
-def test_a_new_user_that_nothing_is_said_of_may_log_in_and_no_more() -> None:
+def test_new_user_without_options_can_only_log_in() -> None:
     bob = users.create(ALICE, "bob", {}, HASHER)
     assert (bob.username, bob.enabled, bob.grant_types) == ("bob", True, frozenset({GrantType.PASSWORD}))
     assert (bob.roles, bob.permissions, bob.has_password) == ((), (), False)
 
 
-def test_a_new_user_is_found_again_as_it_was_made() -> None:
-    make_role("devices", STATE)
-    made = make_bob(
+def test_created_user_can_be_read() -> None:
+    create_role("devices", STATE)
+    made = create_bob(
         enabled=False,
         grant_types=frozenset({GrantType.CERTIFICATE, GrantType.TOKEN}),
         roles=("minimum-access", "devices"),
@@ -53,63 +52,62 @@ def test_a_new_user_is_found_again_as_it_was_made() -> None:
 @pytest.mark.parametrize(
     "grant_types", [(), ("password",), ("token", "certificate"), ("password", "token", "certificate")]
 )
-def test_a_user_has_the_grant_types_it_was_given(grant_types: tuple[str, ...]) -> None:
+def test_user_has_the_given_grant_types(grant_types: tuple[str, ...]) -> None:
     wanted = frozenset(map(GrantType, grant_types))
-    make_bob(grant_types=wanted)
+    create_bob(grant_types=wanted)
     assert users.get("bob").grant_types == wanted
     policy = policy_of("bob")
-    assert policy is not None
     assert policy.grant_types == wanted
 
 
-def test_what_is_named_twice_is_given_once() -> None:
-    make_role("devices", STATE)
-    bob = make_bob(roles=("devices", "devices"), permissions=(COMMANDS, STATE, COMMANDS))
+def test_duplicate_roles_and_permissions_are_stored_once() -> None:
+    create_role("devices", STATE)
+    bob = create_bob(roles=("devices", "devices"), permissions=(COMMANDS, STATE, COMMANDS))
     assert bob.roles == ("devices",)
     assert bob.permissions == (COMMANDS, STATE)
 
 
 @pytest.mark.parametrize("name", ["bo", "bob/x", "b" * 65, "bob\0"])
-def test_a_user_needs_a_proper_name(name: str) -> None:
-    before = everything()
+def test_invalid_username_is_refused(name: str) -> None:
+    before = all_rows()
     with pytest.raises(InvalidInput):
-        make_user(name)
-    assert everything() == before
+        create_user(name)
+    assert all_rows() == before
 
 
-def test_a_name_is_taken_once() -> None:
-    make_bob()
-    before = everything()
+def test_duplicate_name_is_refused() -> None:
+    create_bob()
+    before = all_rows()
     with pytest.raises(Conflict) as error:
-        make_bob(permissions=(STATE,))
+        create_bob(permissions=(STATE,))
     assert error.value.code == "user-exists"
-    assert everything() == before
+    assert all_rows() == before
 
 
-def test_names_of_different_case_are_different_users() -> None:
-    make_bob(enabled=False)
-    make_user("Bob")
+def test_usernames_are_case_sensitive() -> None:
+    create_bob(enabled=False)
+    create_user("Bob")
     assert not users.get("bob").enabled
     assert users.get("Bob").enabled
 
 
-def test_a_password_that_the_policy_refuses_makes_no_user() -> None:
-    before = everything()
+def test_password_against_the_policy_creates_no_user() -> None:
+    before = all_rows()
     with pytest.raises(InvalidInput):
-        make_bob(password="1234")
-    assert everything() == before
+        create_bob(password="1234")
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize("unknown", ["pilots", "", "\x01", "' OR 1=1 --"])
-def test_a_role_that_does_not_exist_is_named_by_its_place_and_nothing_is_changed(unknown: str) -> None:
-    make_user("bertha")
-    before = everything()
+def test_unknown_role_is_reported_by_position_and_nothing_is_changed(unknown: str) -> None:
+    create_user("bertha")
+    before = all_rows()
     with pytest.raises(InvalidInput) as error:
-        make_bob(roles=("minimum-access", unknown))
+        create_bob(roles=("minimum-access", unknown))
     assert error.value.errors[0].field == "roles[1]"
     with pytest.raises(InvalidInput):
         change_user("bertha", roles=(unknown,), enabled=False)
-    assert everything() == before
+    assert all_rows() == before
 
 
 @pytest.mark.parametrize(
@@ -125,9 +123,9 @@ def test_a_role_that_does_not_exist_is_named_by_its_place_and_nothing_is_changed
         ({}, "enabled", True),
     ],
 )
-def test_a_change_changes_what_it_names_and_nothing_else(changes: dict[str, Any], field: str, expected: Any) -> None:
-    make_role("devices", COMMANDS)
-    before = make_bob(roles=("minimum-access",), permissions=(STATE,))
+def test_change_affects_only_the_named_fields(changes: dict[str, Any], field: str, expected: Any) -> None:
+    create_role("devices", COMMANDS)
+    before = create_bob(roles=("minimum-access",), permissions=(STATE,))
     after = change_user("bob", **changes)
     assert users.get("bob") == after
     assert getattr(after, field) == expected
@@ -136,43 +134,43 @@ def test_a_change_changes_what_it_names_and_nothing_else(changes: dict[str, Any]
     assert field == "has_password" or password_is("bob", BOBS_PASSWORD)
 
 
-def test_a_change_of_what_was_seen_is_refused_once_it_looks_different() -> None:
-    seen = make_bob(permissions=(STATE,))
+def test_change_of_an_outdated_version_is_refused() -> None:
+    seen = create_bob(permissions=(STATE,))
     latest = users.change(ALICE, "bob", {"permissions": (COMMANDS,)}, HASHER, frozenset({seen.version}))
-    before = everything()
+    before = all_rows()
     with pytest.raises(PreconditionFailed) as error:
         users.change(ALICE, "bob", {"enabled": False}, HASHER, frozenset({seen.version}))
     assert error.value.code == "precondition-failed"
-    assert everything() == before
+    assert all_rows() == before
     assert not users.change(ALICE, "bob", {"enabled": False}, HASHER, frozenset({latest.version})).enabled
 
 
-def test_a_new_password_replaces_the_old_one() -> None:
-    make_bob()
+def test_new_password_replaces_the_old_one() -> None:
+    create_bob()
     change_user("bob", password="bob's next secret")
     assert password_is("bob", "bob's next secret")
     assert not password_is("bob", BOBS_PASSWORD)
 
 
-class WatchfulHasher(PasswordHasher):
-    """Looks whether anybody has to wait while it hashes."""
+class LockCheckingHasher(PasswordHasher):
+    """A hasher that checks whether other writers are blocked while it hashes."""
 
     def hash(self, password: str) -> str:
         assert database.is_closed()
         return super().hash(password)
 
 
-def test_nobody_waits_for_a_hash_to_write_something_else() -> None:
-    watchful = WatchfulHasher(PasswordPolicy(), 4, HASHER.pool)
+def test_hashing_does_not_block_other_writers() -> None:
+    watchful = LockCheckingHasher(PasswordPolicy(), 4, HASHER.pool)
     users.create(ALICE, "bob", {"password": BOBS_PASSWORD}, watchful)
     users.change(ALICE, "bob", {"password": "bob's next secret"}, watchful)
     assert password_is("bob", "bob's next secret")
 
 
-def test_times_are_utc_and_only_the_update_moves() -> None:
+def test_times_are_utc_and_a_change_updates_only_updated_at() -> None:
     made_at = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
     with time_machine.travel(made_at, tick=False):
-        make_bob()
+        create_bob()
     with time_machine.travel(made_at + timedelta(days=1), tick=False):
         change_user("bob", enabled=False)
     bob = users.get("bob")
@@ -180,13 +178,13 @@ def test_times_are_utc_and_only_the_update_moves() -> None:
     assert bob.created_at.tzinfo is UTC
 
 
-def test_a_deleted_user_takes_everything_along_and_leaves_no_rights_to_a_namesake() -> None:
-    make_bob(roles=("minimum-access",), permissions=(STATE,))
+def test_user_created_again_after_deletion_has_no_old_rights() -> None:
+    create_bob(roles=("minimum-access",), permissions=(STATE,))
     api_tokens.issue_token(ALICE, "bob", "", 1)
     users.delete(ALICE, "bob")
     with pytest.raises(NotFound):
         users.get("bob")
-    namesake = make_bob()
+    namesake = create_bob()
     assert (namesake.roles, namesake.permissions) == ((), ())
     assert not api_tokens.list_tokens("bob", "", 1, 10).items
     with session():
@@ -196,7 +194,7 @@ def test_a_deleted_user_takes_everything_along_and_leaves_no_rights_to_a_namesak
 
 
 @pytest.mark.parametrize("name", ["bob", "", "%", "x" * 500, "' OR 1=1 --"])
-def test_a_user_that_does_not_exist_is_not_found(name: str) -> None:
+def test_unknown_user_raises_not_found(name: str) -> None:
     for attempt in (
         lambda: users.get(name),
         lambda: users.delete(ALICE, name),
@@ -223,28 +221,28 @@ def test_a_user_that_does_not_exist_is_not_found(name: str) -> None:
         ("nobody", []),
     ],
 )
-def test_a_search_finds_names_that_contain_the_text_literally_in_any_case(text: str, expected: list[str]) -> None:
+def test_search_finds_names_containing_the_text_in_any_case(text: str, expected: list[str]) -> None:
     for name in ("bob_1", "Bob-2", "bruno", "Bertha"):
-        make_user(name)
+        create_user(name)
     found = users.search(text, 1, 50)
     assert sorted(user.username for user in found.items) == expected
     assert found.total == len(expected)
 
 
-def test_a_search_finds_those_who_have_a_role() -> None:
-    make_role("devices", STATE)
-    make_role("Devices", STATE)
+def test_search_finds_users_with_a_role() -> None:
+    create_role("devices", STATE)
+    create_role("Devices", STATE)
     for name, roles in (("press-1", ("devices",)), ("press-2", ("Devices",)), ("lamp-1", ("devices", "Devices"))):
-        make_user(name, roles=roles)
+        create_user(name, roles=roles)
     assert [user.username for user in users.search("", 1, 50, role="devices").items] == ["lamp-1", "press-1"]
     found = users.search("press", 1, 1, role="devices")
     assert (found.total, [user.username for user in found.items]) == (1, ["press-1"])
     assert users.search("", 1, 50, role="device").total == 0
 
 
-def test_pages_follow_each_other_by_name_without_gap_or_repetition() -> None:
+def test_pages_have_no_gap_and_no_repetition() -> None:
     for n in range(6):
-        make_user(f"device-{n}", permissions=(mqtt("read", f"own/{n}"),), roles=("minimum-access",))
+        create_user(f"device-{n}", permissions=(mqtt("read", f"own/{n}"),), roles=("minimum-access",))
     pages = [users.search("device", page, 4) for page in (1, 2, 3)]
     assert [[user.username for user in page.items] for page in pages] == [
         ["device-0", "device-1", "device-2", "device-3"],
@@ -256,7 +254,7 @@ def test_pages_follow_each_other_by_name_without_gap_or_repetition() -> None:
     assert pages[1].items[0].permissions == (mqtt("read", "own/4"),)
 
 
-def test_a_user_may_have_more_permissions_than_fit_into_one_statement_and_as_long_as_topics_may_be() -> None:
+def test_user_can_have_thousands_of_the_longest_permissions() -> None:
     many = tuple(mqtt("read", f"rooms/{n}/#") for n in range(1200))
     longest = mqtt("write", "€" * 21_845)
-    assert make_bob(permissions=(*many, longest)).permissions == (*many, longest)
+    assert create_bob(permissions=(*many, longest)).permissions == (*many, longest)

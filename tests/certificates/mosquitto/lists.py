@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from cryptography import x509
 
 from authsvc.pki import ca
-from authsvc.pki.ca import CertificateAuthority, Entry, Revocation
+from authsvc.pki.ca import CertificateAuthority, CrlEntry, RevocationReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ def new_list(
 ) -> str:
     """Return a list that names so many, valid from so many days hence until so many days hence."""
     now = datetime.now(UTC)
-    entries = [Entry(f"{serial:x}", now, Revocation.UNSPECIFIED) for serial in range(1, revoked + 1)]
+    entries = [CrlEntry(f"{serial:x}", now, RevocationReason.UNSPECIFIED) for serial in range(1, revoked + 1)]
     begins, ends = (now + timedelta(days=days) for days in valid)
     return authority.revocation_list(entries, number, begins, ends)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from tests.certificates.tools import certificate_for, key_pem, new_key_of, pem, written
+from tests.certificates.tools import certificate_for, key_pem, new_key_of, pem, write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def made_elsewhere(directory: Path) -> list[str]:
     above = (root, root_key)
     below = certificate_for("The Works, Hall 3", key, above, x509.BasicConstraints(ca=True, path_length=0), usage)
     contents = {"certificate": pem(below), "key": key_pem(key), "chain": pem(root)}
-    return [word for name, text in contents.items() for word in (f"--{name}", str(written(directory, name, text)))]
+    return [word for name, text in contents.items() for word in (f"--{name}", str(write_file(directory, name, text)))]
 
 
 USAGES = (
