@@ -179,7 +179,7 @@ class DenialView(View):
     count: int
     first_seen: Moment
     last_seen: Moment
-    remedy: PermissionView | None
+    suggested_permission: PermissionView | None
     remedy_note: str
 
 
@@ -267,7 +267,7 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
         count=record.count,
         first_seen=record.first_seen,
         last_seen=record.last_seen,
-        remedy=view_permission(remedy.permission) if remedy.permission else None,
+        suggested_permission=view_permission(remedy.permission) if remedy.permission else None,
         remedy_note=remedy.note,
     )
 

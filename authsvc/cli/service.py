@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from authsvc.accounts import bootstrap
-from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
+from authsvc.cli.terminal import as_json, opened, print_json, read_settings
 from authsvc.policy.access import access_for, decide_access
 from authsvc.server import environment, serve
 from authsvc.settings import from_environment
@@ -139,7 +139,7 @@ def _facts(decision: Decision) -> dict[str, object]:
     return {
         "allowed": bool(decision),
         "reason": decision.reason.value,
-        "permission": spell_permission(decision.permission) if decision.permission else None,
+        "permission": str(decision.permission) if decision.permission else None,
         "role": decision.role,
     }
 
@@ -147,6 +147,6 @@ def _facts(decision: Decision) -> dict[str, object]:
 def _words(decision: Decision) -> str:
     words = f"{'allowed' if decision else 'denied'}: {decision.reason}"
     if decision.permission:
-        words += f" `{spell_permission(decision.permission)}`"
+        words += f" `{decision.permission}`"
         words += f" of role {decision.role}" if decision.role else " of the user's own"
     return words

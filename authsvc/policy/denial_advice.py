@@ -98,7 +98,7 @@ def _by_rules(requests: Sequence[Request], rules: Sequence[Rule]) -> DenialAdvic
 
 def _stopped_by(rule: Rule, reason: Reason) -> DenialAdvice:
     permission, role = rule
-    named = f"`{permission.effect} {permission.operation} {permission.resource}`"
+    named = f"`{permission}`"
     named += f" of role {role}" if role else " of the user's own"
     if reason is Reason.SHARE_REACHES_DENIED:
         words = "reaches into this shared subscription, and a member that is refused a message would swallow it"

@@ -114,21 +114,14 @@ def rights_of_user(username: str) -> tuple[Permission, ...]:
     return (*OwnerPermissions(user.permissions, user.damage).rights, *rights_of_roles(user.roles))
 
 
-def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
-    """Return the permission that these stored words spell; `InvalidInput` or `ValueError` if they spell none."""
-    return Permission(Context(context), Operation(operation), resource, Effect(effect))
-
-
 # One device is much like the next: equal permissions share one object, which is most of a large snapshot.
 @lru_cache(maxsize=4096)
 def _permission(context: str, operation: str, resource: str, effect: str) -> Permission | str:
     """Return the permission that these stored words spell; text that says what is wrong with them if they do not."""
     try:
-        return permission(context, operation, resource, effect)
+        return Permission.from_fields(context, operation, resource, effect)
     except InvalidInput as error:
-        return f"{error.message}: {resource[:_SHOWN]!r}"
-    except ValueError as error:
-        return str(error)[:_SHOWN]
+        return f"{error.message}: {f'{effect} {context} {operation} {resource}'[:_SHOWN]!r}"
 
 
 def permissions_of(column: peewee.Field, owner: peewee.Field, chosen: Any) -> dict[int, OwnerPermissions]:
