@@ -41,7 +41,7 @@ class SeenClientIds:
     def note(self, username: str, client_id: str, logged_in: bool = False) -> None:
         """Note a client that was let in, or with `logged_in` one that has proved to be the user; memory only."""
         if logged_in:
-            self.known.learn(username, client_id)
+            self.known.add(username, client_id)
         key = (username, client_id)
         stored = self._stored.get(key)
         if stored is not None and stored >= logged_in:
@@ -94,7 +94,7 @@ class SeenClientIds:
                 ClientIdRow.seen_at
             )
             for username, client_id in rows.tuples().iterator():
-                self.known.learn(username, client_id)
+                self.known.add(username, client_id)
         self._learnt_until = now - _OVERLAP
 
     def _can_be_stored(self, key: tuple[str, str]) -> bool:

@@ -12,7 +12,7 @@ from playhouse.pool import MaxConnectionsExceeded
 
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.observability.redaction import without_secrets
-from authsvc.policy.access import operation_of
+from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
 from authsvc.web.request_context import catch_up, is_page, services
@@ -41,7 +41,7 @@ def _guard() -> None:
         return
     g.caller, g.proof = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
-        raise Forbidden(f"you lack http {operation_of(request.method)} on {without_secrets(request.path)}")
+        raise Forbidden(f"you lack http {http_operation(request.method)} on {without_secrets(request.path)}")
 
 
 def _is_public() -> bool:
@@ -51,7 +51,7 @@ def _is_public() -> bool:
 
 def _take_effect(response: Response) -> Response:
     """Let a change be in force when its answer leaves, here and in the workers that answer brokers."""
-    writes = operation_of(request.method) is Operation.WRITE
+    writes = http_operation(request.method) is Operation.WRITE
     if (request.path.startswith("/api/") or is_page(request.path)) and writes and response.status_code < 400:  # noqa: PLR2004
         try:
             services().policy.catch_up()
@@ -79,5 +79,5 @@ def _authenticate() -> tuple[UserPolicy, Proof]:
 
 
 def _holder_of(token: str) -> tuple[UserPolicy, Proof]:
-    user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+    user, digest = services().access.authenticate_token(token, datetime.now(UTC))
     return user, Proof(token_digest=digest)

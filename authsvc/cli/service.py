@@ -12,7 +12,7 @@ import click
 
 from authsvc.accounts import bootstrap
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings
-from authsvc.policy.access import access_for, decide_access
+from authsvc.policy.access import access_number, decide_access
 from authsvc.server import environment, serve
 from authsvc.settings import from_environment
 from authsvc.storage import backup as backups
@@ -69,7 +69,7 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
     """
     with opened():
         snapshot = snapshot_of(username)
-    decision = decide_access(snapshot, username, client_id or None, topic, access_for(operation, topic))
+    decision = decide_access(snapshot, username, client_id or None, topic, access_number(operation, topic))
     if as_json:
         print_json(_facts(decision))
     else:

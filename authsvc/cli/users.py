@@ -23,7 +23,7 @@ from authsvc.cli.terminal import (
     spell_warnings,
 )
 from authsvc.errors import invalid
-from authsvc.policy.access import operation_for
+from authsvc.policy.access import access_name
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.policy.snapshot import GrantType
 
@@ -243,7 +243,7 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
 
 def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
     denial, remedy = record.denial, record.remedy
-    denied = f"{operation_for(denial.access)} {denial.topic}" if denial.topic else "login"
+    denied = f"{access_name(denial.access)} {denial.topic}" if denial.topic else "login"
     cure = str(remedy.permission or remedy.note)
     return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, cure
 

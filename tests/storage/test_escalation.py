@@ -156,5 +156,5 @@ def test_who_may_do_nothing_over_the_service_may_still_give_rights_on_the_broker
 
 
 def test_the_refusal_says_what_is_lacking() -> None:
-    with pytest.raises(Forbidden, match="you lack http read on /api/audit and so may not give or touch it"):
+    with pytest.raises(Forbidden, match="your account needs the permission `http read /api/audit` to do this"):
         users.create(CHARLIE, "bertha", {"permissions": (AUDIT,)}, HASHER)
