@@ -94,8 +94,8 @@ def test_asgi_application_denies_browsers_and_unknown_hosts_and_answers_brokers(
     url = running.url + "/auth/acl"
 
     def answer(**headers: str) -> tuple[int, str]:
-        told = requests.post(url, json=ALLOWED_PUBLISH, headers=headers, timeout=10)
-        return told.status_code, told.json()["error"]
+        answer = requests.post(url, json=ALLOWED_PUBLISH, headers=headers, timeout=10)
+        return answer.status_code, answer.json()["error"]
 
     for headers in BROWSERS:
         assert answer(**headers) == (403, "browser-request")

@@ -61,13 +61,13 @@ CONTENT_TYPES = [
 
 def is_an_answer(answer: Told) -> bool:
     """Return whether go-auth can read the answer as allowed or denied."""
-    told: dict[str, Any] = json.loads(answer.body)
+    body: dict[str, Any] = json.loads(answer.body)
     assert answer.status in (200, 400, 401, 403), answer
     assert answer.content_type == JSON
-    assert set(told) == {"ok", "error"}
-    assert told["ok"] is (answer.status == 200)
-    assert bool(told["error"]) is not told["ok"]
-    assert told["error"] != "internal-error"
+    assert set(body) == {"ok", "error"}
+    assert body["ok"] is (answer.status == 200)
+    assert bool(body["error"]) is not body["ok"]
+    assert body["error"] != "internal-error"
     return True
 
 

@@ -256,14 +256,14 @@ def test_right_password_calls_on_right_of_each_waiting_login(
     slow_hashing: SlowHashing, offered: str, called: list[str]
 ) -> None:
     checks = verifier()
-    told: list[str] = []
+    called_for: list[str] = []
     logins = [
-        checks.start("bob", offered, BOBS_HASH, None, lambda name=name: told.append(name))  # type: ignore[misc]
+        checks.start("bob", offered, BOBS_HASH, None, lambda name=name: called_for.append(name))  # type: ignore[misc]
         for name in ("press-7", "press-8")
     ]
     slow_hashing.may_end.set()
     assert outcome(logins[0]) is outcome(logins[1])
-    assert told == called
+    assert called_for == called
     assert slow_hashing.spent == 1
 
 
