@@ -1,7 +1,7 @@
-"""IP addresses and `Host` headers: their normal form, the network a caller is counted by, and what is loopback.
+"""IP addresses and `Host` headers: normal form, the network for rate limits, and loopback.
 
-A web page can let a name of its own resolve to 127.0.0.1 (DNS rebinding) and then call a service on loopback from the
-browser of a visitor. Such requests carry that name in the `Host` header, so a service on loopback can refuse them.
+A web page can make a host name of its own resolve to 127.0.0.1 (DNS rebinding) and call a service on loopback from a
+visitor's browser. Such requests have that name in the `Host` header, so a service on loopback can refuse them.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
 Network = IPv4Network | IPv6Network
 
 _IPV6_PREFIX = 64
-_MAX_OTHER = 64
+_MAX_TEXT = 64
 _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?")
 
 
-def address_of(text: str | None) -> str | None:
-    """Return an IP address in its usual form, without a zone; None for anything else."""
+def normalize_address(text: str | None) -> str | None:
+    """Return an IP address in its normal form, without a zone; None for anything else."""
     parsed = _parsed(text or "")
     return str(parsed) if parsed else None
 
 
 @lru_cache(maxsize=4096)
 def network_of(text: str | None) -> str:
-    """Return what a caller is counted by: its IPv4 address, or the /64 of its IPv6 address, which is one subscriber's.
+    """Return the key for rate limits: the IPv4 address, or the /64 of an IPv6 address, because a subscriber has a /64.
 
-    An IPv4 address is the same however it is written (`::ffff:192.0.2.1`); what is no address stands for itself.
+    `::ffff:192.0.2.1` is the IPv4 address 192.0.2.1. Other text is returned as it is, up to 64 characters.
     """
     parsed = _parsed(text or "")
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
-    return str(parsed) if parsed else (text or "")[:_MAX_OTHER]
+    return str(parsed) if parsed else (text or "")[:_MAX_TEXT]
 
 
-def read_networks(text: str) -> tuple[Network, ...]:
-    """Return the networks or addresses in a list with commas; `ValueError` when one is none."""
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Return the networks and addresses of a comma-separated list; `ValueError` if one is invalid."""
     return tuple(ip_network(part.strip()) for part in text.split(","))
 
 
 def is_within(text: str | None, networks: Iterable[Network]) -> bool:
-    """Return whether an address is in one of the networks; `::ffff:10.0.0.1` is in 10.0.0.0/8, other text in none."""
+    """Return whether an address is in one of the networks; `::ffff:10.0.0.1` is in 10.0.0.0/8."""
     parsed = _parsed(text or "")
     return parsed is not None and any(parsed in network for network in networks)
 
@@ -72,7 +72,7 @@ def binds_loopback(bind: str) -> bool:
 
 @lru_cache(maxsize=64)  # every broker sends the same few again and again
 def is_loopback_header(header: bytes) -> bool:
-    """Return whether a `Host` header, with or without a port, names loopback; True for none, which no browser omits."""
+    """Return whether a `Host` header names loopback. True for an empty one: every browser sends a `Host`."""
     if not header:
         return True
     match = _HOST_HEADER.fullmatch(header.decode("latin-1"))

@@ -80,8 +80,8 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     policy = PolicyCache()
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
-    budget = settings.connect_budget_ms / 1000
-    allowances = WaitBudgets(WaitBudget(budget, broker_hashing), WaitBudget(budget, broker_hashing))
+    wait_seconds = settings.connect_budget_ms / 1000
+    budgets = WaitBudgets(WaitBudget(wait_seconds, broker_hashing), WaitBudget(wait_seconds, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
     seen_client_ids = SeenClientIds()
     denials = Denials()
@@ -98,7 +98,7 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
             access,
             denials.note,
             settings.webhook_secret,
-            allowances,
+            budgets,
             settings.answer_cache_entries,
             on_loopback=binds_loopback(bind or settings.bind),
         ),

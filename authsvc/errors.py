@@ -1,7 +1,6 @@
-"""What can go wrong, by name: every error carries a stable `code` and words for a person.
+"""The errors that callers may see. Each has a stable `code` and a message that contains no possible secret.
 
-No HTTP here: `problem.py` holds the one table that turns these into statuses.
-Messages never contain a value that may be a secret.
+The table in `web/problem.py` maps them to HTTP statuses.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from typing import NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One field that was refused; `field` is its name as the caller spelled it, such as `permissions[0].resource`."""
+    """A rejected field; `field` is its path in the request, such as `permissions[0].resource`."""
 
     field: str
     message: str
 
 
 class AuthsvcError(Exception):
-    """The root of every error this service raises on purpose."""
+    """The base class of all errors that this service raises itself."""
 
     code = "error"
 
@@ -29,7 +28,7 @@ class AuthsvcError(Exception):
 
 
 class InvalidInput(AuthsvcError):
-    """The caller sent something that cannot be accepted; nothing was changed."""
+    """The request has invalid fields; nothing was changed."""
 
     code = "invalid-input"
 
@@ -38,54 +37,54 @@ class InvalidInput(AuthsvcError):
         self.errors = errors
 
     def within(self, prefix: str) -> InvalidInput:
-        """Return the same refusal with every field seen from outside, `resource` becoming `permissions[0].resource`."""
+        """Return the same error with a prefix before each field: `resource` becomes `permissions[0].resource`."""
         return InvalidInput(*(FieldError(f"{prefix}.{error.field}", error.message) for error in self.errors))
 
 
 class Unauthenticated(AuthsvcError):
-    """Who is calling is not known, or not believed."""
+    """The request has no valid credentials."""
 
     code = "unauthenticated"
 
 
 class Forbidden(AuthsvcError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated and lacks a permission."""
 
     code = "forbidden"
 
 
 class NotFound(AuthsvcError):
-    """The thing that was named does not exist."""
+    """The named object does not exist."""
 
     code = "not-found"
 
 
 class Conflict(AuthsvcError):
-    """The request is sound but does not fit what is stored."""
+    """The request is valid but contradicts the stored state."""
 
     code = "conflict"
 
 
 class PreconditionFailed(AuthsvcError):
-    """What is to be changed is no longer as the caller has seen it; nothing was changed."""
+    """The object has changed since the caller read it; nothing was changed."""
 
     code = "precondition-failed"
 
 
 class Busy(AuthsvcError):
-    """Too much is under way; the same request may succeed later."""
+    """The service is overloaded; the same request may succeed later."""
 
     code = "busy"
 
 
 class Locked(AuthsvcError):
-    """What is asked for is closed at the moment, and an administrator can open it."""
+    """The registry is locked; an administrator can unlock it."""
 
     code = "locked"
 
 
 class TooMany(AuthsvcError):
-    """The caller asks more often than is allowed; `retry_after` seconds from now it may again."""
+    """A rate limit is reached; the caller may try again in `retry_after` seconds."""
 
     code = "too-many"
 
@@ -95,11 +94,11 @@ class TooMany(AuthsvcError):
 
 
 class SettingsError(AuthsvcError):
-    """The environment asks for something this service does not know or cannot do."""
+    """An environment variable is unknown or has an invalid value."""
 
     code = "settings"
 
 
 def invalid(field: str, message: str) -> InvalidInput:
-    """Return the refusal of a single field."""
+    """Return the error for a single field."""
     return InvalidInput(FieldError(field, message))

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from authsvc.addresses import read_networks
+from authsvc.addresses import parse_networks
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.errors import SettingsError
 
@@ -194,7 +194,7 @@ class _Values:
     def networks(self, name: str) -> tuple[Network, ...]:
         text = self.optional(name)
         try:
-            return read_networks(text) if text else ()
+            return parse_networks(text) if text else ()
         except ValueError:
             _refuse(name, "must be addresses or networks with commas between, such as 127.0.0.1,10.0.0.0/8")
 

@@ -12,12 +12,12 @@ from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Conflict, FieldError
 from authsvc.pki import certificates, csr
 from authsvc.policy.actors import SERVICE
+from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role, User
-from authsvc.storage.policy_reader import permission
 from registry import lock, records, states
 from registry.models import Preauthorization, Registration
 from registry.states import Event, HeldReason, Status
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.policy.actors import Actor
-    from authsvc.policy.permissions import Permission
 
 # Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
 _EXPIRED_KEPT = timedelta(days=7)
@@ -211,7 +210,7 @@ def existing_roles(names: Iterable[str]) -> tuple[str, ...]:
 def _permissions(row: Registration, given: Grant) -> tuple[Permission, ...]:
     requested = row.requested_permissions if given.accept_requested else ()
     unnamed = (*(row.starting_permissions or ()), *requested)
-    return (*given.permissions, *(permission(**words) for words in unnamed))
+    return (*given.permissions, *(Permission.from_fields(**words) for words in unnamed))
 
 
 def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChanges, given: Grant) -> None:
@@ -251,7 +250,7 @@ def _with_different_requests(ids: list[str]) -> frozenset[str]:
     requests = {
         row.id: (
             frozenset(row.requested_roles),
-            frozenset(permission(**words) for words in row.requested_permissions),
+            frozenset(Permission.from_fields(**words) for words in row.requested_permissions),
         )
         for row in rows
         if row.requested_roles or row.requested_permissions

@@ -7,7 +7,7 @@ from typing import Any
 import peewee
 
 from authsvc.errors import InvalidInput
-from authsvc.policy.permissions import Context, Effect, Operation, Permission
+from authsvc.policy.permissions import Permission
 from authsvc.storage.fields import JsonField, Model, NumberedModel, UnreadableJson, UtcDateTimeField
 from authsvc.storage.models import User
 
@@ -18,13 +18,9 @@ def _texts(value: Any) -> bool:
 
 def _permissions(value: Any) -> bool:
     try:
-        return isinstance(value, list) and all(_permission(**words) for words in value)
+        return isinstance(value, list) and all(Permission.from_fields(**words) for words in value)
     except (TypeError, ValueError, AttributeError, InvalidInput):
         return False
-
-
-def _permission(context: str, operation: str, resource: str, effect: str) -> Permission:
-    return Permission(Context(context), Operation(operation), resource, Effect(effect))
 
 
 def _mapping(value: Any) -> bool:

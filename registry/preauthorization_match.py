@@ -10,8 +10,8 @@ from peewee import chunked
 
 from authsvc.accounts import roles
 from authsvc.errors import Conflict
+from authsvc.policy.permissions import Permission
 from authsvc.storage.database import database_time, session, transaction
-from authsvc.storage.policy_reader import permission
 from registry.decisions import Grant, existing_roles
 from registry.enrolment_keys import digest_of
 from registry.models import Preauthorization
@@ -62,7 +62,7 @@ class Match(NamedTuple):
         if not self.opens:
             return Start(held=self.held)
         given = self.record.advance
-        return Start(existing_roles(given.roles), tuple(roles.permission_fields(given.permissions)), self.held)
+        return Start(existing_roles(given.roles), tuple(each.fields() for each in given.permissions), self.held)
 
 
 def match(
@@ -132,7 +132,7 @@ def _unbound_held(row: Preauthorization, *, tried: bool, has_conflicts: bool) ->
         return HeldReason.TRIED_BEFORE
     if has_conflicts:
         return HeldReason.CONFLICTS
-    by_itself = any(permission(**words).is_http_right for words in row.permissions)
+    by_itself = any(Permission.from_fields(**words).is_http_right for words in row.permissions)
     return HeldReason.HTTP_RIGHTS if by_itself or roles.with_http_rights(row.roles) else None
 
 

@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
 
-from authsvc.accounts import roles
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
+from authsvc.policy.permissions import Permission
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import User
 from authsvc.storage.paging import Page, fetch_page
-from authsvc.storage.policy_reader import permission
 from registry import lock
 from registry.enrolment_keys import digest_of
 from registry.models import Preauthorization, Registration
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
     from authsvc.credentials.passwords import PasswordPolicy
     from authsvc.policy.actors import Actor
-    from authsvc.policy.permissions import Permission
 
 MAX_CSV_ROWS = 10_000
 _BATCH = 200
@@ -247,7 +245,7 @@ def _row(
         "username": advance.username,
         "skeleton": skeleton(advance.username),
         "roles": list(advance.roles),
-        "permissions": roles.permission_fields(advance.permissions),
+        "permissions": [each.fields() for each in advance.permissions],
         "csr_fingerprint": advance.csr_fingerprint,
         "expires_at": advance.expires_at,
         "created_by": actor.username,
@@ -258,14 +256,14 @@ def _row(
 
 
 def _event(advance: NewPreauthorization) -> tuple[str, audit.Fields]:
-    facts: audit.Fields = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
+    facts: audit.Fields = {"roles": list(advance.roles), "permissions": [each.fields() for each in advance.permissions]}
     bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
     return f"preauthorization:{advance.username}", facts | bound
 
 
 def record_of(row: Preauthorization) -> PreauthorizationRecord:
     """Show a row."""
-    permissions = tuple(permission(**words) for words in row.permissions)
+    permissions = tuple(Permission.from_fields(**words) for words in row.permissions)
     advance = NewPreauthorization(
         row.username,
         tuple(row.roles),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from peewee import Case, chunked
 
 from authsvc.activity import audit
-from authsvc.addresses import address_of
+from authsvc.addresses import normalize_address
 from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
 from authsvc.policy.actors import SERVICE
@@ -236,7 +236,7 @@ def write(
         password_hash=claim.password_hash,
         public_key=claim.public_key,
         csr_fingerprint=claim.csr_fingerprint,
-        address=address_of(claim.address),
+        address=normalize_address(claim.address),
         pairing_code=_pairing_code() if claim.kind is RegistrationKind.EXPLICIT else None,
         context=claim.context,
         requested_roles=list(claim.requested_roles),

@@ -191,7 +191,7 @@ class RestRegistration:
             return True
         # Remembered apart from users, who may have the same name.
         name, password = f"registration:{row.id}", application.password
-        verdict = self.verifier.recall(name, password, row.password_hash)
+        verdict = self.verifier.cached_verdict(name, password, row.password_hash)
         if verdict is None:
             with self._place():
                 verdict = self.verifier.verify(name, password, row.password_hash)
@@ -280,7 +280,7 @@ def _taken() -> AuthsvcError:
 
 
 def _busy() -> AuthsvcError:
-    return Busy("too much hashing is under way; try again in a moment", "hashing-busy")
+    return Busy("too many passwords are being hashed; try again in a few seconds", "hashing-busy")
 
 
 def _locked() -> AuthsvcError:

@@ -193,31 +193,9 @@ def insert_built_in() -> None:
 
 def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
     """Write permissions for one owner, named as `user_id=` or `role_id=`."""
-    rows = [
-        {
-            "context": each.context,
-            "operation": each.operation,
-            "resource": each.resource,
-            "effect": each.effect,
-            **owner,
-        }
-        for each in permissions
-    ]
+    rows = [{**each.fields(), **owner} for each in permissions]
     for batch in chunked(rows, 500):
         PermissionRow.insert_many(batch).execute()
-
-
-def permission_fields(permissions: Iterable[Permission]) -> list[dict[str, str]]:
-    """Return permissions as plain words, for JSON and the audit trail."""
-    return [
-        {
-            "context": each.context,
-            "operation": each.operation,
-            "resource": each.resource,
-            "effect": each.effect,
-        }
-        for each in permissions
-    ]
 
 
 def audit_fields(record: RoleRecord) -> audit.Fields:
@@ -225,7 +203,7 @@ def audit_fields(record: RoleRecord) -> audit.Fields:
     damage = {"damage": list(record.damage)} if record.damage else {}
     return {
         "description": record.description,
-        "permissions": permission_fields(record.permissions),
+        "permissions": [each.fields() for each in record.permissions],
         "clientIds": list(record.client_ids),
         **damage,
     }

@@ -66,10 +66,10 @@ class SignIns:
             known = last_seen is not None
             limits = attempt.limits(self._per_minute, known=known)
             throttle.refuse_beyond(limits)
-        user = self._access.holder_of_remembered_password(username, password)
+        user = self._access.authenticate_cached_password(username, password)
         if user is None:
             with self._place(known=known):
-                outcome = self._access.holder_of_password(username, password, first=known)
+                outcome = self._access.authenticate_password(username, password, first=known)
                 if isinstance(outcome, Denied):
                     self._refuse(outcome, attempt, started)
             user = outcome

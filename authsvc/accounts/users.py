@@ -152,7 +152,7 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
             roles.insert_permissions([permission], user_id=row.id)
             row.updated_at = policy_reader.next_update(row.updated_at)
             row.save()
-            facts_added = {"permission": roles.permission_fields([permission])[0]}
+            facts_added = {"permission": permission.fields()}
             audit.record(actor, "user.allow", f"user:{username}", after=facts_added)
             announce(ChangeKind.USER, username)
         return _record(row)
@@ -315,7 +315,7 @@ def audit_fields(record: UserRecord) -> audit.Fields:
         "enabled": record.enabled,
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
-        "permissions": roles.permission_fields(record.permissions),
+        "permissions": [each.fields() for each in record.permissions],
         "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         **({"damage": list(record.damage)} if record.damage else {}),

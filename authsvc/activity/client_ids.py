@@ -41,7 +41,7 @@ class SeenClientIds:
     def note(self, username: str, client_id: str, logged_in: bool = False) -> None:
         """Note an allowed client in memory; `logged_in` if it has proved to be the user."""
         if logged_in:
-            self.known.learn(username, client_id)
+            self.known.add(username, client_id)
         key = (username, client_id)
         stored = self._stored.get(key)
         if stored is not None and stored >= logged_in:
@@ -101,7 +101,7 @@ class SeenClientIds:
             query: Any = ClientIdRow.select(ClientIdRow.username, ClientIdRow.client_id)
             query = query.where(ClientIdRow.logged_in, ClientIdRow.seen_at > self._loaded_until)
             for username, client_id in query.order_by(ClientIdRow.seen_at).tuples().iterator():
-                self.known.learn(username, client_id)
+                self.known.add(username, client_id)
         self._loaded_until = now - _OVERLAP
 
     def delete_expired(self) -> None:

@@ -8,17 +8,14 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 
 from authsvc.admin.pages import pages, render, stands_for
-from authsvc.api.schemas import PermissionBody, PermissionView, view_permission
+from authsvc.api.schemas import PermissionBody, view_permission
 from authsvc.errors import InvalidInput, invalid
 from authsvc.web import problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from flask import Response
     from werkzeug.datastructures import MultiDict
 
-    from authsvc.policy.permissions import Permission
 
 blueprint = pages("forms", __name__)
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -60,11 +57,6 @@ def permission_rows(form: MultiDict[str, str]) -> Rows:
 def lines(form: MultiDict[str, str], name: str) -> list[str]:
     """Return the lines of a text area as they were typed, without empty ones."""
     return [line for line in form.get(name, "").splitlines() if line.strip()]
-
-
-def rows_of(permissions: Iterable[Permission | PermissionView]) -> Rows:
-    """Return the rows in which a permission editor shows these."""
-    return [{name: str(getattr(one, name)) for name in _COLUMNS} for one in permissions]
 
 
 @blueprint.get("/permission-row")

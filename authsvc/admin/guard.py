@@ -14,7 +14,7 @@ from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import call_of_view, is_partial, may, see
 from authsvc.admin.redirects import HOME, path_on_this_host, way_back
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
-from authsvc.policy.access import operation_of
+from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
 from authsvc.web.request_context import actor_for, catch_up, services, session_lifetime
@@ -42,7 +42,7 @@ def check() -> AnyResponse | None:
     catch_up()
     if not signing_secrets():
         raise Busy("the service is still starting; try again in a moment")
-    if operation_of(request.method) is Operation.WRITE:
+    if http_operation(request.method) is Operation.WRITE:
         _check_form()
     elif request.method == "GET" and TOKEN_KEY in request.environ:
         return _enter_with_token(request.environ[TOKEN_KEY])
@@ -116,7 +116,7 @@ def _check_caller() -> AnyResponse | None:
     if call is None and request.url_rule is not None:
         raise Forbidden("this page does not say what it stands for")
     if call and not may(*call):
-        raise Forbidden(f"you lack http {operation_of(call.method)} on {call.path}")
+        raise Forbidden(f"you lack http {http_operation(call.method)} on {call.path}")
     return None
 
 
@@ -143,7 +143,7 @@ def _enter_with_token(token: str) -> AnyResponse:
     wanted = request.args.get("redirect")
     leads_to = path_on_this_host(wanted) if wanted is not None else _address()
     try:
-        user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+        user, digest = services().access.authenticate_token(token, datetime.now(UTC))
         present = _signed_in()
         if present and present.username != user.username:
             session[_OFFER] = (user.username, digest, leads_to, datetime.now(UTC).timestamp())

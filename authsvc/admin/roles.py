@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import client_id_warnings, roles
-from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
+from authsvc.admin.forms import as_of, lines, permission_rows, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.user_page import latest_events
 from authsvc.api.roles import RoleBody, RoleChangeBody, RolePath
@@ -110,7 +110,9 @@ def ask_changes(name: str) -> Response:
     """Offer what there is of a role to be changed."""
     must_read(f"/api/roles/{name}")
     role = roles.get(name)
-    shown = Shown(role.name, role.description, rows_of(role.permissions), list(role.client_ids), role.version)
+    shown = Shown(
+        role.name, role.description, [each.fields() for each in role.permissions], list(role.client_ids), role.version
+    )
     return _form("admin/role_edit.html", shown, None)
 
 

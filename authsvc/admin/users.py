@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import users
-from authsvc.admin.forms import as_of, lines, permission_rows, rows_of, submitted
+from authsvc.admin.forms import as_of, lines, permission_rows, submitted
 from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
 from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import choices
@@ -264,7 +264,7 @@ def _stored(record: UserRecord) -> Shown:
         record.enabled,
         sorted(record.grant_types),
         list(record.roles),
-        rows_of(record.permissions),
+        [each.fields() for each in record.permissions],
         list(record.client_ids),
         record.version,
     )

@@ -13,7 +13,7 @@ from authsvc.admin.pages import by_field, may, pages, render, see, stands_for, u
 from authsvc.api.schemas import PermissionBody
 from authsvc.api.users import DecisionQuery, decide_for
 from authsvc.errors import AuthsvcError, InvalidInput
-from authsvc.policy.access import operation_for
+from authsvc.policy.access import access_name
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 
@@ -42,9 +42,7 @@ def decision(username: str) -> Response:
 def recent_denials(username: str) -> Response:
     """List what the user was denied lately, with what would cure each."""
     g.quiet = True  # an open page asks every few seconds
-    return render(
-        "admin/denials.html", username=username, denials=denials.of_user(username), operation_for=operation_for
-    )
+    return render("admin/denials.html", username=username, denials=denials.of_user(username), operation_for=access_name)
 
 
 @blueprint.get("/users/<username>/allow")
@@ -90,4 +88,4 @@ def _question(username: str, error: AuthsvcError | None) -> Response:
 def _cures(username: str, offered: dict[str, str]) -> bool:
     """Say whether that would cure a recent denial: anybody can make up an address and send it to an administrator."""
     remedies = [record.advice.permission for record in denials.of_user(username)]
-    return any(one and offered == {name: getattr(one, name) for name in offered} for one in remedies)
+    return any(one and one.fields() == {**offered, "effect": "allow"} for one in remedies)

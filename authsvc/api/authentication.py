@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, g, request
 
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.observability.redaction import without_secrets
-from authsvc.policy.access import operation_of
+from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
 from authsvc.storage.database import DATABASE_ERRORS
@@ -40,7 +40,7 @@ def _guard() -> None:
         return
     g.caller, g.proof = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
-        raise Forbidden(f"you lack http {operation_of(request.method)} on {without_secrets(request.path)}")
+        raise Forbidden(f"you lack http {http_operation(request.method)} on {without_secrets(request.path)}")
 
 
 def _is_public() -> bool:
@@ -50,7 +50,7 @@ def _is_public() -> bool:
 
 def _take_effect(response: Response) -> Response:
     """Let a change be in force when its answer leaves, here and in the workers that answer brokers."""
-    writes = operation_of(request.method) is Operation.WRITE
+    writes = http_operation(request.method) is Operation.WRITE
     if (request.path.startswith("/api/") or is_page(request.path)) and writes and response.status_code < 400:  # noqa: PLR2004
         try:
             services().policy.catch_up()
@@ -78,5 +78,5 @@ def _authenticate() -> tuple[UserPolicy, Proof]:
 
 
 def _holder_of(token: str) -> tuple[UserPolicy, Proof]:
-    user, digest = services().access.holder_and_digest(token, datetime.now(UTC))
+    user, digest = services().access.authenticate_token(token, datetime.now(UTC))
     return user, Proof(token_digest=digest)

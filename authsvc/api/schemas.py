@@ -15,7 +15,7 @@ from werkzeug.http import parse_etags, quote_etag
 from authsvc.credentials import usernames
 from authsvc.errors import InvalidInput
 from authsvc.policy import allowed_client_ids
-from authsvc.policy.permissions import Context, Effect, Operation, Permission
+from authsvc.policy.permissions import Permission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,7 +163,7 @@ class PermissionBody(Body):
 
     def permission(self) -> Permission:
         """Return the rule it spells; `InvalidInput` for `resource` when it is no topic filter."""
-        return Permission(Context(self.context), Operation(self.operation), self.resource, Effect(self.effect))
+        return Permission.from_fields(self.context, self.operation, self.resource, self.effect)
 
 
 class PermissionView(View):
@@ -226,12 +226,7 @@ def permissions_from(bodies: Iterable[PermissionBody]) -> tuple[Permission, ...]
 
 def view_permission(permission: Permission) -> PermissionView:
     """Show a rule."""
-    return PermissionView(
-        context=permission.context.value,
-        operation=permission.operation.value,
-        resource=permission.resource,
-        effect=permission.effect.value,
-    )
+    return PermissionView.model_validate(permission.fields())
 
 
 def view_warnings(warnings: Iterable[PolicyWarning]) -> list[WarningView]:

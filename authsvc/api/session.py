@@ -76,9 +76,7 @@ def me() -> dict[str, Any]:
     """Show the caller: user, roles, permissions."""
     user = caller()
     rules = services().policy.snapshot.rules_of(user)
-    effective = [
-        EffectivePermission(**view_permission(permission).model_dump(), role=role) for permission, role in rules
-    ]
+    effective = [EffectivePermission.model_validate({**rule.permission.fields(), "role": rule.role}) for rule in rules]
     return render(
         MeView(
             username=user.username,

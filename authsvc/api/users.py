@@ -35,7 +35,7 @@ from authsvc.api.schemas import (
     view_permission,
     view_warnings,
 )
-from authsvc.policy.access import access_for, decide_access, operation_for
+from authsvc.policy.access import access_name, access_number, decide_access
 from authsvc.policy.snapshot import GrantType
 from authsvc.web.request_context import actor, services
 
@@ -179,7 +179,7 @@ class DenialView(View):
     count: int
     first_seen: Moment
     last_seen: Moment
-    remedy: PermissionView | None
+    suggested_permission: PermissionView | None
     remedy_note: str
 
 
@@ -241,7 +241,7 @@ def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
 
 def decide_for(username: str, query: DecisionQuery) -> Decision:
     """Return the decision on an ACL request without recording client activity (a dry run)."""
-    access = access_for(query.operation, query.topic)
+    access = access_number(query.operation, query.topic)
     return decide_access(services().policy.snapshot, username, query.client_id or None, query.topic, access)
 
 
@@ -262,12 +262,12 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
     return DenialView(
         client_id=denial.client_id,
         topic=(denial.topic if denial.whole else denial.topic + "…") or None,
-        operation=operation_for(denial.access) if denial.topic else "login",
+        operation=access_name(denial.access) if denial.topic else "login",
         reason=denial.reason,
         count=record.count,
         first_seen=record.first_seen,
         last_seen=record.last_seen,
-        remedy=view_permission(remedy.permission) if remedy.permission else None,
+        suggested_permission=view_permission(remedy.permission) if remedy.permission else None,
         remedy_note=remedy.note,
     )
 

@@ -1,6 +1,6 @@
-"""How a webhook's bytes are read and written: go-auth's format on the one side, values and reasons on the other.
+"""The HTTP format of go-auth's requests and answers.
 
-Bodies are JSON or form; `client_id` is taken for `clientid`, as other brokers' plugins spell it.
+Bodies are JSON or a form. `client_id` is accepted for `clientid`, because other brokers' plugins send it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from authsvc.policy.guess_limit import Address
 
-# A topic of 65,535 bytes may be spelled with six-byte JSON escapes throughout.
+# JSON may escape each of the 65,535 bytes of a topic with six characters.
 MAX_BODY = 512 * 1024
 _MAX_FIELD_BYTES = 65_535
 _MAX_USERNAME = 64
@@ -32,10 +32,10 @@ _STATUS = {Reason.MALFORMED: 400, Reason.WRONG_WEBHOOK_SECRET: 401}
 
 
 class WebhookRequest(NamedTuple):
-    """What an adapter hands over: `check` is the last part of the path; `body` is at most MAX_BODY + 1 bytes.
+    """One HTTP request of a broker. `check` is the last part of the path; `body` has at most MAX_BODY + 1 bytes.
 
-    The three in the middle are as they came over HTTP, which lets none of them hold a line break. `host` is the `Host`
-    header, empty if there was none; `from_browser` is whether a header came that browsers add and brokers do not send.
+    `query`, `content_type` and `authorization` are unchanged; HTTP allows no line break in them. `host` is the `Host`
+    header, empty if there is none. `from_browser` says that the request has a header that only browsers send.
     """
 
     check: str
@@ -48,7 +48,7 @@ class WebhookRequest(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the adapter sends back; `headers` as ASGI wants them."""
+    """One HTTP answer; `headers` in the form of ASGI."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -56,11 +56,11 @@ class Answer(NamedTuple):
 
 
 class Malformed(Exception):
-    """The request is none that go-auth could have sent."""
+    """The request is not one that go-auth can send."""
 
 
 class Fields:
-    """A request's fields, each read with the checks it needs; `Malformed` for what go-auth never sends."""
+    """The fields of a request; each method returns a checked value or raises `Malformed`."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
@@ -69,7 +69,7 @@ class Fields:
         value = self._given.get(name)
         if not isinstance(value, str) or "\0" in value:
             raise Malformed(name)
-        # A character is at least a byte, so only short enough text is worth encoding.
+        # A character has at least one byte, so longer text need not be encoded to be refused.
         if len(value) > _MAX_FIELD_BYTES or len(value.encode("utf-8", "surrogatepass")) > _MAX_FIELD_BYTES:
             raise Malformed(name)
         return value
@@ -85,7 +85,7 @@ class Fields:
         return self.text(name) if name in self._given else ""
 
     def address(self) -> Address | None:
-        """Return the client's IP address; None from a caller that does not tell it."""
+        """Return the client's IP address; None if the broker does not send it."""
         if "address" not in self._given:
             return None
         try:
@@ -94,7 +94,7 @@ class Fields:
             raise Malformed("address") from None
 
     def certificate_serial(self) -> str | None:
-        """Return the serial of the client's certificate; None from a caller that does not tell it."""
+        """Return the serial of the client's certificate; None if the broker does not send it."""
         if "certificateSerial" not in self._given:
             return None
         serial = self.text("certificateSerial")
@@ -109,12 +109,12 @@ class Fields:
         return acc
 
 
-def read_fields(request: WebhookRequest) -> Fields:
-    """Return a body's fields, whichever form it has; `Malformed` when it has none."""
+def parse_fields(request: WebhookRequest) -> Fields:
+    """Return the fields of a JSON or form body; `Malformed` if it is neither."""
     if len(request.body) > MAX_BODY:
         raise Malformed("body")
     if request.content_type.startswith(b"application/x-www-form-urlencoded"):
-        return Fields(_form(request.body))
+        return Fields(_parse_form(request.body))
     try:
         given = json.loads(request.body)
     except (ValueError, RecursionError):
@@ -124,21 +124,21 @@ def read_fields(request: WebhookRequest) -> Fields:
     return Fields(given)
 
 
-def _form(body: bytes) -> dict[str, str | int]:
+def _parse_form(body: bytes) -> dict[str, str | int]:
     try:
         values = parse_qs(body.decode(), keep_blank_values=True, errors="replace", max_num_fields=20)
     except ValueError:
         raise Malformed("body") from None
     fields: dict[str, str | int] = {name: given[-1] for name, given in values.items()}
     acc = fields.get("acc")
-    if acc in ("1", "2", "3", "4"):  # a form knows no numbers
+    if acc in ("1", "2", "3", "4"):  # a form has only text
         fields["acc"] = int(acc)
     return fields
 
 
-@lru_cache(maxsize=64)  # a broker's configuration has a handful
-def last_values(query: bytes) -> dict[str, str]:
-    """Return what stands behind the `?`, the last value of each name."""
+@lru_cache(maxsize=64)  # a broker's configuration has a few different ones
+def parse_query(query: bytes) -> dict[str, str]:
+    """Return the query parameters, the last value of each name; none if there are more than 20."""
     try:
         return {name: given[-1] for name, given in parse_qs(query.decode("latin-1"), max_num_fields=20).items()}
     except ValueError:
@@ -146,7 +146,7 @@ def last_values(query: bytes) -> dict[str, str]:
 
 
 def basic_password(authorization: bytes) -> str:
-    """Return the password of HTTP Basic; nothing when there is none."""
+    """Return the password of HTTP Basic; empty if there is none."""
     scheme, _, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
         return ""
@@ -156,9 +156,9 @@ def basic_password(authorization: bytes) -> str:
         return ""
 
 
-@lru_cache  # reasons are few, and so are answers
+@lru_cache  # there are few reasons, and so few answers
 def render(allowed: bool, reason: Reason, *, text: bool) -> Answer:
-    """Return the answer in the form that was asked for."""
+    """Return the answer as text or JSON."""
     status = 200 if allowed else _STATUS.get(reason, 403)
     if text:
         content_type, body = b"text/plain", b"ok" if allowed else reason.encode()

@@ -1,6 +1,6 @@
-"""What the broker path tells whoever listens; it knows no listener and waits for none.
+"""Signals of the webhooks.
 
-A receiver runs inside the broker's request: it must return at once and never raise.
+A receiver runs within the broker's request, so it must return at once and never raise.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from blinker import Signal
 
 unknown_username = Signal()
-"""Sent when a CONNECT names a username that nobody has: `send(None, username=, password=, client_id=)`.
+"""Sent for a CONNECT with an unknown username: `send(None, username=, password=, client_id=)`.
 
-The username is well formed; the password is what the client offered, and must not be kept but as a hash.
+The username is valid. The password is in clear text; a receiver may store only its hash.
 """

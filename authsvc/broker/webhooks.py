@@ -1,7 +1,7 @@
-"""The broker's webhooks: one function from request bytes to a status and bytes.
+"""The broker's webhooks, independent of the HTTP server: a `WebhookRequest` in, an `Answer` out.
 
-It touches memory only, and whatever it is given it answers 2xx or 4xx: to go-auth a 5xx is an error, for which
-the broker drops clients, even the publisher of a message that somebody else may not read.
+They use memory only and answer every request with 2xx or 4xx. For go-auth a 5xx is an error upon which the broker
+drops clients, even the publisher of a message that another client may not read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from authsvc.addresses import is_loopback_header
-from authsvc.broker.goauth_protocol import Answer, Malformed, basic_password, last_values, read_fields, render
+from authsvc.broker.goauth_protocol import Answer, Malformed, basic_password, parse_fields, parse_query, render
 from authsvc.broker.signals import unknown_username
 from authsvc.credentials.passwords import Verdict
 from authsvc.credentials.usernames import is_username
@@ -39,46 +39,44 @@ log = structlog.get_logger()
 
 
 class CachedResponse(NamedTuple):
-    """An answer that holds as long as the policy snapshot stays in this generation."""
+    """An answer that is valid for one generation of the policy snapshot."""
 
     generation: int
-    decision: Decision
     answer: Answer
-    denial: Denial | None = None
-    login: Login | None = None
+    decided: Decided
 
 
 class Decided(NamedTuple):
-    """A decision, and whether it holds until policy changes: a decision that depends on the time does not.
+    """A decision, and whether it may be cached until the policy changes.
 
-    `denial` is what to note of it, each time that it is given. `login` is set of a login that was allowed by its
-    password: it does not hold while the limit for wrong passwords is reached.
+    `denial` is recorded each time that the answer is given. `login` is set for logins: a cached answer is not used
+    while the limit of wrong passwords is reached.
     """
 
     decision: Decision
-    lasting: bool = False
+    cacheable: bool = False
     denial: Denial | None = None
     login: Login | None = None
 
 
-class Hashing(NamedTuple):
-    """A login that takes a hash, and whether the user has logged in with its client id before."""
+class HashNeeded(NamedTuple):
+    """A login whose password is being hashed, and whether the user has logged in with this client id before."""
 
     login: Login
     future: Future[Verdict]
     known: bool
 
 
-_MAX_REMEMBERED_TOPIC = 256
+_MAX_CACHED_TOPIC = 256
 
 _MALFORMED = Decided(Denied(Reason.MALFORMED))
 _STILL_VERIFYING = Decided(Denied(Reason.VERIFYING))
 
 
 class PendingLogin(NamedTuple):
-    """A login that takes a hash: wait for `future`, for at most `patience` seconds, then `finish`.
+    """A login whose password is being hashed: wait for `future`, at most `patience` seconds, then call `finish`.
 
-    The wait is taken off `allowance`.
+    `finish` subtracts the wait from `budget`.
     """
 
     request: WebhookRequest
@@ -86,13 +84,13 @@ class PendingLogin(NamedTuple):
     future: Future[Verdict]
     patience: float
     started: float
-    allowance: WaitBudget
+    budget: WaitBudget
 
 
 class WaitBudgets(NamedTuple):
-    """How long brokers may wait for hashes: of logins with a client id that the user has logged in with, and others.
+    """How long brokers may wait for hashes, separately for known and unknown client ids of the user.
 
-    Apart, so that guesses use up nothing of what is for the devices that a user is known to have.
+    So password guesses with other client ids do not use up the budget of known devices.
     """
 
     known: WaitBudget
@@ -101,7 +99,7 @@ class WaitBudgets(NamedTuple):
 
 @dataclass(slots=True)
 class AnswerCounters:
-    """How many answers came from memory, and how many did not, since the process started."""
+    """The number of answers from the cache (hits) and of others (misses) since the process started."""
 
     hits: int = 0
     misses: int = 0
@@ -110,31 +108,30 @@ class AnswerCounters:
 class Webhooks:
     """Answers `/auth/user`, `/auth/superuser` and `/auth/acl`.
 
-    A decision that depends on nothing but the request and the policy is remembered with the generation of the policy
-    snapshot it was made with, so the same question is decided once a generation: devices ask the same few things over
-    and over.
+    An answer that depends only on the request and the policy is cached for one generation of the policy snapshot,
+    because devices repeat the same few requests.
     """
 
     def __init__(
         self,
         access: AccessControl,
-        note_denial: Callable[[Denial], None],
+        record_denial: Callable[[Denial], None],
         webhook_secret: str | None,
-        allowances: WaitBudgets,
-        max_remembered: int,
+        budgets: WaitBudgets,
+        max_cached: int,
         *,
         on_loopback: bool,
     ) -> None:
         self._access = access
-        self._note_denial = note_denial
+        self._record_denial = record_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
         self._on_loopback = on_loopback
-        self._allowances = allowances
+        self._budgets = budgets
         self.counters = AnswerCounters()
-        self._remembered: dict[bytes, CachedResponse] = {}
-        self._max_remembered = max_remembered
-        self._memory_key = secrets.token_bytes(32)
-        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | Hashing]] = {
+        self._cache: dict[bytes, CachedResponse] = {}
+        self._max_cached = max_cached
+        self._cache_key_secret = secrets.token_bytes(32)
+        self._checks: dict[str, Callable[[Fields, Mapping[str, str]], Decided | HashNeeded]] = {
             "user": self._user,
             "superuser": self._superuser,
             "acl": self._acl,
@@ -142,116 +139,114 @@ class Webhooks:
 
     @property
     def entries(self) -> int:
-        """How many answers are remembered, those of former generations included."""
-        return len(self._remembered)
+        """The number of cached answers, including those of former generations."""
+        return len(self._cache)
 
     def answer(self, request: WebhookRequest) -> Answer:
-        """Return the answer to any request whatever, and never raise; waits for a hash while brokers may wait."""
-        begun = self.begin(request)
-        if isinstance(begun, Answer):
-            return begun
-        concurrent.futures.wait([begun.future], begun.patience)
-        return self.finish(begun)
+        """Return the answer to a request; wait for a hash within the wait budget. It never raises."""
+        answer = self.begin(request)
+        if isinstance(answer, Answer):
+            return answer
+        concurrent.futures.wait([answer.future], answer.patience)
+        return self.finish(answer)
 
     def begin(self, request: WebhookRequest) -> Answer | PendingLogin:
-        """Answer at once, or return what is to be waited for, so long and no longer, before `finish`; never raises."""
+        """Return the answer, or a pending login to wait for and pass to `finish`. It never raises."""
         started = perf_counter()
         refused = self._refused(request)
         if refused is not None:
-            metrics.observe_decision(request.check, refused, perf_counter() - started)
-            return _rendered(request, refused)
-        key = self._key(request)
+            return self._reply(request, Decided(refused), perf_counter() - started)
+        key = self._cache_key(request)
         generation = self._access.policy_generation
-        known = self._remembered.get(key)
-        if known is not None and known.generation == generation and not self._is_throttled(known.login):
+        cached = self._cache.get(key)
+        if cached is not None and cached.generation == generation and not self._is_throttled(cached.decided.login):
             self.counters.hits += 1
-            if known.denial:
-                self._note_denial(known.denial)
-            metrics.observe_decision(request.check, known.decision, perf_counter() - started)
-            return known.answer
+            return self._reply(request, cached.decided, perf_counter() - started, cached.answer)
         self.counters.misses += 1
         decided = self._decide(request)
-        if isinstance(decided, Hashing):
-            allowance = self._allowances.known if decided.known else self._allowances.unknown
-            patience = allowance.left_for(decided.future)
-            return PendingLogin(request, decided.login, decided.future, patience, started, allowance)
-        answer = _rendered(request, decided.decision)
-        if decided.lasting:
-            self._remember(key, CachedResponse(generation, decided.decision, answer, decided.denial, decided.login))
-        if decided.denial:
-            self._note_denial(decided.denial)
-        metrics.observe_decision(request.check, decided.decision, perf_counter() - started)
+        if isinstance(decided, HashNeeded):
+            budget = self._budgets.known if decided.known else self._budgets.unknown
+            patience = budget.left_for(decided.future)
+            return PendingLogin(request, decided.login, decided.future, patience, started, budget)
+        answer = self._reply(request, decided, perf_counter() - started)
+        if decided.cacheable:
+            if len(self._cache) >= self._max_cached:
+                self._cache.clear()
+            self._cache[key] = CachedResponse(generation, answer, decided)
         return answer
 
-    def finish(self, begun: PendingLogin) -> Answer:
-        """Answer by the hash if it is there by now, with the policy as it is by then; otherwise refuse for now."""
-        spent = perf_counter() - begun.started
-        begun.allowance.spend(spent)
-        decided = self._decide_hashed(begun) if begun.future.done() else _STILL_VERIFYING
+    def finish(self, pending: PendingLogin) -> Answer:
+        """Return the answer by the hash and the current policy if the hash is done; otherwise "refused, try again"."""
+        spent = perf_counter() - pending.started
+        pending.budget.spend(spent)
+        decided = self._decide_hashed(pending) if pending.future.done() else _STILL_VERIFYING
+        return self._reply(pending.request, decided, spent)
+
+    def _reply(self, request: WebhookRequest, decided: Decided, seconds: float, cached: Answer | None = None) -> Answer:
+        """Record a decision and the seconds that it took; return its answer."""
         if decided.denial:
-            self._note_denial(decided.denial)
-        metrics.observe_decision(begun.request.check, decided.decision, spent)
-        return _rendered(begun.request, decided.decision)
+            self._record_denial(decided.denial)
+        metrics.observe_decision(request.check, decided.decision, seconds)
+        if cached is not None:
+            return cached
+        text = parse_query(request.query).get("response") == "text"
+        return render(bool(decided.decision), decided.decision.reason, text=text)
 
-    def _decide_hashed(self, begun: PendingLogin) -> Decided:
-        if begun.future.exception() is None and begun.future.result() is Verdict.WRONG:
-            # Not decided again: it would be refused as one too many, if it was the last within the limit.
+    def _decide_hashed(self, pending: PendingLogin) -> Decided:
+        if pending.future.exception() is None and pending.future.result() is Verdict.WRONG:
+            # Deciding again would answer `throttled` if this password was the last within the limit.
             decision = Denied(Reason.WRONG_PASSWORD)
-            return Decided(decision, denial=denial_of(decision, begun.login.username, begun.login.client_id))
-        decided = self._decide(begun.request)
-        return _STILL_VERIFYING if isinstance(decided, Hashing) else decided
+            return Decided(decision, denial=denial_of(decision, pending.login.username, pending.login.client_id))
+        decided = self._decide(pending.request)
+        return _STILL_VERIFYING if isinstance(decided, HashNeeded) else decided
 
-    def forget(self) -> None:
-        """Decide everything anew, so that what is noted behind a decision is noted again."""
-        self._remembered.clear()
+    def clear_cache(self) -> None:
+        """Drop all cached answers, so that the next decisions record their client ids again."""
+        self._cache.clear()
 
     def _refused(self, request: WebhookRequest) -> Denied | None:
-        """Return why a request comes from a browser, by its headers, or None; nobody means to ask from there."""
+        """Return the denial of a request that a browser has sent, by its headers, or None."""
         if request.from_browser:
             return Denied(Reason.BROWSER_REQUEST)
-        # A web page does not know the secret, and a proxy that does may pass on a `Host` of its own.
+        # A web page does not know the secret. A proxy that does may send another `Host`.
         if self._on_loopback and self._secret is None and not is_loopback_header(request.host):
             return Denied(Reason.UNKNOWN_HOST)
         return None
 
-    def _key(self, request: WebhookRequest) -> bytes:
-        """Return what stands for a request whole, password and secret included, and tells nothing of them."""
+    def _cache_key(self, request: WebhookRequest) -> bytes:
+        """Return a keyed digest of the whole request, so that the cache holds no password or secret."""
         check, query, content_type, authorization, body, *_ = request
         whole = b"\n".join((check.encode(), query, content_type, authorization, body))
-        return hashlib.blake2b(whole, key=self._memory_key, digest_size=16).digest()
+        return hashlib.blake2b(whole, key=self._cache_key_secret, digest_size=16).digest()
 
-    def _remember(self, key: bytes, answer: CachedResponse) -> None:
-        if len(self._remembered) >= self._max_remembered:
-            self._remembered.clear()
-        self._remembered[key] = answer
-
-    def _decide(self, request: WebhookRequest) -> Decided | Hashing:
-        query = last_values(request.query)
+    def _decide(self, request: WebhookRequest) -> Decided | HashNeeded:
+        query = parse_query(request.query)
         if not self._is_our_broker(request, query):
             return Decided(Denied(Reason.WRONG_WEBHOOK_SECRET))
         try:
-            return self._checks[request.check](read_fields(request), query)
+            return self._checks[request.check](parse_fields(request), query)
         except (Malformed, InvalidInput):
             return _MALFORMED
-        except Exception as error:  # noqa: BLE001 - a denial is the only answer left that harms nobody
-            # Its words may repeat a password, so its name has to do.
+        except Exception as error:  # noqa: BLE001 - any other answer than a denial could let a client in
+            # The message of the exception may contain a password, so only its type is logged.
             log.error("webhook failed", check=request.check, error=type(error).__name__)
             return Decided(Denied(Reason.INTERNAL_ERROR))
 
     def _is_throttled(self, login: Login | None) -> bool:
         return login is not None and self._access.guess_limit.refuses(login)
 
-    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | Hashing:
+    def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | HashNeeded:
         username, password, client_id = fields.username(), fields.text("password"), fields.client_id()
-        fields.certificate_serial()  # not needed to decide, but refused if it is none
+        fields.certificate_serial()  # not used for the decision, but checked
         login = Login(username, client_id, fields.address())
         decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC), login.address)
         if isinstance(decision, Future):
-            return Hashing(login, decision, self._access.knows(login))
+            return HashNeeded(login, decision, self._access.knows(login))
         if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
         denial = denial_of(decision, username, client_id)
-        # Tokens expire, wrong passwords are counted, and the registry must see each attempt by an unknown username.
+        # Only right passwords are cached: tokens expire, wrong passwords are counted, and the registry must see every
+        # attempt by an unknown username.
         return Decided(decision, decision.reason is Reason.PASSWORD, denial, login)
 
     def _superuser(self, fields: Fields, _query: Mapping[str, str]) -> Decided:
@@ -261,21 +256,16 @@ class Webhooks:
     def _acl(self, fields: Fields, query: Mapping[str, str]) -> Decided:
         by_certificate = query.get("grant") == "certificate"
         username, client_id = fields.username(), fields.client_id()
-        fields.address(), fields.certificate_serial()  # not needed to decide, but refused if they are none
+        fields.address(), fields.certificate_serial()  # not used for the decision, but checked
         topic, access = fields.text("topic"), fields.access()
         decision = self._access.may_access(username, client_id, topic, access, by_certificate=by_certificate)
         denial = denial_of(decision, username, client_id, topic, access)
-        # Certificates expire; and memory is for answers by the thousand, not for topics of thousands of characters.
-        lasting = not by_certificate and not (denial and len(topic) > _MAX_REMEMBERED_TOPIC)
-        return Decided(decision, lasting, denial)
+        # An answer by certificate depends on the time. Denials of long topics would fill the memory.
+        cacheable = not by_certificate and not (denial and len(topic) > _MAX_CACHED_TOPIC)
+        return Decided(decision, cacheable, denial)
 
     def _is_our_broker(self, request: WebhookRequest, query: Mapping[str, str]) -> bool:
         if self._secret is None:
             return True
         offered = query["key"] if "key" in query else basic_password(request.authorization)
         return hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), self._secret)
-
-
-def _rendered(request: WebhookRequest, decision: Decision) -> Answer:
-    text = last_values(request.query).get("response") == "text"
-    return render(bool(decision), decision.reason, text=text)

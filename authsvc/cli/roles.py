@@ -8,19 +8,17 @@ import click
 
 from authsvc.accounts import client_id_warnings, roles
 from authsvc.cli.terminal import (
-    PERMISSION_FORM,
     any_client_id,
     as_json,
     chosen_client_ids,
     client_ids,
     opened,
     operator,
-    parse_permission,
     print_json,
     print_table,
-    spell_permission,
     spell_warnings,
 )
+from authsvc.policy.permissions import PERMISSION_FORM, Permission
 
 
 @click.group("roles")
@@ -40,7 +38,7 @@ def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
-    rows = ((role.name, "; ".join(map(spell_permission, role.permissions)), role.description) for role in found.items)
+    rows = ((role.name, "; ".join(map(str, role.permissions)), role.description) for role in found.items)
     print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
 
 
@@ -65,7 +63,7 @@ def create(
 ) -> None:
     """Make a role."""
     with opened():
-        record = roles.create(operator(), name, description, map(parse_permission, permissions), client_ids)
+        record = roles.create(operator(), name, description, map(Permission.parse, permissions), client_ids)
     _print(record, as_json=as_json)
 
 
@@ -96,8 +94,8 @@ def change(
         changes["client_ids"] = patterns
     with opened():
         if add_permission or remove_permission:
-            removed = set(map(parse_permission, remove_permission))
-            kept = (*roles.get(name).permissions, *map(parse_permission, add_permission))
+            removed = set(map(Permission.parse, remove_permission))
+            kept = (*roles.get(name).permissions, *map(Permission.parse, add_permission))
             changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
         record = roles.change(operator(), name, changes)
     _print(record, as_json=as_json)
@@ -135,7 +133,7 @@ def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
     click.echo(f"{record.name}  {record.description}")
     click.echo(f"  client ids   {', '.join(record.client_ids) or 'not restricted by this role'}")
     for permission in record.permissions:
-        click.echo(f"  permission   {spell_permission(permission)}")
+        click.echo(f"  permission   {permission}")
     for damage in record.damage:
         click.echo(f"  damaged      {damage}; everything is denied to its users")
     for warning in client_id_warnings.of_role(record):

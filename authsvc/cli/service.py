@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from authsvc.accounts import bootstrap
-from authsvc.cli.terminal import as_json, opened, print_json, read_settings, spell_permission
-from authsvc.policy.access import access_for, decide_access
+from authsvc.cli.terminal import as_json, opened, print_json, read_settings
+from authsvc.policy.access import access_number, decide_access
 from authsvc.server import environment, serve
 from authsvc.settings import from_environment
 from authsvc.storage import backup as backups
@@ -81,7 +81,7 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
     """
     with opened():
         snapshot = snapshot_of(username)
-    decision = decide_access(snapshot, username, client_id or None, topic, access_for(operation, topic))
+    decision = decide_access(snapshot, username, client_id or None, topic, access_number(operation, topic))
     if as_json:
         print_json(_facts(decision))
     else:
@@ -151,7 +151,7 @@ def _facts(decision: Decision) -> dict[str, object]:
     return {
         "allowed": bool(decision),
         "reason": decision.reason.value,
-        "permission": spell_permission(decision.permission) if decision.permission else None,
+        "permission": str(decision.permission) if decision.permission else None,
         "role": decision.role,
     }
 
@@ -159,6 +159,6 @@ def _facts(decision: Decision) -> dict[str, object]:
 def _words(decision: Decision) -> str:
     words = f"{'allowed' if decision else 'denied'}: {decision.reason}"
     if decision.permission:
-        words += f" `{spell_permission(decision.permission)}`"
+        words += f" `{decision.permission}`"
         words += f" of role {decision.role}" if decision.role else " of the user's own"
     return words

@@ -18,9 +18,8 @@ from authsvc import settings
 from authsvc.accounts import bootstrap
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher
-from authsvc.errors import Conflict, InvalidInput, invalid
+from authsvc.errors import Conflict
 from authsvc.policy.actors import Actor, Via
-from authsvc.policy.permissions import Context, Effect, Operation, Permission
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.settings import Settings
 
-PERMISSION_FORM = "[allow|deny] [mqtt|http] read|write|readWrite RESOURCE"
 
 client_ids = click.option(
     "--client-id",
@@ -80,20 +78,6 @@ def ask_password(*, from_stdin: bool) -> str:
     return answer
 
 
-def parse_permission(text: str) -> Permission:
-    """Read a permission as it is written on the command line, such as `readWrite devices/%u/#`."""
-    words = text.split(None, 3)
-    effect = Effect(words.pop(0)) if words and words[0] in set(Effect) else Effect.ALLOW
-    context = Context(words.pop(0)) if words and words[0] in set(Context) else Context.MQTT
-    operation, _, resource = " ".join(words).partition(" ")
-    if operation not in set(Operation) or not resource:
-        raise invalid("permission", f"must be {PERMISSION_FORM}")
-    try:
-        return Permission(context, Operation(operation), resource, effect)
-    except InvalidInput as error:
-        raise error.within("permission") from None
-
-
 def chosen_client_ids(client_ids: tuple[str, ...], *, any_client_id: bool) -> tuple[str, ...] | None:
     """Return the allowed client ids that a command names in place of those there are; None to keep them."""
     if client_ids and any_client_id:
@@ -104,16 +88,6 @@ def chosen_client_ids(client_ids: tuple[str, ...], *, any_client_id: bool) -> tu
 def spell_warnings(warnings: Iterable[PolicyWarning]) -> list[dict[str, str]]:
     """Return warnings in the words of the API."""
     return [{"code": code, "message": message} for code, message in warnings]
-
-
-def spell_permission(permission: Permission) -> str:
-    """Write a permission as `parse_permission` reads it."""
-    words = [permission.operation.value, permission.resource]
-    if permission.context is not Context.MQTT:
-        words.insert(0, permission.context.value)
-    if permission.effect is not Effect.ALLOW:
-        words.insert(0, permission.effect.value)
-    return " ".join(words)
 
 
 def spell_moment(moment: datetime | None) -> str:

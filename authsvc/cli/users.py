@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from authsvc.accounts import client_id_warnings, roles, users
+from authsvc.accounts import client_id_warnings, users
 from authsvc.activity import denials
 from authsvc.cli.terminal import (
-    PERMISSION_FORM,
     any_client_id,
     as_json,
     ask_password,
@@ -18,15 +17,14 @@ from authsvc.cli.terminal import (
     hasher,
     opened,
     operator,
-    parse_permission,
     print_json,
     print_table,
     spell_moment,
-    spell_permission,
     spell_warnings,
 )
 from authsvc.errors import invalid
-from authsvc.policy.access import operation_for
+from authsvc.policy.access import access_name
+from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.policy.snapshot import GrantType
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def create(
     wanted = users.UserChanges(
         enabled=not disabled,
         roles=role_names,
-        permissions=tuple(map(parse_permission, permissions)),
+        permissions=tuple(map(Permission.parse, permissions)),
         client_ids=client_ids,
     )
     if grant_types or no_grant_types:
@@ -161,8 +159,8 @@ def change(
         if add_role or remove_role:
             changes["roles"] = tuple(name for name in (*before.roles, *add_role) if name not in remove_role)
         if add_permission or remove_permission:
-            removed = set(map(parse_permission, remove_permission))
-            kept = (*before.permissions, *map(parse_permission, add_permission))
+            removed = set(map(Permission.parse, remove_permission))
+            kept = (*before.permissions, *map(Permission.parse, add_permission))
             changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
         record = users.change(operator(), username, changes, hasher(settings))
         _print(record, as_json=as_json)
@@ -222,7 +220,7 @@ def facts(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> dict[s
         "enabled": record.enabled,
         "grantTypes": sorted(record.grant_types),
         "roles": list(record.roles),
-        "permissions": roles.permission_fields(record.permissions),
+        "permissions": [each.fields() for each in record.permissions],
         "clientIds": list(record.client_ids),
         "hasPassword": record.has_password,
         "administratorOnBroker": record.is_administrator_on_broker,
@@ -239,14 +237,14 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
         "yes" if record.enabled else "no",
         ", ".join(sorted(record.grant_types)),
         ", ".join(record.roles),
-        "; ".join(map(spell_permission, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
+        "; ".join(map(str, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
     )
 
 
 def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
     denial, remedy = record.denial, record.advice
-    denied = f"{operation_for(denial.access)} {denial.topic}" if denial.topic else "login"
-    cure = spell_permission(remedy.permission) if remedy.permission else remedy.note
+    denied = f"{access_name(denial.access)} {denial.topic}" if denial.topic else "login"
+    cure = str(remedy.permission or remedy.note)
     return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, cure
 
 
@@ -261,7 +259,7 @@ def _print(record: users.UserRecord, *, as_json: bool) -> None:
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
     click.echo(f"  client ids   {', '.join(record.client_ids) or 'any, unless a role restricts them'}")
     for permission in record.permissions:
-        click.echo(f"  permission   {spell_permission(permission)}")
+        click.echo(f"  permission   {permission}")
     for damage in record.damage:
         click.echo(f"  damaged      {damage}; everything is denied")
     if record.is_administrator_on_broker:

@@ -1,4 +1,4 @@
-"""Where hashing runs: a few threads and a bounded queue, so that no flood of logins takes every core or all memory."""
+"""A thread pool with a bounded queue for password hashing, and the time that brokers may wait for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from time import monotonic, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NICER, _NICEST = 10, 19
+_NICE_INCREMENT, _MAX_NICE = 10, 19
 
 
 class HashingPool:
-    """Runs hashes in so many threads; what finds the queue full, or is not done in time, is `Busy`.
+    """Computes hashes in `workers` threads; raises `Busy` if the queue is full or a hash takes too long.
 
-    What is submitted with `first` runs before all else that waits, and has as many places again in the queue, so that
-    no flood of other work delays it by more than the hashes that run already. `shortest` is the least that any took so
-    far, in seconds; 0 before the first.
+    Work submitted with `first` runs before all other waiting work, and the queue has as many additional places for it.
+    So a flood of other work delays it only by the hashes that are running. `patience` is how many seconds `run` waits.
+    `shortest` is the shortest time of a hash so far, in seconds; 0 before the first.
     """
 
     def __init__(self, workers: int, max_waiting: int, patience: float = 5.0) -> None:
@@ -38,45 +38,45 @@ class HashingPool:
         self._lock = threading.Lock()
         self._first: deque[Callable[[], None]] = deque()
         self._rest: deque[Callable[[], None]] = deque()
-        self._executor = ThreadPoolExecutor(workers, "hashing", _step_back)
+        self._executor = ThreadPoolExecutor(workers, "hashing", _lower_priority)
 
     @property
     def running(self) -> int:
-        """How many hashes have a thread."""
+        """The number of hashes that have a thread."""
         return min(self._unfinished, self._workers)
 
     @property
     def waiting(self) -> int:
-        """How many hashes wait for a thread."""
+        """The number of hashes that wait for a thread."""
         return max(self._unfinished - self._workers, 0)
 
     def is_running(self, hashing: Future[T]) -> bool:
-        """Say whether a hash has a thread, or gets one in this very moment, since nothing else is waiting."""
+        """Return whether a hash has a thread, or gets one at once because no hash is waiting."""
         return hashing.running() or self._unfinished <= self._workers
 
     def submit(self, work: Callable[[], T], *, first: bool = False) -> Future[T]:
-        """Begin some hashing and return at once."""
+        """Queue a hash and return its future."""
         hashing: Future[T] = Future()
         with self._lock:
             if self._unfinished >= self._max_waiting * (2 if first else 1):
                 raise _busy()
             self._unfinished += 1
             (self._first if first else self._rest).append(lambda: self._complete(hashing, work))
-        hashing.add_done_callback(self._done)
+        hashing.add_done_callback(self._free_place_if_cancelled)
         self._executor.submit(self._run_next)
         return hashing
 
     def run(self, work: Callable[[], T], *, first: bool = False) -> T:
-        """Hash and wait for the outcome; `Busy` when that would take too long."""
+        """Return the result of a hash; `Busy` if it takes longer than `patience`."""
         future = self.submit(work, first=first)
         try:
             return future.result(self._patience)
-        except NotInTime:
+        except FutureTimeoutError:
             future.cancel()
             raise _busy() from None
 
     def _run_next(self) -> None:
-        # There are as many calls of this as hashes in both queues, so one of them has a hash.
+        # This is called once for each hash in the two queues, so one of them is not empty.
         with self._lock:
             complete = (self._first or self._rest).popleft()
         complete()
@@ -86,17 +86,17 @@ class HashingPool:
             return
         started = monotonic()
         try:
-            outcome = work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the outcome gets it
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - the future raises it again
             self._free_place()
             hashing.set_exception(error)
             return
-        self._free_place()  # before the outcome is known to a caller who may ask for the place at once
-        taken = monotonic() - started
-        self.shortest = min(self.shortest or taken, taken)
-        hashing.set_result(outcome)
+        self._free_place()  # before the result is set: the caller may submit again at once
+        seconds = monotonic() - started
+        self.shortest = min(self.shortest or seconds, seconds)
+        hashing.set_result(result)
 
-    def _done(self, future: Future[T]) -> None:
+    def _free_place_if_cancelled(self, future: Future[T]) -> None:
         if future.cancelled():
             self._free_place()
 
@@ -106,14 +106,14 @@ class HashingPool:
 
 
 class WaitBudget:
-    """How long brokers may be kept waiting for a pool's hashes: so long at once, regained at a tenth of what passes.
+    """How long password hashing may block a broker: `seconds` at once, refilled by 100 ms per second.
 
-    A broker that waits serves nobody. One login may wait for its hash; a thousand at once may not, each for its own:
-    when the allowance is spent, logins are refused for the moment while their hashes go on behind them. Nor is any of
-    it spent on what it could not buy: a hash that has no thread yet, or takes longer than what is left.
+    While a broker waits for an answer, it serves no client. When the budget is used up, logins are answered "refused,
+    try again" while their hashes continue in the pool. No time is spent on a hash that would not be done in time: one
+    that has no thread yet, or that takes longer than the rest of the budget.
     """
 
-    REGAINED = 0.1
+    REFILL_PER_SECOND = 0.1
 
     def __init__(self, seconds: float, pool: HashingPool) -> None:
         self._pool = pool
@@ -122,35 +122,35 @@ class WaitBudget:
         self._asked_at = monotonic()
 
     def left(self) -> float:
-        """Return for how many seconds a broker may wait now."""
+        """Return the seconds that a broker may wait now."""
         now = monotonic()
-        self._left = min(self._full, self._left + (now - self._asked_at) * self.REGAINED)
+        self._left = min(self._full, self._left + (now - self._asked_at) * self.REFILL_PER_SECOND)
         self._asked_at = now
         return max(self._left, 0.0)
 
     def left_for(self, hashing: Future[T]) -> float:
-        """Return for how many seconds a broker may wait now for this hash: for none, if in vain."""
+        """Return the seconds that a broker may wait now for this hash: 0 if it would not be done in time."""
         left = self.left()
         return left if self._pool.is_running(hashing) and self._pool.shortest <= left else 0.0
 
     def spend(self, seconds: float) -> None:
-        """Take what a broker has waited off the allowance."""
+        """Subtract the time that a broker has waited."""
         self._left -= seconds
 
 
 def measured(work: Callable[[], T]) -> tuple[T, float]:
-    """Run `work` here and return its outcome and its processor seconds, in which nothing else on the machine counts."""
+    """Return the result of `work` and the processor seconds that it took in this thread."""
     started = thread_time()
-    outcome = work()
-    return outcome, thread_time() - started
+    result = work()
+    return result, thread_time() - started
 
 
-def _step_back() -> None:
-    """Let whoever answers go first when there are fewer processors than threads."""
-    if sys.platform == "linux":  # where each thread has a priority of its own
-        here = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(here + _NICER, _NICEST))
+def _lower_priority() -> None:
+    """Let the threads that answer requests run before this one."""
+    if sys.platform == "linux":  # elsewhere the priority belongs to the process
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(nice + _NICE_INCREMENT, _MAX_NICE))
 
 
 def _busy() -> Busy:
-    return Busy("too much hashing is under way; try again in a moment", "hashing-busy")
+    return Busy("too many passwords are being hashed; try again in a few seconds", "hashing-busy")

@@ -1,8 +1,7 @@
-"""API tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA256 by a key that the header names (`kid`).
+"""API tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA256 by the key named in the header (`kid`).
 
-The claim `jti` is a random secret that the database knows only as a SHA-256 digest: a token counts while
-its digest is stored, so it can be revoked, and neither a copy of the database nor of the signing keys alone
-makes a token.
+The claim `jti` is a random secret of which the database stores only the SHA-256 digest. A token is valid while its
+digest is stored, so it can be revoked. Neither the database nor the signing keys alone are enough to make a token.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jwt
 
@@ -20,6 +19,8 @@ from authsvc.errors import Unauthenticated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jwt.types import Options
+
 _ALGORITHM = "HS256"
 _ISSUER = "authsvc"
 MAX_LENGTH = 4096
@@ -27,7 +28,7 @@ MAX_LENGTH = 4096
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key in the list, oldest to newest; the newest signs, all of them verify. `secret` is 32 random bytes."""
+    """A signing key with a secret of 32 random bytes. The newest key signs, all keys verify."""
 
     kid: str
     secret: bytes
@@ -38,7 +39,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says: for whom, until when, and the digest under which it is known."""
+    """The claims of a verified token; `digest` is that of its `jti`."""
 
     username: str
     digest: str
@@ -46,12 +47,12 @@ class Claims:
 
 
 def new_signing_key() -> SigningKey:
-    """Return a fresh key with a random id."""
+    """Return a new key with a random id."""
     return SigningKey(secrets.token_hex(8), secrets.token_bytes(32))
 
 
 def issue(username: str, issued_at: datetime, expires_at: datetime, key: SigningKey) -> tuple[str, str]:
-    """Return a new token and the digest to store for it; the token itself is stored nowhere."""
+    """Return a new token and the digest to store for it; the token itself is not stored."""
     jti = secrets.token_urlsafe(24)
     claims = {
         "iss": _ISSUER,
@@ -65,37 +66,28 @@ def issue(username: str, issued_at: datetime, expires_at: datetime, key: Signing
 
 
 def looks_like_token(text: str) -> bool:
-    """Say whether a password could be a token: three dotted parts, the first a JSON object in base64."""
+    """Return whether a password has the form of a token: three dotted parts, the first a JSON object in base64."""
     return len(text) <= MAX_LENGTH and text.startswith("eyJ") and text.count(".") == 2  # noqa: PLR2004 - RFC 7515
 
 
 def verify(token: str, keys: Mapping[str, SigningKey], now: datetime) -> Claims:
-    """Return what a token says after its signature and expiry were checked; `Unauthenticated` otherwise.
+    """Return the claims of a token; `Unauthenticated` if its signature is wrong or it has expired.
 
-    Whether it was revoked, and whether its user still exists, is for the caller to look up.
+    The caller checks whether the token was revoked and its user still exists.
     """
     if not looks_like_token(token):
         raise Unauthenticated("the token is not valid", "invalid-token")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-        claims = _decode(token, keys[str(kid)])
+        # `exp` is checked against the caller's clock. `iat` is not checked, because the clocks of replicas differ.
+        options: Options = {"require": ["exp", "sub", "jti"], "verify_exp": False, "verify_iat": False}
+        claims = jwt.decode(token, keys[str(kid)].secret, algorithms=[_ALGORITHM], issuer=_ISSUER, options=options)
         expires_at = datetime.fromtimestamp(claims["exp"], UTC)
     except (jwt.InvalidTokenError, KeyError, ValueError, OverflowError, OSError, TypeError):
         raise Unauthenticated("the token is not valid", "invalid-token") from None
     if expires_at <= now:
         raise Unauthenticated("the token has expired", "expired-token")
     return Claims(claims["sub"], _digest(claims["jti"]), expires_at)
-
-
-def _decode(token: str, key: SigningKey) -> dict[str, Any]:
-    # The clock is the caller's, and replicas' clocks differ: an `iat` a moment ahead is no reason to refuse.
-    return jwt.decode(
-        token,
-        key.secret,
-        algorithms=[_ALGORITHM],
-        issuer=_ISSUER,
-        options={"require": ["exp", "sub", "jti"], "verify_exp": False, "verify_iat": False},
-    )
 
 
 def _digest(jti: str) -> str:

@@ -1,7 +1,7 @@
-"""Passwords: the policy for new ones, hashing, and verification that a waiting broker can afford.
+"""Passwords: the policy for new ones, hashing, and verification with a cache, because brokers wait for the answer.
 
-bcrypt reads 72 bytes and no more, so longer passwords are refused where they are set and never match where
-they are checked. `docs/adr/0002-password-verification.md` says what is traded against what.
+bcrypt reads only 72 bytes, so longer passwords cannot be set and never match. `docs/adr/0002-password-verification.md`
+explains the cache.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 72
 _RANDOM_CHARACTERS = 17
+_MAX_WRONG = 1000
 
 _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "lower": ("lower-case letter", lambda char: unicodedata.category(char) == "Ll"),
@@ -40,7 +41,7 @@ _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class PasswordPolicy:
-    """How many characters a new password needs, in all and of each Unicode class; 0 asks for none."""
+    """The least number of characters of a new password, in total and of each Unicode class."""
 
     min: int = 5
     lower: int = 0
@@ -49,12 +50,16 @@ class PasswordPolicy:
     symbol: int = 0
 
     def check(self, password: str) -> None:
-        """Raise `InvalidInput` for `password`, without repeating it, unless it may be set."""
+        """Raise `InvalidInput` for `password`, without repeating it, if the policy does not accept it."""
         if len(password) < self.min:
             raise invalid("password", f"must have at least {self.min} characters")
         if "\0" in password:
             raise invalid("password", "must not contain a NUL character")
-        if len(_encoded(password)) > MAX_BYTES:
+        try:
+            size = len(password.encode())
+        except UnicodeEncodeError:
+            raise invalid("password", "must be valid Unicode") from None
+        if size > MAX_BYTES:
             raise invalid("password", f"must be at most {MAX_BYTES} bytes in UTF-8")
         for name, (words, belongs) in _CLASSES.items():
             needed: int = getattr(self, name)
@@ -63,7 +68,7 @@ class PasswordPolicy:
 
 
 def generate(policy: PasswordPolicy) -> str:
-    """Return a random password that satisfies the policy, of 96 bits or more."""
+    """Return a random password of at least 96 bits that satisfies the policy."""
     needed = {
         string.ascii_lowercase: policy.lower,
         string.ascii_uppercase: policy.upper,
@@ -77,29 +82,22 @@ def generate(policy: PasswordPolicy) -> str:
     return "".join(characters)
 
 
-def _encoded(password: str) -> bytes:
-    try:
-        return password.encode()
-    except UnicodeEncodeError:
-        raise invalid("password", "must be valid Unicode") from None
-
-
 @dataclass(frozen=True, slots=True)
 class PasswordHasher:
-    """Makes the stored form of new passwords: bcrypt of the given cost, after the policy was asked."""
+    """Hashes new passwords with bcrypt after checking them against the policy."""
 
     policy: PasswordPolicy
     cost: int
     pool: HashingPool
 
     def hash(self, password: str) -> str:
-        """Return the bcrypt hash of a password that the policy accepts; `InvalidInput` otherwise, or `Busy`."""
+        """Return the bcrypt hash; `InvalidInput` if the policy does not accept the password, or `Busy`."""
         self.policy.check(password)
         return self.pool.run(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self.cost)).decode())
 
 
 class Verdict(Enum):
-    """What is known of an offered password. `BUSY`: nothing, since too much hashing was under way."""
+    """The result of a password check. `BUSY`: it was not checked, because too many hashes were running."""
 
     RIGHT = auto()
     WRONG = auto()
@@ -108,7 +106,7 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class VerifierCounters:
-    """What was answered from memory, by a hash, and not at all, since the process started."""
+    """Checks answered from the cache, by a hash, and with `BUSY`, since the process started."""
 
     hits: int = 0
     misses: int = 0
@@ -116,8 +114,8 @@ class VerifierCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A hash that has begun, and what to call if it proves the password right."""
+class _RunningHash:
+    """A submitted hash, and the functions to call if the password is right."""
 
     stored_hash: str
     digest: bytes
@@ -126,17 +124,17 @@ class _Running:
 
 
 class PasswordVerifier:
-    """Checks offered passwords against stored hashes, remembering what a hash was already spent on.
+    """Checks passwords against stored hashes, with a cache of results.
 
-    Of a password that proved right, a keyed digest stays in memory (the key lives and dies with the process): the
-    same one is accepted and any other refused in microseconds. Of wrong ones the latest few are remembered, so that
-    a misconfigured device in its retry loop costs one hash, not one an attempt. An entry counts only together with
-    the stored hash it was proved against, so a changed password is in force at once.
+    For each user the cache holds a digest of the right password, made with a random key of this process. The same
+    password is then accepted, and any other refused, within microseconds. It also holds up to 1,000 wrong passwords, so
+    a misconfigured device that retries costs one hash and not one for each attempt. An entry is valid only for the
+    stored hash that it was checked against, so a changed password takes effect at once.
 
-    Brokers and the API hash in pools of their own, so that neither waits for the other's queue.
+    Brokers and the API have separate pools, so that neither waits for the other.
 
-    `failure_seconds` is twice what a hash of the configured cost takes, measured here: for how long a failed sign-in
-    should take at least, so that its duration tells nothing.
+    `failure_seconds` is twice the time of a hash, measured at the start: the least time that a failed sign-in should
+    take, so that its duration does not reveal the reason.
     """
 
     def __init__(self, brokers: HashingPool, api: HashingPool, max_entries: int, cost: int) -> None:
@@ -147,25 +145,22 @@ class PasswordVerifier:
         self._max_entries = max_entries
         self._right: dict[str, tuple[str, bytes]] = {}
         self._wrong: dict[tuple[str, bytes], None] = {}
-        self._running: dict[tuple[str, str | None], _Running] = {}
+        self._running: dict[tuple[str, str | None], _RunningHash] = {}
         self._lock = threading.Lock()
-        nobodys_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
-        self._nobodys_hash = nobodys_hash.decode()
+        unknown_users_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
+        self._unknown_users_hash = unknown_users_hash
         self.failure_seconds = 2 * seconds
 
     @property
     def entries(self) -> int:
-        """How many verified credentials are remembered."""
+        """The number of users whose right password is cached."""
         return len(self._right)
 
-    def recall(self, username: str, password: str, stored_hash: str) -> Verdict | None:
-        """Say what is known of the password without a hash; None when it takes one to know."""
-        secret = password.encode("utf-8", "surrogatepass")
-        if len(secret) > MAX_BYTES:
-            return Verdict.WRONG
-        return self._recall(username, stored_hash, hmac.digest(self._key, secret, hashlib.sha256))
+    def cached_verdict(self, username: str, password: str, stored_hash: str) -> Verdict | None:
+        """Return the verdict on a password if no hash is needed, otherwise None."""
+        return self._lookup(username, _to_bytes(password), stored_hash)
 
-    def begin(
+    def start(
         self,
         username: str,
         password: str,
@@ -173,28 +168,25 @@ class PasswordVerifier:
         known_client_id: str | None = None,
         on_right: Callable[[], object] = lambda: None,
     ) -> Verdict | Future[Verdict]:
-        """Say at once whether the password is right, or begin to find out, for a broker that must not be kept waiting.
+        """Return the verdict on a password if it is cached, otherwise the future of its hash; for brokers.
 
-        The hash runs on behind whoever gives up waiting for it, and is remembered. One runs at a time for each username
-        and client id that it has logged in with, before all others, and one for all other client ids together: an
-        attacker who knows a name can fill no queue with guesses, and is told `BUSY`. A hash that proves the password
-        right calls the `on_right` of each login that waits for it before its verdict is there.
+        The hash continues when the caller stops waiting, and its result is cached. For each username, one hash runs at
+        a time for each known client id, before all others, and one for all other client ids together. So an attacker
+        who knows a username cannot fill the queue with guesses; further attempts get `BUSY`. If the password is right,
+        the hash calls the `on_right` of each login that waits for it, and then sets the verdict.
         """
-        secret = password.encode("utf-8", "surrogatepass")
-        if len(secret) > MAX_BYTES:
-            return Verdict.WRONG
-        digest = hmac.digest(self._key, secret, hashlib.sha256)
-        remembered = self._recall(username, stored_hash, digest)
-        if remembered is not None:
-            return remembered
-
+        secret = _to_bytes(password)
+        cached = self._lookup(username, secret, stored_hash)
+        if cached is not None:
+            return cached
+        digest = self._digest(secret)
         login = (username, known_client_id)
 
-        def hash_it() -> Verdict:
+        def check() -> Verdict:
             try:
-                verdict = self._spend_a_hash(username, secret, stored_hash, digest)
+                verdict = self._check_hash(username, secret, stored_hash)
             finally:
-                # Before the verdict is known to a caller who may try again at once.
+                # Before the verdict is set: the caller may try again at once.
                 with self._lock:
                     ended = self._running.pop(login)
             if verdict is Verdict.RIGHT:
@@ -207,45 +199,42 @@ class PasswordVerifier:
             if running and (running.stored_hash, running.digest) == (stored_hash, digest):
                 running.on_right.append(on_right)
                 return running.future
-            future = None if running else self._submit(hash_it, first=known_client_id is not None)
+            future = None if running else self._submit(check, first=known_client_id is not None)
             if future is None:
                 self.counters.busy += 1
                 return Verdict.BUSY
-            self._running[login] = _Running(stored_hash, digest, future, [on_right])
+            self._running[login] = _RunningHash(stored_hash, digest, future, [on_right])
         return future
 
     def verify(self, username: str, password: str, stored_hash: str, *, first: bool = False) -> Verdict:
-        """Say whether the password belongs to the stored hash, waiting for as long as it takes; for the API.
-
-        With `first` it is hashed before all others that wait.
-        """
-        secret = password.encode("utf-8", "surrogatepass")
-        if len(secret) > MAX_BYTES:
-            return Verdict.WRONG
-        digest = hmac.digest(self._key, secret, hashlib.sha256)
-        remembered = self._recall(username, stored_hash, digest)
-        if remembered is not None:
-            return remembered
+        """Return the verdict on a password and wait for its hash; with `first` before all others. For the API."""
+        secret = _to_bytes(password)
+        cached = self._lookup(username, secret, stored_hash)
+        if cached is not None:
+            return cached
         try:
-            return self._api.run(lambda: self._spend_a_hash(username, secret, stored_hash, digest), first=first)
+            return self._api.run(lambda: self._check_hash(username, secret, stored_hash), first=first)
         except Busy:
             self.counters.busy += 1
             return Verdict.BUSY
 
-    def verify_nobody(self, password: str, *, first: bool = False) -> Verdict:
-        """Take as long as a wrong password takes, for a caller who must not learn that the name is unknown."""
-        secret = password.encode("utf-8", "surrogatepass")[:MAX_BYTES]
+    def verify_unknown_user(self, password: str, *, first: bool = False) -> Verdict:
+        """Spend the time of a wrong password, so that the caller cannot tell that the username is unknown."""
+        secret = _to_bytes(password)[:MAX_BYTES]
         try:
-            self._api.run(lambda: bcrypt.checkpw(secret, self._nobodys_hash.encode()), first=first)
+            self._api.run(lambda: bcrypt.checkpw(secret, self._unknown_users_hash), first=first)
         except Busy:
             return Verdict.BUSY
         return Verdict.WRONG
 
-    def _recall(self, username: str, stored_hash: str, digest: bytes) -> Verdict | None:
-        proven_hash, proven_digest = self._right.get(username, ("", b""))
-        if proven_hash == stored_hash:
+    def _lookup(self, username: str, secret: bytes, stored_hash: str) -> Verdict | None:
+        if len(secret) > MAX_BYTES:
+            return Verdict.WRONG
+        digest = self._digest(secret)
+        right_hash, right_digest = self._right.get(username, ("", b""))
+        if right_hash == stored_hash:
             self.counters.hits += 1
-            return Verdict.RIGHT if hmac.compare_digest(proven_digest, digest) else Verdict.WRONG
+            return Verdict.RIGHT if hmac.compare_digest(right_digest, digest) else Verdict.WRONG
         if (stored_hash, digest) in self._wrong:
             self.counters.hits += 1
             return Verdict.WRONG
@@ -257,9 +246,13 @@ class PasswordVerifier:
         except Busy:
             return None
 
-    def _spend_a_hash(self, username: str, secret: bytes, stored_hash: str, digest: bytes) -> Verdict:
+    def _digest(self, secret: bytes) -> bytes:
+        return hmac.digest(self._key, secret, hashlib.sha256)
+
+    def _check_hash(self, username: str, secret: bytes, stored_hash: str) -> Verdict:
+        digest = self._digest(secret)
         try:
-            matched = bcrypt.checkpw(secret, stored_hash.encode())  # without the GIL
+            matched = bcrypt.checkpw(secret, stored_hash.encode())  # releases the GIL
         except ValueError:  # a damaged hash matches nothing
             matched = False
         with self._lock:
@@ -270,8 +263,12 @@ class PasswordVerifier:
                 _drop_oldest(self._right, self._max_entries)
             else:
                 self._wrong[(stored_hash, digest)] = None
-                _drop_oldest(self._wrong, min(self._max_entries, 1000))
+                _drop_oldest(self._wrong, min(self._max_entries, _MAX_WRONG))
         return Verdict.RIGHT if matched else Verdict.WRONG
+
+
+def _to_bytes(password: str) -> bytes:
+    return password.encode("utf-8", "surrogatepass")
 
 
 def _drop_oldest(entries: dict[Any, Any], keep: int) -> None:

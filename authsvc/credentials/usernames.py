@@ -1,4 +1,4 @@
-"""Names that users and roles may have, such that no name can be mistaken for a topic, a path or a wildcard."""
+"""The names that users and roles may have. No name contains a separator or wildcard of topics and paths."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from authsvc.errors import invalid
 USERNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,63}")
 ROLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 
-# Letters that are taken for others, and what stands for all that look like it. No two digits share one, so that a fleet
-# of numbered devices is not taken for copies of one another. Longer forms stand for shorter ones (rn for m), because
-# only so every name comes to the same end however its letters are grouped.
+# Characters and the form that they share with those that look like them. No two digits share a form, because a fleet of
+# devices differs by numbers. The longer form replaces the shorter (rn for m), so that the result does not depend on how
+# the characters are grouped.
 _LOOKS_LIKE = str.maketrans(
     {"0": "o", "1": "l", "i": "l", "|": "l", "2": "z", "5": "s", "8": "b", "9": "g"}
     | {"q": "g", "m": "rn", "w": "vv", "d": "cl", "-": "", "_": "", ".": ""}
@@ -20,25 +20,25 @@ _LOOKS_LIKE = str.maketrans(
 
 
 def is_username(name: str) -> bool:
-    """Say whether a user of that name could exist."""
+    """Return whether a user may have this name."""
     return USERNAME.fullmatch(name) is not None
 
 
 def validate_username(name: str) -> str:
-    """Return the name; raise `InvalidInput` for `username` otherwise."""
+    """Return the name; `InvalidInput` for `username` if it is not valid."""
     if not is_username(name):
         raise invalid("username", "must be 3 to 64 of A-Z a-z 0-9 _ . - and begin with a letter or digit")
     return name
 
 
 def validate_role_name(name: str) -> str:
-    """Return the name; raise `InvalidInput` for `name` otherwise."""
+    """Return the name; `InvalidInput` for `name` if it is not valid."""
     if not ROLE_NAME.fullmatch(name):
         raise invalid("name", "must be 1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter or digit")
     return name
 
 
 def skeleton(name: str) -> str:
-    """Return the form that a name shares with all names that can be mistaken for it: `Bad-1`, `bad_l` and `BADI`."""
+    """Return the form that look-alike names share, such as `Bad-1`, `bad_l` and `BADI`."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return folded.translate(_LOOKS_LIKE)

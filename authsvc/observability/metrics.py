@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from authsvc.policy.decision import ALLOWING
+from authsvc.policy.decision import ALLOW_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def flush_decisions() -> None:
         decisions[check, reason] += 1
         _times_of(check).observe(seconds)
     for (check, reason), count in decisions.items():
-        allowed = reason in ALLOWING
+        allowed = reason in ALLOW_REASONS
         counted[check, allowed] += count
         _DECISIONS.labels(check, "allowed" if allowed else "denied", reason).inc(count)
 

@@ -1,4 +1,4 @@
-"""Access decisions from memory alone: may this client log in, reach this topic, call this path."""
+"""Access decisions, made from memory alone: may a client log in, use a topic or call a path."""
 
 from __future__ import annotations
 
@@ -25,52 +25,60 @@ if TYPE_CHECKING:
     from authsvc.policy.snapshot import CurrentPolicy, Snapshot
 
     # Called with a username, a client id, and whether this connection proved the user's credentials.
-    NoteSeen = Callable[[str, str, bool], object]
+    RecordClientId = Callable[[str, str, bool], object]
 
-# The broker's own numbers for what a client wants of a topic; read and write at once is 3.
+# `acc` of go-auth: the access that a client asks for. READ | WRITE is 3.
 READ, WRITE, SUBSCRIBE = 1, 2, 4
 ACCESSES = frozenset({READ, WRITE, READ | WRITE, SUBSCRIBE})
 
 AccessName = Literal["read", "write", "readWrite", "subscribe"]
 
-_OPERATIONS: dict[AccessName, int] = {
+_ACCESS_NUMBERS: dict[AccessName, int] = {
     "read": READ,
     "write": WRITE,
     "readWrite": READ | WRITE,
     "subscribe": SUBSCRIBE,
 }
+_ACCESS_NAMES = {number: name for name, number in _ACCESS_NUMBERS.items()}
 
-_VERDICTS: dict[Verdict, Decision] = {
+_DECISIONS: dict[Verdict, Decision] = {
     Verdict.RIGHT: Allowed(Reason.PASSWORD),
     Verdict.WRONG: Denied(Reason.WRONG_PASSWORD),
     Verdict.BUSY: Denied(Reason.HASHING_BUSY),
 }
 
 
-def access_for(operation: AccessName, topic: str) -> int:
-    """Return what the broker would ask for this operation: to read a topic filter is to subscribe to it."""
+def access_number(operation: AccessName, topic: str) -> int:
+    """Return the `acc` that a broker sends for this operation; for `read` of a topic filter it is SUBSCRIBE."""
     is_filter = "+" in topic or "#" in topic or topic.startswith(topics.SHARE_PREFIX + "/")
-    return SUBSCRIBE if operation == "read" and is_filter else _OPERATIONS[operation]
+    return SUBSCRIBE if operation == "read" and is_filter else _ACCESS_NUMBERS[operation]
 
 
-def operation_for(access: int) -> AccessName:
-    """Return what the broker's number for an access is called."""
-    return next(name for name, number in _OPERATIONS.items() if number == access)
+def access_name(access: int) -> AccessName:
+    return _ACCESS_NAMES[access]
 
 
-def operation_of(method: str) -> Operation:
-    """Return what an HTTP method does to a path: GET and HEAD read, every other method writes."""
+def http_operation(method: str) -> Operation:
+    """Return `read` for GET and HEAD, `write` for every other HTTP method."""
     return Operation.READ if method in ("GET", "HEAD") else Operation.WRITE
 
 
 class AccessControl:
-    """Answers from the policy's snapshot; `token_uses` collects when API tokens were last used, to be stored later."""
+    """Decides by the current policy snapshot.
+
+    `token_uses` maps the digest of each API token used to the time of its last use, until a background thread stores
+    it.
+    """
 
     def __init__(
-        self, policy: CurrentPolicy, verifier: PasswordVerifier, known_client_ids: KnownClientIds, note_seen: NoteSeen
+        self,
+        policy: CurrentPolicy,
+        verifier: PasswordVerifier,
+        known_client_ids: KnownClientIds,
+        record_client_id: RecordClientId,
     ) -> None:
         self._known_client_ids = known_client_ids
-        self._note_seen = note_seen
+        self._record_client_id = record_client_id
         self.guess_limit = GuessLimit(known_client_ids)
         self.token_uses: dict[str, datetime] = {}
         self._policy = policy
@@ -78,95 +86,88 @@ class AccessControl:
 
     @property
     def policy_generation(self) -> int:
-        """The generation of the policy snapshot that decisions are made with; read it before deciding."""
+        """The generation of the current policy snapshot. Read it before the decision that you cache under it."""
         return self._policy.generation
 
     def may_log_in(
         self, username: str, client_id: str, password: str, now: datetime, address: Address | None = None
     ) -> Decision | Future[Verdict]:
-        """Decide whether these credentials, a password or one of the user's API tokens, let a client connect.
+        """Decide whether a client may log in with this password, which may also be one of the user's API tokens.
 
-        When it takes a hash to know, that has begun; ask again once it is done.
+        Return a future if a password hash has to be computed; call again when it is done.
         """
-        decision = self._check_login(Login(username, client_id, address), password, now)
+        decision = self._check_credentials(Login(username, client_id, address), password, now)
         if isinstance(decision, Allowed):
-            decision = self._check_client_id(decision, username, client_id)
-        if isinstance(decision, Allowed):
-            self._note_seen(username, client_id, True)
+            # The client id is checked after the credentials. So neither the answer to wrong credentials nor its time
+            # depends on the client id.
+            snapshot = self._policy.snapshot
+            user = snapshot.users.get(username)
+            if user is None or not snapshot.allows_client_id(user, client_id):
+                return Denied(Reason.CLIENT_ID_NOT_ALLOWED)
+            self._record_client_id(username, client_id, True)
         return decision
 
-    def _check_login(self, login: Login, password: str, now: datetime) -> Decision | Future[Verdict]:
-        snapshot = self._policy.snapshot
-        user = _user_in(snapshot, login.username)
+    def _check_credentials(self, login: Login, password: str, now: datetime) -> Decision | Future[Verdict]:
+        user = _active_user(self._policy.snapshot, login.username)
         if isinstance(user, Denied):
             return user
         if GrantType.TOKEN in user.grant_types and jwt.looks_like_token(password):
-            return self._check_token(user, password, now)
+            try:
+                holder, _ = self.authenticate_token(password, now)
+            except Unauthenticated:
+                return Denied(Reason.INVALID_TOKEN)
+            return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
-        return self._check_within_limit(login, password, user.password_hash)
+        return self._check_password(login, password, user.password_hash)
 
-    def _check_within_limit(self, login: Login, password: str, stored_hash: str) -> Decision | Future[Verdict]:
-        """Count the password before it is checked, so that passwords that are checked at the same time count too."""
+    def _check_password(self, login: Login, password: str, stored_hash: str) -> Decision | Future[Verdict]:
+        # The password is counted before the check, so that passwords checked at the same time count too.
         attempt = self.guess_limit.attempt(login)
         counted = self.guess_limit.count(attempt, password)
         if counted is None:
             return Denied(Reason.THROTTLED)
 
-        def note_right() -> None:
-            # The client id is known from here on, so that nobody else's guesses refuse the client when it comes again.
-            self._known_client_ids.learn(login.username, login.client_id)
-            self.guess_limit.take_back(counted)
+        def on_right() -> None:
+            # From now on the client id is known, so guesses with other client ids do not throttle this client.
+            self._known_client_ids.add(login.username, login.client_id)
+            self.guess_limit.uncount(counted)
 
         known_client_id = login.client_id if attempt.known else None
-        verdict = self._verifier.begin(login.username, password, stored_hash, known_client_id, note_right)
+        verdict = self._verifier.start(login.username, password, stored_hash, known_client_id, on_right)
         if not isinstance(verdict, Verdict):
             return verdict
         if verdict is not Verdict.WRONG:
-            self.guess_limit.take_back(counted)
-        return _VERDICTS[verdict]
+            self.guess_limit.uncount(counted)
+        return _DECISIONS[verdict]
 
     def knows(self, login: Login) -> bool:
         """Return whether the user has logged in with this client id before."""
         return self._known_client_ids.knows(login.username, login.client_id)
 
-    def _check_client_id(self, decision: Decision, username: str, client_id: str) -> Decision:
-        """Return the decision on right credentials, or a denial if the user may not use this client id.
-
-        Only right credentials come this far: for wrong ones, neither the answer nor its time depends on the client id.
-        """
-        snapshot = self._policy.snapshot
-        user = snapshot.users.get(username)
-        allowed = user is not None and snapshot.allows_client_id(user, client_id)
-        return decision if allowed else Denied(Reason.CLIENT_ID_NOT_ALLOWED)
-
     def may_access(
         self, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
     ) -> Decision:
-        """Return the decision of `decide_access` on the current policy; note the client as seen if it is allowed."""
+        """Return the decision of `decide_access` by the current policy; record the client id if it is allowed."""
         decision = decide_access(
             self._policy.snapshot, username, client_id, topic, access, by_certificate=by_certificate
         )
         if decision:
-            self._note_seen(username, client_id or "", by_certificate)
+            self._record_client_id(username, client_id or "", by_certificate)
         return decision
 
     def may_call(self, user: UserPolicy, method: str, path: str) -> Decision:
-        """Decide one HTTP request to this service."""
+        """Decide one HTTP request to this service by an authenticated user."""
         snapshot = self._policy.snapshot
-        # The caller was authenticated by an older snapshot: a user and its roles must be of the same version.
-        current = _user_in(snapshot, user.username)
+        # `user` may come from an older snapshot; a user and its roles must be of the same version.
+        current = _active_user(snapshot, user.username)
         if isinstance(current, Denied):
             return current
-        request = Request(Context.HTTP, operation_of(method), tuple(path.split("/")), Identity(user.username))
+        request = Request(Context.HTTP, http_operation(method), topics.split(path), Identity(user.username))
         return decide(snapshot.rules_of(current), request)
 
-    def holder_of(self, token: str, now: datetime) -> UserPolicy:
-        """Return the user an API token speaks for; `Unauthenticated` when it is wrong, expired or revoked."""
-        return self.holder_and_digest(token, now)[0]
-
-    def holder_and_digest(self, token: str, now: datetime) -> tuple[UserPolicy, str]:
-        """`holder_of`, with the digest under which the token is stored."""
+    def authenticate_token(self, token: str, now: datetime) -> tuple[UserPolicy, str]:
+        """Return the user of an API token and the token's digest; `Unauthenticated` if it is not valid."""
         claims = jwt.verify(token, self._policy.snapshot.signing_keys, now)
         user = self._policy.snapshot.users.get(claims.username)
         if user is None or not user.enabled or claims.digest not in user.tokens:
@@ -176,53 +177,46 @@ class AccessControl:
 
     @property
     def failure_seconds(self) -> float:
-        """How long a failed sign-in should take at least, so that its duration tells nothing."""
+        """The least time that a failed sign-in should take, so that its duration does not reveal the reason."""
         return self._verifier.failure_seconds
 
-    def holder_of_remembered_password(self, username: str, password: str) -> UserPolicy | None:
-        """Return the enabled user if its password proved right before, which takes no hash; None otherwise."""
+    def authenticate_cached_password(self, username: str, password: str) -> UserPolicy | None:
+        """Return the user if this password is cached as right, without a hash; otherwise None."""
         user = self._user_with_password(username)
-        if user and self._verifier.recall(username, password, user.password_hash or "") is Verdict.RIGHT:
+        if user and self._verifier.cached_verdict(username, password, user.password_hash or "") is Verdict.RIGHT:
             return user
         return None
 
-    def holder_of_password(self, username: str, password: str, *, first: bool = False) -> UserPolicy | Denied:
-        """Return the enabled user with that password, however long it takes; with `first` before others that wait.
+    def authenticate_password(self, username: str, password: str, *, first: bool = False) -> UserPolicy | Denied:
+        """Return the user with that password, or a denial. It waits for a hash; with `first` before all others.
 
-        Every refusal costs one hash: for an unknown name, a user without a password and a password known to be wrong.
+        Every denial costs one hash: for an unknown username, a user without a password and a cached wrong password.
         """
         user = self._user_with_password(username)
         stored_hash = user.password_hash or "" if user else ""
-        verdict = self._verifier.recall(username, password, stored_hash) if user else Verdict.WRONG
+        verdict = self._verifier.cached_verdict(username, password, stored_hash) if user else Verdict.WRONG
         if verdict is None:
             verdict = self._verifier.verify(username, password, stored_hash, first=first)
         elif verdict is Verdict.WRONG:
-            verdict = self._verifier.verify_nobody(password, first=first)
-        decision = _VERDICTS[verdict]
+            verdict = self._verifier.verify_unknown_user(password, first=first)
+        decision = _DECISIONS[verdict]
         return user if user and decision else Denied(decision.reason)
 
     def _user_with_password(self, username: str) -> UserPolicy | None:
-        user = _user_in(self._policy.snapshot, username)
-        return user if isinstance(user, UserPolicy) and user.may_sign_in and user.password_hash is not None else None
-
-    def _check_token(self, user: UserPolicy, token: str, now: datetime) -> Decision:
-        try:
-            holder = self.holder_of(token, now)
-        except Unauthenticated:
-            return Denied(Reason.INVALID_TOKEN)
-        return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+        user = _active_user(self._policy.snapshot, username)
+        return user if isinstance(user, UserPolicy) and user.may_sign_in else None
 
 
 def decide_access(
     snapshot: Snapshot, username: str, client_id: str | None, topic: str, access: int, *, by_certificate: bool = False
 ) -> Decision:
-    """Return the decision on one ACL request of the broker; raise `InvalidInput` for a topic no client could name.
+    """Return the decision on one ACL request of a broker; `InvalidInput` for a topic that MQTT does not allow.
 
-    The client id is checked here as well as at CONNECT: the service is not asked about a CONNECT with a certificate,
-    and an MQTT session can be older than the user's allowed client ids. The client id None, which no broker sends,
-    stands for any client id that is allowed.
+    The client id is checked here as well as at CONNECT. Brokers do not ask about a CONNECT with a certificate, and an
+    MQTT session can be older than the user's allowed client ids. The client id None, which no broker sends, stands for
+    any allowed client id.
     """
-    user = _user_in(snapshot, username)
+    user = _active_user(snapshot, username)
     if isinstance(user, Denied):
         return user
     if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
@@ -237,8 +231,8 @@ def decide_access(
     return decision
 
 
-def _user_in(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
-    """Return the user if decisions may go on to its credentials and rules; otherwise why everything is denied."""
+def _active_user(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
+    """Return the user, or the denial of all its requests if it is unknown, disabled or damaged."""
     if not snapshot.version:
         return Denied(Reason.POLICY_NOT_LOADED)
     user = snapshot.users.get(username)
@@ -250,11 +244,11 @@ def _user_in(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
 
 
 def requests_for(topic: str, access: int, identity: Identity) -> list[Request]:
-    """Return what the broker's question asks of the rules; `InvalidInput` for a topic no client could name."""
+    """Return the requests that an ACL request stands for; `InvalidInput` for a topic that MQTT does not allow."""
     if access == SUBSCRIBE:
         group, topic_filter = topics.parse_subscription(topic)
         levels = topics.validate_topic_filter(topic_filter)
         return [Request(Context.MQTT, Operation.READ, levels, identity, group is not None)]
     levels = topics.validate_topic(topic)
-    wanted = ((WRITE, Operation.WRITE), (READ, Operation.READ))
-    return [Request(Context.MQTT, operation, levels, identity) for bit, operation in wanted if access & bit]
+    operations = ((WRITE, Operation.WRITE), (READ, Operation.READ))
+    return [Request(Context.MQTT, operation, levels, identity) for bit, operation in operations if access & bit]

@@ -1,4 +1,4 @@
-"""Who is changing something: named in the audit trail, and bound by its own rights."""
+"""The author of a change: recorded in the audit trail, and limited by its own permissions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Via(StrEnum):
-    """The way by which a change came in."""
+    """The interface through which a change was made."""
 
     API = "api"
     PAGE = "page"
@@ -27,7 +27,7 @@ class Via(StrEnum):
 
 
 class Proof(NamedTuple):
-    """The stored form of the credential that an actor was authenticated by; one of these is set."""
+    """The stored form of the credential that authenticated an actor; exactly one of these is set."""
 
     password_hash: str | None = None
     token_digest: str | None = None
@@ -36,7 +36,7 @@ class Proof(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The author of a change. `rules` None: an operator at the command line, whom no permission binds.
+    """The author of a change. `rules` is None at the command line, which no permission limits.
 
     `proof` is checked again when the actor is given another credential.
     """
@@ -49,19 +49,18 @@ class Actor:
     proof: Proof | None = field(default=None, repr=False, compare=False)
 
     def must_hold(self, permissions: Iterable[Permission]) -> None:
-        """Raise `Forbidden` if one of these rights over this service reaches beyond the actor's own.
+        """Raise `Forbidden` if one of these is an http permission that the actor does not hold.
 
-        Who may administer users decides about topics freely, for that is the job. Rights over the service itself
-        (http) are different: nobody may hand out, or take over by a new password, more than they hold.
+        An administrator of users may give any mqtt permission. Http permissions are rights over the service itself:
+        nobody may give more of them than they hold, or take them over by a new password.
         """
         if self.rules is None:
             return
-        over_the_service = [permission for permission in permissions if permission.context is Context.HTTP]
-        beyond = first_beyond(self.rules, over_the_service, Identity(self.username))
+        http = [permission for permission in permissions if permission.context is Context.HTTP]
+        beyond = first_beyond(self.rules, http, Identity(self.username))
         if beyond:
-            message = f"you lack http {beyond.operation} on {beyond.resource} and so may not give or touch it"
-            raise Forbidden(message, "beyond-own-rights")
+            raise Forbidden(f"your account needs the permission `{beyond}` to do this", "beyond-own-rights")
 
 
 SERVICE = Actor("authsvc", Via.SERVICE)
-"""The service itself, at its first start."""
+"""The author of changes that the service makes by itself."""

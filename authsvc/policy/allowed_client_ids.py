@@ -1,7 +1,7 @@
-"""Allowed client ids: patterns of literal text, `%u` for the username and `*` for any characters, none included.
+"""Allowed client ids: patterns of literal text, `%u` for the username and `*` for zero or more characters.
 
-A user and its roles may each have patterns. A client id is allowed if it matches one of them all, or if there is none.
-So a pattern on a user or on any of its roles restricts the user, and a role without patterns never lifts that.
+A user and its roles may each have patterns. A client id is allowed if it matches any of them, or if there are none.
+So one pattern on a user or on any of its roles restricts the user, and a role without patterns does not lift that.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ MAX_LENGTH = 200
 
 _USERNAME, _ANY = "%u", "*"
 _CLIENT_ID = "%c"
-# Characters that usernames may hold, or none, between %u and *.
+# Only characters that a username may have, or none, stand between %u and *.
 _LONGER_USERNAME = re.compile(r"%u[A-Za-z0-9_.\-]*\*|\*[A-Za-z0-9_.\-]*%u")
 
 
 def validate_client_ids(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the patterns, each once; raise `InvalidInput` that names each wrong one by position, as `clientIds[2]`."""
-    wanted, wrong = tuple(patterns), []
-    for position, pattern in enumerate(wanted):
+    """Return the patterns without duplicates; `InvalidInput` names each wrong one by position, as `clientIds[2]`."""
+    given, wrong = tuple(patterns), []
+    for position, pattern in enumerate(given):
         try:
             validate_client_id(pattern)
         except InvalidInput as error:
             wrong.append(FieldError(f"clientIds[{position}]", error.errors[0].message))
-    unique = tuple(dict.fromkeys(wanted))
+    unique = tuple(dict.fromkeys(given))
     if len(unique) > MAX_PATTERNS:
         wrong.append(FieldError("clientIds", f"must have at most {MAX_PATTERNS} entries"))
     if wrong:
@@ -43,7 +43,7 @@ def validate_client_ids(patterns: Iterable[str]) -> tuple[str, ...]:
 
 
 def validate_client_id(pattern: str) -> str:
-    """Return the pattern; raise `InvalidInput` for `clientIds` otherwise."""
+    """Return the pattern; `InvalidInput` for `clientIds` if it is not valid."""
     if not 0 < len(pattern) <= MAX_LENGTH:
         raise invalid("clientIds", f"must be 1 to {MAX_LENGTH} characters")
     if not pattern.isprintable():
@@ -54,7 +54,7 @@ def validate_client_id(pattern: str) -> str:
 
 
 def can_be_literal(client_id: str) -> bool:
-    """Say whether a pattern that is spelled like this client id matches this client id and no other."""
+    """Return whether this client id, used as a pattern, matches itself and nothing else."""
     try:
         validate_client_id(client_id)
     except InvalidInput:
@@ -63,7 +63,7 @@ def can_be_literal(client_id: str) -> bool:
 
 
 def allows(patterns: Iterable[str], username: str, client_id: str) -> bool:
-    """Say whether a user with these patterns, its own and its roles', may use a client id; without any, it may."""
+    """Return whether a client id matches one of a user's patterns, its own and its roles'; True if there are none."""
     unrestricted = True
     for pattern in patterns:
         unrestricted = False
@@ -73,24 +73,24 @@ def allows(patterns: Iterable[str], username: str, client_id: str) -> bool:
 
 
 def restrict(patterns: Iterable[str]) -> bool:
-    """Say whether these patterns together exclude some client id; none of them, or a `*` among them, excludes none."""
+    """Return whether these patterns exclude any client id. No patterns, or a `*` among them, exclude none."""
     given = tuple(patterns)
     return bool(given) and not any(set(pattern) == {_ANY} for pattern in given)
 
 
 def match_longer_usernames(patterns: Iterable[str]) -> bool:
-    """Say whether one of these patterns matches a longer username, as `%u-*` of the user press matches `press-7`."""
+    """Return whether a pattern matches another, longer username, as `%u-*` of the user press matches `press-7`."""
     return any(_LONGER_USERNAME.search(pattern) for pattern in patterns)
 
 
 def depend_on_client_id(permissions: Iterable[Permission]) -> bool:
-    """Say whether one of these rules names topics by the client id, which the client chooses."""
+    """Return whether an mqtt permission contains `%c`, the client id, which the client chooses."""
     return any(each.context is Context.MQTT and _CLIENT_ID in each.levels for each in permissions)
 
 
 def _matches(pattern: str, username: str, client_id: str) -> bool:
-    # The pattern is split before the username is filled in, so no name can add a wildcard. Each part is searched once
-    # and to the right of the one before, so no client id makes this backtrack.
+    # The pattern is split before the username replaces %u, so no username can add a wildcard. Each part is searched
+    # once, to the right of the part before, so the match never backtracks.
     first, *rest = (part.replace(_USERNAME, username) for part in pattern.split(_ANY))
     if not rest:
         return client_id == first

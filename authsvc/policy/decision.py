@@ -1,4 +1,4 @@
-"""A decision is a value: `Allowed` or `Denied`, true or false, and always with its reason."""
+"""Decisions: `Allowed` (true) or `Denied` (false), each with a reason; and the denials that are stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Reason(StrEnum):
-    """Every reason a decision can have: a closed list, so that it may label a metric."""
+    """Every reason of a decision. The list is closed, so a reason may label a metric."""
 
     PASSWORD = "password"  # noqa: S105 - a reason, not a secret
     TOKEN = "token"  # noqa: S105
@@ -39,29 +39,28 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal-error"
 
 
-ALLOWING = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION})
-"""The reasons to say yes; every other says no."""
+ALLOW_REASONS = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION})
+"""The reasons of `Allowed`; every other is one of `Denied`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """Yes, and the permission and role that say so where one does."""
+class _Decided:
+    """`permission` and `role` are those of the rule that decided, if one did."""
 
     reason: Reason
     permission: Permission | None = None
     role: str | None = None
+
+
+class Allowed(_Decided):
+    __slots__ = ()
 
     def __bool__(self) -> bool:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """No, and the permission and role that forbid it where one does."""
-
-    reason: Reason
-    permission: Permission | None = None
-    role: str | None = None
+class Denied(_Decided):
+    __slots__ = ()
 
     def __bool__(self) -> bool:
         return False
@@ -70,11 +69,11 @@ class Denied:
 Decision = Allowed | Denied
 
 
-# How much of a topic and of a client id is kept of a denial; clients may send 65,535 bytes of each.
+# Characters of a topic and a client id that are stored of a denial; clients may send 65,535 bytes of each.
 MAX_DENIED_TOPIC = 1000
 MAX_DENIED_CLIENT_ID = 200
 
-_OF_USERS = frozenset(
+_STORED_REASONS = frozenset(
     {
         Reason.USER_DISABLED,
         Reason.GRANT_TYPE_MISSING,
@@ -92,9 +91,9 @@ _OF_USERS = frozenset(
 
 
 class Denial(NamedTuple):
-    """What a user was denied: a login, or with a topic an access to it, `access` being the broker's number for which.
+    """A denied login, or with a topic a denied access. `access` is the broker's `acc`.
 
-    Of a topic that is not `whole` there is only the beginning.
+    If `whole` is false, `topic` is only the beginning of the topic.
     """
 
     username: str
@@ -106,8 +105,8 @@ class Denial(NamedTuple):
 
 
 def denial_of(decision: Decision, username: str, client_id: str, topic: str = "", access: int = 0) -> Denial | None:
-    """Return what is to be remembered of a decision: a denial that a user's administrator could do something about."""
-    if decision.reason not in _OF_USERS:
+    """Return the denial to store, or None for a decision that an administrator of the user cannot change."""
+    if decision.reason not in _STORED_REASONS:
         return None
     whole = len(topic) <= MAX_DENIED_TOPIC
     kept = topic if whole else topic[:MAX_DENIED_TOPIC]

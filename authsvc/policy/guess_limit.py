@@ -1,6 +1,6 @@
-"""How many wrong passwords a minute are checked for a user, so that nobody guesses a password over MQTT.
+"""The limit of wrong passwords a minute for each user over MQTT, against password guessing.
 
-The rule, and why it counts by client id, is in `docs/adr/0010-guessing-over-mqtt.md`.
+`docs/adr/0010-guessing-over-mqtt.md` has the rules, and why they count by client id.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 Address = IPv4Address | IPv6Address
 
-FROM_UNKNOWN_CLIENT_IDS = 30
-"""Wrong passwords a minute for a username, over all client ids that it has not logged in with."""
-FROM_KNOWN_CLIENT_ID = 300
-"""Wrong passwords a minute for a username from one client id that it has logged in with."""
-OVER_ALL_ADDRESSES = 10
-"""Where addresses are told, each has a limit of its own, and all together have this many times as much."""
+LIMIT_FOR_UNKNOWN_CLIENT_IDS = 30
+"""Wrong passwords a minute for a username, over all client ids with which it has not logged in."""
+LIMIT_FOR_KNOWN_CLIENT_ID = 300
+"""Wrong passwords a minute for a username and one client id with which it has logged in."""
+ALL_ADDRESSES_FACTOR = 10
+"""If the broker sends addresses, each address has its own limit, and all together have this many times as much."""
 MAX_COUNTED = 100_000
-"""Wrong passwords that are counted at a time, for known client ids and for all others separately, before each username
-and known client id has only one."""
+"""Wrong passwords in memory, separately for known and for unknown client ids. When they are full, each username or
+known client id has one check a minute."""
 MAX_COUNTED_OF_USER = 3000
-"""Of these, for one username: the same password counts again for each client id that is known and for each address."""
+"""Wrong passwords in memory for one username. A password counts again for each known client id and address."""
 MAX_REPORTED = 100
-"""Usernames a minute that are reported by name when their logins are throttled. Attempts with a known client id have
-this number for themselves, so decoys with made-up client ids do not hide an attack by somebody who knows one."""
-_MAX_WAITING = 4 * MAX_REPORTED
+"""Throttled usernames a minute that are reported by name, separately for known and for unknown client ids. So decoys
+with made-up client ids do not hide an attack with a known one."""
+_MAX_QUEUED_REPORTS = 4 * MAX_REPORTED
 _PERIOD = 60.0
-_DROPPED_AT_ONCE = 100
+_MAX_DROPPED_PER_CALL = 100
 
 
 class Login(NamedTuple):
-    """Who logs in; the address is None from a broker that does not tell it."""
+    """A login attempt; the address is None if the broker does not send it."""
 
     username: str
     client_id: str
@@ -50,7 +50,7 @@ class Login(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """A login, whether its client id is known, and the limit of each window that its wrong password counts in."""
+    """A login, whether its client id is known, and the keys under which its password counts, each with a limit."""
 
     login: Login
     known: bool
@@ -58,22 +58,21 @@ class Attempt(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """A password that is checked now, and what was counted for it; None if it was counted before."""
+    """A counted password; `entry` is None if the same password was counted before."""
 
     attempt: Attempt
     entry: _Entry | None
 
 
 class GuessLimit:
-    """Counts the different wrong passwords of the last minute, and refuses to check more than the limits allow.
+    """Counts the different wrong passwords of the last minute and refuses checks beyond the limits.
 
-    A password is counted before it is checked and taken back when it turns out right, so passwords that are tried at
-    the same time count too. The same password counts once a minute. Nothing is evicted before its minute is over. When
-    the memory is full, a login for which nothing is counted still has one password checked, so nobody can keep out
-    all devices by filling it.
+    A password is counted before its check and uncounted if it is right, so passwords checked at the same time count
+    too. The same password counts once a minute. No entry is evicted before its minute is over. When the memory is full,
+    a login for which nothing is counted still has one check, so filling the memory does not lock out all devices.
 
-    `reports` holds the first refused attempt of each user and minute until somebody takes it, for at most
-    `MAX_REPORTED` users; `unreported` is how many users more there were. `throttled_windows` counts all.
+    `reports` queues the first refused attempt of each user and minute, for at most `MAX_REPORTED` users; `unreported`
+    is the number of further users. `throttled_windows` counts the users and minutes of both.
     """
 
     def __init__(
@@ -92,18 +91,18 @@ class GuessLimit:
         self._lock = threading.Lock()
 
     def attempt(self, login: Login) -> Attempt:
-        """Return what limits a login now."""
+        """Return a login with the limits that apply to it."""
         username, client_id, address = login
         known = self._known.knows(username, client_id)
-        limit = FROM_KNOWN_CLIENT_ID if known else FROM_UNKNOWN_CLIENT_IDS
+        limit = LIMIT_FOR_KNOWN_CLIENT_ID if known else LIMIT_FOR_UNKNOWN_CLIENT_IDS
         key = (username, client_id) if known else (username,)
         if address is None:
             return Attempt(login, known, ((key, limit),))
         network = network_of(str(address))
-        return Attempt(login, known, (((key, network), limit), ((key, "all"), limit * OVER_ALL_ADDRESSES)))
+        return Attempt(login, known, (((key, network), limit), ((key, "all"), limit * ALL_ADDRESSES_FACTOR)))
 
     def refuses(self, login: Login) -> bool:
-        """Return whether no password of this login is checked now, not even a right one."""
+        """Return whether every password of this login is refused now, even the right one."""
         if not self._of_known and not self._of_unknown:
             return False
         attempt = self.attempt(login)
@@ -111,7 +110,7 @@ class GuessLimit:
             return self._windows_of(attempt).refuses(attempt, self._clock())
 
     def count(self, attempt: Attempt, password: str) -> Counted | None:
-        """Count a password that is about to be checked; None if the limit is reached and it must not be."""
+        """Count a password before its check; None if the limit is reached, and the password must not be checked."""
         digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
         with self._lock:
             now, windows = self._clock(), self._windows_of(attempt)
@@ -120,18 +119,18 @@ class GuessLimit:
                 return None
             return Counted(attempt, windows.add(attempt, digest, now))
 
-    def take_back(self, counted: Counted) -> None:
-        """Undo `count`, because the password was right or was not checked after all."""
+    def uncount(self, counted: Counted) -> None:
+        """Undo `count` for a password that was right or was not checked."""
         with self._lock:
             self._windows_of(counted.attempt).remove(counted.entry)
 
     @property
     def unreported(self) -> int:
-        """How many throttled users are in no report, counted once a minute each, until `drop_unreported`."""
+        """How many throttled users are in no report, each counted once a minute."""
         return self._unreported
 
     def drop_unreported(self, count: int) -> None:
-        """Count so many fewer, because an audit event tells of them."""
+        """Subtract users that an audit event has recorded."""
         with self._lock:
             self._unreported -= count
 
@@ -149,8 +148,8 @@ class GuessLimit:
             self.throttled_windows += 1
         if any(username in recent for recent in self._named.values()):
             return
-        # While the database is gone nobody takes the reports; those that wait are not dropped for newer ones.
-        if len(named) < MAX_REPORTED and len(self.reports) < _MAX_WAITING:
+        # Reports stay in the queue while the database is unreachable; newer ones do not replace them.
+        if len(named) < MAX_REPORTED and len(self.reports) < _MAX_QUEUED_REPORTS:
             named[username] = now
             self.reports.append(attempt)
         elif is_new:
@@ -158,7 +157,7 @@ class GuessLimit:
 
 
 class _Entry(NamedTuple):
-    """A counted password, and the keys under which it was not counted before."""
+    """A counted password, and the keys under which it is new."""
 
     at: float
     username: str
@@ -167,9 +166,9 @@ class _Entry(NamedTuple):
 
 
 class _Windows:
-    """The passwords that were counted under each key within the last minute, the oldest first.
+    """The passwords counted under each key in the last minute, the oldest first.
 
-    A password that counts under several keys is one entry, and takes one place of `max_counted`.
+    A password that counts under several keys is one entry of `max_counted`.
     """
 
     def __init__(self, max_counted: int) -> None:
@@ -182,16 +181,16 @@ class _Windows:
         return bool(self._entries)
 
     def refuses(self, attempt: Attempt, now: float) -> bool:
-        """Return whether no further password of this attempt may be checked."""
-        self._drop_over(now - _PERIOD)
-        if any(self._size(key) >= limit for key, limit in attempt.limits):
+        """Return whether the passwords of this attempt may not be checked any more."""
+        self._drop_expired(now - _PERIOD)
+        if any(len(self._windows.get(key, ())) >= limit for key, limit in attempt.limits):
             return True
         of_user = self._of_user[attempt.login.username]
         is_full = len(self._entries) >= self._max_counted or of_user >= MAX_COUNTED_OF_USER
         return is_full and any(key in self._windows for key, _ in attempt.limits)
 
     def add(self, attempt: Attempt, password: bytes, now: float) -> _Entry | None:
-        """Count a password under each key of the attempt under which it is new; None if it is new under none."""
+        """Count a password under each key where it is new; None if there is no such key."""
         new = tuple(key for key, _ in attempt.limits if password not in self._windows.get(key, ()))
         if not new:
             return None
@@ -203,7 +202,7 @@ class _Windows:
         return entry
 
     def remove(self, entry: _Entry | None) -> None:
-        """Undo `add`, unless the minute of the entry is over."""
+        """Undo `add`; an entry that has expired is ignored."""
         if entry is None or self._entries.pop(id(entry), None) is None:
             return
         self._of_user[entry.username] -= 1
@@ -214,15 +213,12 @@ class _Windows:
             if not self._windows[key]:
                 del self._windows[key]
 
-    def _drop_over(self, until: float) -> None:
+    def _drop_expired(self, until: float) -> None:
         if self._entries and next(reversed(self._entries.values())).at <= until:
             self._entries, self._windows, self._of_user = OrderedDict(), {}, Counter()
-        # A few at each login, since a broker waits: after a flood the last ones count a little longer than a minute.
-        for _ in range(_DROPPED_AT_ONCE):
+        # At most 100 at each login, because a broker waits. So after a flood some count a little longer than a minute.
+        for _ in range(_MAX_DROPPED_PER_CALL):
             oldest = next(iter(self._entries.values()), None)
             if oldest is None or oldest.at > until:
                 break
             self.remove(oldest)
-
-    def _size(self, key: Hashable) -> int:
-        return len(self._windows.get(key, ()))

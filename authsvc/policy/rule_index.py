@@ -1,8 +1,8 @@
-"""Finding the few rules that can matter among many, in a time that depends on the topic and not on their number.
+"""An index that finds the rules that can match a topic, in a time that does not depend on the number of rules.
 
-A tree with a node a level: a topic's walk through it follows the literal level, `+`, `%u` and `%c`, and picks up
-every `#` on its way. It only narrows the choice. `permissions.decide` still asks each rule itself, so a rule that is
-found in vain costs time and never an answer.
+It is a tree with a node for each level. A search follows the literal level, `+`, `%u` and `%c`, and collects every `#`
+on its way. It only narrows the choice: `permissions.decide` still checks each rule, so a rule that is found and does
+not match costs time only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from authsvc.policy.permissions import Permission
     from authsvc.policy.topics import Levels
 
-FEW = 16
-"""So many rules are asked one by one as fast as through a tree."""
+MAX_SCANNED = 16
+"""Up to this number of rules, checking each is as fast as the index."""
 
-_STANDING_FOR_ANY = ("+", "%u", "%c")
+_PLACEHOLDERS = ("+", "%u", "%c")
 
 
 class _Node:
@@ -30,7 +30,7 @@ class _Node:
 
 
 class RuleIndex:
-    """The rules of one user or role, found by what they could cover."""
+    """The rules of one user or role by the levels of their resource."""
 
     def __init__(self, permissions: Iterable[Permission]) -> None:
         self._root = _Node()
@@ -41,7 +41,7 @@ class RuleIndex:
             node.ending_here.append(permission)
 
     def candidates(self, requested: Levels) -> Iterator[Permission]:
-        """Yield every rule that could cover a topic or topic filter, and few others."""
+        """Yield every rule that could cover a topic or topic filter, and possibly a few others."""
         nodes = [self._root]
         for level in requested:
             reached: list[_Node] = []
@@ -49,7 +49,7 @@ class RuleIndex:
                 rest = node.below.get("#")
                 if rest:
                     yield from rest.ending_here
-                reached += [node.below[step] for step in {level, *_STANDING_FOR_ANY} - {"#"} if step in node.below]
+                reached += [node.below[step] for step in {level, *_PLACEHOLDERS} - {"#"} if step in node.below]
             nodes = reached
         for node in nodes:
             yield from node.ending_here

@@ -1,21 +1,21 @@
-"""Topics and topic filters: the only place that knows what `+`, `#`, `$`, `%u` and `%c` mean.
+"""Topics and topic filters: the only module that interprets `+`, `#`, `$`, `%u` and `%c`.
 
-A topic or topic filter is a list of levels, split on `/`; empty levels are real. The rules are
-Mosquitto's own (MQTT 5.0 section 4.7), with its limits. Two questions are asked of a rule:
+A topic or topic filter is a list of levels, separated by `/`; a level may be empty. Rules and limits are those of
+Mosquitto (MQTT 5.0, section 4.7). A rule is checked in two ways:
 
 * does it match a topic (PUBLISH and delivery)?
-* does it cover a topic filter (SUBSCRIBE), so that no topic gets through the filter but not through the rule?
+* does it cover a topic filter (SUBSCRIBE), so that it matches every topic that the filter matches?
 
-A topic is a filter that matches itself alone, so one walk over the levels answers both.
-In a rule `%u` and `%c` stand for one whole level that equals the username or the client id. They are
-compared after splitting and never substituted into text, so no name can add a level or a wildcard.
+A topic is a filter that matches only itself, so one comparison of levels does both. In a rule, `%u` and `%c` stand for
+one whole level that equals the username or the client id. They are compared after splitting and never substituted into
+text, so no name can add a level or a wildcard.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from authsvc.errors import InvalidInput, invalid
+from authsvc.errors import invalid
 
 MAX_BYTES = 65_535
 MAX_LEVELS = 200
@@ -27,21 +27,21 @@ Levels = tuple[str, ...]
 
 
 class Identity(NamedTuple):
-    """Who asks: what `%u` and `%c` stand for. An empty value matches nothing."""
+    """The values of `%u` and `%c` for one client. An empty value matches nothing."""
 
     username: str = ""
     client_id: str = ""
 
 
 class Subscription(NamedTuple):
-    """A SUBSCRIBE's topic filter, taken apart: `$share/<group>/<topic filter>` or the filter alone."""
+    """The parts of `$share/<group>/<topic filter>`; `group` is None for a plain topic filter."""
 
     group: str | None
     topic_filter: str
 
 
 def validate_topic(topic: str) -> Levels:
-    """Return the levels of a concrete topic; raise `InvalidInput` for `topic` when no client could publish to it."""
+    """Return the levels of a concrete topic; `InvalidInput` for `topic` if MQTT does not allow it."""
     levels = _split(topic, "topic")
     if not _WILDCARDS.isdisjoint(topic):
         raise invalid("topic", "must not contain + or #")
@@ -49,17 +49,17 @@ def validate_topic(topic: str) -> Levels:
 
 
 def validate_topic_filter(topic_filter: str) -> Levels:
-    """Return the levels of a topic filter; raise `InvalidInput` for `topic` when no client could subscribe to it."""
+    """Return the levels of a topic filter; `InvalidInput` for `topic` if MQTT does not allow it."""
     levels = _split(topic_filter, "topic")
     _check_wildcards(levels, "topic")
     return levels
 
 
 def validate_rule(resource: str) -> Levels:
-    """Return the levels of a rule; raise `InvalidInput` for `resource` when it could not mean what it says.
+    """Return the levels of a rule; `InvalidInput` for `resource` if it is not valid.
 
-    Beyond a topic filter's own syntax, `%u` and `%c` must be whole levels, and `$share/...` is refused:
-    a shared subscription is authorised by its inner filter.
+    It must be a topic filter in which `%u` and `%c` are whole levels. `$share/...` is refused, because a shared
+    subscription is authorised by its inner filter.
     """
     levels = _split(resource, "resource")
     _check_wildcards(levels, "resource")
@@ -67,46 +67,31 @@ def validate_rule(resource: str) -> Levels:
         if ("%u" in level or "%c" in level) and len(level) != len("%u"):
             raise invalid("resource", "%u and %c must be whole levels, as in devices/%u/state")
     if levels[0] == SHARE_PREFIX:
-        raise invalid("resource", "name the inner topic filter; $share/<group>/ is taken off before rules are asked")
+        raise invalid(
+            "resource", "use the inner topic filter without $share/<group>/, which is removed before rules are checked"
+        )
     return levels
 
 
 def parse_subscription(requested: str) -> Subscription:
-    """Take `$share/<group>/<topic filter>` apart; anything else is its own topic filter."""
-    if requested.partition("/")[0] != SHARE_PREFIX:
+    """Return the parts of `$share/<group>/<topic filter>`; anything else is a plain topic filter."""
+    prefix, _, rest = requested.partition("/")
+    if prefix != SHARE_PREFIX:
         return Subscription(None, requested)
-    _, _, rest = requested.partition("/")
     group, slash, topic_filter = rest.partition("/")
     if not group or not slash or not topic_filter or not _WILDCARDS.isdisjoint(group):
         raise invalid("topic", "a shared subscription is $share/<group>/<topic filter>")
     return Subscription(group, topic_filter)
 
 
-def matches(topic_filter: str, topic: str, identity: Identity = Identity()) -> bool:  # noqa: B008 - immutable
-    """Say whether a topic gets through a topic filter; anything malformed does not."""
-    try:
-        return levels_cover(validate_topic_filter(topic_filter), validate_topic(topic), identity)
-    except InvalidInput:
-        return False
-
-
-def covers(rule_filter: str, requested_filter: str, identity: Identity = Identity()) -> bool:  # noqa: B008 - immutable
-    """Say whether every topic that the requested filter can match also matches the rule; malformed is no."""
-    try:
-        rule, requested = validate_topic_filter(rule_filter), validate_topic_filter(requested_filter)
-    except InvalidInput:
-        return False
-    return levels_cover(rule, requested, identity)
-
-
 def split(text: str) -> Levels:
-    """Return the levels of a topic, topic filter or rule that was validated before."""
+    """Return the levels of a valid topic, topic filter, rule or path."""
     return tuple(text.split("/"))
 
 
 def levels_cover(rule: Levels, requested: Levels, identity: Identity) -> bool:
-    """`covers` for levels that were validated before; a topic's levels make it `matches`."""
-    # Wildcards, %u and %c never reach a topic that begins with $: only a rule that spells the $ does.
+    """Return whether a rule covers a topic filter or matches a topic; both are validated levels."""
+    # Wildcards, %u and %c do not match a first level that begins with $; only a rule with that $ does.
     if (rule[0][:1] == "$") != (requested[0][:1] == "$"):
         return False
     for position, level in enumerate(rule):
@@ -124,22 +109,22 @@ def levels_cover(rule: Levels, requested: Levels, identity: Identity) -> bool:
 
 
 def levels_overlap(first: Levels, second: Levels, identity: Identity) -> bool:
-    """Say whether some topic matches both filters; the first may hold `%u` and `%c`."""
+    """Return whether any topic matches both filters; the first may contain `%u` and `%c`."""
     if (first[0][:1] == "$") != (second[0][:1] == "$"):
         return False
-    for ours, theirs in zip(first, second, strict=False):
-        if "#" in (ours, theirs):
+    for one, other in zip(first, second, strict=False):
+        if "#" in (one, other):
             return True
-        if "+" not in (ours, theirs) and _literal(ours, identity) != theirs:
+        if "+" not in (one, other) and _literal(one, identity) != other:
             return False
-    # The longer one may go on with # alone: `a/#` also matches `a`.
+    # The rest of the longer one may only be #, because `a/#` also matches `a`.
     longer = first if len(first) > len(second) else second
     rest = longer[min(len(first), len(second)) :]
     return not rest or rest[0] == "#"
 
 
 def _literal(level: str, identity: Identity) -> str | None:
-    """Return the text a rule's level must equal; None when the identity could pass for a wildcard or more levels."""
+    """Return the text of a rule's level; None if a username or client id contains a wildcard or a separator."""
     if level == "%u":
         value = identity.username
     elif level == "%c":

@@ -133,21 +133,14 @@ def rights_of_user(username: str) -> tuple[Permission, ...]:
     return (*OwnerPermissions(user.permissions, user.damage).rights, *rights_of_roles(user.roles))
 
 
-def permission(context: str, operation: str, resource: str, effect: str) -> Permission:
-    """Parse a stored permission; raise `InvalidInput` or `ValueError` if it is not valid."""
-    return Permission(Context(context), Operation(operation), resource, Effect(effect))
-
-
 # Most devices have the same permissions. Sharing equal objects saves most of the memory of a large snapshot.
 @lru_cache(maxsize=4096)
 def _permission(context: str, operation: str, resource: str, effect: str) -> Permission | str:
     """Parse a stored permission; return the error message instead if it is not valid."""
     try:
-        return permission(context, operation, resource, effect)
+        return Permission.from_fields(context, operation, resource, effect)
     except InvalidInput as error:
-        return f"{error.message}: {resource[:_SHOWN]!r}"
-    except ValueError as error:
-        return str(error)[:_SHOWN]
+        return f"{error.message}: {f'{effect} {context} {operation} {resource}'[:_SHOWN]!r}"
 
 
 def permissions_of(column: peewee.Field, owner: peewee.Field, condition: Any) -> dict[int, OwnerPermissions]:

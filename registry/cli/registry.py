@@ -16,20 +16,17 @@ from rich.live import Live
 from rich.table import Table
 
 from authsvc.cli.terminal import (
-    PERMISSION_FORM,
     as_json,
     client_ids,
     opened,
     operator,
-    parse_permission,
     print_json,
     print_table,
     printable,
     spell_moment,
-    spell_permission,
 )
 from authsvc.pki.authorities import signing_policy
-from authsvc.storage.policy_reader import permission
+from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from registry import decisions, filters, preauthorizations, records
 from registry import lock as window
 from registry.cli import enrolment_keys
@@ -149,7 +146,7 @@ def grant(
     """
     if len(ids) > 1 and (accept_conflicts or accept_http_rights):
         raise click.UsageError("--accept-conflicts and --accept-http-rights are for one registration at a time")
-    rules = tuple(map(parse_permission, permissions))
+    rules = tuple(map(Permission.parse, permissions))
     given = decisions.Grant(
         role_names, rules, accept_requested, accept_conflicts, accept_http_rights, client_ids=client_ids
     )
@@ -223,7 +220,7 @@ def preauthorize(
 
     Without a key or secret a name goes to whoever comes first, and waits for approval if somebody tried it earlier.
     """
-    rules = tuple(map(parse_permission, permissions))
+    rules = tuple(map(Permission.parse, permissions))
     advances = [
         preauthorizations.NewPreauthorization(name, role_names, rules, with_secret=with_secret) for name in usernames
     ]
@@ -288,6 +285,7 @@ def _row(record: records.Record) -> tuple[str, ...]:
     notes = ["while locked"] if record.recorded_while_locked else []
     notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
     notes += [f"damaged: {', '.join(record.damage)}"] if record.damage else []
+    requested = [Permission.from_fields(**fields) for fields in record.requested_permissions]
     notes += [f"held: {record.held_reason}"] if record.held_reason else []
     notes += [f"looks like {', '.join(record.similar_to)}"] if record.similar_to else []
     return (
@@ -299,13 +297,9 @@ def _row(record: records.Record) -> tuple[str, ...]:
         str(record.attempts),
         spell_moment(record.last_seen),
         record.pairing_code or (record.csr_fingerprint or "")[:12],
-        ", ".join((*record.requested_roles, *(_spell_request(words) for words in record.requested_permissions))),
+        ", ".join((*record.requested_roles, *map(str, requested))),
         ", ".join(notes),
     )
-
-
-def _spell_request(words: dict[str, str]) -> str:
-    return spell_permission(permission(**words))
 
 
 def _facts(record: records.Record) -> dict[str, Any]:

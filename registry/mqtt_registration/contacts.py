@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from authsvc.addresses import address_of
+from authsvc.addresses import normalize_address
 from authsvc.storage.database import DATABASE_ERRORS, transaction
 from registry import records
 from registry.limits import TokenBucket
@@ -63,7 +63,7 @@ class Contacts:
         address: str | None = None,
     ) -> None:
         """Count contact of a registration, and write it if the rate allows it; the address counts for conflicts."""
-        came_from = address_of(address) if conflicts else None
+        came_from = normalize_address(address) if conflicts else None
         is_first_conflict = conflicts > 0 and row.conflicts == 0
         with self._lock:
             self._keep(row.id, _Unwritten(attempts, conflicts, client_ids, (came_from,) if came_from else ()))

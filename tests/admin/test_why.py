@@ -53,7 +53,7 @@ def test_a_denial_appears_and_one_click_cures_it(service: Service, admin: Visito
     assert asks(service, username, "plant/line-2/state", WRITE) == 200
     assert asks(service, username, "plant/line-2/state", READ) == 403
     assert asks(service, username, "plant/line-2/other", WRITE) == 403
-    expect(page.get_by_role("row", name="plant/line-2/state").filter(has_text="allowed by now")).to_be_visible()
+    expect(page.get_by_role("row", name="plant/line-2/state").filter(has_text="allowed now")).to_be_visible()
     assert not admin.complaints
 
 

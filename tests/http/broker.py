@@ -1,4 +1,4 @@
-"""A broker as the webhooks see it, by each way in: the plain function, the Flask view and the front."""
+"""A broker that calls the webhooks: the plain function, the Flask view or the ASGI application."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from authsvc.broker.webhooks import Webhooks
 
-WAYS = ("function", "view", "front")
+ADAPTERS = ("view", "front")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 
 class Told(NamedTuple):
-    """What a broker reads of an answer."""
+    """An answer as a broker reads it."""
 
     status: int
     content_type: str
@@ -56,19 +56,19 @@ class NotedConnections:
 
 
 class Way(Protocol):
-    """Carries one request to the webhooks and the answer back."""
+    """Sends one request to the webhooks and returns the answer."""
 
     def __call__(self, asked: WebhookRequest, method: str, /) -> Told: ...
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Asks as go-auth does."""
+    """Sends the requests of go-auth."""
 
     way: Way
 
     def ask(self, check: str, form: str = JSON, query: str = "", **fields: Any) -> Told:
-        """Ask with fields that go-auth sends, as JSON or as a form."""
+        """Send fields as JSON or as a form."""
         body = urlencode(fields) if form == FORM else json.dumps(fields)
         return self.send(check, body.encode(), form, query)
 
@@ -81,7 +81,7 @@ class Broker:
         authorization: str = "",
         method: str = "POST",
     ) -> Told:
-        """Ask with any bytes whatever."""
+        """Send any bytes."""
         words = (query.encode(), content_type.encode("latin-1"), authorization.encode("latin-1"))
         return self.way(WebhookRequest(check, *words, body), method)
 
@@ -93,7 +93,7 @@ class Broker:
 
 
 def no(reason: str, status: int = 403) -> Told:
-    """Return a denial as it must stand in the answer, byte by byte."""
+    """Return the exact answer of a denial."""
     return Told(status, JSON, b'{"ok":false,"error":"%s"}' % reason.encode())
 
 
@@ -101,21 +101,21 @@ MALFORMED = no("malformed", 400)
 
 
 def broker_by(way: str, app: OpenAPI) -> Broker:
-    """Return a broker that asks this service in one of the `WAYS`."""
+    """Return a broker that calls the plain `function`, or one of the `ADAPTERS`."""
     if way == "front":
         return Broker(_by_front(BrokerApplication(services_of(app).webhooks, NotedConnections())))
     return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
 
 
 def services_of(app: OpenAPI) -> Services:
-    """Return the parts that an app was composed of."""
+    """Return the services of an app."""
     parts = app.extensions[EXTENSION]
     assert isinstance(parts, Services)
     return parts
 
 
 def _by_function(webhooks: Webhooks) -> Way:
-    """Return the way of an adapter that hands over no more than the function takes."""
+    """Call `Webhooks.answer`, with bodies cut as the adapters do."""
 
     def carry(asked: WebhookRequest, _method: str) -> Told:
         status, headers, body = webhooks.answer(asked._replace(body=asked.body[: MAX_BODY + 1]))
@@ -125,7 +125,7 @@ def _by_function(webhooks: Webhooks) -> Way:
 
 
 def _by_view(client: FlaskClient) -> Way:
-    """Return the way through Flask."""
+    """Call the Flask view."""
 
     def carry(asked: WebhookRequest, method: str) -> Told:
         answer = client.open(
@@ -142,7 +142,7 @@ def _by_view(client: FlaskClient) -> Way:
 
 
 def _by_front(front: BrokerApplication) -> Way:
-    """Return the way through the event loop, the body in parts as a server hands it on."""
+    """Call the ASGI application, with the body in two parts."""
 
     def carry(asked: WebhookRequest, method: str) -> Told:
         return asyncio.run(_through(front, asked, method))

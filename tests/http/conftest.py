@@ -15,7 +15,7 @@ from authsvc.settings import Settings
 from authsvc.storage.database import database
 from authsvc.web.request_context import EXTENSION
 from tests.actors import ADMIN_PASSWORD
-from tests.http.broker import WAYS, broker_by, services_of
+from tests.http.broker import ADAPTERS, broker_by, services_of
 from tests.http.callers import Caller
 from tests.http.console import Console
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, settle
@@ -74,9 +74,15 @@ def services(app: OpenAPI) -> Services:
     return services_of(app)
 
 
-@pytest.fixture(params=WAYS)
-def broker(request: pytest.FixtureRequest, app: OpenAPI) -> Broker:
-    """A broker that shares no secret with the service, by each way in."""
+@pytest.fixture
+def broker(app: OpenAPI) -> Broker:
+    """A broker that calls `Webhooks.answer`; `test_webhook_adapters.py` tests the two adapters."""
+    return broker_by("function", app)
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest, app: OpenAPI) -> Broker:
+    """A broker that calls the webhooks through the Flask view or the ASGI application."""
     return broker_by(request.param, app)
 
 

@@ -159,7 +159,7 @@ def test_requests_that_differ_anywhere_are_remembered_apart(
     services: Services, one: WebhookRequest, other: WebhookRequest
 ) -> None:
     memory = services.webhooks
-    assert (memory._key(one) == memory._key(other)) is (one == other)
+    assert (memory._cache_key(one) == memory._cache_key(other)) is (one == other)
 
 
 FIELDS = st.fixed_dictionaries(
@@ -189,7 +189,7 @@ def test_no_order_of_questions_changes_an_answer(services: Services, asked: list
     ]
     remembering = [services.webhooks.answer(request) for request in requests + requests]
     for request, answer in zip(requests + requests, remembering, strict=True):
-        services.webhooks.forget()
+        services.webhooks.clear_cache()
         assert services.webhooks.answer(request) == answer
 
 
@@ -219,15 +219,15 @@ def test_what_is_remembered_is_bounded(routes: OpenAPI, inhabited: Settings) -> 
     for number in range(220):
         assert broker.acl("bob", f"devices/bob/{number}", 2) == YES
         assert broker.logs_in("bob", f"guess {number}").status == 403
-        assert 0 < len(memory._remembered) <= 50
+        assert 0 < len(memory._cache) <= 50
 
 
 def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker, services: Services) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD, query="key=ours") == YES
-    kept = repr(services.webhooks._remembered)
+    kept = repr(services.webhooks._cache)
     assert "ours" not in kept
     assert BOBS_PASSWORD not in kept
-    assert all(len(key) == 16 for key in services.webhooks._remembered)
+    assert all(len(key) == 16 for key in services.webhooks._cache)
 
 
 # No answer outlives a restored database.

@@ -45,16 +45,16 @@ def test_a_denied_publish_is_told_with_the_narrowest_rule_and_cured_by_it(broker
         "operation": "write",
         "reason": "no-permission",
         "count": 1,
-        "remedy": permission("write machines/7/state"),
+        "suggestedPermission": permission("write machines/7/state"),
         "remedyNote": "this lets it publish to this one topic",
     }
-    answer = alice.post("/api/users/bob/permissions", item["remedy"])
+    answer = alice.post("/api/users/bob/permissions", item["suggestedPermission"])
     assert answer.status_code == 200
-    assert item["remedy"] in answer.get_json()["permissions"]
+    assert item["suggestedPermission"] in answer.get_json()["permissions"]
     assert broker.acl("bob", "machines/7/state", 2, client_id="press-7") == YES
     assert broker.acl("bob", "machines/7/state", 1, client_id="press-7") == no("no-permission")
     cured = next(item for item in told(alice) if item["operation"] == "write")
-    assert (cured["remedy"], cured["remedyNote"]) == (None, "it is allowed by now")
+    assert (cured["suggestedPermission"], cured["remedyNote"]) == (None, "it is allowed now")
 
 
 def test_an_answer_that_is_remembered_counts_like_any_other(broker: Broker, alice: Caller) -> None:
@@ -80,7 +80,7 @@ def test_a_denied_login_is_told_and_never_its_password(
     assert broker.logs_in(username, password, client_id="c7") == no(reason)
     (item,) = told(alice, username)
     assert (item["operation"], item["topic"], item["reason"]) == ("login", None, reason)
-    assert (item["clientId"], item["remedy"]) == ("c7", None)
+    assert (item["clientId"], item["suggestedPermission"]) == ("c7", None)
     assert item["remedyNote"]
     assert password not in str(item)
 
@@ -94,13 +94,17 @@ def test_each_wrong_password_counts(broker: Broker, alice: Caller) -> None:
 def test_a_denial_for_want_of_a_certificate_is_told(broker: Broker, alice: Caller) -> None:
     assert broker.acl("carol", "devices/carol/x", 2, query="grant=certificate") == no("no-valid-certificate")
     (item,) = told(alice, "carol")
-    assert (item["topic"], item["reason"], item["remedy"]) == ("devices/carol/x", "no-valid-certificate", None)
+    assert (item["topic"], item["reason"], item["suggestedPermission"]) == (
+        "devices/carol/x",
+        "no-valid-certificate",
+        None,
+    )
 
 
 def test_a_deny_rule_in_the_way_is_named(broker: Broker, alice: Caller) -> None:
     assert broker.acl("bob", "sensors/secret/1", 1) == no("denied-by-permission")
     (item,) = told(alice)
-    assert item["remedy"] is None
+    assert item["suggestedPermission"] is None
     assert "`deny readWrite sensors/secret/#` of the user's own" in item["remedyNote"]
 
 
@@ -123,14 +127,14 @@ def test_topics_of_any_length_are_told_by_their_beginning(broker: Broker, alice:
         assert broker.acl("bob", "t" * 65_535, 2, client_id="c" * 65_535) == no("no-permission")
     (item,) = told(alice)
     assert (item["topic"], item["clientId"], item["count"]) == ("t" * 1000 + "…", "c" * 200, 2)
-    assert item["remedy"] is None
+    assert item["suggestedPermission"] is None
 
 
 def test_a_long_topic_does_not_stay_in_the_webhooks_memory(services: Services, broker: Broker) -> None:
     broker.acl("bob", "t" * 257, 2)
-    assert not services.webhooks._remembered
+    assert not services.webhooks._cache
     broker.acl("bob", "t" * 256, 2)
-    assert len(services.webhooks._remembered) == 1
+    assert len(services.webhooks._cache) == 1
 
 
 def test_a_client_that_is_only_asked_about_was_not_seen(alice: Caller, services: Services) -> None:

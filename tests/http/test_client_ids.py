@@ -161,7 +161,7 @@ def test_a_refused_client_id_is_among_the_recent_denials_with_what_helps(
     assert "allowed client ids" in login.advice.note
     change("bob", client_ids=("press-7",))
     (login,) = denials.of_user("bob")
-    assert login.advice.note == "the user may use this client id by now"
+    assert login.advice.note == "the user may use this client id now"
 
 
 def test_a_refused_access_names_the_client_id_and_offers_no_permission(

@@ -84,7 +84,7 @@ def test_denials_are_told_with_what_would_cure_them(console: Console, desk: Brok
     assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
     services.denials.store()
     table = said(console.command("users", "denials", "bob"))
-    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "forbids it", "login", "wrong-password"):
+    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "denies it", "login", "wrong-password"):
         assert words in table
     assert complaint(console.command("users", "denials", "nemo")) == "no such user"
 

@@ -20,7 +20,13 @@ from authsvc.jobs import client_id_jobs, record_jobs
 from authsvc.pki import csr
 from authsvc.pki.authorities import SigningPolicy
 from authsvc.policy.access import WRITE
-from authsvc.policy.guess_limit import FROM_KNOWN_CLIENT_ID, FROM_UNKNOWN_CLIENT_IDS, MAX_REPORTED, Attempt, Login
+from authsvc.policy.guess_limit import (
+    LIMIT_FOR_KNOWN_CLIENT_ID,
+    LIMIT_FOR_UNKNOWN_CLIENT_IDS,
+    MAX_REPORTED,
+    Attempt,
+    Login,
+)
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
 from tests.http.conftest import with_parts_of
@@ -60,29 +66,29 @@ def answers(
 def test_thirty_wrong_passwords_a_minute_are_checked_although_the_right_one_is_remembered(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     told = answers(broker, 100)
-    assert told == [WRONG] * FROM_UNKNOWN_CLIENT_IDS + [THROTTLED] * (100 - FROM_UNKNOWN_CLIENT_IDS)
+    assert told == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
 
 
 def test_wrong_passwords_that_each_cost_a_hash_are_limited_alike(broker: Broker, services: Services) -> None:
     told = answers(broker, 50)
-    assert told == [WRONG] * FROM_UNKNOWN_CLIENT_IDS + [THROTTLED] * (50 - FROM_UNKNOWN_CLIENT_IDS)
-    assert services.verifier.counters.misses == FROM_UNKNOWN_CLIENT_IDS
+    assert told == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (50 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
+    assert services.verifier.counters.misses == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
 def test_passwords_that_are_too_long_count_too(broker: Broker) -> None:
     told = [broker.logs_in("bob", "x" * (100 + number)) for number in range(50)]
-    assert told.count(WRONG) == FROM_UNKNOWN_CLIENT_IDS
+    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
 def test_beyond_the_limit_the_right_password_is_refused_alike(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
-    answers(broker, FROM_UNKNOWN_CLIENT_IDS)
+    answers(broker, LIMIT_FOR_UNKNOWN_CLIENT_IDS)
     assert broker.logs_in("bob", BOBS_PASSWORD, "made up") == THROTTLED
     assert broker.logs_in("bob", "guess 0", "made up") == THROTTLED
 
 
 def test_an_administrator_is_covered_too(broker: Broker) -> None:
-    assert answers(broker, 50, username="alice").count(WRONG) == FROM_UNKNOWN_CLIENT_IDS
+    assert answers(broker, 50, username="alice").count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
 def test_a_known_device_gets_in_beside_any_number_of_guesses(broker: Broker) -> None:
@@ -93,7 +99,7 @@ def test_a_known_device_gets_in_beside_any_number_of_guesses(broker: Broker) -> 
 
 
 def test_a_new_device_gets_in_within_the_limit_and_is_known_from_then_on(broker: Broker) -> None:
-    answers(broker, FROM_UNKNOWN_CLIENT_IDS - 1)
+    answers(broker, LIMIT_FOR_UNKNOWN_CLIENT_IDS - 1)
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
     assert answers(broker, 100).count(THROTTLED) > 0
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
@@ -107,7 +113,7 @@ def test_a_device_that_repeats_an_old_password_does_not_reach_the_limit(broker: 
 def test_who_knows_the_client_id_too_has_three_hundred_and_learns_nothing_beyond(broker: Broker) -> None:
     assert [broker.logs_in("bob", BOBS_PASSWORD, "press-7") for _ in range(2)] == [YES] * 2
     told = answers(broker, 350, client_id="press-7")
-    assert told == [WRONG] * FROM_KNOWN_CLIENT_ID + [THROTTLED] * 50
+    assert told == [WRONG] * LIMIT_FOR_KNOWN_CLIENT_ID + [THROTTLED] * 50
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == THROTTLED, "an answer from memory would tell"
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-8") == YES, "others have limits of their own"
 
@@ -189,7 +195,7 @@ def guesses_held_up(services: Services, username: str) -> Iterator[None]:
 def test_guesses_that_are_hashed_do_not_make_a_known_device_wait_for_its_turn(
     services: Services, routes: OpenAPI
 ) -> None:
-    services.client_ids.known.learn("bob", "press-7")
+    services.client_ids.known.add("bob", "press-7")
     broker = broker_by("function", routes)
     with guesses_held_up(services, "bob"):
         begun = services.webhooks.begin(login("bob", client_id="press-7"))
@@ -228,7 +234,7 @@ def test_guesses_at_the_same_time_do_not_slip_through(services: Services, routes
 
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(guess, range(400)))
-    assert told.count(WRONG) == FROM_UNKNOWN_CLIENT_IDS
+    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
 def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: Services) -> None:
@@ -252,7 +258,7 @@ def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: 
 def test_a_queue_full_of_guesses_has_room_for_known_devices(routes: OpenAPI, inhabited: Settings) -> None:
     full = inhabited.hash_workers + 1
     services = services_of(with_parts_of(routes, replace(inhabited, hash_queue=full, connect_budget_ms=0)))
-    services.client_ids.known.learn("dot", "press-7")
+    services.client_ids.known.add("dot", "press-7")
     broker = broker_by("function", routes)
     with all_hashing_held_up(services):
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
@@ -265,7 +271,7 @@ def test_guesses_use_up_nothing_of_the_time_that_a_broker_may_wait_for_known_dev
     routes: OpenAPI, inhabited: Settings
 ) -> None:
     services = services_of(with_parts_of(routes, replace(inhabited, connect_budget_ms=100)))
-    services.client_ids.known.learn("bob", "press-7")
+    services.client_ids.known.add("bob", "press-7")
     guess = services.webhooks.begin(login("bob", "a guess"))
     assert isinstance(guess, PendingLogin)
     guess.future.result(10)
@@ -282,7 +288,7 @@ def test_guesses_use_up_nothing_of_the_time_that_a_broker_may_wait_for_known_dev
 
 def test_where_addresses_are_told_guesses_from_one_keep_out_nobody_at_another(broker: Broker) -> None:
     told = answers(broker, 100, address="2001:db8::1")
-    assert told.count(WRONG) == FROM_UNKNOWN_CLIENT_IDS
+    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
     fields = {"username": "bob", "password": BOBS_PASSWORD, "clientid": "press-7"}
     assert broker.ask("user", **fields, address="2001:db8::2") == THROTTLED
     assert broker.ask("user", **fields, address="192.0.2.1") == YES
@@ -346,7 +352,7 @@ def test_throttling_is_shown_among_the_users_denials(broker: Broker, services: S
     services.denials.store()
     items = alice.get("/api/users/bob/denials").get_json()["items"]
     counts = {item["reason"]: item["count"] for item in items}
-    assert counts == {"wrong-password": FROM_UNKNOWN_CLIENT_IDS, "throttled": 100 - FROM_UNKNOWN_CLIENT_IDS}
+    assert counts == {"wrong-password": LIMIT_FOR_UNKNOWN_CLIENT_IDS, "throttled": 100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS}
     (note,) = {item["remedyNote"] for item in items if item["reason"] == "throttled"}
     assert "too many wrong passwords" in note
 
@@ -367,7 +373,7 @@ def test_one_audit_event_is_written_for_each_user_behind_the_answers(broker: Bro
 
 def test_an_audit_event_names_the_known_client_id_and_the_address(broker: Broker, services: Services) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
-    answers(broker, FROM_KNOWN_CLIENT_ID + 1, client_id="press-7", address="192.0.2.1")
+    answers(broker, LIMIT_FOR_KNOWN_CLIENT_ID + 1, client_id="press-7", address="192.0.2.1")
     throttled_logins.store(services.access.guess_limit)
     (event,) = throttled_events()
     assert event.after == {"knownClientId": "press-7", "address": "192.0.2.1"}

@@ -1,4 +1,4 @@
-"""Webhooks are for brokers: a browser is refused, and on loopback any name that a web page could have rebound."""
+"""The webhooks deny requests of browsers and, on loopback, of unknown host names (DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUESTIONS = {
     "user": {"username": "bob", "password": BOBS_PASSWORD, "clientid": "c1"},
     "acl": ALLOWED_PUBLISH,
 }
-# What browsers add by themselves, to a form that posts to another site, to a script's request, to an image.
+# Headers that browsers add to cross-site forms, requests of scripts, and images.
 BROWSERS = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
@@ -40,7 +40,7 @@ OWN = ["localhost", "localhost:8080", "127.0.0.1:8080", "127.0.0.2", "[::1]:8080
 
 
 def ask(client: FlaskClient, check: str = "acl", headers: dict[str, str] | None = None, query: str = "") -> Any:
-    """Ask a webhook through Flask's view and return its answer."""
+    """Call a webhook through the Flask view."""
     return client.post(f"/auth/{check}?{query}", json=QUESTIONS[check], headers=headers)
 
 
@@ -58,7 +58,7 @@ def test_view_on_loopback_refuses_an_unknown_host(client: FlaskClient, host: str
     assert (refused.status_code, refused.content_type, refused.data) == no("unknown-host")
 
 
-def test_both_refusals_are_counted_under_their_reason(client: FlaskClient) -> None:
+def test_both_denials_are_counted_by_reason(client: FlaskClient) -> None:
     ask(client, headers={"Origin": "https://evil.example"})
     ask(client, headers={"Host": "evil.example"})
     counted = client.get("/metrics").text
@@ -67,18 +67,18 @@ def test_both_refusals_are_counted_under_their_reason(client: FlaskClient) -> No
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_view_on_loopback_answers_to_every_name_of_loopback(client: FlaskClient, host: str) -> None:
+def test_view_on_loopback_accepts_every_name_of_loopback(client: FlaskClient, host: str) -> None:
     assert ask(client, headers={"Host": host}).status_code == 200
 
 
-def test_bound_to_another_address_any_host_name_is_answered(routes: OpenAPI, inhabited: Settings) -> None:
+def test_service_on_another_address_accepts_any_host_name(routes: OpenAPI, inhabited: Settings) -> None:
     settings = replace(inhabited, bind="0.0.0.0:8080", webhook_secret="s3cret")
     client = with_parts_of(routes, settings).test_client()
     assert ask(client, headers={"Host": "authsvc:8080"}, query="key=s3cret").status_code == 200
     assert b"browser-request" in ask(client, headers={"Origin": "https://evil.example"}, query="key=s3cret").data
 
 
-def test_on_loopback_the_webhook_secret_takes_the_place_of_the_host_name(routes: OpenAPI, inhabited: Settings) -> None:
+def test_service_on_loopback_with_a_webhook_secret_accepts_any_host_name(routes: OpenAPI, inhabited: Settings) -> None:
     client = with_parts_of(routes, replace(inhabited, webhook_secret="s3cret")).test_client()
     for host in REBOUND:
         assert ask(client, headers={"Host": host}, query="key=s3cret").status_code == 200
@@ -89,13 +89,13 @@ def test_on_loopback_the_webhook_secret_takes_the_place_of_the_host_name(routes:
         assert b"browser-request" in ask(client, headers=headers, query="key=s3cret").data
 
 
-def test_event_loop_refuses_browsers_and_unknown_hosts_and_goes_on_answering_brokers(running: Service) -> None:
+def test_asgi_application_denies_browsers_and_unknown_hosts_and_answers_brokers(running: Service) -> None:
     running.start()
     url = running.broker_url + "/auth/acl"
 
     def answer(**headers: str) -> tuple[int, str]:
-        told = requests.post(url, json=ALLOWED_PUBLISH, headers=headers, timeout=10)
-        return told.status_code, told.json()["error"]
+        answer = requests.post(url, json=ALLOWED_PUBLISH, headers=headers, timeout=10)
+        return answer.status_code, answer.json()["error"]
 
     for headers in BROWSERS:
         assert answer(**headers) == (403, "browser-request")
@@ -108,7 +108,7 @@ def test_event_loop_refuses_browsers_and_unknown_hosts_and_goes_on_answering_bro
     assert as_form.json()["error"] == "browser-request"
 
 
-def test_a_request_without_a_host_is_answered(running: Service) -> None:
+def test_request_without_a_host_header_is_answered(running: Service) -> None:
     running.start()
     body = json.dumps(ALLOWED_PUBLISH).encode()
     with Connection(running) as connection:

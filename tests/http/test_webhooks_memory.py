@@ -1,4 +1,4 @@
-"""Brokers are answered from memory: no question of theirs reaches the database, and none needs it to exist."""
+"""The webhooks use memory only: they execute no SQL and work without the database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from authsvc.web.request_context import Services
     from tests.http.callers import Caller
 
-QUESTIONS: dict[str, Callable[[Broker], object]] = {
+REQUESTS: dict[str, Callable[[Broker], object]] = {
     "an allowed topic": lambda broker: broker.acl("bob", "devices/bob/up", 2) == YES,
     "a topic allowed by a role": lambda broker: broker.acl("bob", "lines/7", 2) == YES,
     "a refused topic": lambda broker: broker.acl("bob", "elsewhere", 1) == no("no-permission"),
@@ -34,12 +34,12 @@ QUESTIONS: dict[str, Callable[[Broker], object]] = {
     "a superuser": lambda broker: broker.ask("superuser", username="bob") == no("no-superusers"),
     "nonsense": lambda broker: broker.send("acl", b"nonsense"),
 }
-every_question = pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS.keys())
+every_request = pytest.mark.parametrize("call", REQUESTS.values(), ids=REQUESTS.keys())
 
 
 @pytest.fixture
 def queries(inhabited: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every statement that was executed since the test began."""
+    """All SQL statements executed since the test began."""
     seen: list[str] = []
     execute = database.obj.execute_sql
 
@@ -51,35 +51,35 @@ def queries(inhabited: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@every_question
-def test_an_answer_executes_no_sql(broker: Broker, queries: list[str], question: Callable[[Broker], object]) -> None:
+@every_request
+def test_webhook_executes_no_sql(broker: Broker, queries: list[str], call: Callable[[Broker], object]) -> None:
     queries.clear()
-    assert question(broker)
+    assert call(broker)
     assert queries == []
 
 
-def test_a_warm_login_executes_no_sql(broker: Broker, queries: list[str]) -> None:
+def test_login_with_cached_password_executes_no_sql(broker: Broker, queries: list[str]) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     queries.clear()
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     assert queries == []
 
 
-def test_making_tokens_leaves_remembered_answers_in_place(broker: Broker, services: Services, alice: Caller) -> None:
-    questions = [("bob", "devices/bob/up", 2), ("bob", "lines/7", 2), ("bob", "elsewhere", 1), ("nemo", "a", 1)]
-    before = [broker.acl(*question) for question in questions]
+def test_new_tokens_keep_cached_answers_valid(broker: Broker, services: Services, alice: Caller) -> None:
+    requests_ = [("bob", "devices/bob/up", 2), ("bob", "lines/7", 2), ("bob", "elsewhere", 1), ("nemo", "a", 1)]
+    before = [broker.acl(*request) for request in requests_]
     counters = services.webhooks.counters
     hits, misses = counters.hits, counters.misses
     for username in ("tom", "bob", "alice"):
         assert alice.post("/api/tokens", {"username": username}).status_code == 201
     token = api_tokens.issue_token(OPERATOR, "tom", "", 1).token
     services.policy.catch_up()
-    assert [broker.acl(*question) for question in questions] == before
-    assert (counters.hits, counters.misses) == (hits + len(questions), misses)
+    assert [broker.acl(*request) for request in requests_] == before
+    assert (counters.hits, counters.misses) == (hits + len(requests_), misses)
     assert broker.logs_in("tom", token) == YES
 
 
-def test_this_way_of_counting_does_see_sql(services: Services, alice: Caller, queries: list[str]) -> None:
+def test_fixture_queries_records_sql(services: Services, alice: Caller, queries: list[str]) -> None:
     services.policy.catch_up()
     seen_by_the_policy = len(queries)
     assert seen_by_the_policy > 0
@@ -89,28 +89,30 @@ def test_this_way_of_counting_does_see_sql(services: Services, alice: Caller, qu
 
 @pytest.fixture
 def lost_database(settings: Settings, services: Services) -> Iterator[Path]:
-    """Where the database file was moved after the policy had been loaded."""
+    """The database file, renamed after the policy was loaded."""
     file = settings.data_dir / "authsvc.db"
     elsewhere = file.rename(settings.data_dir / "elsewhere.db")
     with pytest.raises(peewee.OperationalError):
         services.policy.catch_up()
     yield elsewhere
-    assert not file.exists(), "nobody may make a new, empty database"
+    assert not file.exists(), "a new, empty database was created"
 
 
-@every_question
-def test_an_answer_needs_no_database(broker: Broker, lost_database: Path, question: Callable[[Broker], object]) -> None:
+@every_request
+def test_webhook_works_without_the_database(
+    broker: Broker, lost_database: Path, call: Callable[[Broker], object]
+) -> None:
     assert lost_database.exists()
-    assert question(broker)
+    assert call(broker)
 
 
-def test_before_the_policy_is_loaded_everybody_is_refused(broker: Broker, services: Services) -> None:
+def test_every_request_is_denied_before_the_policy_is_loaded(broker: Broker, services: Services) -> None:
     services.policy.snapshot = type(services.policy.snapshot)()
     assert broker.logs_in("bob", BOBS_PASSWORD) == no("policy-not-loaded")
     assert broker.acl("bob", "devices/bob/up", 2) == no("policy-not-loaded")
 
 
-def test_a_change_is_in_force_as_soon_as_the_policy_has_caught_up(broker: Broker, services: Services) -> None:
+def test_change_is_in_force_when_the_policy_has_caught_up(broker: Broker, services: Services) -> None:
     assert broker.acl("dot", "news", 1) == no("no-permission")
     users.change(OPERATOR, "dot", UserChanges(permissions=(mqtt("read", "news"),)), HASHER)
     assert broker.acl("dot", "news", 1) == no("no-permission")
@@ -118,7 +120,7 @@ def test_a_change_is_in_force_as_soon_as_the_policy_has_caught_up(broker: Broker
     assert broker.acl("dot", "news", 1) == YES
 
 
-def test_catching_up_reads_what_changed_and_leaves_the_rest_alone(services: Services) -> None:
+def test_catching_up_replaces_only_changed_users(services: Services) -> None:
     before = dict(services.policy.snapshot.users)
     users.change(OPERATOR, "dot", UserChanges(enabled=False), HASHER)
     services.policy.catch_up()

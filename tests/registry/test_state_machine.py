@@ -240,7 +240,7 @@ class Registry(RuleBasedStateMachine):
     @invariant()
     def a_password_works_if_it_is_the_one_that_was_granted(self) -> None:
         self.place.services.policy.catch_up()
-        check = self.place.services.access.holder_of_password
+        check = self.place.services.access.authenticate_password
         for name, member in self.ledger.users.items():
             candidates = [*PASSWORDS, *self.secrets.values()]
             right = [password for password in candidates if not isinstance(check(name, password), Denied)]

@@ -1,7 +1,7 @@
-"""Strategies for topics, topic filters and rules that have much to do with one another.
+"""Hypothesis strategies for related topics, topic filters and rules.
 
-Everything is made of few levels, and filters are made from a topic by putting wildcards in its place, so that
-about as many pairs fit as do not.
+They use few different levels, and filters are made from a topic by replacing levels with wildcards. So about half of
+the pairs match.
 """
 
 from __future__ import annotations
@@ -10,15 +10,35 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from authsvc.policy.topics import Identity
+from authsvc.errors import InvalidInput
+from authsvc.policy.topics import Identity, levels_cover, validate_topic, validate_topic_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LITERALS = ("a", "b", "", "$s")
 PLACEHOLDERS = ("%u", "%c")
-# What a client may call itself to reach further than it should.
+# Usernames and client ids that try to widen a rule.
 NAMES = (*LITERALS, *PLACEHOLDERS, "+", "#", "a/b", "/", "+/+", "$SYS", "$share")
+
+NOBODY = Identity()
+
+
+def matches(rule: str, topic: str, identity: Identity = NOBODY) -> bool:
+    """Return whether a rule matches a topic; False if either is malformed."""
+    try:
+        return levels_cover(validate_topic_filter(rule), validate_topic(topic), identity)
+    except InvalidInput:
+        return False
+
+
+def covers(rule: str, requested: str, identity: Identity = NOBODY) -> bool:
+    """Return whether a rule covers a topic filter; False if either is malformed."""
+    try:
+        return levels_cover(validate_topic_filter(rule), validate_topic_filter(requested), identity)
+    except InvalidInput:
+        return False
+
 
 names = st.sampled_from(NAMES) | st.text(max_size=4)
 _level_lists = st.lists(st.sampled_from(LITERALS), min_size=1, max_size=4).filter(lambda levels: levels != [""])
@@ -26,7 +46,7 @@ _level_lists = st.lists(st.sampled_from(LITERALS), min_size=1, max_size=4).filte
 
 @st.composite
 def widened(draw: st.DrawFn, levels: Sequence[str]) -> tuple[str, ...]:
-    """Return the levels of a filter that mostly reaches at least what these levels reach."""
+    """Return the levels of a filter that mostly covers these levels."""
     wide = [_changed(level, draw(st.sampled_from("==+*")), draw(st.sampled_from(LITERALS))) for level in levels]
     if draw(st.integers(0, 2)) == 0:
         wide = [*wide[: draw(st.integers(0, len(wide)))], "#"]

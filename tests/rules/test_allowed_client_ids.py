@@ -1,4 +1,4 @@
-"""Allowed client ids: which client ids a pattern matches, and which patterns are accepted."""
+"""Allowed client ids: matching, and validation of patterns."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         ("%u%u", "bobbob", True),
     ],
 )
-def test_a_pattern_matches_the_whole_client_id(pattern: str, client_id: str, allowed: bool) -> None:
+def test_pattern_matches_the_whole_client_id(pattern: str, client_id: str, allowed: bool) -> None:
     assert allows([pattern], "bob", client_id) is allowed
 
 
@@ -59,15 +59,13 @@ _TEXT = st.text("ab*%uc", max_size=8)
 
 
 @given(_TEXT, st.text("abu%c", max_size=12), st.text("ab*", max_size=3))
-def test_a_pattern_matches_what_the_same_regular_expression_matches(
-    pattern: str, client_id: str, username: str
-) -> None:
+def test_pattern_agrees_with_a_regular_expression(pattern: str, client_id: str, username: str) -> None:
     parts = [re.escape(part.replace("%u", username)) for part in pattern.split("*")]
     expected = re.fullmatch(".*".join(parts), client_id, re.DOTALL) is not None
     assert allows([pattern], username, client_id) is expected
 
 
-def test_a_username_adds_no_wildcard() -> None:
+def test_username_adds_no_wildcard() -> None:
     assert not allows(["%u"], "*", "admin")
     assert allows(["%u"], "*", "*")
 
@@ -93,8 +91,8 @@ def test_one_matching_pattern_among_many_is_enough() -> None:
         ("*" * 200, "a" * 65_535),
     ],
 )
-def test_no_pattern_and_client_id_make_the_match_backtrack(pattern: str, client_id: str) -> None:
-    # A match that backtracks would take longer than the age of the universe; this one takes milliseconds.
+def test_matching_does_not_backtrack(pattern: str, client_id: str) -> None:
+    # A match that backtracks would not end; this one takes milliseconds.
     started = perf_counter()
     for _ in range(10):
         allows([pattern], "bob", client_id)
@@ -117,7 +115,7 @@ def _user(*client_ids: str, roles: tuple[str, ...] = ()) -> UserPolicy:
         (("*",), (("%u",),), ["eve"], []),
     ],
 )
-def test_a_user_may_use_the_client_ids_of_its_own_patterns_and_of_those_of_its_roles(
+def test_user_may_use_client_ids_of_its_own_and_its_roles_patterns(
     own: tuple[str, ...], of_roles: tuple[tuple[str, ...], ...], allowed: list[str], refused: list[str]
 ) -> None:
     roles = {f"role-{number}": RolePolicy((), client_ids) for number, client_ids in enumerate(of_roles)}
@@ -125,12 +123,12 @@ def test_a_user_may_use_the_client_ids_of_its_own_patterns_and_of_those_of_its_r
     assert [client_id for client_id in allowed + refused if snapshot.allows_client_id(bob, client_id)] == allowed
 
 
-def test_a_role_that_is_unknown_restricts_nothing_and_lifts_nothing() -> None:
+def test_unknown_role_neither_restricts_nor_lifts_a_restriction() -> None:
     assert not Snapshot().allows_client_id(_user("%u", roles=("gone",)), "eve")
     assert Snapshot().allows_client_id(_user(roles=("gone",)), "eve")
 
 
-def test_patterns_are_kept_once_and_in_order() -> None:
+def test_validation_removes_duplicates_and_keeps_the_order() -> None:
     assert validate_client_ids(["%u-*", "%u", "%u-*"]) == ("%u-*", "%u")
     assert validate_client_ids([]) == ()
 
@@ -148,7 +146,7 @@ def test_patterns_are_kept_once_and_in_order() -> None:
         ("%c", "must not contain %c, which is the client id itself; write * for any characters"),
     ],
 )
-def test_a_pattern_that_is_refused_is_named_by_its_position(pattern: str, message: str) -> None:
+def test_invalid_pattern_is_named_by_its_position(pattern: str, message: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         validate_client_ids(["%u", pattern])
     assert refusal.value.errors == (("clientIds[1]", message),)
@@ -162,14 +160,14 @@ def test_at_most_100_patterns_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("client_id", ["press-7", "x" * 200, "50%", "bøb", "名前", "with spaces", "a/b", "+", "#"])
-def test_a_client_id_that_can_be_literal_is_matched_by_itself_alone(client_id: str) -> None:
+def test_client_id_that_can_be_literal_matches_only_itself(client_id: str) -> None:
     assert can_be_literal(client_id)
     assert allows([client_id], "bob", client_id)
     assert not allows([client_id], "bob", client_id + "x")
 
 
 @pytest.mark.parametrize("client_id", ["", "*", "press-*", "%u", "a%ub", "%c", "a\n", "x" * 201, "\u202eabc"])
-def test_a_client_id_that_a_pattern_would_read_otherwise_cannot_be_literal(client_id: str) -> None:
+def test_client_id_with_wildcards_or_invalid_characters_cannot_be_literal(client_id: str) -> None:
     assert not can_be_literal(client_id)
 
 
@@ -190,5 +188,5 @@ def test_patterns_restrict_unless_one_matches_everything(patterns: list[str], re
         (http("read", "/inbox/%c"), False),
     ],
 )
-def test_a_topic_rule_with_the_client_id_depends_on_it(permission: Permission, depends: bool) -> None:
+def test_mqtt_permission_with_percent_c_depends_on_the_client_id(permission: Permission, depends: bool) -> None:
     assert depend_on_client_id([mqtt("read", "a"), permission]) is depends

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from authsvc.addresses import read_networks
+from authsvc.addresses import parse_networks
 from authsvc.server.connection_limits import ConnectionLimits, Connections, LimitedConnection
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -78,7 +78,7 @@ class Site:
     """The connections of one process, opened from anywhere at any time."""
 
     def __init__(self, **limits: Any) -> None:
-        exempt = read_networks("10.0.0.0/8,2001:db8:1::/48")
+        exempt = parse_networks("10.0.0.0/8,2001:db8:1::/48")
         self.connections = Connections(replace(ConnectionLimits(100, 2, exempt), **limits))
         self.now = 1000.0
         self._port = 50_000

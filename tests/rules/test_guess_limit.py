@@ -1,4 +1,4 @@
-"""The limit of wrong passwords: so many a minute for a user, and a client that is known has a limit of its own."""
+"""The limit of wrong passwords a minute, for unknown and for known client ids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ipaddress import ip_address
 import pytest
 
 from authsvc.policy.guess_limit import (
-    FROM_KNOWN_CLIENT_ID,
-    FROM_UNKNOWN_CLIENT_IDS,
+    ALL_ADDRESSES_FACTOR,
+    LIMIT_FOR_KNOWN_CLIENT_ID,
+    LIMIT_FOR_UNKNOWN_CLIENT_IDS,
     MAX_COUNTED_OF_USER,
     MAX_REPORTED,
-    OVER_ALL_ADDRESSES,
     Counted,
     GuessLimit,
     Login,
@@ -45,7 +45,7 @@ def limit(clock: Clock) -> GuessLimit:
 
 def limit_by(clock: Clock, max_counted: int = 10_000) -> GuessLimit:
     known = KnownClientIds()
-    known.learn("bob", "press-7")
+    known.add("bob", "press-7")
     return GuessLimit(known, clock, max_counted)
 
 
@@ -54,14 +54,16 @@ def count(limit: GuessLimit, login: Login, password: str) -> Counted | None:
 
 
 def checked(limit: GuessLimit, login: Login, guesses: int, first: int = 0) -> int:
-    """Return how many of so many different guesses are checked."""
+    """Return how many of these different guesses are checked."""
     return sum(count(limit, login, f"guess {first + number}") is not None for number in range(guesses))
 
 
 @pytest.mark.parametrize(
-    ("login", "allowed"), [(UNKNOWN, FROM_UNKNOWN_CLIENT_IDS), (KNOWN, FROM_KNOWN_CLIENT_ID)], ids=["unknown", "known"]
+    ("login", "allowed"),
+    [(UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS), (KNOWN, LIMIT_FOR_KNOWN_CLIENT_ID)],
+    ids=["unknown", "known"],
 )
-def test_so_many_guesses_are_checked_in_any_minute(limit: GuessLimit, clock: Clock, login: Login, allowed: int) -> None:
+def test_wrong_passwords_a_minute_are_limited(limit: GuessLimit, clock: Clock, login: Login, allowed: int) -> None:
     assert checked(limit, login, 1000) == allowed
     assert limit.refuses(login)
     clock.now += MINUTE - 0.01
@@ -71,74 +73,74 @@ def test_so_many_guesses_are_checked_in_any_minute(limit: GuessLimit, clock: Clo
     assert checked(limit, login, 1000) == allowed
 
 
-def test_no_minute_has_more_guesses_than_allowed_wherever_it_begins(limit: GuessLimit, clock: Clock) -> None:
+def test_limit_holds_in_every_sliding_minute(limit: GuessLimit, clock: Clock) -> None:
     times = []
     for number in range(1000):
         if count(limit, UNKNOWN, f"guess {number}"):
             times.append(clock.now)
         clock.now += 0.7
     for began in times:
-        assert sum(began <= at < began + MINUTE for at in times) <= FROM_UNKNOWN_CLIENT_IDS
-    assert len(times) > FROM_UNKNOWN_CLIENT_IDS * 5
+        assert sum(began <= at < began + MINUTE for at in times) <= LIMIT_FOR_UNKNOWN_CLIENT_IDS
+    assert len(times) > LIMIT_FOR_UNKNOWN_CLIENT_IDS * 5
 
 
-def test_ever_new_client_ids_share_one_limit(limit: GuessLimit) -> None:
+def test_all_unknown_client_ids_share_one_limit(limit: GuessLimit) -> None:
     guesses = [count(limit, Login("bob", f"made up {number}"), f"guess {number}") for number in range(1000)]
-    assert sum(guess is not None for guess in guesses) == FROM_UNKNOWN_CLIENT_IDS
+    assert sum(guess is not None for guess in guesses) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_guesses_from_unknown_client_ids_do_not_keep_out_a_known_one_nor_another_user(limit: GuessLimit) -> None:
+def test_guesses_with_unknown_client_ids_do_not_throttle_known_ones_or_other_users(limit: GuessLimit) -> None:
     checked(limit, UNKNOWN, 1000)
     assert not limit.refuses(KNOWN)
     assert not limit.refuses(Login("bertha", "made up"))
     assert checked(limit, KNOWN, 1) == 1
 
 
-def test_the_same_wrong_password_counts_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+def test_same_wrong_password_counts_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
     for _ in range(500):
         assert count(limit, UNKNOWN, "what was right last year")
         clock.now += 0.1
-    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS - 1
+    assert checked(limit, UNKNOWN, 1000) == LIMIT_FOR_UNKNOWN_CLIENT_IDS - 1
 
 
-def test_beyond_the_limit_a_password_that_was_counted_is_not_checked_either(limit: GuessLimit) -> None:
-    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS)
+def test_counted_password_is_refused_too_once_the_limit_is_reached(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS)
     assert count(limit, UNKNOWN, "guess 0") is None
 
 
-def test_a_right_password_is_taken_back_and_leaves_room(limit: GuessLimit) -> None:
+def test_uncounted_password_does_not_use_up_the_limit(limit: GuessLimit) -> None:
     for _ in range(500):
         counted = count(limit, UNKNOWN, "right")
         assert counted
-        limit.take_back(counted)
-    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+        limit.uncount(counted)
+    assert checked(limit, UNKNOWN, 1000) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_taking_back_an_attempt_that_was_not_checked_leaves_an_earlier_check_of_it_counted(limit: GuessLimit) -> None:
-    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS - 1)
+def test_uncounting_a_repeated_password_keeps_its_first_count(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS - 1)
     again = count(limit, UNKNOWN, "guess 0")
     assert again
-    limit.take_back(again)
+    limit.uncount(again)
     assert checked(limit, UNKNOWN, 1000, first=5000) == 1
 
 
-def test_a_client_id_that_becomes_known_while_its_password_is_checked_leaves_nothing_behind(clock: Clock) -> None:
+def test_uncount_works_after_the_client_id_became_known(clock: Clock) -> None:
     known = KnownClientIds()
     limit = GuessLimit(known, clock)
     counted = count(limit, UNKNOWN, "right")
     assert counted
-    known.learn(*UNKNOWN[:2])
-    limit.take_back(counted)
-    assert checked(limit, Login("bob", "another"), 1000) == FROM_UNKNOWN_CLIENT_IDS
+    known.add(*UNKNOWN[:2])
+    limit.uncount(counted)
+    assert checked(limit, Login("bob", "another"), 1000) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_guesses_at_the_same_time_are_not_more_than_guesses_one_by_one(limit: GuessLimit) -> None:
+def test_concurrent_guesses_share_the_limit(limit: GuessLimit) -> None:
     with ThreadPoolExecutor(8) as pool:
         parts = pool.map(lambda part: checked(limit, UNKNOWN, 200, first=200 * part), range(8))
-        assert sum(parts) == FROM_UNKNOWN_CLIENT_IDS
+        assert sum(parts) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-# Where the caller tells the address.
+# Brokers that send the address.
 
 
 def at(address: str, login: Login = UNKNOWN) -> Login:
@@ -146,27 +148,31 @@ def at(address: str, login: Login = UNKNOWN) -> Login:
 
 
 @pytest.mark.parametrize(
-    ("login", "allowed"), [(UNKNOWN, FROM_UNKNOWN_CLIENT_IDS), (KNOWN, FROM_KNOWN_CLIENT_ID)], ids=["unknown", "known"]
+    ("login", "allowed"),
+    [(UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS), (KNOWN, LIMIT_FOR_KNOWN_CLIENT_ID)],
+    ids=["unknown", "known"],
 )
-def test_each_address_has_a_limit_and_all_together_ten_times_as_much(
+def test_each_address_has_a_limit_and_all_addresses_have_ten_times_as_much(
     limit: GuessLimit, login: Login, allowed: int
 ) -> None:
-    by_address = [checked(limit, at(f"192.0.2.{n}", login), 400, first=400 * n) for n in range(OVER_ALL_ADDRESSES + 5)]
-    assert by_address == [allowed] * OVER_ALL_ADDRESSES + [0] * 5
+    by_address = [
+        checked(limit, at(f"192.0.2.{n}", login), 400, first=400 * n) for n in range(ALL_ADDRESSES_FACTOR + 5)
+    ]
+    assert by_address == [allowed] * ALL_ADDRESSES_FACTOR + [0] * 5
 
 
-def test_guesses_from_one_address_keep_out_nobody_at_another(limit: GuessLimit) -> None:
+def test_guesses_from_one_address_do_not_throttle_another(limit: GuessLimit) -> None:
     for login in (UNKNOWN, KNOWN):
         checked(limit, at("192.0.2.1", login), 1000)
         assert limit.refuses(at("192.0.2.1", login))
         assert not limit.refuses(at("192.0.2.2", login))
-        assert not limit.refuses(login), "nor through a broker that tells no address"
+        assert not limit.refuses(login), "nor through a broker that sends no address"
 
 
 # Memory.
 
 
-def test_what_is_over_is_dropped(limit: GuessLimit, clock: Clock) -> None:
+def test_expired_entries_are_dropped(limit: GuessLimit, clock: Clock) -> None:
     for number in range(2000):
         count(limit, Login(f"press-{number}", "made up"), "guess")
         clock.now += 1
@@ -174,27 +180,27 @@ def test_what_is_over_is_dropped(limit: GuessLimit, clock: Clock) -> None:
     assert len(limit._of_unknown._entries) == len(limit._of_unknown._windows)
 
 
-def test_a_full_memory_evicts_no_count_and_keeps_out_no_known_client(clock: Clock) -> None:
+def test_full_memory_evicts_no_entry_and_does_not_throttle_known_clients(clock: Clock) -> None:
     limit = limit_by(clock, max_counted=100)
-    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+    assert checked(limit, UNKNOWN, 1000) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
     others = [checked(limit, Login(f"press-{number}", "made up"), 10) for number in range(100)]
-    assert others == [10] * 7 + [1] * 93, "beyond the limit of memory each user has one password checked"
+    assert others == [10] * 7 + [1] * 93, "when the memory is full, each user has one check"
     assert checked(limit, UNKNOWN, 1000, first=5000) == 0
     assert checked(limit, KNOWN, 50) == 50
     clock.now += MINUTE
-    assert checked(limit, UNKNOWN, 1000) == FROM_UNKNOWN_CLIENT_IDS
+    assert checked(limit, UNKNOWN, 1000) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
 def guess_as_mallory(limit: GuessLimit, client_ids: int, address: str | None = None) -> int:
     """Return how many passwords are checked for a stolen account that has logged in with many client ids."""
     logins = [Login("mallory", f"own-{number}") for number in range(client_ids)]
     for login in logins:
-        limit._known.learn(*login[:2])
+        limit._known.add(*login[:2])
     return sum(checked(limit, at(address, login) if address else login, 300) for login in logins)
 
 
 @pytest.mark.parametrize("address", [None, "192.0.2.1"])
-def test_one_account_that_fills_the_memory_keeps_out_no_known_device(clock: Clock, address: str | None) -> None:
+def test_account_that_fills_the_memory_does_not_throttle_known_devices(clock: Clock, address: str | None) -> None:
     limit = limit_by(clock, max_counted=1000)
     guess_as_mallory(limit, client_ids=20, address=address)
     victim = at("192.0.2.2", KNOWN) if address else KNOWN
@@ -203,7 +209,7 @@ def test_one_account_that_fills_the_memory_keeps_out_no_known_device(clock: Cloc
         assert not limit.refuses(victim)
         right = count(limit, victim, "right")
         assert right
-        limit.take_back(right)
+        limit.uncount(right)
     assert checked(limit, victim, 10) == 1
     assert limit.refuses(victim)
     clock.now += MINUTE
@@ -211,27 +217,27 @@ def test_one_account_that_fills_the_memory_keeps_out_no_known_device(clock: Cloc
 
 
 @pytest.mark.parametrize("address", [None, "192.0.2.1"])
-def test_one_account_takes_three_thousand_places_in_memory_and_then_one_for_each_known_client_id(
+def test_one_account_has_3000_entries_and_then_one_for_each_known_client_id(
     limit: GuessLimit, address: str | None
 ) -> None:
-    limit._known.learn("mallory", "kept for later")
+    limit._known.add("mallory", "kept for later")
     assert guess_as_mallory(limit, client_ids=20, address=address) == MAX_COUNTED_OF_USER + 10
-    assert not limit.refuses(Login("mallory", "kept for later")), "a client id without a guess still gets in"
+    assert not limit.refuses(Login("mallory", "kept for later")), "a client id without a count still has one check"
     assert not limit.refuses(KNOWN)
 
 
-def test_one_account_at_many_addresses_cannot_fill_the_memory_with_the_same_password(limit: GuessLimit) -> None:
+def test_same_password_from_many_addresses_has_at_most_3000_entries(limit: GuessLimit) -> None:
     login = Login("mallory", "made up")
     checks = [count(limit, at(f"2001:db8:0:{number:x}::1", login), "the same") for number in range(5000)]
     assert sum(counted is not None for counted in checks) == MAX_COUNTED_OF_USER
 
 
-def test_a_password_that_counts_under_several_limits_takes_one_place_in_memory(clock: Clock) -> None:
+def test_password_that_counts_under_several_keys_is_one_entry(clock: Clock) -> None:
     limit = limit_by(clock, max_counted=200)
     assert checked(limit, at("192.0.2.1", KNOWN), 1000) == 200
 
 
-def test_after_a_flood_each_login_drops_a_few_of_its_passwords(limit: GuessLimit, clock: Clock) -> None:
+def test_each_login_drops_at_most_100_expired_entries(limit: GuessLimit, clock: Clock) -> None:
     for number in range(100):
         checked(limit, Login(f"press-{number}", "made up"), 20)
     clock.now += MINUTE / 2
@@ -250,7 +256,7 @@ def reported(limit: GuessLimit) -> list[str]:
     return names
 
 
-def test_a_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+def test_throttled_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
     for _ in range(3):
         checked(limit, UNKNOWN, 1000)
         checked(limit, KNOWN, 1000)
@@ -262,18 +268,18 @@ def test_a_user_is_reported_once_a_minute(limit: GuessLimit, clock: Clock) -> No
 
 
 def throttle_decoys(limit: GuessLimit) -> list[str]:
-    """Throttle as many users as are reported by name in a minute, and return their names."""
+    """Throttle the number of users that are reported in a minute, and return their names."""
     names = [f"decoy-{number}" for number in range(MAX_REPORTED)]
     for name in names:
-        checked(limit, Login(name, "made up"), FROM_UNKNOWN_CLIENT_IDS + 1)
+        checked(limit, Login(name, "made up"), LIMIT_FOR_UNKNOWN_CLIENT_IDS + 1)
     return names
 
 
-def test_users_beyond_the_reported_ones_are_counted_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
+def test_users_beyond_the_report_limit_are_counted_once_a_minute(limit: GuessLimit, clock: Clock) -> None:
     for minute in (1, 2):
         decoys = throttle_decoys(limit)
         for _ in range(2):
-            checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS + 1)
+            checked(limit, UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS + 1)
         assert reported(limit) == decoys
         assert limit.unreported == minute
         assert limit.throttled_windows == minute * (MAX_REPORTED + 1)
@@ -284,12 +290,12 @@ def test_users_beyond_the_reported_ones_are_counted_once_a_minute(limit: GuessLi
 
 def test_decoys_do_not_hide_an_attack_with_a_known_client_id(limit: GuessLimit) -> None:
     decoys = throttle_decoys(limit)
-    checked(limit, KNOWN, FROM_KNOWN_CLIENT_ID + 1)
+    checked(limit, KNOWN, LIMIT_FOR_KNOWN_CLIENT_ID + 1)
     assert reported(limit) == [*decoys, "bob"]
     assert limit.unreported == 0
 
 
-def test_reports_that_nobody_takes_are_bounded_and_the_rest_is_counted(limit: GuessLimit, clock: Clock) -> None:
+def test_queued_reports_are_limited_and_further_ones_counted(limit: GuessLimit, clock: Clock) -> None:
     for _ in range(6):
         throttle_decoys(limit)
         clock.now += MINUTE
@@ -297,6 +303,6 @@ def test_reports_that_nobody_takes_are_bounded_and_the_rest_is_counted(limit: Gu
     assert len(limit.reports) < limit.throttled_windows
 
 
-def test_within_the_limit_nobody_is_reported(limit: GuessLimit) -> None:
-    checked(limit, UNKNOWN, FROM_UNKNOWN_CLIENT_IDS)
+def test_no_report_within_the_limit(limit: GuessLimit) -> None:
+    checked(limit, UNKNOWN, LIMIT_FOR_UNKNOWN_CLIENT_IDS)
     assert reported(limit) == []

@@ -1,4 +1,4 @@
-"""Hashing runs in few threads behind a short queue, and brokers wait for it no longer than they are allowed to."""
+"""The hashing pool has few threads and a bounded queue, and a wait budget limits how long brokers are blocked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from authsvc.errors import Busy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOON = 10.0  # seconds to wait for what is already on its way
+SOON = 10.0  # timeout in seconds for results that are expected at once
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -31,13 +31,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    by_hand = Clock()
-    monkeypatch.setattr(hashing, "monotonic", by_hand)
-    return by_hand
+    clock = Clock()
+    monkeypatch.setattr(hashing, "monotonic", clock)
+    return clock
 
 
 class Work:
-    """Something to hash that takes as long as the test wants."""
+    """Work that ends when the test allows it."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -56,7 +56,7 @@ def work() -> Iterator[Work]:
     slow.may_end.set()
 
 
-def test_what_is_run_comes_back_and_so_does_what_goes_wrong() -> None:
+def test_run_returns_the_result_or_raises_the_exception() -> None:
     pool = HashingPool(1, 1)
     assert pool.run(lambda: "hashed") == "hashed"
     with pytest.raises(ZeroDivisionError):
@@ -64,7 +64,7 @@ def test_what_is_run_comes_back_and_so_does_what_goes_wrong() -> None:
     assert pool.run(lambda: "hashed") == "hashed"
 
 
-def test_no_more_run_at_once_than_there_are_workers(work: Work) -> None:
+def test_workers_limit_concurrent_hashes(work: Work) -> None:
     pool = HashingPool(2, 10)
     begun = [pool.submit(work) for _ in range(5)]
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_no_more_run_at_once_than_there_are_workers(work: Work) -> None:
     assert [future.result(SOON) for future in begun] == ["hashed"] * 5
 
 
-def test_what_finds_the_queue_full_is_told_at_once_and_there_is_room_again_afterwards(work: Work) -> None:
+def test_full_queue_is_busy_until_a_hash_is_done(work: Work) -> None:
     pool = HashingPool(1, 2)
     begun = [pool.submit(work) for _ in range(2)]
     assert (pool.running, pool.waiting) == (1, 1)
@@ -87,7 +87,7 @@ def test_what_finds_the_queue_full_is_told_at_once_and_there_is_room_again_after
     assert pool.run(lambda: "hashed") == "hashed"
 
 
-def test_who_waits_too_long_is_told_so_and_leaves_the_queue(work: Work) -> None:
+def test_hash_that_waits_too_long_is_busy_and_leaves_the_queue(work: Work) -> None:
     pool = HashingPool(1, 10, patience=0.01)
     begun = pool.submit(work)
     assert work.begun.acquire(timeout=SOON)
@@ -101,29 +101,29 @@ def test_who_waits_too_long_is_told_so_and_leaves_the_queue(work: Work) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
-def test_hashes_give_way_to_whoever_answers() -> None:
+def test_hashing_threads_have_a_lower_priority() -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     assert HashingPool(1, 1).run(priority) == min(priority() + 10, 19)
 
 
-def allowance_of(seconds: float, pool: HashingPool | None = None) -> WaitBudget:
+def budget_of(seconds: float, pool: HashingPool | None = None) -> WaitBudget:
     return WaitBudget(seconds, pool or HashingPool(1, 10))
 
 
-def test_a_broker_waits_for_a_hash_that_runs_and_not_for_one_in_the_queue(work: Work) -> None:
+def test_broker_waits_for_a_running_hash_and_not_for_a_queued_one(work: Work) -> None:
     pool = HashingPool(1, 10)
-    allowance = allowance_of(0.2, pool)
+    budget = budget_of(0.2, pool)
     first = pool.submit(work)
-    assert allowance.left_for(first) == pytest.approx(0.2, abs=0.01)
+    assert budget.left_for(first) == pytest.approx(0.2, abs=0.01)
     assert work.begun.acquire(timeout=SOON)
     second = pool.submit(work)
-    assert allowance.left_for(second) == 0
-    assert allowance.left_for(first) == pytest.approx(0.2, abs=0.01)
+    assert budget.left_for(second) == 0
+    assert budget.left_for(first) == pytest.approx(0.2, abs=0.01)
 
 
-def test_a_broker_does_not_wait_for_what_has_always_taken_longer(clock: Clock, work: Work) -> None:
+def test_broker_does_not_wait_for_a_hash_that_takes_longer_than_the_budget(clock: Clock, work: Work) -> None:
     pool = HashingPool(1, 10)
 
     def long_work() -> None:
@@ -131,39 +131,39 @@ def test_a_broker_does_not_wait_for_what_has_always_taken_longer(clock: Clock, w
 
     pool.run(long_work)
     running = pool.submit(work)
-    assert allowance_of(0.2, pool).left_for(running) == 0
-    assert allowance_of(0.4, pool).left_for(running) == pytest.approx(0.4)
+    assert budget_of(0.2, pool).left_for(running) == 0
+    assert budget_of(0.4, pool).left_for(running) == pytest.approx(0.4)
 
 
-def test_brokers_may_wait_for_their_allowance_and_no_longer(clock: Clock) -> None:
-    allowance = allowance_of(0.2)
-    assert allowance.left() == pytest.approx(0.2)
-    allowance.spend(0.15)
-    assert allowance.left() == pytest.approx(0.05)
-    allowance.spend(5)
-    assert allowance.left() == 0
+def test_wait_budget_decreases_by_the_time_waited(clock: Clock) -> None:
+    budget = budget_of(0.2)
+    assert budget.left() == pytest.approx(0.2)
+    budget.spend(0.15)
+    assert budget.left() == pytest.approx(0.05)
+    budget.spend(5)
+    assert budget.left() == 0
 
 
-def test_an_allowance_comes_back_at_a_tenth_of_the_time_that_passes_and_never_beyond_itself(clock: Clock) -> None:
-    allowance = allowance_of(0.2)
-    allowance.spend(0.2)
+def test_wait_budget_refills_by_100_ms_per_second_up_to_its_size(clock: Clock) -> None:
+    budget = budget_of(0.2)
+    budget.spend(0.2)
     clock.now += 1
-    assert allowance.left() == pytest.approx(0.1)
-    assert allowance.left() == pytest.approx(0.1)
+    assert budget.left() == pytest.approx(0.1)
+    assert budget.left() == pytest.approx(0.1)
     clock.now += 60
-    assert allowance.left() == pytest.approx(0.2)
+    assert budget.left() == pytest.approx(0.2)
 
 
-def test_who_has_waited_too_long_pays_it_back_first(clock: Clock) -> None:
-    allowance = allowance_of(0.2)
-    allowance.spend(0.4)
+def test_overspent_wait_budget_refills_from_below_zero(clock: Clock) -> None:
+    budget = budget_of(0.2)
+    budget.spend(0.4)
     clock.now += 1.5
-    assert allowance.left() == 0
+    assert budget.left() == 0
     clock.now += 1.5
-    assert allowance.left() == pytest.approx(0.1)
+    assert budget.left() == pytest.approx(0.1)
 
 
-def test_whoever_hears_of_an_outcome_finds_its_place_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_place_in_the_pool_is_free_when_the_result_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, may_end = HashingPool(1, 1), threading.Event()
     begun = pool.submit(may_end.wait)
     heard_before: list[bool] = []
@@ -180,7 +180,7 @@ def test_whoever_hears_of_an_outcome_finds_its_place_free(monkeypatch: pytest.Mo
     assert pool.run(lambda: "next") == "next"
 
 
-def test_a_hash_that_was_called_off_before_it_began_leaves_its_place() -> None:
+def test_cancelled_hash_frees_its_place() -> None:
     pool, may_end = HashingPool(1, 2), threading.Event()
     running, waiting = pool.submit(may_end.wait), pool.submit(may_end.wait)
     assert waiting.cancel()

@@ -1,4 +1,4 @@
-"""Permissions: no permission, no access; deny wins over allow; nobody gives more than they hold."""
+"""Permissions: text and JSON forms, decisions, and the limit on giving them to others."""
 
 from __future__ import annotations
 
@@ -19,21 +19,76 @@ CHARLIE = Identity("charlie")
 
 
 def ask(rules: list[Rule] | tuple[Rule, ...], operation: str, topic: str, *, shared: bool = False) -> Decision:
-    """Ask whether Bob may do this on the broker."""
+    """Return the decision on an MQTT request of Bob."""
     return decide(rules, Request(Context.MQTT, Operation(operation), validate_topic_filter(topic), BOB, shared))
 
 
 def call(rules: list[Rule] | tuple[Rule, ...], operation: str, path: str) -> Decision:
-    """Ask whether Charlie may call this path."""
+    """Return the decision on an HTTP request of Charlie."""
     return decide(rules, Request(Context.HTTP, Operation(operation), tuple(path.split("/")), CHARLIE))
 
 
-def test_no_permission_no_access() -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("read a/b", mqtt("read", "a/b")),
+        ("allow mqtt write a", mqtt("write", "a")),
+        ("deny readWrite devices/%u/#", mqtt("readWrite", "devices/%u/#", "deny")),
+        ("http read /api/#", http("read", "/api/#")),
+        ("deny http write /api/users/+", http("write", "/api/users/+", "deny")),
+        ("  deny  http  read  /api/me", http("read", "/api/me", "deny")),
+        ("read my  topic", mqtt("read", "my  topic")),
+        ("read mqtt", mqtt("read", "mqtt")),
+        ("write allow", mqtt("write", "allow")),
+    ],
+)
+def test_parse_reads_the_text_form(text: str, expected: Permission) -> None:
+    assert Permission.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "read", "read ", "a/b", "READ a", "mqtt deny read a", "allow deny read a", "subscribe a"]
+)
+def test_parse_error_shows_the_text_form(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"permission: must be \[allow\|deny\]"):
+        Permission.parse(text)
+
+
+@pytest.mark.parametrize("text", ["read a/#/b", "http read api/users", "write a+", "read $share/g/a"])
+def test_parse_error_for_an_invalid_resource_names_the_resource(text: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        Permission.parse(text)
+    assert error.value.errors[0].field == "permission.resource"
+
+
+@pytest.mark.parametrize("field", ["context", "operation", "resource", "effect"])
+def test_from_fields_names_the_wrong_field(field: str) -> None:
+    fields = mqtt("read", "a").fields() | {field: "a/#/b"}
+    with pytest.raises(InvalidInput) as error:
+        Permission.from_fields(**fields)
+    assert [wrong.field for wrong in error.value.errors] == [field]
+
+
+_topic_filters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="+#%\0"), min_size=1).filter(
+    lambda text: not text[0].isspace() and not text.startswith("$share")
+)
+
+
+@given(st.sampled_from(Context), st.sampled_from(Operation), _topic_filters, st.sampled_from(Effect))
+def test_both_forms_of_a_permission_are_read_back_unchanged(
+    context: Context, operation: Operation, topic_filter: str, effect: Effect
+) -> None:
+    permission = Permission(context, operation, ("/" if context is Context.HTTP else "") + topic_filter, effect)
+    assert Permission.parse(str(permission)) == permission
+    assert Permission.from_fields(**permission.fields()) == permission
+
+
+def test_a_request_without_a_matching_permission_is_denied() -> None:
     assert ask([], "read", "sensors/1") == Denied(Reason.NO_PERMISSION)
     assert ask(own(mqtt("read", "sensors/1")), "read", "sensors/2") == Denied(Reason.NO_PERMISSION)
 
 
-def test_a_decision_is_as_true_as_its_answer() -> None:
+def test_an_allowed_decision_is_true_and_a_denied_one_is_false() -> None:
     assert ask(own(mqtt("read", "#")), "read", "a")
     assert not ask(own(mqtt("read", "#", "deny")), "read", "a")
 
@@ -42,20 +97,20 @@ def test_a_decision_is_as_true_as_its_answer() -> None:
     "rules",
     list(itertools.permutations(own(mqtt("read", "#"), mqtt("read", "secret/#", "deny"), mqtt("readWrite", "+/+")))),
 )
-def test_deny_wins_over_allow_in_whatever_order_they_were_given(rules: tuple[Rule, ...]) -> None:
+def test_deny_wins_over_allow_in_any_order(rules: tuple[Rule, ...]) -> None:
     assert ask(rules, "read", "open/door")
     assert ask(rules, "read", "secret/door") == Denied(
         Reason.DENIED_BY_PERMISSION, mqtt("read", "secret/#", "deny"), None
     )
 
 
-def test_a_denial_names_the_permission_and_the_role_it_came_through() -> None:
+def test_denied_decision_names_the_deny_rule_and_its_role() -> None:
     forbidden = mqtt("write", "doors/#", "deny")
     rules = [Rule(mqtt("write", "#"), None), Rule(forbidden, "visitors")]
     assert ask(rules, "write", "doors/1") == Denied(Reason.DENIED_BY_PERMISSION, forbidden, "visitors")
 
 
-def test_a_permission_names_itself_and_the_role_it_came_through() -> None:
+def test_allowed_decision_names_the_permission_and_its_role() -> None:
     allowed = mqtt("write", "devices/%u/#")
     assert ask([Rule(allowed, "devices")], "write", "devices/bob/x") == Allowed(Reason.PERMISSION, allowed, "devices")
     assert ask(own(allowed), "write", "devices/bob/x") == Allowed(Reason.PERMISSION, allowed, None)
@@ -73,7 +128,7 @@ def test_a_permission_names_itself_and_the_role_it_came_through() -> None:
     ],
 )
 @pytest.mark.parametrize("effect", ["allow", "deny"])
-def test_a_permission_speaks_of_its_own_operation_and_read_write_of_both(
+def test_read_write_includes_both_operations_and_others_only_themselves(
     effect: str, granted: str, asked: str, expected: bool
 ) -> None:
     everything = own(mqtt("readWrite", "#")) if effect == "deny" else ()
@@ -81,7 +136,7 @@ def test_a_permission_speaks_of_its_own_operation_and_read_write_of_both(
     assert bool(decision) is (expected if effect == "allow" else not expected)
 
 
-def test_rights_on_the_broker_are_no_rights_over_the_service_nor_the_other_way_round() -> None:
+def test_mqtt_permissions_do_not_apply_to_http_nor_http_ones_to_mqtt() -> None:
     assert not call(own(mqtt("readWrite", "#"), mqtt("readWrite", "/#")), "read", "/api/users")
     assert not ask(own(http("readWrite", "/#")), "read", "/api/users")
     assert call(own(http("readWrite", "/#"), mqtt("readWrite", "#", "deny")), "read", "/api/users")
@@ -107,31 +162,31 @@ def test_rights_on_the_broker_are_no_rights_over_the_service_nor_the_other_way_r
         ("/#", "/api/me", True),
     ],
 )
-def test_a_path_is_a_topic_whose_levels_are_its_segments(resource: str, path: str, expected: bool) -> None:
+def test_http_paths_match_by_segment_like_topic_levels(resource: str, path: str, expected: bool) -> None:
     assert bool(call(own(http("read", resource)), "read", path)) is expected
 
 
 @pytest.mark.parametrize("resource", ["", "api/users", "#", "+/api", "%u", "/api/#/users", "/api/%ux", "/a\0"])
-def test_an_http_permission_names_a_path(resource: str) -> None:
+def test_http_permission_with_a_resource_that_is_not_a_path_filter_is_rejected(resource: str) -> None:
     with pytest.raises(InvalidInput) as error:
         http("read", resource)
     assert error.value.errors[0].field == "resource"
 
 
 @pytest.mark.parametrize("resource", ["", "a/#/b", "a+", "%ux", "$share/group/a", "a" * 65_536])
-def test_a_permission_that_is_not_well_formed_cannot_exist(resource: str) -> None:
+def test_mqtt_permission_with_an_invalid_topic_filter_is_rejected(resource: str) -> None:
     with pytest.raises(InvalidInput):
         mqtt("read", resource)
 
 
-def test_a_plain_subscription_may_reach_denied_topics_for_these_are_held_back_at_delivery() -> None:
+def test_plain_subscription_that_overlaps_a_deny_rule_is_allowed_because_delivery_is_checked() -> None:
     rules = own(mqtt("read", "doors/#"), mqtt("read", "doors/vault/#", "deny"))
     assert ask(rules, "read", "doors/#")
     assert not ask(rules, "read", "doors/vault/1")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_shared_subscription_must_not_reach_denied_topics_for_a_message_refused_there_is_lost(reverse: bool) -> None:
+def test_shared_subscription_that_overlaps_a_deny_rule_is_refused(reverse: bool) -> None:
     vault = mqtt("read", "doors/vault/#", "deny")
     rules = [Rule(mqtt("read", "doors/#"), None), Rule(vault, "visitors")]
     rules = rules[::-1] if reverse else rules
@@ -141,18 +196,18 @@ def test_a_shared_subscription_must_not_reach_denied_topics_for_a_message_refuse
     assert ask(rules, "read", "doors/+", shared=True) == Denied(Reason.SHARE_REACHES_DENIED, vault, "visitors")
 
 
-def test_a_shared_subscription_within_denied_topics_is_denied_like_any_other() -> None:
+def test_shared_subscription_that_a_deny_rule_covers_is_denied_by_permission() -> None:
     vault = mqtt("read", "doors/vault/#", "deny")
     rules = own(mqtt("read", "doors/#"), vault)
     assert ask(rules, "read", "doors/vault/+", shared=True) == Denied(Reason.DENIED_BY_PERMISSION, vault, None)
 
 
-def test_who_may_not_publish_may_still_share_a_subscription() -> None:
+def test_a_deny_rule_for_write_does_not_refuse_a_shared_subscription() -> None:
     rules = own(mqtt("read", "doors/#"), mqtt("write", "doors/vault/#", "deny"))
     assert ask(rules, "read", "doors/#", shared=True)
 
 
-def test_a_deny_rule_with_the_name_of_the_client_stops_its_shared_subscriptions() -> None:
+def test_a_deny_rule_with_a_placeholder_refuses_overlapping_shared_subscriptions() -> None:
     rules = own(mqtt("read", "devices/#"), mqtt("read", "devices/%u/keys", "deny"))
     assert not ask(rules, "read", "devices/+/keys", shared=True)
     assert not ask(rules, "read", "devices/bob/#", shared=True)
@@ -173,7 +228,7 @@ def test_a_deny_rule_with_the_name_of_the_client_stops_its_shared_subscriptions(
         ((http("readWrite", "/#"), http("read", "/api/audit", "deny")), http("write", "/api/audit")),
     ],
 )
-def test_charlie_may_give_what_he_holds(held: tuple[Permission, ...], given: Permission) -> None:
+def test_a_permission_that_the_giver_holds_may_be_given(held: tuple[Permission, ...], given: Permission) -> None:
     assert first_beyond(own(*held), [given], CHARLIE) is None
 
 
@@ -194,17 +249,19 @@ def test_charlie_may_give_what_he_holds(held: tuple[Permission, ...], given: Per
         ((mqtt("readWrite", "/#"),), http("read", "/api/me")),
     ],
 )
-def test_charlie_may_not_give_what_he_does_not_hold(held: tuple[Permission, ...], given: Permission) -> None:
+def test_a_permission_beyond_what_the_giver_holds_may_not_be_given(
+    held: tuple[Permission, ...], given: Permission
+) -> None:
     assert first_beyond(own(*held), [given], CHARLIE) is given
 
 
-def test_a_permission_to_whoever_bears_a_name_reaches_the_names_that_charlie_is_denied() -> None:
+def test_a_permission_with_a_placeholder_is_beyond_if_the_giver_is_denied_any_name() -> None:
     held = own(http("readWrite", "/#"), http("write", "/api/users/admin", "deny"))
     to_a_user_named_admin = http("write", "/api/users/%u")
     assert first_beyond(held, [to_a_user_named_admin], CHARLIE) is to_a_user_named_admin
 
 
-def test_the_first_permission_beyond_is_the_one_that_is_named() -> None:
+def test_first_beyond_returns_the_first_of_several() -> None:
     given = [http("read", "/api/me"), http("read", "/api/audit"), http("read", "/api/roles")]
     assert first_beyond(own(http("read", "/api/me")), given, CHARLIE) is given[1]
 
@@ -224,7 +281,7 @@ _rules = st.lists(_permissions, min_size=1, max_size=4).map(lambda permissions: 
 
 
 @given(st.data(), _rules, st.sampled_from(_paths), st.booleans())
-def test_the_order_of_rules_changes_no_answer(
+def test_the_order_of_rules_does_not_change_the_decision(
     data: st.DataObject, rules: tuple[Rule, ...], path: str, shared: bool
 ) -> None:
     request = Request(Context.HTTP, Operation.READ, tuple(path.split("/")), Identity("a"), shared)
@@ -234,7 +291,7 @@ def test_the_order_of_rules_changes_no_answer(
 
 
 @given(_rules, _permissions, st.sampled_from(["a", "b", "c"]))
-def test_whoever_is_given_a_right_that_is_not_beyond_can_call_nothing_that_its_giver_could_not(
+def test_a_receiver_of_a_given_permission_can_call_only_what_the_giver_could(
     held: tuple[Rule, ...], given: Permission, receiver: str
 ) -> None:
     giver = Identity("a")

@@ -1,4 +1,4 @@
-"""Who is calling when proxies stand in between."""
+"""The address of a caller behind proxies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authsvc.addresses import read_networks
+from authsvc.addresses import parse_networks
 from authsvc.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def caller(trusted: str, peer: str, forwarded: str | None) -> str:
         return []
 
     environ = {"REMOTE_ADDR": peer} | ({"HTTP_X_FORWARDED_FOR": forwarded} if forwarded is not None else {})
-    networks = read_networks(trusted) if trusted else ()
+    networks = parse_networks(trusted) if trusted else ()
     TrustedProxies(app, networks)(environ, lambda *_: lambda _: None)
     return seen[0]
 
@@ -48,13 +48,13 @@ def caller(trusted: str, peer: str, forwarded: str | None) -> str:
         ("127.0.0.1", "127.0.0.1", '10.0.0.1" OR 1=1', "127.0.0.1"),
     ],
 )
-def test_only_what_a_trusted_proxy_has_seen_is_believed(
+def test_address_is_taken_from_trusted_proxies_only(
     trusted: str, peer: str, forwarded: str | None, expected: str
 ) -> None:
     assert caller(trusted, peer, forwarded) == expected
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "10.0.0.0/40", "10.0.0.1/8", "127.0.0.1,,::1"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_invalid_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        read_networks(text)
+        parse_networks(text)

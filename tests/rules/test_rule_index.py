@@ -1,4 +1,4 @@
-"""Among many rules the few that matter are found by the topic; that saves time and never changes an answer."""
+"""The rule index finds the rules that can match a topic and never changes a decision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from authsvc.policy.permissions import Context, Effect, Operation, Permission, Request, decide
-from authsvc.policy.rule_index import FEW, RuleIndex
+from authsvc.policy.rule_index import MAX_SCANNED, RuleIndex
 from authsvc.policy.sharded_map import ShardedMap
 from authsvc.policy.snapshot import RolePolicy, Snapshot, UserPolicy
 from authsvc.policy.topics import Identity, validate_topic_filter
@@ -19,7 +19,7 @@ from tests.rules.filters import LITERALS, chains, personal_requests
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FILLING = tuple(mqtt("read", f"filling/{n}") for n in range(FEW + 1))
+FILLING = tuple(mqtt("read", f"filling/{n}") for n in range(MAX_SCANNED + 1))
 
 _filters = chains().flatmap(st.sampled_from)
 _permissions = st.builds(
@@ -42,7 +42,7 @@ def request_for(topic_filter: str, identity: Identity = Identity("bob"), *, shar
 
 
 @given(_many, _many, _filters, _identities, st.booleans())
-def test_no_answer_differs_from_that_of_all_rules_asked_one_by_one(
+def test_indexed_decision_equals_the_decision_by_all_rules(
     own: tuple[Permission, ...], of_role: tuple[Permission, ...], requested: str, identity: Identity, shared: bool
 ) -> None:
     snapshot = Snapshot(roles={"devices": RolePolicy(of_role)})
@@ -54,7 +54,7 @@ def test_no_answer_differs_from_that_of_all_rules_asked_one_by_one(
     assert (bool(narrowed), narrowed.reason) == (bool(thorough), thorough.reason)
 
 
-def test_of_many_rules_few_are_found() -> None:
+def test_index_finds_few_of_many_rules() -> None:
     rooms = [mqtt("read", f"rooms/{n}/#") for n in range(10_000)]
     everybodys = mqtt("read", "rooms/+/door")
     index = RuleIndex([*rooms, everybodys, mqtt("read", "rooms/%u/door"), mqtt("read", "cellars/#")])
@@ -62,7 +62,7 @@ def test_of_many_rules_few_are_found() -> None:
     assert found == {rooms[77], everybodys, mqtt("read", "rooms/%u/door")}
 
 
-def test_a_role_that_changes_is_found_by_its_new_rules_at_once() -> None:
+def test_changed_role_is_found_by_its_new_rules() -> None:
     snapshot = Snapshot(roles={"devices": RolePolicy((*FILLING, mqtt("read", "old")))})
     bob = user(roles=("devices",))
     assert decide(snapshot.rules_for(bob, request_for("old")), request_for("old"))
@@ -71,7 +71,7 @@ def test_a_role_that_changes_is_found_by_its_new_rules_at_once() -> None:
     assert decide(snapshot.rules_for(bob, request_for("new")), request_for("new"))
 
 
-def test_a_user_that_changes_is_found_by_its_new_rules_at_once() -> None:
+def test_changed_user_is_found_by_its_new_rules() -> None:
     snapshot = Snapshot()
     before, after = user((*FILLING, mqtt("read", "old"))), user((*FILLING, mqtt("read", "new")))
     assert decide(snapshot.rules_for(before, request_for("old")), request_for("old"))
@@ -79,26 +79,26 @@ def test_a_user_that_changes_is_found_by_its_new_rules_at_once() -> None:
     assert decide(snapshot.rules_for(after, request_for("new")), request_for("new"))
 
 
-def test_a_rule_is_found_with_the_role_it_came_through() -> None:
+def test_rule_is_found_with_its_role() -> None:
     allowed = mqtt("read", "devices/#")
     snapshot = Snapshot(roles={"devices": RolePolicy((*FILLING, allowed))})
     decision = decide(snapshot.rules_for(user(roles=("devices",)), request_for("devices/1")), request_for("devices/1"))
     assert (decision.permission, decision.role) == (allowed, "devices")
 
 
-def test_deleted_users_do_not_leave_indexes_behind_without_end() -> None:
+def test_indexes_of_deleted_users_are_dropped() -> None:
     snapshot = Snapshot()
     for number in range(50):
         name = f"press-{number}"
         bob = UserPolicy(name, True, frozenset(), None, (*FILLING, mqtt("read", "news")))
-        # As the policy does at each change: a new snapshot shares the indexes of the one before.
+        # Like the policy cache at each change: a new snapshot shares the indexes of the one before.
         snapshot = replace(snapshot, users=snapshot.users.replaced([name], {name: bob}))
         assert decide(snapshot.rules_for(bob, request_for("news")), request_for("news"))
         snapshot = replace(snapshot, users=snapshot.users.replaced([name], {}))
     assert len(snapshot._indexes) <= 1
 
 
-def test_every_user_that_exists_keeps_its_index() -> None:
+def test_existing_users_keep_their_indexes() -> None:
     names = [f"press-{number}" for number in range(50)]
     users = {name: UserPolicy(name, True, frozenset(), None, (*FILLING, mqtt("read", name))) for name in names}
     snapshot = Snapshot(users=ShardedMap(users.items()))

@@ -1,4 +1,4 @@
-"""Settings: whatever is not understood stops the start, with one line that tells no secret."""
+"""Settings: an unknown or malformed one stops the start with one line that contains no secret."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HUNTER2 = "hunter2"
 
 
 def refusal(**variables: str) -> str:
-    """Return the line that refuses these variables, given without their prefix."""
+    """Return the error line for these variables, given without their prefix."""
     with pytest.raises(SettingsError) as error:
         from_environment({PREFIX + name: value for name, value in variables.items()})
     assert "\n" not in error.value.message
     return error.value.message
 
 
-def test_nothing_needs_to_be_set() -> None:
+def test_defaults_are_valid() -> None:
     settings = from_environment({})
     assert settings.data_dir == Path("data").absolute()
     assert settings.database_url == f"sqlite:///{settings.data_dir}/authsvc.db"
@@ -35,7 +35,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert settings.password_policy == PasswordPolicy(min=5, lower=0, upper=0, numeric=0, symbol=0)
 
 
-def test_both_places_that_spell_a_default_spell_the_same() -> None:
+def test_both_definitions_of_a_default_are_equal() -> None:
     settings = from_environment({})
     defaults = Settings(settings.data_dir, settings.database_url, hash_workers=settings.hash_workers)
     assert settings == defaults
@@ -129,7 +129,7 @@ def test_every_setting_can_be_set() -> None:
     )
 
 
-def test_other_programs_variables_are_left_alone() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     assert from_environment({"PATH": "/bin", "AUTH": "x", "authsvc_bind": "y", "XAUTHSVC_BIND": "z"})
 
 
@@ -181,7 +181,7 @@ def test_other_programs_variables_are_left_alone() -> None:
         ("DATABASE_URL", ["postgresql://", "postgres:x", "POSTGRESQL://db/x", "hunter2"], "sqlite:///PATH or post"),
     ],
 )
-def test_a_malformed_value_is_refused_in_one_line_that_names_the_setting_and_not_the_value(
+def test_error_for_a_malformed_value_is_one_line_that_names_the_setting_and_not_the_value(
     name: str, values: list[str], line: str
 ) -> None:
     for value in values:
@@ -192,21 +192,21 @@ def test_a_malformed_value_is_refused_in_one_line_that_names_the_setting_and_not
 
 
 @pytest.mark.parametrize("name", [name.removeprefix(PREFIX) for name in names()])
-def test_a_setting_that_is_set_is_not_empty(name: str) -> None:
+def test_empty_setting_is_refused(name: str) -> None:
     assert refusal(**{name: ""}) == f"{PREFIX}{name} is set but empty"
 
 
 @pytest.mark.parametrize(
     "name", ["SECRET", "WEBHOOKSECRET", "", "webhook_secret", "BIND_FILE", "WEBHOOK_SECRET_FILE_FILE", "_FILE", "HOST"]
 )
-def test_an_unknown_setting_is_refused_by_its_name_alone(name: str) -> None:
+def test_error_for_an_unknown_setting_has_its_name_only(name: str) -> None:
     message = refusal(**{name: HUNTER2})
     assert message.startswith(PREFIX + name + " is not a setting of authsvc")
     assert HUNTER2 not in message
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_may_come_from_a_file_whose_last_newline_does_not_count(name: str, tmp_path: Path) -> None:
+def test_secret_is_read_from_a_file_without_its_last_newline(name: str, tmp_path: Path) -> None:
     urls = {"DATABASE_URL": "sqlite:////srv/authsvc.db", "BROKER_URL": "mqtt://authsvc:hunter2@broker"}
     secret = urls.get(name, " hunter2 ")
     for ending in ("", "\n", "\r\n"):
@@ -216,14 +216,14 @@ def test_a_secret_may_come_from_a_file_whose_last_newline_does_not_count(name: s
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_is_given_once(name: str, tmp_path: Path) -> None:
+def test_secret_set_directly_and_by_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(HUNTER2)
     message = refusal(**{name: HUNTER2, f"{name}_FILE": str(tmp_path / "secret")})
     assert message == f"{PREFIX}{name} is set twice, also as {PREFIX}{name}_FILE"
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+def test_error_for_an_unreadable_file_names_it(name: str, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff" + HUNTER2.encode())
     for path, cause in (
         (tmp_path / "missing", "FileNotFoundError"),
@@ -235,26 +235,26 @@ def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_file_with_nothing_in_it_is_a_setting_that_is_empty(name: str, tmp_path: Path) -> None:
+def test_empty_secret_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     assert refusal(**{f"{name}_FILE": str(tmp_path / "empty")}) == f"{PREFIX}{name} is set but empty"
 
 
-def test_a_malformed_secret_from_a_file_is_not_repeated(tmp_path: Path) -> None:
+def test_error_does_not_contain_a_malformed_secret_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("mysql://root:hunter2@db/x")
     assert HUNTER2 not in refusal(DATABASE_URL_FILE=str(tmp_path / "url"))
 
 
-def test_a_settings_record_in_a_traceback_spells_no_secret(tmp_path: Path) -> None:
+def test_repr_of_settings_contains_no_secret(tmp_path: Path) -> None:
     settings = Settings(tmp_path, "postgresql://x:hunter2@db/x", admin_password=HUNTER2, webhook_secret=HUNTER2)
     assert HUNTER2 not in f"{settings!r} {settings}"
 
 
-def test_a_port_is_spelled_in_ascii_digits() -> None:
+def test_port_must_be_ascii_digits() -> None:
     assert refusal(BIND="127.0.0.1:\u0668\u0660")
 
 
-def test_a_policy_nested_beyond_reason_is_refused_in_one_line() -> None:
+def test_deeply_nested_password_policy_is_refused_in_one_line() -> None:
     assert refusal(PASSWORD_POLICY="[" * 100_000)
 
 

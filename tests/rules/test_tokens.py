@@ -1,4 +1,4 @@
-"""API tokens: what is issued is read back, and nothing else is believed."""
+"""API tokens: issued tokens are verified, all others are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = {OLD_KEY.kid: OLD_KEY, KEY.kid: KEY}
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Return the claims of a good token for Bob, but for these changes; None leaves a claim out."""
+    """Return the claims of a valid token for Bob with these changes; None removes a claim."""
     good = {
         "iss": "authsvc",
         "sub": "bob",
@@ -36,7 +36,7 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def signed(payload: dict[str, Any], key: SigningKey = KEY, algorithm: str = "HS256", **header: Any) -> str:
-    """Return a token with these claims, as a forger who knows the key could make it."""
+    """Return a token with these claims and a valid signature."""
     text = ".".join(map(encoded, ({"alg": algorithm, "typ": "JWT", "kid": key.kid} | header, payload)))
     signer = jwt.get_algorithm_by_name(algorithm)
     return f"{text}.{base64url(signer.sign(text.encode(), signer.prepare_key(key.secret)))}"
@@ -51,25 +51,25 @@ def base64url(data: bytes) -> str:
 
 
 def refusal(token: str, now: datetime = NOW) -> str:
-    """Return the code with which a token is refused; its words must not repeat it."""
+    """Return the error code of a refused token; assert that the message does not contain the token."""
     with pytest.raises(Unauthenticated) as error:
         verify(token, KEYS, now)
     assert not token or token not in error.value.message
     return error.value.code
 
 
-def test_a_token_says_what_it_was_issued_for() -> None:
+def test_issued_token_has_its_claims() -> None:
     token, digest = issue("bob", NOW, LATER, KEY)
     assert looks_like_token(token)
     assert verify(token, KEYS, NOW) == Claims("bob", digest, LATER)
 
 
-def test_the_forged_tokens_of_these_tests_are_believed_as_long_as_nothing_is_wrong_with_them() -> None:
+def test_signed_helper_makes_valid_tokens() -> None:
     expected = hashlib.sha256(b"secret id").hexdigest()
     assert verify(signed(claims()), KEYS, NOW) == Claims("bob", expected, LATER)
 
 
-def test_every_token_has_a_secret_of_its_own_that_its_digest_does_not_tell() -> None:
+def test_every_token_has_a_random_secret_and_its_digest() -> None:
     (first, digest), (second, other_digest) = issue("bob", NOW, LATER, KEY), issue("bob", NOW, LATER, KEY)
     assert first != second
     assert digest != other_digest
@@ -78,17 +78,17 @@ def test_every_token_has_a_secret_of_its_own_that_its_digest_does_not_tell() -> 
     assert digest == hashlib.sha256(jti.encode()).hexdigest()
 
 
-def test_a_token_of_an_older_key_stays_valid() -> None:
+def test_token_of_an_older_key_is_valid() -> None:
     token, _ = issue("bob", NOW, LATER, OLD_KEY)
     assert verify(token, KEYS, NOW).username == "bob"
 
 
-def test_a_token_signed_with_another_secret_under_the_same_key_id_is_refused() -> None:
+def test_token_signed_with_another_secret_is_refused() -> None:
     token, _ = issue("bob", NOW, LATER, SigningKey(KEY.kid, b"x" * 32))
     assert refusal(token) == "invalid-token"
 
 
-def test_a_token_of_an_unknown_key_is_refused() -> None:
+def test_token_of_an_unknown_key_is_refused() -> None:
     token, _ = issue("bob", NOW, LATER, new_signing_key())
     assert refusal(token) == "invalid-token"
     with pytest.raises(Unauthenticated):
@@ -96,32 +96,32 @@ def test_a_token_of_an_unknown_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kid", [None, 1, ["c0ffee"], {"c0ffee": 1}, "", "C0FFEE", "c0ffee\0"])
-def test_a_token_must_name_its_key(kid: Any) -> None:
+def test_token_without_a_valid_key_id_is_refused(kid: Any) -> None:
     assert refusal(signed(claims(), kid=kid)) == "invalid-token"
 
 
-def test_a_token_without_a_signature_is_refused() -> None:
+def test_token_without_a_signature_is_refused() -> None:
     header = {"alg": "none", "typ": "JWT", "kid": KEY.kid}
     assert refusal(f"{encoded(header)}.{encoded(claims())}.") == "invalid-token"
     assert refusal(signed(claims()).rpartition(".")[0] + ".") == "invalid-token"
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-def test_a_token_signed_by_another_algorithm_is_refused(algorithm: str) -> None:
+def test_token_with_another_algorithm_is_refused(algorithm: str) -> None:
     long_key = SigningKey(KEY.kid, b"k" * 64)
     token = signed(claims(), long_key, algorithm)
     with pytest.raises(Unauthenticated):
         verify(token, {KEY.kid: long_key}, NOW)
 
 
-def test_a_token_works_until_the_second_it_expires() -> None:
+def test_token_is_valid_until_it_expires() -> None:
     token, _ = issue("bob", NOW, LATER, KEY)
     assert verify(token, KEYS, LATER - timedelta(seconds=1))
     assert refusal(token, LATER) == "expired-token"
     assert refusal(token, LATER + timedelta(days=400)) == "expired-token"
 
 
-def test_a_tampered_token_is_refused() -> None:
+def test_changed_token_is_refused() -> None:
     header, payload, signature = signed(claims()).split(".")
     other_payload = encoded(claims(sub="admin"))
     other_signature = ("B" if signature[0] == "A" else "A") + signature[1:]
@@ -135,7 +135,7 @@ def test_a_tampered_token_is_refused() -> None:
         assert refusal(tampered) == "invalid-token"
 
 
-def test_a_token_issued_by_a_replica_whose_clock_is_ahead_is_believed() -> None:
+def test_token_of_a_replica_whose_clock_is_ahead_is_valid() -> None:
     ahead = NOW + timedelta(minutes=5)
     token, digest = issue("bob", ahead, LATER, KEY)
     assert verify(token, KEYS, NOW).digest == digest
@@ -143,7 +143,7 @@ def test_a_token_issued_by_a_replica_whose_clock_is_ahead_is_believed() -> None:
 
 
 @pytest.mark.parametrize("missing", ["iss", "sub", "jti", "exp"])
-def test_a_token_must_say_all_of_this(missing: str) -> None:
+def test_token_without_a_required_claim_is_refused(missing: str) -> None:
     assert refusal(signed(claims(**{missing: None}))) == "invalid-token"
 
 
@@ -167,24 +167,24 @@ def test_a_token_must_say_all_of_this(missing: str) -> None:
         {"aud": "somebody else"},
     ],
 )
-def test_a_claim_of_the_wrong_kind_is_refused_even_when_signed(wrong: dict[str, Any]) -> None:
+def test_signed_token_with_a_wrong_claim_is_refused(wrong: dict[str, Any]) -> None:
     assert refusal(signed(claims(**wrong))) == "invalid-token"
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", b"[]", b'"bob"', b"{", b"\xff"])
-def test_a_payload_that_is_no_object_is_refused_even_when_signed(payload: bytes) -> None:
+def test_signed_token_whose_payload_is_not_an_object_is_refused(payload: bytes) -> None:
     text = f"{encoded({'alg': 'HS256', 'kid': KEY.kid})}.{base64url(payload)}"
     signer = jwt.get_algorithm_by_name("HS256")
     assert refusal(f"{text}.{base64url(signer.sign(text.encode(), KEY.secret))}") == "invalid-token"
 
 
-def test_a_token_for_99999_hours_works_for_as_long() -> None:
+def test_token_for_99999_hours_is_valid_until_then() -> None:
     much_later = NOW + timedelta(hours=99_999)
     token, digest = issue("bob", NOW, much_later, KEY)
     assert verify(token, KEYS, much_later - timedelta(seconds=1)) == Claims("bob", digest, much_later)
 
 
-def test_a_token_longer_than_any_of_ours_is_not_even_looked_at() -> None:
+def test_token_longer_than_the_limit_is_refused() -> None:
     long = signed(claims(padding="x" * MAX_LENGTH))
     assert not looks_like_token(long)
     assert refusal(long) == "invalid-token"
@@ -193,23 +193,23 @@ def test_a_token_longer_than_any_of_ours_is_not_even_looked_at() -> None:
 @pytest.mark.parametrize(
     "password", ["", "eyJ", "a.b.c", "eyJ.eyJ", "eyJ.a.b.c", " eyJ.a.b", "EYJ.a.b", "bob's secret"]
 )
-def test_a_password_hardly_looks_like_a_token(password: str) -> None:
+def test_other_passwords_do_not_look_like_a_token(password: str) -> None:
     assert not looks_like_token(password)
     assert refusal(password) == "invalid-token"
 
 
 @given(st.lists(st.text() | st.sampled_from(signed(claims()).split(".")), min_size=3, max_size=3), st.booleans())
-def test_whatever_is_offered_is_refused_in_the_same_way(parts: list[str], token_like: bool) -> None:
+def test_any_other_text_is_refused(parts: list[str], token_like: bool) -> None:
     offered = ("eyJ" if token_like else "") + ".".join(parts)
     if offered != signed(claims()):
         assert refusal(offered) == "invalid-token"
 
 
-def test_a_lone_surrogate_is_refused_like_anything_else() -> None:
+def test_lone_surrogate_is_refused() -> None:
     assert refusal("eyJ\ud800.a.b") == "invalid-token"
 
 
-def test_a_signing_key_is_256_random_bits_and_does_not_show_them() -> None:
+def test_signing_key_has_256_random_bits_that_repr_does_not_show() -> None:
     first, second = new_signing_key(), new_signing_key()
     assert first.kid != second.kid
     assert first.secret != second.secret

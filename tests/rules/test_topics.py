@@ -1,4 +1,4 @@
-"""Topics and filters: by example, and against an oracle that knows them only as regular expressions."""
+"""Topics and topic filters: examples, and comparison with an oracle made of regular expressions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from authsvc.policy.topics import (
     MAX_LEVELS,
     Identity,
     Subscription,
-    covers,
     levels_cover,
     levels_overlap,
-    matches,
     parse_subscription,
     validate_rule,
     validate_topic,
@@ -30,6 +28,8 @@ from tests.rules.filters import (
     LITERALS,
     NAMES,
     chains,
+    covers,
+    matches,
     personal_overlaps,
     personal_requests,
     rules_and_filters,
@@ -88,7 +88,7 @@ LONE_SURROGATE = "a/\udc80"
         ("a", "a\n", False),
     ],
 )
-def test_a_topic_gets_through_a_rule_level_by_level(rule: str, topic: str, expected: bool) -> None:
+def test_rule_matches_a_topic_level_by_level(rule: str, topic: str, expected: bool) -> None:
     assert matches(rule, topic) is expected
 
 
@@ -110,7 +110,7 @@ def test_a_topic_gets_through_a_rule_level_by_level(rule: str, topic: str, expec
         ("/#", "/$SYS", True),
     ],
 )
-def test_only_a_rule_that_spells_the_dollar_reaches_topics_of_the_broker(rule: str, topic: str, expected: bool) -> None:
+def test_only_a_rule_that_begins_with_dollar_matches_dollar_topics(rule: str, topic: str, expected: bool) -> None:
     assert matches(rule, topic) is expected
 
 
@@ -150,7 +150,7 @@ def test_only_a_rule_that_spells_the_dollar_reaches_topics_of_the_broker(rule: s
         ("$SYS/+", "$SYS/#", False),
     ],
 )
-def test_a_rule_covers_a_requested_filter_only_when_nothing_else_gets_through(
+def test_rule_covers_a_filter_if_it_matches_every_topic_of_the_filter(
     rule: str, requested: str, expected: bool
 ) -> None:
     assert covers(rule, requested) is expected
@@ -197,7 +197,7 @@ def test_percent_u_and_percent_c_are_one_literal_level(
     ["", "\0", "a/\0/b", LONE_SURROGATE, LONGEST + "a", "é" * (MAX_BYTES // 2 + 1), DEEPEST + "/a", "/" * MAX_LEVELS],
     ids=["empty", "NUL", "NUL within", "lone surrogate", "long", "long in bytes", "deep", "deep and empty"],
 )
-def test_what_no_client_can_send_is_refused_everywhere(malformed: str) -> None:
+def test_empty_too_long_or_invalid_text_is_refused_everywhere(malformed: str) -> None:
     for validate in (validate_topic, validate_topic_filter, validate_rule):
         with pytest.raises(InvalidInput):
             validate(malformed)
@@ -208,7 +208,7 @@ def test_what_no_client_can_send_is_refused_everywhere(malformed: str) -> None:
 
 
 @pytest.mark.parametrize("malformed", ["a+", "+a", "a/b+/c", "#/", "#/a", "a/#/b", "a#", "##", "++", "+#", "a/#b"])
-def test_a_wildcard_is_a_whole_level_and_a_hash_the_last(malformed: str) -> None:
+def test_wildcard_must_be_a_whole_level_and_hash_the_last(malformed: str) -> None:
     with pytest.raises(InvalidInput):
         validate_topic_filter(malformed)
     with pytest.raises(InvalidInput):
@@ -218,7 +218,7 @@ def test_a_wildcard_is_a_whole_level_and_a_hash_the_last(malformed: str) -> None
 
 
 @pytest.mark.parametrize("topic", ["+", "#", "a/+/b", "a/#", "a+b", "a#"])
-def test_a_concrete_topic_holds_no_wildcard(topic: str) -> None:
+def test_concrete_topic_with_a_wildcard_is_refused(topic: str) -> None:
     with pytest.raises(InvalidInput):
         validate_topic(topic)
     assert not matches("#", topic)
@@ -229,7 +229,7 @@ def test_a_concrete_topic_holds_no_wildcard(topic: str) -> None:
     [LONGEST, "é" * (MAX_BYTES // 2) + "a", DEEPEST, "/" * (MAX_LEVELS - 1)],
     ids=["bytes", "bytes of two", "levels", "empty levels"],
 )
-def test_the_limits_themselves_are_within_bounds(longest: str) -> None:
+def test_topic_of_the_maximum_size_is_valid(longest: str) -> None:
     assert validate_topic(longest) == validate_topic_filter(longest) == validate_rule(longest)
     assert matches("#", longest)
     assert covers("#", longest)
@@ -238,7 +238,7 @@ def test_the_limits_themselves_are_within_bounds(longest: str) -> None:
 @pytest.mark.parametrize(
     "refused", ["%ux", "x%u", "a/%cx/b", "%u%c", "%%u", "%u+", "$share", "$share/group/a", "$share/%u/a"]
 )
-def test_a_rule_that_could_not_mean_what_it_says_is_refused(refused: str) -> None:
+def test_rule_with_partial_placeholders_or_share_prefix_is_refused(refused: str) -> None:
     with pytest.raises(InvalidInput) as error:
         validate_rule(refused)
     assert error.value.errors[0].field == "resource"
@@ -247,7 +247,7 @@ def test_a_rule_that_could_not_mean_what_it_says_is_refused(refused: str) -> Non
 @pytest.mark.parametrize(
     "accepted", ["%u", "%c/#", "a/%u/+", "$CONTROL/#", "$shared/a", "100%", "%/u", "%x", "a/$share/b"]
 )
-def test_a_rule_may_name_these(accepted: str) -> None:
+def test_valid_rules(accepted: str) -> None:
     assert validate_rule(accepted) == tuple(accepted.split("/"))
 
 
@@ -271,7 +271,7 @@ def test_a_rule_may_name_these(accepted: str) -> None:
         ("a/$share/g", None, "a/$share/g"),
     ],
 )
-def test_a_shared_subscription_is_a_group_and_a_filter(requested: str, group: str | None, topic_filter: str) -> None:
+def test_shared_subscription_has_a_group_and_a_filter(requested: str, group: str | None, topic_filter: str) -> None:
     assert parse_subscription(requested) == Subscription(group, topic_filter)
 
 
@@ -279,7 +279,7 @@ def test_a_shared_subscription_is_a_group_and_a_filter(requested: str, group: st
     "malformed",
     ["$share", "$share/", "$share//", "$share/g", "$share/g/", "$share//a", "$share/+/a", "$share/#/a", "$share/g+/a"],
 )
-def test_a_malformed_shared_subscription_is_refused(malformed: str) -> None:
+def test_malformed_shared_subscription_is_refused(malformed: str) -> None:
     with pytest.raises(InvalidInput):
         parse_subscription(malformed)
 
@@ -305,11 +305,11 @@ def test_a_malformed_shared_subscription_is_refused(malformed: str) -> None:
         ("%c/#", "sensor-1", True),
     ],
 )
-def test_two_filters_overlap_when_some_topic_gets_through_both(first: str, second: str, expected: bool) -> None:
+def test_two_filters_overlap_if_a_topic_matches_both(first: str, second: str, expected: bool) -> None:
     assert overlap(first, second, BOB) is expected
 
 
-def test_the_strategies_give_both_answers_often() -> None:
+def test_strategies_produce_both_answers_often() -> None:
     answers: Counter[tuple[str, bool]] = Counter()
 
     @settings(max_examples=200, derandomize=True, database=None)
@@ -343,33 +343,33 @@ def test_matches_agrees_with_a_regular_expression(pair: tuple[str, str]) -> None
 
 @settings(max_examples=300)
 @given(rules_and_filters())
-def test_covers_says_exactly_whether_every_topic_of_the_filter_gets_through_the_rule(pair: tuple[str, str]) -> None:
+def test_covers_agrees_with_enumerated_topics(pair: tuple[str, str]) -> None:
     rule, requested = pair
-    # `#` and `+/#` reach the same topics; Mosquitto does not let the second stand for the first.
+    # `#` and `+/#` match the same topics, but for Mosquitto the second does not cover the first.
     assume(pair != ("+/#", "#"))
     event(f"covers: {covers(rule, requested)}")
-    assert covers(rule, requested) is (topics_through(requested) <= topics_through(rule))
+    assert covers(rule, requested) is (topics_matching(requested) <= topics_matching(rule))
 
 
 @given(chains())
-def test_whatever_a_covered_filter_matches_the_rule_matches_too(chain: tuple[str, str, str, str]) -> None:
+def test_rule_matches_every_topic_of_a_covered_filter(chain: tuple[str, str, str, str]) -> None:
     topic, _, requested, rule = chain
     if covers(rule, requested) and matches(requested, topic):
         assert matches(rule, topic)
 
 
 @given(personal_requests())
-def test_whatever_a_filter_covered_by_a_personal_rule_matches_the_rule_matches_too(
+def test_rule_with_placeholders_matches_every_topic_of_a_covered_filter(
     request: tuple[str, str, Identity],
 ) -> None:
     rule, requested, identity = request
     if covers(rule, requested, identity):
-        for topic in itertools.islice(topics_through(requested), 50):
+        for topic in itertools.islice(topics_matching(requested), 50):
             assert matches(rule, topic, identity)
 
 
 @given(personal_requests())
-def test_no_rule_without_a_leading_dollar_reaches_a_dollar_topic(request: tuple[str, str, Identity]) -> None:
+def test_rule_without_a_leading_dollar_matches_no_dollar_topic(request: tuple[str, str, Identity]) -> None:
     rule, requested, identity = request
     for first_level in ("$SYS", "$CONTROL", "$s", "$", *identity):
         topic = "/".join([first_level, *requested.split("/")[1:]])
@@ -394,7 +394,7 @@ def test_substitution_never_widens_a_rule(request: tuple[str, str, Identity]) ->
 
 
 @given(st.sampled_from(NAMES) | st.text())
-def test_a_client_reaches_the_one_level_it_is_called_and_no_other(client_id: str) -> None:
+def test_percent_c_matches_exactly_the_level_of_the_client_id(client_id: str) -> None:
     identity = Identity("bob", client_id)
     harmless = client_id and not set(client_id) & set("+#/\0") and client_id.isprintable()
     event(f"harmless: {bool(harmless)}")
@@ -413,7 +413,7 @@ def test_every_filter_covers_itself(pair: tuple[str, str]) -> None:
 
 
 @given(chains())
-def test_what_covers_a_cover_covers(chain: tuple[str, str, str, str]) -> None:
+def test_covers_is_transitive(chain: tuple[str, str, str, str]) -> None:
     _, narrow, middle, wide = chain
     if covers(wide, middle) and covers(middle, narrow):
         assert covers(wide, narrow)
@@ -421,15 +421,15 @@ def test_what_covers_a_cover_covers(chain: tuple[str, str, str, str]) -> None:
 
 @settings(max_examples=300)
 @given(rules_and_filters())
-def test_overlap_is_the_same_from_both_sides_and_true_exactly_for_a_common_topic(pair: tuple[str, str]) -> None:
+def test_overlap_is_symmetric_and_agrees_with_enumerated_topics(pair: tuple[str, str]) -> None:
     first, second = pair
     event(f"overlap: {overlap(first, second)}")
     assert overlap(first, second) is overlap(second, first)
-    assert overlap(first, second) is bool(topics_through(first) & topics_through(second))
+    assert overlap(first, second) is bool(topics_matching(first) & topics_matching(second))
 
 
 @given(personal_overlaps())
-def test_a_rule_overlaps_whatever_filter_shares_a_topic_with_it(example: tuple[str, str, str, Identity]) -> None:
+def test_rule_overlaps_every_filter_with_a_common_topic(example: tuple[str, str, str, Identity]) -> None:
     topic, requested, rule, identity = example
     shared = matches(rule, topic, identity) and matches(requested, topic)
     event(f"a topic in common: {shared}")
@@ -442,7 +442,7 @@ def overlap(first: str, second: str, identity: Identity = Identity()) -> bool:  
 
 
 def oracle(topic_filter: str, topic: str) -> bool:
-    """Match as MQTT 5.0 section 4.7 tells it, with one regular expression instead of a walk."""
+    """Return whether a topic matches by MQTT 5.0, section 4.7, with one regular expression."""
     same_realm = topic_filter.startswith("$") is topic.startswith("$")
     return same_realm and pattern(topic_filter).fullmatch(topic) is not None
 
@@ -454,21 +454,21 @@ def pattern(topic_filter: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=64)
-def topics_through(topic_filter: str) -> frozenset[str]:
-    """Return the topics that get through, out of all that could tell two filters of up to five levels apart."""
+def topics_matching(topic_filter: str) -> frozenset[str]:
+    """Return the matching topics of all that could distinguish two filters of up to five levels."""
     return frozenset(topic for topic in all_topics() if oracle(topic_filter, topic))
 
 
 @cache
 def all_topics() -> tuple[str, ...]:
-    # A level that no filter spells stands for all the others in the world.
+    # A level that no filter contains represents all other levels.
     levels = (*LITERALS, "elsewhere")
     lists = itertools.chain.from_iterable(itertools.product(levels, repeat=depth) for depth in range(1, 7))
-    # Nobody can publish to the empty topic, but filters are told apart as if one could: it is the parent in `/#`.
+    # The empty topic cannot be published to, but it distinguishes filters: it is the parent in `/#`.
     return tuple(map("/".join, lists))
 
 
-def test_validated_levels_answer_without_being_split_again() -> None:
+def test_validate_returns_levels_for_levels_cover() -> None:
     levels = validate_rule("devices/%u/#")
     assert levels == ("devices", "%u", "#")
     assert levels_cover(levels, validate_topic("devices/bob/state"), BOB)

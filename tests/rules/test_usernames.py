@@ -1,4 +1,4 @@
-"""Names: none of them can be mistaken for a topic, a path or a wildcard."""
+"""Usernames, role names and their look-alike form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authsvc.policy.topics import validate_rule, validate_topic
 @pytest.mark.parametrize(
     "name", ["bob", "Bob", "0ne", "a.b", "a-b", "a_b", "a..", "x--", "a" * 64, "192.0.2.1", "C3PO"]
 )
-def test_a_user_may_be_called(name: str) -> None:
+def test_valid_usernames(name: str) -> None:
     assert is_username(name)
     assert validate_username(name) == name
 
@@ -45,7 +45,7 @@ def test_a_user_may_be_called(name: str) -> None:
         "bob\ud800",
     ],
 )
-def test_no_user_may_be_called(name: str) -> None:
+def test_invalid_usernames_are_refused(name: str) -> None:
     assert not is_username(name)
     with pytest.raises(InvalidInput) as error:
         validate_username(name)
@@ -53,19 +53,19 @@ def test_no_user_may_be_called(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "admin", "minimum-access", "a" * 64, "0", "a.b_c-d"])
-def test_a_role_may_be_called(name: str) -> None:
+def test_valid_role_names(name: str) -> None:
     assert validate_role_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, ".a", "-a", "_a", "a b", "a\n", "a/b", "a+", "#", "ä", "a\0"])
-def test_no_role_may_be_called(name: str) -> None:
+def test_invalid_role_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput) as error:
         validate_role_name(name)
     assert error.value.errors[0].field == "name"
 
 
 @given(st.text(alphabet="aB0_.-+#/%$ \0é\n", max_size=6) | st.text() | st.from_regex(r"[A-Za-z0-9][\w.-]{2,63}"))
-def test_a_username_is_always_one_plain_level_of_a_topic(name: str) -> None:
+def test_every_username_is_one_literal_level_of_a_topic(name: str) -> None:
     if is_username(name):
         assert validate_topic(name) == validate_rule(name) == (name,)
         assert not name.startswith("$")
@@ -93,20 +93,20 @@ def test_a_username_is_always_one_plain_level_of_a_topic(name: str) -> None:
         ("stra\u00dfe", "strasse"),
     ],
 )
-def test_names_that_can_be_mistaken_share_a_skeleton(name: str, other: str) -> None:
+def test_look_alike_names_share_a_skeleton(name: str, other: str) -> None:
     assert skeleton(name) == skeleton(other)
 
 
-def test_numbered_devices_are_not_taken_for_copies_of_one_another() -> None:
+def test_numbered_devices_have_different_skeletons() -> None:
     names = [f"press-{number}" for number in range(10_000)]
     assert len(set(map(skeleton, names))) == len(names)
 
 
 @pytest.mark.parametrize(("name", "other"), [("press-11", "press-111"), ("bob", "bobb"), ("carol", "karol")])
-def test_names_that_differ_visibly_have_skeletons_of_their_own(name: str, other: str) -> None:
+def test_visibly_different_names_have_different_skeletons(name: str, other: str) -> None:
     assert skeleton(name) != skeleton(other)
 
 
 @given(st.from_regex(USERNAME, fullmatch=True))
-def test_a_skeleton_does_not_depend_on_case_and_is_its_own_skeleton(name: str) -> None:
+def test_skeleton_ignores_case_and_is_its_own_skeleton(name: str) -> None:
     assert skeleton(name.swapcase()) == skeleton(name) == skeleton(skeleton(name))

@@ -97,13 +97,13 @@ def test_damaged_permission_denies_only_its_user(column: str, value: str) -> Non
     assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
     assert access.may_access("bob", "", "public/a", READ).reason is Reason.DAMAGED_POLICY
     assert access.may_call(known.snapshot.users["bob"], "GET", "/api/me").reason is Reason.DAMAGED_POLICY
-    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    assert not access.authenticate_password("bob", BOBS_PASSWORD)
     change_user("bob", grant_types=frozenset({GrantType.TOKEN}))
     known.catch_up()
     assert log_in(access, "bob", token).reason is Reason.DAMAGED_POLICY
     assert log_in(access, "neighbour")
     assert access.may_access("neighbour", "", "public/a", READ)
-    assert access.holder_of_password("admin", ADMIN_PASSWORD)
+    assert access.authenticate_password("admin", ADMIN_PASSWORD)
 
 
 @WORDS
@@ -131,7 +131,7 @@ def test_user_column_that_is_not_text_denies_only_its_user(column: str, value: s
     announce()
     access = access_by(known := loaded_policy())
     assert not log_in(access, "bob")
-    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    assert not access.authenticate_password("bob", BOBS_PASSWORD)
     assert log_in(access, "neighbour")
     change_user("bob", password=BOBS_PASSWORD, grant_types=frozenset({GrantType.PASSWORD}), client_ids=())
     known.catch_up()
@@ -163,7 +163,7 @@ def test_unknown_grant_types_deny_their_user_and_are_kept() -> None:
     announce()
     access = access_by(known := loaded_policy())
     assert log_in(access, "bob").reason is Reason.DAMAGED_POLICY
-    assert not access.holder_of_password("bob", BOBS_PASSWORD)
+    assert not access.authenticate_password("bob", BOBS_PASSWORD)
     assert log_in(access, "neighbour")
     assert "pasword" in users.get("bob").damage[0]
     change_user("bob", permissions=(ALL,))
@@ -272,9 +272,9 @@ def test_damaged_administrator_does_not_count_as_administrator() -> None:
 def test_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> None:
     before = roles.get("admin").permissions
     damage_role("admin")
-    assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert not access_by(loaded_policy()).authenticate_password("admin", ADMIN_PASSWORD)
     bootstrap.prepare(prepared)
-    assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert access_by(loaded_policy()).authenticate_password("admin", ADMIN_PASSWORD)
     assert (roles.get("admin").permissions, roles.get("admin").damage) == (before, ())
     assert (events()[-1].action, events()[-1].target) == ("role.repair", "role:admin")
 
@@ -282,9 +282,9 @@ def test_next_start_repairs_a_damaged_built_in_role(prepared: Settings) -> None:
 def test_next_start_repairs_damaged_client_ids_of_a_built_in_role(prepared: Settings) -> None:
     execute("UPDATE roles SET client_ids = 'none' WHERE name = 'admin'")
     announce()
-    assert not access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert not access_by(loaded_policy()).authenticate_password("admin", ADMIN_PASSWORD)
     bootstrap.prepare(prepared)
-    assert access_by(loaded_policy()).holder_of_password("admin", ADMIN_PASSWORD)
+    assert access_by(loaded_policy()).authenticate_password("admin", ADMIN_PASSWORD)
     assert (roles.get("admin").client_ids, roles.get("admin").damage) == ((), ())
 
 

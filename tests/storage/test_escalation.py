@@ -156,5 +156,5 @@ def test_actor_without_http_rights_can_give_mqtt_rights() -> None:
 
 
 def test_refusal_names_the_missing_permission() -> None:
-    with pytest.raises(Forbidden, match="you lack http read on /api/audit and so may not give or touch it"):
+    with pytest.raises(Forbidden, match="your account needs the permission `http read /api/audit` to do this"):
         users.create(CHARLIE, "bertha", {"permissions": (AUDIT,)}, HASHER)

@@ -64,10 +64,10 @@ class GatedAccess:
         self.go_on = threading.Event()
         self.first: list[bool] = []
 
-    def holder_of_remembered_password(self, _username: str, _password: str) -> None:
+    def authenticate_cached_password(self, _username: str, _password: str) -> None:
         return None
 
-    def holder_of_password(self, _username: str, _password: str, *, first: bool = False) -> UserPolicy | Denied:
+    def authenticate_password(self, _username: str, _password: str, *, first: bool = False) -> UserPolicy | Denied:
         self.first.append(first)
         self.entered.release()
         assert self.go_on.wait(20)
