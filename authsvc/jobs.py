@@ -43,9 +43,9 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_TOKEN_USES_EVERY, lambda: api_tokens.store_uses(services.access.token_uses), also_at_the_end=True),
         Job(_TIDY_EVERY, api_tokens.delete_expired),
         Job(_TIDY_EVERY, services.webhooks.forget),
-        Job(_TIDY_EVERY, throttle.forget_old),
-        Job(_TIDY_EVERY, sign_in.forget_old),
-        Job(_TIDY_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+        Job(_TIDY_EVERY, throttle.delete_old),
+        Job(_TIDY_EVERY, sign_in.delete_old),
+        Job(_TIDY_EVERY, lambda: browser_sessions.delete_expired(services.settings.session_lifetime)),
     ]
 
 

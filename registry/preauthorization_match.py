@@ -10,6 +10,7 @@ from peewee import chunked
 
 from authsvc.accounts import roles
 from authsvc.errors import Conflict
+from authsvc.record_json import json_value
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.policy_reader import permission
 from registry.decisions import Grant, existing_roles
@@ -62,7 +63,7 @@ class Match(NamedTuple):
         if not self.opens:
             return Start(held=self.held)
         given = self.record.advance
-        return Start(existing_roles(given.roles), tuple(roles.permission_fields(given.permissions)), self.held)
+        return Start(existing_roles(given.roles), tuple(json_value(given.permissions)), self.held)
 
 
 def match(

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
 
-from authsvc.accounts import roles
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
+from authsvc.record_json import json_value
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
@@ -247,7 +247,7 @@ def _row(
         "id": uuid.uuid4().hex,
         "username": advance.username,
         "roles": list(advance.roles),
-        "permissions": roles.permission_fields(advance.permissions),
+        "permissions": json_value(advance.permissions),
         "csr_fingerprint": advance.csr_fingerprint,
         "expires_at": advance.expires_at,
         "created_by": actor.username,
@@ -258,7 +258,7 @@ def _row(
 
 
 def _event(advance: NewPreauthorization) -> tuple[str, audit.Facts]:
-    facts: audit.Facts = {"roles": list(advance.roles), "permissions": roles.permission_fields(advance.permissions)}
+    facts: audit.Facts = {"roles": list(advance.roles), "permissions": json_value(advance.permissions)}
     bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
     return f"preauthorization:{advance.username}", facts | bound
 

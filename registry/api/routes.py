@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, current_app, request
 
-from authsvc.accounts.roles import permission_fields
 from authsvc.api.schemas import noun, permissions_from, render, render_page
 from authsvc.errors import AuthsvcError
 from authsvc.pki import csr
+from authsvc.record_json import json_value
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, public, services
 from registry import decisions, enrolment_keys, filters, metrics, preauthorizations, records
@@ -230,7 +230,7 @@ def _application(body: schemas.RegisterBody) -> RegistrationRequest:
         request=csr.read(body.csr, body.username) if body.csr is not None else None,
         context=body.context,
         requested_roles=tuple(body.roles),
-        requested_permissions=tuple(permission_fields(permissions_from(body.permissions))),
+        requested_permissions=tuple(json_value(permissions_from(body.permissions))),
         enrolment_key=body.enrolment_key,
         address=request.remote_addr,
     )

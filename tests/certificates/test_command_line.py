@@ -12,7 +12,7 @@ from cryptography import x509
 from tests.actors import ADMIN_PASSWORD
 from tests.certificates.environment import ON_SQLITE, Scene, serial_of
 from tests.certificates.tools import door, handshake, key_pem, openssl, pem, visitor, written
-from tests.http.console import Console, complaint, said
+from tests.http.console import Console, error_of, stdout_of
 from tests.registry.signing import new_key, signing_request
 from tests.storage.environment import events
 
@@ -53,17 +53,17 @@ def certificate_on(desk: Path, username: str = "bob") -> x509.Certificate:
 
 
 def told(console: Console, *arguments: str) -> Any:
-    return json.loads(said(console.command(*arguments)))
+    return json.loads(stdout_of(console.command(*arguments)))
 
 
 # Issuing.
 
 
 def test_key_and_certificate_are_made_together(console: Console, scene: Scene, desk: Path) -> None:
-    line = said(issues(console, desk))
+    line = stdout_of(issues(console, desk))
     assert {path.name for path in desk.iterdir()} == {"bob.key", "bob.crt", "ca.crt"}
     certificate = certificate_on(desk)
-    assert line.startswith(f"{serial_of(certificate)} for bob, good until 20")
+    assert line.startswith(f"{serial_of(certificate)} for bob, valid until 20")
     assert (desk / "ca.crt").read_text() == scene.ca_pem()
     assert "OK" in openssl("verify", "-CAfile", desk / "ca.crt", desk / "bob.crt")
     of_key = openssl("pkey", "-in", desk / "bob.key", "-pubout")
@@ -74,10 +74,10 @@ def test_key_and_certificate_are_made_together(console: Console, scene: Scene, d
 
 
 def test_the_key_is_for_its_owner_alone_and_never_overwritten(console: Console, scene: Scene, desk: Path) -> None:
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     assert stat.S_IMODE((desk / "bob.key").stat().st_mode) == 0o600
     before = {path.name: path.read_bytes() for path in desk.iterdir()}
-    assert "never overwritten" in complaint(issues(console, desk))
+    assert "exists and is not overwritten" in error_of(issues(console, desk))
     assert {path.name: path.read_bytes() for path in desk.iterdir()} == before
     assert scene.admin.get("/api/certificates").get_json()["total"] == 1
 
@@ -85,7 +85,7 @@ def test_the_key_is_for_its_owner_alone_and_never_overwritten(console: Console, 
 def test_what_was_made_lets_a_client_in(console: Console, scene: Scene, desk: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     key = load_pem_private_key((desk / "bob.key").read_bytes(), None)
     client = visitor(tmp_path, (desk / "bob.crt").read_text(), key)
     assert handshake(door(tmp_path, scene.ca_pem(), scene.crl_pem()), client) == "bob"
@@ -93,7 +93,7 @@ def test_what_was_made_lets_a_client_in(console: Console, scene: Scene, desk: Pa
 
 def test_a_request_is_signed_without_a_key_of_ours(console: Console, desk: Path) -> None:
     csr = written(desk, "bob.csr", signing_request("bob"))
-    said(issues(console, desk, "--csr", str(csr), "--days", "7"))
+    stdout_of(issues(console, desk, "--csr", str(csr), "--days", "7"))
     assert {path.name for path in desk.iterdir()} == {"bob.csr", "bob.crt", "ca.crt"}
     lived = certificate_on(desk).not_valid_after_utc - certificate_on(desk).not_valid_before_utc
     assert lived.days == 7
@@ -102,7 +102,7 @@ def test_a_request_is_signed_without_a_key_of_ours(console: Console, desk: Path)
 @pytest.mark.parametrize("content", ["junk", signing_request("carol"), ""], ids=["junk", "another's", "empty"])
 def test_a_request_that_will_not_do_is_refused_and_nothing_is_left(console: Console, desk: Path, content: str) -> None:
     csr = written(desk, "bob.csr", content)
-    assert complaint(issues(console, desk, "--csr", str(csr))).startswith("csr: must ")
+    assert error_of(issues(console, desk, "--csr", str(csr))).startswith("csr: must ")
     assert [path.name for path in desk.iterdir()] == ["bob.csr"]
 
 
@@ -130,7 +130,7 @@ def test_a_file_for_phones_cannot_hold_a_key_that_is_elsewhere(console: Console,
 @pytest.mark.parametrize(("username", "words"), [("nemo", "no such user"), ("dot", "grant type certificate")])
 def test_who_may_not_have_one_is_named(console: Console, scene: Scene, desk: Path, username: str, words: str) -> None:
     scene.moves_in("dot", grant_types=frozenset({"password"}))
-    assert words in complaint(issues(console, desk, username=username))
+    assert words in error_of(issues(console, desk, username=username))
     assert not (desk / f"{username}.crt").exists()
 
 
@@ -138,9 +138,9 @@ def test_a_second_attempt_succeeds_once_the_cause_of_the_first_one_is_mended(
     console: Console, scene: Scene, desk: Path
 ) -> None:
     scene.moves_in("dot", grant_types=frozenset({"password"}))
-    complaint(issues(console, desk, username="dot"))
+    error_of(issues(console, desk, username="dot"))
     scene.changes("dot", grant_types=frozenset({"certificate"}))
-    said(issues(console, desk, username="dot"))
+    stdout_of(issues(console, desk, username="dot"))
 
 
 @pytest.mark.parametrize("username", ["../bob", "a/b", "x"])
@@ -156,24 +156,25 @@ def test_a_name_that_nobody_can_have_leads_to_no_file_elsewhere(
 
 
 def test_certificates_are_listed_shown_and_revoked(console: Console, scene: Scene, desk: Path) -> None:
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     serial = serial_of(certificate_on(desk))
     (listed,) = told(console, "certificates", "list", "--json")["items"]
     assert (listed["serial"], listed["username"], listed["status"]) == (serial, "bob", "valid")
     shown = told(console, "certificates", "show", serial)
     assert shown.pop("certificate") == (desk / "bob.crt").read_text()
     assert shown == listed
-    assert said(console.command("certificates", "revoke", serial, "--reason", "keyCompromise")) == f"{serial} revoked\n"
+    revoked = console.command("certificates", "revoke", serial, "--reason", "keyCompromise")
+    assert stdout_of(revoked) == f"{serial} revoked\n"
     (listed,) = told(console, "certificates", "list", "--json")["items"]
     assert (listed["status"], listed["reason"]) == ("revoked", "keyCompromise")
     assert scene.listed() == {serial: "keyCompromise"}
     assert scene.answers("bob") == "no-valid-certificate"
-    assert complaint(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
+    assert error_of(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
 
 
 def test_they_are_listed_for_people_too(console: Console, scene: Scene) -> None:
     certificate = scene.certifies("bob")
-    head, line = said(console.command("certificates", "list")).splitlines()[:2]
+    head, line = stdout_of(console.command("certificates", "list")).splitlines()[:2]
     assert head.split() == ["SERIAL", "USERNAME", "STATUS", "NOT", "AFTER", "REVOKED", "REASON"]
     assert line.split()[:3] == [serial_of(certificate), "bob", "valid"]
 
@@ -196,8 +197,8 @@ def test_lists_are_narrowed_like_over_rest(console: Console, scene: Scene) -> No
 
 
 def test_a_serial_or_reason_that_does_not_exist_is_said(console: Console, scene: Scene) -> None:
-    assert "no such certificate" in complaint(console.command("certificates", "show", "beef"))
-    assert "no such certificate" in complaint(console.command("certificates", "revoke", "beef"))
+    assert "no such certificate" in error_of(console.command("certificates", "show", "beef"))
+    assert "no such certificate" in error_of(console.command("certificates", "revoke", "beef"))
     serial = serial_of(scene.certifies("bob"))
     done = console.command("certificates", "revoke", serial, "--reason", "lost")
     assert done.returncode == 2
@@ -211,11 +212,11 @@ def test_the_authorities_are_shown_the_one_that_signs_first(console: Console, sc
     scene.crl()
     (only,) = told(console, "ca", "show", "--json")
     assert (only["subject"], only["retires"], only["crlNumber"]) == ("CN=authsvc certificate authority", "", 1)
-    said(console.command("ca", "rotate", "--overlap-days", "10"))
+    stdout_of(console.command("ca", "rotate", "--overlap-days", "10"))
     newest, oldest = told(console, "ca", "show", "--json")
     assert (newest["retires"], oldest["subject"]) == ("", "CN=authsvc certificate authority")
     assert oldest["retires"].startswith("20")
-    assert said(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
+    assert stdout_of(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
     assert len(x509.load_pem_x509_certificates(scene.ca_pem().encode())) == 2
 
 
@@ -231,10 +232,10 @@ def test_an_authority_of_ones_own_made_by_openssl_is_imported(console: Console, 
         str(desk / "root.crt"),
     )
     written(desk, "passphrase", "plant's secret\n")
-    assert "passphrase" in complaint(console.command("ca", "import", *files))
-    said(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))
+    assert "passphrase" in error_of(console.command("ca", "import", *files))
+    stdout_of(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))
     assert "plant" in told(console, "ca", "show", "--json")[0]["subject"]
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     trusted = written(desk, "trusted.pem", scene.ca_pem())
     assert "OK" in openssl("verify", "-x509_strict", "-CAfile", trusted, desk / "bob.crt")
     assert len(x509.load_pem_x509_certificates((desk / "ca.crt").read_bytes())) == 2
@@ -253,9 +254,9 @@ def made_by_openssl(desk: Path) -> None:
 def test_what_cannot_be_imported_is_said_in_one_line(console: Console, scene: Scene, desk: Path) -> None:
     certificate, key = written(desk, "a.crt", pem(scene.certifies("bob"))), written(desk, "a.key", key_pem(new_key()))
     done = console.command("ca", "import", "--certificate", str(certificate), "--key", str(key))
-    assert complaint(done).startswith("key: does not belong")
+    assert error_of(done).startswith("key: does not belong")
 
 
 def test_a_wrong_passphrase_is_said_in_one_line(console: Console, desk: Path) -> None:
     console.environment["AUTHSVC_CA_KEY_PASSPHRASE"] = "needless"
-    assert "AUTHSVC_CA_KEY_PASSPHRASE" in complaint(issues(console, desk))
+    assert "AUTHSVC_CA_KEY_PASSPHRASE" in error_of(issues(console, desk))

@@ -191,7 +191,7 @@ def test_a_malformed_value_is_refused_in_one_line_that_names_the_setting_and_not
 
 @pytest.mark.parametrize("name", [name.removeprefix(PREFIX) for name in names()])
 def test_a_setting_that_is_set_is_not_empty(name: str) -> None:
-    assert refusal(**{name: ""}) == f"{PREFIX}{name} is set but empty"
+    assert refusal(**{name: ""}) == f"{PREFIX}{name} is set but empty; unset it or give it a value"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,8 @@ def test_a_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_file_with_nothing_in_it_is_a_setting_that_is_empty(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
-    assert refusal(**{f"{name}_FILE": str(tmp_path / "empty")}) == f"{PREFIX}{name} is set but empty"
+    message = refusal(**{f"{name}_FILE": str(tmp_path / "empty")})
+    assert message == f"{PREFIX}{name} is set but empty; unset it or give it a value"
 
 
 def test_a_malformed_secret_from_a_file_is_not_repeated(tmp_path: Path) -> None:
