@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from flask import Response
 from pydantic import BaseModel, Field
@@ -48,15 +48,8 @@ class RoleChangeBody(Body):
     client_ids: ClientIds = unchanged()
 
     def changes(self) -> roles.RoleChanges:
-        """Return the fields that the body has."""
-        changes = roles.RoleChanges()
-        if "description" in self.model_fields_set:
-            changes["description"] = self.description
-        if "permissions" in self.model_fields_set:
-            changes["permissions"] = permissions_from(self.permissions)
-        if "client_ids" in self.model_fields_set:
-            changes["client_ids"] = tuple(self.client_ids)
-        return changes
+        """Return the fields that the request has."""
+        return cast("roles.RoleChanges", self.given(roles.RoleChanges))
 
 
 class RoleBody(RoleChangeBody):

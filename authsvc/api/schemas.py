@@ -87,6 +87,13 @@ class Body(BaseModel):
         """Validate a value as it is; pydantic would parse a JSON string that contains an object."""
         return cls.model_validate(json_data)
 
+    def given(self, changes: type[Any]) -> dict[str, Any]:
+        """Return the fields that the request has and that are keys of `changes`, a TypedDict."""
+        given = {name: getattr(self, name) for name in self.model_fields_set if name in changes.__annotations__}
+        if "permissions" in given:
+            given["permissions"] = permissions_from(given["permissions"])
+        return given
+
 
 def unchanged(description: str | None = None, max_length: int | None = None) -> Any:
     """Return a field of a PATCH body: absent means unchanged.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from flask import Response
 from pydantic import BaseModel, Field
@@ -28,7 +28,6 @@ from authsvc.api.schemas import (
     View,
     WarningView,
     noun,
-    permissions_from,
     render,
     render_page,
     tagged,
@@ -67,22 +66,11 @@ class UserChangeBody(Body):
     client_ids: ClientIds = unchanged()
 
     def changes(self) -> users.UserChanges:
-        """Return the fields that the body has."""
-        given = self.model_fields_set
-        changes = users.UserChanges()
-        if "password" in given:
-            changes["password"] = self.password
-        if "enabled" in given:
-            changes["enabled"] = self.enabled
+        """Return the fields that the request has."""
+        given = self.given(users.UserChanges)
         if "grant_types" in given:
-            changes["grant_types"] = frozenset(map(GrantType, self.grant_types))
-        if "roles" in given:
-            changes["roles"] = tuple(self.roles)
-        if "permissions" in given:
-            changes["permissions"] = permissions_from(self.permissions)
-        if "client_ids" in given:
-            changes["client_ids"] = tuple(self.client_ids)
-        return changes
+            given["grant_types"] = frozenset(map(GrantType, self.grant_types))
+        return cast("users.UserChanges", given)
 
 
 class UserPatchBody(UserChangeBody):
@@ -91,12 +79,6 @@ class UserPatchBody(UserChangeBody):
     revoke_others: bool = unchanged(
         "with a password: also revoke all API tokens and certificates, and end browser sessions"
     )
-
-    def changes(self) -> users.UserChanges:
-        changes = super().changes()
-        if "revoke_others" in self.model_fields_set:
-            changes["revoke_others"] = self.revoke_others
-        return changes
 
 
 class UserBody(UserChangeBody):
@@ -243,15 +225,13 @@ def allow(path: UserPath, body: PermissionBody) -> Answer:
 
 def _view_denial(record: denials.DenialRecord) -> DenialView:
     denial, remedy = record.denial, record.remedy
-    return DenialView(
+    return DenialView.of(
+        record,
         client_id=denial.client_id,
         topic=(denial.topic if denial.whole else denial.topic + "…") or None,
         operation=operation_for(denial.access) if denial.topic else "login",
         reason=denial.reason,
-        count=record.count,
-        first_seen=record.first_seen,
-        last_seen=record.last_seen,
-        remedy=PermissionView.of(remedy.permission) if remedy.permission else None,
+        remedy=remedy.permission,
         remedy_note=remedy.note,
     )
 

@@ -77,10 +77,10 @@ class Syncing:
 
 def test_it_says_whether_anything_was_new(scene: Scene, synced: Syncing, out: Path) -> None:
     bobs = scene.certifies("bob")
-    assert synced() == f"{out} renewed"
+    assert synced() == f"{out} updated"
     assert synced() == f"{out} is up to date"
     scene.revokes(bobs)
-    assert synced() == f"{out} renewed"
+    assert synced() == f"{out} updated"
     (only,) = lists_in(out.read_text())
     assert entries_of(only) == {serial_of(bobs): "unspecified"}
 
@@ -137,7 +137,7 @@ def test_a_command_that_fails_is_an_error_and_is_run_again(synced: Syncing, cons
     with pytest.raises(AssertionError, match="could not be told"):
         synced("--command", "false")
     assert out.exists(), "the list is there, and only the broker has not heard of it"
-    assert synced("--command", "true") == f"{out} renewed"
+    assert synced("--command", "true") == f"{out} updated"
     assert synced("--command", "true") == f"{out} is up to date"
 
 
