@@ -35,9 +35,9 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(5.0, lambda: api_tokens.store_uses(services.access.token_uses), run_at_stop=True),
         Job(_CLEANUP_EVERY, api_tokens.delete_expired),
         Job(_CLEANUP_EVERY, services.webhooks.clear_cache),
-        Job(_CLEANUP_EVERY, throttle.forget_old),
-        Job(_CLEANUP_EVERY, sign_in.forget_old),
-        Job(_CLEANUP_EVERY, lambda: browser_sessions.forget_ended(services.settings.session_lifetime)),
+        Job(_CLEANUP_EVERY, throttle.delete_old),
+        Job(_CLEANUP_EVERY, sign_in.delete_old),
+        Job(_CLEANUP_EVERY, lambda: browser_sessions.delete_expired(services.settings.session_lifetime)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Settings: a frozen record made from the environment, loud about everything it does not understand."""
+"""The settings, read from environment variables; an unknown or malformed variable is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BIND = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>[0-9]{1,5})")
 
 
 class Lifetime(NamedTuple):
-    """How long a session lasts without being used, and at most."""
+    """The lifetime of a browser session: `idle` since its last use, `absolute` since its start."""
 
     idle: timedelta
     absolute: timedelta
@@ -34,7 +34,7 @@ class Lifetime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the service is told by its surroundings; see `docs/settings.md` for each of them."""
+    """The settings of the service; `docs/settings.md` describes each one."""
 
     data_dir: Path
     database_url: str
@@ -78,16 +78,15 @@ class Settings:
     registry_max_request_bytes: int = 65_536
 
     def __repr__(self) -> str:
-        return "Settings(...)"  # a settings record in a traceback must not spell its secrets
+        return "Settings(...)"  # a traceback must not show the secrets
 
     @property
     def session_lifetime(self) -> Lifetime:
-        """How long a session at the administrator's page lasts."""
         return Lifetime(timedelta(minutes=self.session_idle_minutes), timedelta(hours=self.session_hours))
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
-    """Return the settings that `AUTHSVC_*` variables ask for; raise `SettingsError` with one clear line."""
+    """Return the settings of the `AUTHSVC_*` variables; `SettingsError` names an unknown or malformed one."""
     values = _read(environ)
     data_dir = Path(values.text("DATA_DIR", "./data")).absolute()
     settings = Settings(
@@ -138,7 +137,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
 
 def split_secrets(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return an environment without the variables that hold a secret, and those variables."""
+    """Return the environment without the variables that contain a secret, and those variables."""
     variables = {PREFIX + name for name in SECRETS}
     others = {name: value for name, value in environ.items() if name not in variables}
     return others, {name: value for name, value in environ.items() if name in variables}
@@ -150,7 +149,7 @@ def names() -> list[str]:
 
 
 class _Values:
-    """The variables that were set, by name without prefix; each reader knows one form and refuses all others."""
+    """The given variables by name without prefix; each method reads one type or raises `SettingsError`."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         self._given = given
@@ -158,7 +157,7 @@ class _Values:
     def optional(self, name: str) -> str | None:
         value = self._given.get(name)
         if value is not None and not value:
-            _refuse(name, "is set but empty")
+            _refuse(name, "is set but empty; unset it or give it a value")
         return value
 
     def text(self, name: str, default: str) -> str:
@@ -196,7 +195,7 @@ class _Values:
         try:
             return parse_networks(text) if text else ()
         except ValueError:
-            _refuse(name, "must be addresses or networks with commas between, such as 127.0.0.1,10.0.0.0/8")
+            _refuse(name, "must be addresses or networks, separated by commas, such as 127.0.0.1,10.0.0.0/8")
 
     def password_policy(self, name: str) -> PasswordPolicy:
         text = self.optional(name)
@@ -210,7 +209,7 @@ class _Values:
         if not isinstance(given, dict) or not set(given) <= set(known):
             _refuse(name, f"must be a JSON object with {', '.join(known)}")
         if not all(type(count) is int and 0 <= count <= 72 for count in given.values()):  # noqa: PLR2004 - bcrypt's limit
-            _refuse(name, "must hold whole numbers from 0 to 72")
+            _refuse(name, "must have whole numbers from 0 to 72")
         return PasswordPolicy(**given)
 
 
@@ -229,7 +228,7 @@ def _read(environ: Mapping[str, str]) -> _Values:
         elif name in known:
             given[name] = value
         else:
-            raise SettingsError(f"{variable} is not a setting of authsvc; docs/settings.md lists them all")
+            raise SettingsError(f"{variable} is not a setting of authsvc; docs/settings.md lists all settings")
     return _Values(given)
 
 
@@ -251,5 +250,5 @@ def _check_broker_url(url: str | None) -> None:
 
 
 def _refuse(name: str, what: str) -> NoReturn:
-    # The value stays out of the message: it may be a secret in the wrong place.
+    # The message omits the value, which may be a secret in the wrong variable.
     raise SettingsError(f"{PREFIX}{name} {what}")

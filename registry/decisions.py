@@ -14,6 +14,7 @@ from authsvc.pki import certificates, csr
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import GrantType
+from authsvc.record_json import audit_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import database_time, session, transaction
@@ -161,7 +162,7 @@ def admit(actor: Actor, row: Registration, given: Grant, issuing: SigningPolicy)
         row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
     row.user = User.get(User.username == row.username)
     _move(row, Event.GRANT, actor)
-    given_facts = users.audit_fields(record)
+    given_facts = audit_fields(record)
     facts = {name: given_facts[name] for name in ("roles", "permissions", "clientIds")}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)
 

@@ -1,4 +1,4 @@
-"""The cast: Alice administers, Bob is a device, Charlie looks after users and must not reach further."""
+"""Actors of the tests: Alice is an administrator, Bob a device, Charlie may change users and roles but no more."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ HASHER = PasswordHasher(PasswordPolicy(), 4, HashingPool(workers=2, max_waiting=
 
 
 def mqtt(operation: str, resource: str, effect: str = "allow") -> Permission:
-    """Return a permission on the broker."""
+    """Return a permission for topics."""
     return Permission(Context.MQTT, Operation(operation), resource, Effect(effect))
 
 
 def http(operation: str, resource: str, effect: str = "allow") -> Permission:
-    """Return a permission over the service itself."""
+    """Return a permission for paths of this service."""
     return Permission(Context.HTTP, Operation(operation), resource, Effect(effect))
 
 
 def own(*permissions: Permission) -> tuple[Rule, ...]:
-    """Return the permissions as rules that came through no role."""
+    """Return the permissions as rules of the user's own, not of a role."""
     return tuple(Rule(permission, None) for permission in permissions)
 
 

@@ -21,7 +21,8 @@ ORDER = (
     *("registry.extension", "registry.admin", "registry.api", "registry"),
     *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.broker"),
     *("authsvc.accounts", "authsvc.pki", "authsvc.activity", "authsvc.observability", "authsvc.storage"),
-    *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.addresses", "authsvc.errors", "authsvc"),
+    *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),
+    *("authsvc.addresses", "authsvc.errors", "authsvc"),
 )
 MAY_IMPORT_REGISTRY = {"authsvc.app", "authsvc.cli.main", "authsvc.cli.service"}
 PURE = ("authsvc.policy", "authsvc.credentials", "authsvc.addresses", "authsvc.errors")

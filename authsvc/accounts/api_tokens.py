@@ -1,4 +1,4 @@
-"""API tokens: made by a login or for somebody else, listed, and revoked."""
+"""API tokens: issued at a login or for another user, listed and revoked."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 DEFAULT_HOURS = 12
 MAX_LABEL = 200
-MAX_HOURS = 876_000  # a century; beyond it the calendar itself runs out
-MAX_TOKENS = 100  # of one user that have not expired
+MAX_HOURS = 876_000  # 100 years; a `datetime` ends with the year 9999
+MAX_TOKENS = 100  # valid ones of one user
 
 
 class TokenLimits(NamedTuple):
-    """How many tokens a minute may be made for one user, and for how many days each may last; None: any number."""
+    """How many tokens per minute one user may get, and the longest lifetime in days (None: no limit)."""
 
     per_minute: int = 30
     max_days: int | None = None
 
     def check_lifetime(self, hours: float) -> None:
-        """Raise `InvalidInput` for `expireTimeInHours` if a new token may not last that long."""
+        """Raise `InvalidInput` for `expireTimeInHours` if the lifetime exceeds the limit."""
         if self.max_days is not None and hours > self.max_days * 24:
-            limit = f"must be at most {self.max_days * 24} hours: tokens may last {self.max_days} days here"
+            limit = f"must be at most {self.max_days * 24} hours: AUTHSVC_TOKEN_MAX_DAYS is {self.max_days}"
             raise invalid("expireTimeInHours", limit)
 
 
@@ -48,7 +48,7 @@ DEFAULT_LIMITS = TokenLimits()
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """An API token as administrators see it; the token itself is shown once, where it is made."""
+    """An API token without its secret, which only `IssuedToken` has."""
 
     id: str
     username: str
@@ -60,7 +60,7 @@ class TokenRecord:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A fresh token with its record."""
+    """A new token, the only place where it can be read, and its record."""
 
     token: str
     record: TokenRecord
@@ -78,17 +78,18 @@ def issue_token(
     *,
     within_own_rights: bool = False,
 ) -> IssuedToken:
-    """Make a token that speaks for the user, with the rights it has at each request, for so many hours.
+    """Issue a token with which a caller has the user's rights, as they are at each request.
 
-    `Unauthenticated` if the actor's own credential has ended since it was checked; `Conflict` if the user has
-    `MAX_TOKENS` valid tokens; `TooMany` if more were made or refused within a minute than the limits say, which do not
-    bind an operator at the command line. `within_own_rights`: `Forbidden` if the user holds more than the actor.
+    With `within_own_rights` it raises `Forbidden` if the user has more rights than the actor. Otherwise it raises
+    `Unauthenticated` if the actor's own credential has ended since it was checked, `Conflict` if the user has
+    `MAX_TOKENS` valid tokens, and `TooMany` if more tokens were issued or refused in a minute than the limit.
+    The limit per minute does not apply to the command line.
     """
     if len(label) > MAX_LABEL:
         raise invalid("label", f"must be at most {MAX_LABEL} characters")
     limits.check_lifetime(hours)
     issued_at = datetime.now(UTC).replace(microsecond=0)
-    expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # which is how finely a token can say it
+    expires_at = issued_at + timedelta(seconds=int(hours * 3600))  # a token's `exp` has whole seconds
     counted_as = None if actor.rules is None else f"tokens {username}"
 
     def check() -> User:
@@ -96,27 +97,27 @@ def issue_token(
         if within_own_rights:
             actor.must_hold(policy_reader.rights_of_user(user.username))
         if counted_as:
-            throttle.refuse_beyond({counted_as: limits.per_minute})
+            throttle.check_limits({counted_as: limits.per_minute})
         if Token.select().where(Token.user == user, Token.expires_at > issued_at).count() >= MAX_TOKENS:
-            raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not needed", "too-many-tokens")
+            raise Conflict(f"{username} has {MAX_TOKENS} tokens; revoke one that is not in use", "too-many-tokens")
         return user
 
-    # Before the transaction: a refusal waits for no other change, and its count is kept.
+    # Checked before the transaction too: a refusal then waits for no other change, and no rollback loses its count.
     try:
         with session():
             check()
     except Conflict:
         if counted_as:
-            throttle.note([counted_as])
+            throttle.count([counted_as])
         raise
     with token_change() as version:
         check_proof(actor)
         user = check()
         if counted_as:
-            throttle.note([counted_as])
+            throttle.count([counted_as])
         keys = list(policy_reader.signing_keys().values())
         if not keys:
-            raise Conflict("no signing key can be read; make one with: authsvc tokens rotate-key", "no-signing-key")
+            raise Conflict("no signing key can be read; create one with: authsvc tokens rotate-key", "no-signing-key")
         token, digest = jwt.issue(username, issued_at, expires_at, keys[-1])
         row = Token.create(
             id=uuid.uuid4().hex,
@@ -127,14 +128,13 @@ def issue_token(
             expires_at=expires_at,
             version=version,
         )
-        target = f"token:{row.id}"
-        facts = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
-        audit.record(actor, "token.create", target, after=facts)
+        after = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
+        audit.record(actor, "token.create", f"token:{row.id}", after=after)
     return IssuedToken(token, _record(row))
 
 
 def revoke_token(actor: Actor, token_id: str) -> None:
-    """Make a token stop working, at once; `NotFound` when there is none of that id."""
+    """Revoke a token, effective at once; `NotFound` if no token has that id."""
     with policy_change() as announce:
         row = Token.select(Token, User).join(User).where(Token.id == token_id).first()
         if row is None:
@@ -144,7 +144,7 @@ def revoke_token(actor: Actor, token_id: str) -> None:
 
 
 def revoke_all(actor: Actor, username: str) -> int:
-    """Revoke every token of a user and return how many; to be called in the policy change that announces the user."""
+    """Revoke every token of a user and return their number; the caller's policy change must announce the user."""
     rows = list(Token.select(Token, User).join(User).where(User.username == username))
     for row in rows:
         _revoke(actor, row)
@@ -152,7 +152,7 @@ def revoke_all(actor: Actor, username: str) -> int:
 
 
 def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[TokenRecord]:
-    """Return one page of tokens, newest first: those of one user, or of all for an empty name, by label."""
+    """Return one page of tokens, newest first. An empty username means all; `text` is part of label or username."""
     query = Token.select(Token, User).join(User)
     if username:
         query = query.where(User.username == username)
@@ -162,7 +162,7 @@ def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[Toke
 
 
 def store_uses(uses: MutableMapping[str, datetime]) -> None:
-    """Write down when tokens were last used, and empty the map; what a database error keeps from it stays there."""
+    """Store when tokens, given by digest, were last used and remove the stored entries; after an error all stay."""
     if not uses:
         return
     seen = dict(uses)
@@ -170,12 +170,12 @@ def store_uses(uses: MutableMapping[str, datetime]) -> None:
         for digest, at in seen.items():
             Token.update(last_used_at=at).where(Token.digest == digest).execute()
     for digest, at in seen.items():
-        if uses.get(digest) == at:
+        if uses.get(digest) == at:  # not used again since
             del uses[digest]
 
 
 def delete_expired() -> int:
-    """Forget tokens that ran out more than a day ago, and return how many; they work no more in any case."""
+    """Delete tokens that expired more than a day ago and return their number."""
     with transaction():
         count: int = Token.delete().where(Token.expires_at < datetime.now(UTC) - timedelta(days=1)).execute()
         return count

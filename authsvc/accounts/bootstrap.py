@@ -1,4 +1,4 @@
-"""The first start: everything a service needs before it can answer, made once and found again afterwards."""
+"""The first start: data directory, database, certificate authority, signing key, roles and administrator."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ADMINISTRATOR = "admin"
 
 
 def open_database(settings: Settings) -> None:
-    """Make the data directory and the database file if they are missing, and point the service at them.
+    """Create the data directory and the SQLite file if they are missing, and connect to the database.
 
-    `SettingsError` if other accounts of this machine could read or change one of them.
+    `SettingsError` if other accounts of this machine can read or change one of them.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _must_be_private(settings.data_dir, "700")
@@ -39,14 +39,15 @@ def open_database(settings: Settings) -> None:
 
 
 def migrate(settings: Settings) -> list[str]:
-    """Bring the database up to this version; return the names of the migrations that were applied."""
+    """Apply the pending migrations and return their names."""
     return schema.migrate(settings.data_dir / "migrate.lock")
 
 
 def prepare(settings: Settings) -> str | None:
-    """Bring the database up to date and, the first time, make roles, a signing key and the administrator.
+    """Prepare the database and return the administrator's password if this call generated it.
 
-    Returns the administrator's password if it was generated now: it is told once and stored only as a hash.
+    The first call creates the roles, a signing key and the administrator. A generated password is stored only as a
+    hash, so the caller must show it. A later call repairs damaged built-in roles.
     """
     open_database(settings)
     migrate(settings)
@@ -61,7 +62,7 @@ def prepare(settings: Settings) -> str | None:
         roles.insert_built_in()
         wanted = users.UserChanges(
             password=settings.admin_password or generated,
-            # No broker sees the administrator's password, and nobody can guess it there.
+            # Without a grant type no broker accepts, sees or lets clients guess the administrator's password.
             grant_types=frozenset(),
             roles=(last_admin.ROLE,),
         )

@@ -1,7 +1,7 @@
-"""Who is signed in at the administrator's page: sessions that live in the database, so that they can be ended.
+"""Browser sessions of the administrator's page, stored in the database so that an administrator can end them.
 
-The browser keeps a random secret and the database its digest. A session ends by itself when it was not used for a
-while, at the latest after some hours, with the token it was begun with, and with a new password of its user.
+The browser keeps a random secret, the database its digest. A session ends after its idle or absolute lifetime, with the
+API token it was started with, and when its user gets a new password.
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     from authsvc.policy.actors import Actor
     from authsvc.settings import Lifetime
 
-# A use is written down only so often: reading a page should not cost a write.
-_NOTED_EVERY = timedelta(seconds=30)
-_MAX_BROWSER = 200
+# `last_seen_at` is written at most once in this time, so that most page views cost no database write.
+_LAST_SEEN_EVERY = timedelta(seconds=30)
+_MAX_BROWSER = 200  # characters of a User-Agent
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """One session as administrators see it."""
-
     id: str
     username: str
     created_at: datetime
@@ -50,7 +48,7 @@ class SessionRecord:
 
 
 def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
-    """Begin a session of the actor's own and return its secret; with a token's digest it lasts no longer than that.
+    """Start a session for the actor and return its secret; with a token's digest it ends with that token.
 
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
@@ -58,7 +56,9 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
     now = datetime.now(UTC)
     with transaction():
         check_proof(actor)
-        token = _token(token_digest) if token_digest else None
+        token = Token.get_or_none(Token.digest == token_digest) if token_digest else None
+        if token_digest and token is None:
+            raise Unauthenticated("the token is not valid", "invalid-token")
         ends = now + lifetime.absolute
         row = BrowserSession.create(
             id=uuid.uuid4().hex,
@@ -76,18 +76,18 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
 
 
 def proof_of(secret: str) -> Proof:
-    """Return the proof of an actor that was authenticated by the session with that secret."""
+    """Return the proof for an actor that the session with this secret authenticated."""
     return Proof(session_digest=_digest(secret))
 
 
-def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | None:
-    """Return whose session that is, noting that it was used; None when there is none, or it has ended."""
+def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> str | None:
+    """Return the username of a session and record its use; None if there is no such session or it has ended."""
     now = datetime.now(UTC)
     with session():
-        row = _alive(now, lifetime).where(BrowserSession.digest == _digest(secret)).first()
+        row = _running(now, lifetime).where(BrowserSession.digest == _digest(secret)).first()
         if row is None:
             return None
-        if noted and row.last_seen_at < now - _NOTED_EVERY:
+        if record_use and row.last_seen_at < now - _LAST_SEEN_EVERY:
             with transaction():
                 BrowserSession.update(last_seen_at=now).where(BrowserSession.id == row.id).execute()
         username: str = row.user.username
@@ -95,10 +95,10 @@ def holder_of(secret: str, lifetime: Lifetime, *, noted: bool = True) -> str | N
 
 
 def sign_out(actor: Actor, secret: str) -> None:
-    """End the session with that secret, if there is one.
+    """End the session with this secret, if there is one.
 
-    If the actor replaces the session of another user in the same browser, the event names that user as its actor and
-    the actor as `replacedBy`: no other person acted on the session from elsewhere.
+    If the actor signs in with a browser in which another user was signed in, the audit event names that user as its
+    actor and the new one as `replacedBy`: nobody ended the session from another browser.
     """
     with transaction():
         row = BrowserSession.get_or_none(BrowserSession.digest == _digest(secret))
@@ -109,7 +109,7 @@ def sign_out(actor: Actor, secret: str) -> None:
 
 
 def end(actor: Actor, session_id: str) -> None:
-    """End a session; its browser is out at its next click. `NotFound` when there is none of that id."""
+    """End a session, effective with the next request of its browser; `NotFound` if no session has that id."""
     with transaction():
         row = BrowserSession.get_or_none(BrowserSession.id == session_id)
         if row is None:
@@ -118,14 +118,14 @@ def end(actor: Actor, session_id: str) -> None:
 
 
 def end_all(username: str) -> None:
-    """End every session of a user; to be called inside the transaction of the change that calls for it."""
+    """End every session of a user; to be called inside the transaction of the change that requires it."""
     whose = User.select(User.id).where(User.username == username)
     BrowserSession.delete().where(BrowserSession.user.in_(whose)).execute()
 
 
 def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[SessionRecord]:
-    """Return one page of the sessions that go on, latest use first: of one user, or of all for an empty name."""
-    query = _alive(datetime.now(UTC), lifetime)
+    """Return one page of the running sessions, latest use first; an empty username means all users."""
+    query = _running(datetime.now(UTC), lifetime)
     if username:
         query = query.where(User.username == username)
     return fetch_page(
@@ -136,25 +136,18 @@ def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[
     )
 
 
-def forget_ended(lifetime: Lifetime) -> None:
-    """Remove what has ended by itself."""
+def delete_expired(lifetime: Lifetime) -> None:
+    """Delete sessions whose idle or absolute lifetime is over."""
     now = datetime.now(UTC)
-    over = (BrowserSession.expires_at <= now) | (BrowserSession.last_seen_at <= now - lifetime.idle)
+    expired = (BrowserSession.expires_at <= now) | (BrowserSession.last_seen_at <= now - lifetime.idle)
     with transaction():
-        BrowserSession.delete().where(over).execute()
+        BrowserSession.delete().where(expired).execute()
 
 
-def _alive(now: datetime, lifetime: Lifetime) -> ModelSelect[BrowserSession]:
+def _running(now: datetime, lifetime: Lifetime) -> ModelSelect[BrowserSession]:
     rows = BrowserSession.select(BrowserSession, User, Token).join(User)
     rows = rows.switch(BrowserSession).join(Token, JOIN.LEFT_OUTER, on=BrowserSession.token == Token.id)
     return rows.where(BrowserSession.expires_at > now, BrowserSession.last_seen_at > now - lifetime.idle)
-
-
-def _token(digest: str) -> Token:
-    token: Token | None = Token.get_or_none(Token.digest == digest)
-    if token is None:
-        raise Unauthenticated("the token is not valid", "invalid-token")
-    return token
 
 
 def _end(actor: Actor, row: BrowserSession, after: audit.Fields | None = None) -> None:

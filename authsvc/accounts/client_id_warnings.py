@@ -1,8 +1,9 @@
-"""Warnings about users and roles that can take the client ids of other users."""
+"""Warnings about users and roles that can use the client ids of other users."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.snapshot import RolePolicy
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from authsvc.accounts.users import UserRecord
 
 _ADVICE = (
-    "can take the client id of another device and with it the topics of that device; "
+    "can use the client id of another device and with it the topics of that device; "
     "set allowed client ids, such as %u and %u:*"
 )
 _PREFIX_ADVICE = (
@@ -25,27 +26,27 @@ _PREFIX_ADVICE = (
 )
 
 
-class PolicyWarning(NamedTuple):
-    """A weakness that an administrator should know of; `code` is stable."""
+@dataclass(frozen=True, slots=True)
+class PolicyWarning:
+    """A weakness of a user or role that an administrator should remove; `code` is stable."""
 
     code: str
     message: str
 
 
 def of_users(records: Sequence[UserRecord]) -> dict[str, tuple[PolicyWarning, ...]]:
-    """Return the warnings about each of these users by username, by its own rules and those of its roles."""
+    """Return the warnings about these users by username; the rules of their roles count too."""
     with session():
         policies = policy_reader.role_policies({role for record in records for role in record.roles})
     return {record.username: _warnings(record, policies) for record in records}
 
 
 def of_user(record: UserRecord) -> tuple[PolicyWarning, ...]:
-    """Return the warnings about one user."""
     return of_users([record])[record.username]
 
 
 def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
-    """Return the warnings about a role: what holds for each of its users that has no allowed client ids of its own."""
+    """Return the warnings about a role. They apply to each of its users without allowed client ids of its own."""
     if allowed_client_ids.restrict(record.client_ids):
         matches = allowed_client_ids.match_longer_usernames(record.client_ids)
         return (_prefix_warning("an allowed client id of the role"),) if matches else ()
@@ -55,7 +56,7 @@ def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
 
 
 def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
-    # The message names the role and not the rule, which the reader of a user may not be permitted to see.
+    # The message names the role and not the rule: a caller that may read the user may not be allowed to read its roles.
     sources = {"its own": RolePolicy(record.permissions, record.client_ids)}
     sources |= {f"the role {name}": policies[name] for name in record.roles if name in policies}
     if allowed_client_ids.restrict(pattern for source in sources.values() for pattern in source.client_ids):

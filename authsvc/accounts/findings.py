@@ -1,4 +1,4 @@
-"""What `authsvc check` finds: a state of the service that its operator should change."""
+"""The findings of `authsvc check`: administrators that may log in to the broker, and damaged rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Finding(NamedTuple):
-    """One state to change: a stable `code`, whom or what it is about, and what to do."""
+    """One finding: a stable `code`, the user or role, and what to do."""
 
     code: str
     target: str
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
 
 
 def findings() -> list[Finding]:
-    """Return all findings by the database as it is now."""
+    """Return all findings, read from the database now."""
     with read_transaction():
         return [*_administrators_on_broker(), *_damaged_users(), *_damaged_roles()]
 
@@ -30,20 +30,18 @@ def _administrators_on_broker() -> Iterator[Finding]:
     query = User.select(User.username).where(policy_reader.is_administrator_on_broker()).order_by(User.username)
     for row in query:
         advice = (
-            "may change something in this service and log in to the broker: keep it off the broker with "
-            f"`authsvc users change {row.username} --no-grant-types`, or take its http rights to write"
+            "may change something in this service and log in to the broker: deny it the broker with "
+            f"`authsvc users change {row.username} --no-grant-types`, or remove its http permissions to write"
         )
         yield Finding("administrator-on-broker", f"user:{row.username}", advice)
 
 
 def _damaged_users() -> Iterator[Finding]:
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, None)
-    for row in (
-        User.select(User.id, User.username, User.grant_types, User.client_ids).order_by(User.username).iterator()
-    ):
-        for damage in policy_reader.damage_of(
-            row.grant_types, row.client_ids, permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)
-        ):
+    query = User.select(User.id, User.username, User.grant_types, User.client_ids).order_by(User.username)
+    for row in query.iterator():
+        own = permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)
+        for damage in policy_reader.damage_of(row.grant_types, row.client_ids, own):
             advice = f"{damage}: everything is denied; set its permissions, grant types and client ids again"
             yield Finding("damaged-policy", f"user:{row.username}", advice)
 

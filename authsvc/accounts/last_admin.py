@@ -1,4 +1,4 @@
-"""Who could administer this service: there must always be somebody, or nobody could mend anything from outside."""
+"""The rule that at least one administrator remains: without one, only the command line could change anything."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ ROLE = "admin"
 
 @contextmanager
 def keep_last_administrator() -> Iterator[None]:
-    """Make a change inside its transaction; `Conflict` when it would leave nobody where there was somebody."""
-    before = _is_one_left()
+    """Wrap a change inside its transaction; raise `Conflict` if it removes the last administrator."""
+    before = _administrator_exists()
     yield
-    if before and not _is_one_left():
-        raise Conflict("nobody would be left to administer this service", "last-administrator")
+    if before and not _administrator_exists():
+        message = "this would remove the last administrator; give another user the role admin first"
+        raise Conflict(message, "last-administrator")
 
 
-def _is_one_left() -> bool:
+def _administrator_exists() -> bool:
     candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == ROLE, User.enabled)
     return any(_administers(row.username) for row in candidates)
 
 
 def _administers(username: str) -> bool:
-    """Whether this user can sign in with a password and mend itself, and so anything."""
+    """Return whether the user can sign in with a password and change its own rights, and with them anything."""
     (user,) = policy_reader.user_policies([username], datetime.now(UTC)).values()
     roles = policy_reader.role_policies(user.roles)
     if not user.may_sign_in or any(role.damage for role in roles.values()):

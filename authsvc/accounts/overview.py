@@ -1,4 +1,4 @@
-"""How the service is doing, in the few facts that an administrator looks for first."""
+"""The state of the service for the first page: users, database, policy and expiring certificates."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The facts. `users` are those that brokers are answered about; `policy_age` is in seconds.
+    """The state of the service. `users` counts the users of the policy snapshot; `policy_age` is in seconds.
 
-    `administrators_on_broker` is how many users may change something in this service and log in to the broker;
-    `expiring` is how many certificates run out within `EXPIRING_DAYS`, `expiring_first` the first few of them; without
-    the database, which is when `database_answers` is false, nothing is known of them.
+    `administrators_on_broker` counts the users that may change something in this service and log in to the broker.
+    `expiring` counts the certificates that expire within `EXPIRING_DAYS`; `expiring_first` has the first 5. If the
+    database does not answer, the counts are None.
     """
 
     version: str
@@ -40,7 +40,7 @@ class Overview:
 
 
 def overview(policy: PolicyCache) -> Overview:
-    """Return the facts as they are now; a database that is lost is one of them and no error."""
+    """Return the current state; an unreachable database is part of it and no error."""
     administrators, expiring, first = _stored()
     return Overview(
         __version__,

@@ -1,4 +1,4 @@
-"""Check that the credential of an actor still holds, in the transaction that gives out another credential."""
+"""Check that an actor's credential is still valid, in the transaction that issues another credential."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def check_proof(actor: Actor) -> None:
-    """Raise `Unauthenticated` if the actor's credential ended after it was checked; call it inside a transaction.
+    """Raise `Unauthenticated` if the actor's credential has ended since it was checked; call it inside a transaction.
 
-    Otherwise a request that began before a new password could still get a token, a session or a certificate after it.
+    Without this, a request that began before a password change could get a token, session or certificate after it.
     """
     if actor.proof is None:
         return
     password_hash, token_digest, session_digest = actor.proof
     query: Any = User.select().where(User.username == actor.username)
-    if not is_sqlite():  # which has one writer at a time anyway
+    if not is_sqlite():  # SQLite has one writer at a time anyway
         query = query.for_update("FOR NO KEY UPDATE")
     user = query.first()
     if password_hash is not None and (user is None or not user.enabled or user.password_hash != password_hash):

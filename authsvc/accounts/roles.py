@@ -1,8 +1,8 @@
-"""Roles: named sets of permissions that many users share."""
+"""Roles: named sets of permissions and client ids that many users share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -14,6 +14,7 @@ from authsvc.credentials.usernames import validate_role_name
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Context, Operation, Permission
+from authsvc.record_json import audit_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
@@ -42,7 +43,7 @@ _BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class RoleRecord:
-    """A role as administrators see it; `damage` says what could not be read of its rows."""
+    """A role. `damage` says which of its rows cannot be read."""
 
     name: str
     description: str
@@ -55,12 +56,12 @@ class RoleRecord:
 
     @property
     def version(self) -> str:
-        """The name of its stored version."""
+        """The ETag of the stored version."""
         return policy_reader.version_tag(self.updated_at)
 
 
 class RoleChanges(TypedDict, total=False):
-    """What a PATCH may change; a key that is absent stays as it is."""
+    """The changes of a PATCH; the service keeps a field whose key is absent."""
 
     description: str
     permissions: tuple[Permission, ...]
@@ -70,7 +71,7 @@ class RoleChanges(TypedDict, total=False):
 def create(
     actor: Actor, name: str, description: str, permissions: Iterable[Permission], client_ids: Iterable[str] = ()
 ) -> RoleRecord:
-    """Make a role; `Conflict` when the name is taken, `Forbidden` when it holds more than the actor does."""
+    """Create a role; `Conflict` if the name exists, `Forbidden` if it has rights that the actor lacks."""
     validate_role_name(name)
     wanted, patterns = tuple(dict.fromkeys(permissions)), validate_client_ids(client_ids)
     actor.must_hold(wanted)
@@ -84,9 +85,9 @@ def create(
 
 
 def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[str] | None = None) -> RoleRecord:
-    """Change a role's description, its permissions or both; built-in roles stay as they are (`Conflict`).
+    """Change the given fields of a role; `Conflict` for a built-in role.
 
-    `PreconditionFailed` when the role is not at one of the expected versions.
+    `PreconditionFailed` if the stored version is not one of the expected ones.
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row_for_change(actor, name)
@@ -111,16 +112,16 @@ def change(actor: Actor, name: str, changes: RoleChanges, expected: frozenset[st
 
 
 def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> None:
-    """Remove a role that no user has; `Conflict` while one does or when the role is built in.
+    """Delete a role; `Conflict` if a user has it or it is built in.
 
-    `PreconditionFailed` when the role is not at one of the expected versions.
+    `PreconditionFailed` if the stored version is not one of the expected ones.
     """
     with policy_change() as announce:
         row = _row_for_change(actor, name)
         policy_reader.require_version(expected, row.updated_at)
         holders = UserRole.select().where(UserRole.role == row).count()
         if holders:
-            raise Conflict(f"{holders} users have the role {name}; take it from them first", "role-in-use")
+            raise Conflict(f"{holders} users have the role {name}; remove it from them first", "role-in-use")
         before = _record(row)
         row.delete_instance()
         audit.record(actor, "role.delete", f"role:{name}", before=audit_fields(before))
@@ -134,7 +135,7 @@ def get(name: str) -> RoleRecord:
 
 
 def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
-    """Return one page of the roles whose name or description contains the text, by name."""
+    """Return one page of the roles with the text in their name or description, sorted by name."""
     query = Role.select()
     if text:
         query = query.where(Role.name.contains(text) | Role.description.contains(text))
@@ -142,7 +143,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
 
 
 def count_holders(names: Iterable[str]) -> dict[str, int]:
-    """Return how many users have each of the roles so named."""
+    """Return the number of users of each of these roles."""
     wanted = list(names)
     query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
     with session():
@@ -150,14 +151,14 @@ def count_holders(names: Iterable[str]) -> dict[str, int]:
 
 
 def with_http_rights(names: Iterable[str]) -> set[str]:
-    """Return those of the roles that allow anything in this service's own API, such as `admin`."""
+    """Return the names of those roles that allow anything in the REST API, such as `admin`."""
     with session():
         given = policy_reader.role_policies(set(names))
     return {name for name, role in given.items() if any(right.is_http_right for right in role.rights)}
 
 
 def named(names: Iterable[str]) -> list[Role]:
-    """Return the rows of the roles so named, each once; `InvalidInput` by position for a name that is no role's."""
+    """Return the rows of these roles, each once; `InvalidInput` names the position of an unknown role."""
     wanted = list(dict.fromkeys(names))
     found = {role.name: role for role in Role.select().where(Role.name.in_(wanted))} if wanted else {}
     for position, name in enumerate(wanted):
@@ -167,10 +168,7 @@ def named(names: Iterable[str]) -> list[Role]:
 
 
 def repair_built_in(actor: Actor) -> None:
-    """Write the permissions and client ids of a damaged built-in role as this version defines them.
-
-    No request can change a built-in role.
-    """
+    """Restore the permissions and client ids of damaged built-in roles, which no request can change."""
     with policy_change() as announce:
         for name, (_, permissions) in _BUILT_IN.items():
             row: Role | None = Role.get_or_none(Role.name == name)
@@ -184,7 +182,7 @@ def repair_built_in(actor: Actor) -> None:
 
 
 def insert_built_in() -> None:
-    """Make the built-in roles; for the first start."""
+    """Create the built-in roles at the first start."""
     with policy_change() as announce:
         for name, (description, permissions) in _BUILT_IN.items():
             _insert(name, description, permissions, (), built_in=True)
@@ -192,21 +190,9 @@ def insert_built_in() -> None:
 
 
 def insert_permissions(permissions: Iterable[Permission], **owner: int) -> None:
-    """Write permissions for one owner, named as `user_id=` or `role_id=`."""
-    rows = [{**each.fields(), **owner} for each in permissions]
-    for batch in chunked(rows, 500):
+    """Store permissions of one owner, given as `user_id=` or `role_id=`."""
+    for batch in chunked((asdict(each) | owner for each in permissions), 500):
         PermissionRow.insert_many(batch).execute()
-
-
-def audit_fields(record: RoleRecord) -> audit.Fields:
-    """Return what the audit trail keeps of a role."""
-    damage = {"damage": list(record.damage)} if record.damage else {}
-    return {
-        "description": record.description,
-        "permissions": [each.fields() for each in record.permissions],
-        "clientIds": list(record.client_ids),
-        **damage,
-    }
 
 
 def _insert(
@@ -235,9 +221,9 @@ def _row(name: str) -> Role:
 def _row_for_change(actor: Actor, name: str) -> Role:
     row = _row(name)
     if row.built_in:
-        raise Conflict(f"the role {name} is built in and stays as it is", "role-built-in")
+        raise Conflict(f"the role {name} is built in and cannot be changed; create another role", "role-built-in")
     actor.must_hold(policy_reader.rights_of_roles([name]))
-    # To change a role is to change everybody who has it, by what it denies as well.
+    # A change of a role changes every user of it, through its deny rules too.
     actor.must_hold(policy_reader.rights_of_holders(row.id))
     return row
 

@@ -1,7 +1,7 @@
-"""The keys that sign API tokens: a list, oldest to newest, shared by all replicas through the database.
+"""The keys that sign API tokens, shared by all replicas through the database.
 
-The newest signs and all of them verify, so rotating a key disturbs nobody. Why they may live in the
-database: `docs/adr/0003-tokens.md`.
+The newest key signs and all keys verify, so that a rotation invalidates no token. `docs/adr/0003-tokens.md` says why
+the keys may be stored in the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def rotate(actor: Actor) -> str:
-    """Add a new key, which signs from now on, and return its id; tokens signed by older keys stay valid."""
+    """Add a new key that signs from now on, and return its id; tokens signed by older keys stay valid."""
     key = jwt.new_signing_key()
     with policy_change() as announce:
         SigningKeyRow.create(kid=key.kid, secret=key.secret.hex(), created_at=datetime.now(UTC))
@@ -29,5 +29,5 @@ def rotate(actor: Actor) -> str:
 
 
 def exist() -> bool:
-    """Say whether there is any key, which is so from the first start on."""
+    """Return whether there is any key, which is true after the first start."""
     return SigningKeyRow.select().exists()

@@ -1,4 +1,4 @@
-"""Users: the principals that may connect to the broker, call this service, or both."""
+"""Users: the accounts that may connect to the broker, call this service, or both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from authsvc.pki.ca import RevocationReason
 from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Effect
 from authsvc.policy.snapshot import GrantType
+from authsvc.record_json import audit_fields, json_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """A user as administrators see it; of its password, only whether there is one.
+    """A user without its password hash.
 
-    `damage` says what could not be read of its own rows, and `over_the_service` whether it has http write rights.
+    `administrator_on_broker`: it may change something in this service and log in to the broker, which sees its
+    secrets. `damage` says which of its own rows cannot be read.
     """
 
     username: str
@@ -45,50 +47,45 @@ class UserRecord:
     permissions: tuple[Permission, ...]
     client_ids: tuple[str, ...]
     has_password: bool
+    administrator_on_broker: bool
+    damage: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
-    damage: tuple[str, ...] = ()
-    over_the_service: bool = False
 
     @property
     def version(self) -> str:
-        """The name of its stored version."""
+        """The ETag of the stored version."""
         return policy_reader.version_tag(self.updated_at)
-
-    @property
-    def is_administrator_on_broker(self) -> bool:
-        """Whether it may change something in this service, and log in to the broker, where its secrets are seen."""
-        return self.over_the_service and bool(self.grant_types)
 
 
 class UserChanges(TypedDict, total=False):
-    """What a new user has or a PATCH changes; a key that is absent stays as it is. `password` None takes it away."""
+    """The fields of a new user or a PATCH, which keeps a field whose key is absent; `password` None removes it."""
 
     password: str | None
     enabled: bool
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
-    revoke_others: bool  # with a password: end all API tokens and certificates too
+    revoke_others: bool  # with a password: revoke all API tokens and certificates too
     client_ids: tuple[str, ...]
 
 
 def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHasher) -> UserRecord:
-    """Make a user; `Conflict` when the name is taken, `Forbidden` when it would hold more than the actor does.
+    """Create a user; `Conflict` if the name exists, `Forbidden` if it would have rights that the actor lacks.
 
-    Absent keys: enabled, grant type `password`, no roles, no permissions, no password.
+    Defaults: enabled, grant type `password`, no roles, no permissions, no password.
     """
     return create_with_hash(actor, username, wanted, _hash(wanted, hasher))
 
 
 def create_with_hash(actor: Actor, username: str, wanted: UserChanges, password_hash: str | None) -> UserRecord:
-    """`create` for a password that was hashed earlier, such as a registration's; `wanted` holds no other."""
+    """Create a user with a password that was hashed earlier, such as that of a registration."""
     validate_username(username)
     with policy_change() as announce:
         if exists(username):
             raise Conflict(f"a user named {username} exists", "user-exists")
         row = _insert(username, wanted, password_hash)
-        record = _rewrite_rights(actor, row, wanted)
+        record = _store_rights(actor, row, wanted)
         audit.record(actor, "user.create", f"user:{username}", after=audit_fields(record))
         announce(ChangeKind.USER, username)
     return record
@@ -101,10 +98,10 @@ def change(
     hasher: PasswordHasher,
     expected: frozenset[str] | None = None,
 ) -> UserRecord:
-    """Change what is named and nothing else; in force at once, also for clients that are connected.
+    """Change the given fields, effective at once for connected clients too.
 
-    `Forbidden` when the user holds, or would hold, more than the actor; `Conflict` when nobody would be left
-    to administer the service; `PreconditionFailed` when the user is not at one of the expected versions.
+    `Forbidden` if the user has, or would have, rights that the actor lacks; `Conflict` if no administrator would be
+    left; `PreconditionFailed` if the stored version is not one of the expected ones.
     """
     if changes.get("revoke_others") and "password" not in changes:
         raise invalid("revokeOthers", "needs a password in the same request")
@@ -121,15 +118,15 @@ def change(
         row.password_hash = password_hash if "password" in changes else row.password_hash
         row.updated_at = policy_reader.next_update(row.updated_at)
         row.save()
-        after = _rewrite_rights(actor, row, changes)
-        cause = _ends_sessions(before, after, changes)
+        after = _store_rights(actor, row, changes)
+        cause = _cause_to_end_sessions(before, after, changes)
         if cause:
             disconnects.order(username, cause)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(audit_fields(before), audit_fields(after))
         if changes.get("password") is not None:
-            later["password"] = "changed"  # noqa: S105 - a word for the audit trail
-        if changes.get("revoke_others"):  # browser sessions end with any new password
+            later["password"] = "changed"  # noqa: S105 - text of the audit event
+        if changes.get("revoke_others"):  # any new password ends the browser sessions
             certificates.revoke_all(actor, username, RevocationReason.PRIVILEGE_WITHDRAWN)
             later["revokedTokens"] = api_tokens.revoke_all(actor, username)
         if later:
@@ -139,12 +136,12 @@ def change(
 
 
 def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
-    """Add one permission to those the user has by then, whoever else adds some; one that it has is no error.
+    """Add one permission to the stored ones, so that concurrent additions are all kept; no error if it exists.
 
-    `Forbidden` when the user holds, or would hold, more than the actor; `InvalidInput` for a permission that denies.
+    `Forbidden` if the user has, or would have, rights that the actor lacks; `InvalidInput` for effect `deny`.
     """
     if permission.effect is not Effect.ALLOW:
-        raise invalid("effect", "must be allow; to forbid something, change the user's permissions")
+        raise invalid("effect", "must be allow; to deny something, change the user's permissions")
     with policy_change() as announce:
         row = _row(username)
         actor.must_hold((*policy_reader.rights_of_user(row.username), permission))
@@ -152,16 +149,15 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
             roles.insert_permissions([permission], user_id=row.id)
             row.updated_at = policy_reader.next_update(row.updated_at)
             row.save()
-            facts_added = {"permission": permission.fields()}
-            audit.record(actor, "user.allow", f"user:{username}", after=facts_added)
+            audit.record(actor, "user.allow", f"user:{username}", after={"permission": json_fields(permission)})
             announce(ChangeKind.USER, username)
         return _record(row)
 
 
 def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) -> None:
-    """Remove a user and its tokens; `Conflict` when nobody would be left to administer the service.
+    """Delete a user and its tokens, and revoke its certificates; `Conflict` if no administrator would be left.
 
-    `PreconditionFailed` when the user is not at one of the expected versions.
+    `PreconditionFailed` if the stored version is not one of the expected ones.
     """
     with policy_change() as announce, last_admin.keep_last_administrator():
         row = _row(username)
@@ -176,18 +172,19 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
 
 
 def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.DisconnectResult:
-    """End a user's live sessions on the broker; `Conflict` when no broker is known."""
+    """End the MQTT sessions of a user; `Conflict` if no broker is configured."""
     get(username)
     if broker is None:
-        raise Conflict("AUTHSVC_BROKER_URL is not set, so sessions cannot be ended", "no-broker")
+        raise Conflict("MQTT sessions cannot be ended: set AUTHSVC_BROKER_URL", "no-broker")
     return disconnects.disconnect_now(actor, broker, username)
 
 
 def issue_certificate(
     actor: Actor, username: str, key: ClientKey, issuing: SigningPolicy
 ) -> certificates.IssuedCertificate:
-    """Sign a certificate for a user's key; `Forbidden` for one who holds more than the actor, who could pass as it.
+    """Sign a certificate for a user's key.
 
+    `Forbidden` if the user has rights that the actor lacks: the actor could use the certificate itself.
     `Unauthenticated` if the actor's own credential has ended since it was checked.
     """
     with policy_change():
@@ -199,18 +196,17 @@ def issue_certificate(
 def issue_token(
     actor: Actor, username: str, label: str, hours: float, limits: api_tokens.TokenLimits = api_tokens.DEFAULT_LIMITS
 ) -> api_tokens.IssuedToken:
-    """Make an API token for a user; `Forbidden` for one who holds more than the actor, who could pass as it."""
+    """Issue an API token for a user; `Forbidden` if the user has rights that the actor lacks."""
     return api_tokens.issue_token(actor, username, label, hours, limits, within_own_rights=True)
 
 
 def exists(username: str) -> bool:
-    """Say whether there is a user of that name, by the database and not by a snapshot."""
+    """Return whether the database, not the snapshot, has this user."""
     with session():
         return User.select().where(User.username == username).exists()
 
 
 def get(username: str) -> UserRecord:
-    """Return one user; `NotFound` otherwise."""
     with session():
         return _record(_row(username))
 
@@ -218,7 +214,7 @@ def get(username: str) -> UserRecord:
 def search(
     text: str, page: int, per_page: int, role: str = "", *, administrators_on_broker: bool = False
 ) -> Page[UserRecord]:
-    """Return one page of the users whose name contains the text, in any case, by name; or of those with a role."""
+    """Return one page of users, sorted by name; `text` is part of the name, in any case."""
     query = User.select()
     if administrators_on_broker:
         query = query.where(policy_reader.is_administrator_on_broker())
@@ -244,8 +240,8 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> Us
     return row
 
 
-def _rewrite_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
-    """Write the roles and permissions that are named, and hold the actor to its own rights in the outcome."""
+def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
+    """Store the given roles and permissions; `Forbidden` if the user now has rights that the actor lacks."""
     if "roles" in wanted:
         UserRole.delete().where(UserRole.user == row).execute()
         chosen = roles.named(wanted["roles"])
@@ -258,8 +254,8 @@ def _rewrite_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     return _record(row)
 
 
-def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
-    """Say why sessions that began before this change must end; None when they may go on."""
+def _cause_to_end_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
+    """Return why this change ends the MQTT and browser sessions of the user; None if it does not."""
     if before.enabled and not after.enabled:
         return "user disabled"
     if "password" in changes:
@@ -270,7 +266,7 @@ def _ends_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) 
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:
-    # Before the transaction: others should not wait for a hash to write.
+    # Called before the transaction, which would make other writers wait for the hash.
     password = wanted.get("password")
     return None if password is None else hasher.hash(password)
 
@@ -300,23 +296,11 @@ def _records(rows: list[User]) -> list[UserRecord]:
             (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
+            bool(row.grant_types)
+            and (any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names)),
+            policy_reader.damage_of(row.grant_types, row.client_ids, own),
             row.created_at,
             row.updated_at,
-            policy_reader.damage_of(row.grant_types, row.client_ids, own),
-            any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names),
         )
         for row in rows
     ]
-
-
-def audit_fields(record: UserRecord) -> audit.Fields:
-    """Return what the audit trail keeps of a user."""
-    return {
-        "enabled": record.enabled,
-        "grantTypes": sorted(record.grant_types),
-        "roles": list(record.roles),
-        "permissions": [each.fields() for each in record.permissions],
-        "clientIds": list(record.client_ids),
-        "hasPassword": record.has_password,
-        **({"damage": list(record.damage)} if record.damage else {}),
-    }

@@ -8,7 +8,7 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 
 from authsvc.admin.pages import pages, render, stands_for
-from authsvc.api.schemas import PermissionBody, view_permission
+from authsvc.api.schemas import PermissionBody, PermissionView
 from authsvc.errors import InvalidInput, invalid
 from authsvc.web import problem
 
@@ -77,4 +77,4 @@ def check_resource() -> Response:
         permission = submitted(PermissionBody, **row).permission()
     except InvalidInput as error:
         return render("admin/resource.html", permission=None, wrong=error.errors[0].message)
-    return render("admin/resource.html", permission=view_permission(permission), wrong=None)
+    return render("admin/resource.html", permission=PermissionView.of(permission), wrong=None)

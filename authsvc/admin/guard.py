@@ -104,7 +104,7 @@ def _signed_in() -> UserPolicy | None:
         return None
     noted = not getattr(current_app.view_functions.get(request.endpoint or ""), "unattended", False)
     g.proof = browser_sessions.proof_of(session[_SECRET])
-    username = browser_sessions.holder_of(session[_SECRET], session_lifetime(), noted=noted)
+    username = browser_sessions.username_of(session[_SECRET], session_lifetime(), record_use=noted)
     user = services().policy.snapshot.users.get(username) if username else None
     return user if user and user.enabled else None
 

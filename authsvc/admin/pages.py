@@ -175,5 +175,5 @@ def _of_lost_database(error: Exception) -> Response:
 def _of_anything(error: Exception) -> Response:
     problem.log_unexpected(error)
     # Without a template, for drawing one may be what went wrong.
-    words = f"Something went wrong ({g.get('request_id')})\n\n{problem.SOMETHING_WRONG}"
+    words = f"Something went wrong ({g.get('request_id')})\n\n{problem.INTERNAL_ERROR}"
     return Response(words, 500, content_type="text/plain; charset=utf-8")

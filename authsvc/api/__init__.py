@@ -1,4 +1,4 @@
-"""The REST API: a module a noun, each a thin layer of views over the use cases."""
+"""The REST API: one module per noun, each with its schemas and a thin layer of views."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECURITY_SCHEMES: SecuritySchemesDict = {
 
 
 def register(app: OpenAPI) -> None:
-    """Add every module's views to the app."""
+    """Add the views of every module to the app."""
     authentication.register(app)
     for module in (session, tokens, browser_sessions, users, roles, certificates, audit, history):
         app.register_api(module.blueprint)

@@ -1,4 +1,4 @@
-"""The audit trail, to be read."""
+"""The audit trail over REST."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from authsvc.activity import audit
-from authsvc.api.schemas import Moment, PageQuery, Text, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, View, noun, render_page
 
 blueprint = noun("audit", "Who changed what, and when")
 
@@ -19,7 +19,7 @@ class AuditQuery(PageQuery):
 
 
 class EventView(View):
-    """One change; `before` and `after` hold what differs, without secrets."""
+    """A change; `before` and `after` have the fields that differ, without secrets."""
 
     id: int
     at: Moment
@@ -33,11 +33,8 @@ class EventView(View):
     after: dict[str, Any] | None
 
 
-class EventPage(View):
-    items: list[EventView]
-    page: int
-    per_page: int
-    total: int
+class EventPage(PageView[EventView]):
+    pass
 
 
 @blueprint.get("/audit", responses={200: EventPage})
@@ -46,4 +43,4 @@ def list_events(query: AuditQuery) -> dict[str, Any]:
     wanted = {"actor": query.actor, "action": query.action, "target": query.target}
     filters = {name: value for name, value in wanted.items() if value}
     found = audit.events(query.page, query.per_page, filters)
-    return render_page(found, (EventView.model_validate(event, from_attributes=True) for event in found.items))
+    return render_page(found, map(EventView.of, found.items))

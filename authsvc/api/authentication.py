@@ -1,4 +1,4 @@
-"""Who calls the API, and whether its http permissions let it: one rule for every path below `/api`."""
+"""Authentication and authorization of every request below `/api`."""
 
 from __future__ import annotations
 
@@ -26,30 +26,27 @@ _PUBLIC_FILES = "/api/docs/"
 
 
 def register(app: Flask) -> None:
-    """Guard every path below `/api`, also those that do not exist."""
-    app.before_request(_guard)
-    app.after_request(_take_effect)
+    """Check every request below `/api`, also to paths that do not exist."""
+    app.before_request(_authorize)
+    app.after_request(_reload_policy)
 
 
-def _guard() -> None:
+def _authorize() -> None:
     if not request.path.startswith("/api/"):
         return
-    # Decide by what the database holds now, not by what this worker last heard of it.
+    # Decide by what the database holds now, not by the snapshot of up to 200 ms ago.
     catch_up()
-    if _is_public():
+    view = current_app.view_functions.get(request.endpoint or "")
+    if getattr(view, "public", False) or request.path.startswith(_PUBLIC_FILES):
         return
     g.caller, g.proof = _authenticate()
     if not services().access.may_call(g.caller, request.method, request.path):
-        raise Forbidden(f"you lack http {http_operation(request.method)} on {without_secrets(request.path)}")
+        needed = f"http {http_operation(request.method)} {without_secrets(request.path)}"
+        raise Forbidden(f"your account needs the permission `{needed}` to do this")
 
 
-def _is_public() -> bool:
-    view = current_app.view_functions.get(request.endpoint or "")
-    return getattr(view, "public", False) or request.path.startswith(_PUBLIC_FILES)
-
-
-def _take_effect(response: Response) -> Response:
-    """Let a change be in force when its answer leaves, here and in the workers that answer brokers."""
+def _reload_policy(response: Response) -> Response:
+    """Reload the policy here and in the broker workers before the response to a change leaves."""
     writes = http_operation(request.method) is Operation.WRITE
     if (request.path.startswith("/api/") or is_page(request.path)) and writes and response.status_code < 400:  # noqa: PLR2004
         try:
@@ -57,15 +54,15 @@ def _take_effect(response: Response) -> Response:
             snapshot = services().policy.snapshot
             services().propagation.notify((snapshot.version, snapshot.token_version))
         except DATABASE_ERRORS:
-            # The change is made all the same; this worker follows as soon as it can.
-            log.warning("database lost right after a change")
+            # The change is stored; this worker reloads the policy when the database is back.
+            log.warning("policy not reloaded after a change: database unavailable")
     return response
 
 
 def _authenticate() -> tuple[UserPolicy, Proof]:
     given = request.authorization
     if given is not None and given.type == "bearer" and given.token:
-        return _holder_of(given.token)
+        return _user_of_token(given.token)
     if given is not None and given.type == "basic" and given.username is not None:
         user = services().sign_ins.check_password(given.username, given.password or "", request.remote_addr)
         return user, Proof(password_hash=user.password_hash)
@@ -73,10 +70,10 @@ def _authenticate() -> tuple[UserPolicy, Proof]:
         raise Unauthenticated("the Authorization header must be Bearer or Basic")
     token = request.environ.get(TOKEN_KEY)
     if token:
-        return _holder_of(token)
-    raise Unauthenticated("a token or a password is needed")
+        return _user_of_token(token)
+    raise Unauthenticated("send a token or a username and password in the Authorization header")
 
 
-def _holder_of(token: str) -> tuple[UserPolicy, Proof]:
+def _user_of_token(token: str) -> tuple[UserPolicy, Proof]:
     user, digest = services().access.authenticate_token(token, datetime.now(UTC))
     return user, Proof(token_digest=digest)

@@ -1,4 +1,4 @@
-"""Who is signed in at the administrator's page, and an end to it."""
+"""Browser sessions of the administrator's page over REST."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from authsvc.accounts import browser_sessions
-from authsvc.api.schemas import Moment, PageQuery, Text, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, View, noun, render_page
 from authsvc.web.request_context import actor, session_lifetime
 
 blueprint = noun("sessions", "Browsers that are signed in at the administrator's page")
@@ -23,7 +23,7 @@ class SessionQuery(PageQuery):
 
 
 class SessionView(View):
-    """One signed-in browser."""
+    """A browser that is signed in."""
 
     id: str
     username: str
@@ -35,35 +35,19 @@ class SessionView(View):
     by_token: bool
 
 
-class SessionPage(View):
-    items: list[SessionView]
-    page: int
-    per_page: int
-    total: int
+class SessionPage(PageView[SessionView]):
+    pass
 
 
 @blueprint.get("/sessions", responses={200: SessionPage})
 def list_sessions(query: SessionQuery) -> dict[str, Any]:
-    """List the sessions that go on, latest use first."""
+    """List the running sessions, latest use first."""
     found = browser_sessions.search(query.username, session_lifetime(), query.page, query.per_page)
-    return render_page(found, map(_view, found.items))
+    return render_page(found, map(SessionView.of, found.items))
 
 
 @blueprint.delete("/sessions/<id>", responses={204: None})
 def end(path: SessionPath) -> Response:
-    """End a session; its browser is out at its next click."""
+    """End a session, effective with the next request of its browser."""
     browser_sessions.end(actor(), path.id)
     return Response(status=204)
-
-
-def _view(record: browser_sessions.SessionRecord) -> SessionView:
-    return SessionView(
-        id=record.id,
-        username=record.username,
-        created=record.created_at,
-        last_seen=record.last_seen_at,
-        expires=record.expires_at,
-        address=record.address,
-        browser=record.browser,
-        by_token=record.by_token,
-    )

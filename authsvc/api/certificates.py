@@ -1,4 +1,4 @@
-"""Certificates: issued for a user's key, renewed by their holders, revoked by administrators."""
+"""Client certificates over REST: list, issue, renew, revoke; and the end of MQTT sessions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from authsvc.api.schemas import (
     Body,
     Moment,
     OptionalBody,
+    PageView,
     SearchQuery,
     Text,
     View,
@@ -21,13 +22,11 @@ from authsvc.api.schemas import (
     render_page,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
-from authsvc.pki import certificates, renewal
-from authsvc.pki import csr as signing_requests
+from authsvc.pki import certificates, csr, renewal
 from authsvc.pki.authorities import signing_policy
-from authsvc.pki.csr import MAX_CHARACTERS
 from authsvc.web.request_context import actor, public, services
 
-blueprint = noun("certificates", "Certificates that log clients in")
+blueprint = noun("certificates", "Client certificates")
 
 ReasonName = Literal[
     "unspecified",
@@ -45,18 +44,18 @@ class SerialPath(BaseModel):
 
 
 class IssueBody(Body):
-    """A request for a certificate; of it only the public key is used."""
+    """A CSR, of which only the public key is used."""
 
-    csr: Text = Field(max_length=MAX_CHARACTERS, description="PEM, or Base64 of PEM; Common Name = username")
+    csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="PEM, or Base64 of PEM; Common Name = username")
     days: int | None = Field(None, ge=1, le=certificates.MAX_DAYS)
 
 
 class RenewBody(Body):
-    """Proof that the sender holds the key of its current certificate; `docs/certificates.md` says what is signed."""
+    """Proof of possession of the current certificate's key; `docs/certificates.md` says what is signed."""
 
-    certificate: Text = Field(max_length=MAX_CHARACTERS, description="the current certificate as PEM")
-    csr: Text = Field(max_length=MAX_CHARACTERS, description="a request for the new key")
-    time: Text = Field(max_length=40, description="now, as RFC 3339; good for five minutes")
+    certificate: Text = Field(max_length=csr.MAX_CHARACTERS, description="the current certificate as PEM")
+    csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="a CSR with the new key")
+    time: Text = Field(max_length=40, description="the current time as RFC 3339; valid for 5 minutes")
     signature: Text = Field(max_length=2048, description="Base64, by the current key")
 
 
@@ -71,7 +70,7 @@ class CertificateQuery(SearchQuery):
 
 
 class IssuedView(View):
-    """A new certificate, with the authority's."""
+    """A new certificate with that of its authority."""
 
     serial: str
     certificate: str
@@ -80,7 +79,7 @@ class IssuedView(View):
 
 
 class CertificateView(View):
-    """A certificate; `revoked` may lie ahead, at the end of a renewal's overlap."""
+    """A certificate; `revoked` may be in the future, at the end of a renewal's overlap."""
 
     serial: str
     username: str
@@ -93,15 +92,12 @@ class CertificateView(View):
     reason: str | None
 
 
-class CertificatePage(View):
-    items: list[CertificateView]
-    page: int
-    per_page: int
-    total: int
+class CertificatePage(PageView[CertificateView]):
+    pass
 
 
 class DisconnectView(View):
-    """Under which client ids a session was ended, and under which the broker did not let us."""
+    """The client ids of ended MQTT sessions, and those of sessions that the broker did not let us end."""
 
     ended: list[str]
     failed: list[str]
@@ -128,7 +124,7 @@ def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
 @blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
 def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
-    wanted = signing_requests.read(body.csr, path.username)
+    wanted = csr.read(body.csr, path.username)
     issuing = signing_policy(services().settings)
     issuing = issuing._replace(days=body.days or issuing.days)
     return _issued(users.issue_certificate(actor(), path.username, wanted.public_key, issuing)), 201
@@ -137,7 +133,7 @@ def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
 @blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])
 @public
 def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
-    """Certify a new key for whoever proves to hold the current one; from two thirds of its life on."""
+    """Sign a certificate for a new key if the caller proves possession of the current one, after 2/3 of its life."""
     proven = renewal.verify(renewal.RenewalRequest(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
     overlap = timedelta(hours=settings.renewal_overlap_hours)
@@ -153,38 +149,19 @@ def show(path: SerialPath) -> dict[str, Any]:
 
 @blueprint.post("/certificates/<serial>/revoke", responses={200: CertificateView})
 def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
-    """Revoke a certificate; it is on the next revocation list, which is signed at once."""
+    """Revoke a certificate and sign a new revocation list."""
     return render(_view(certificates.revoke(actor(), path.serial, certificates.read_reason(body.reason))))
 
 
 @blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
 def disconnect(path: UserPath) -> dict[str, Any]:
-    """End the user's live sessions on the broker."""
-    report = users.disconnect(actor(), path.username, services().broker)
-    return render(DisconnectView(ended=report.ended, failed=report.failed))
+    """End the MQTT sessions of a user."""
+    return render(DisconnectView.of(users.disconnect(actor(), path.username, services().broker)))
 
 
 def _issued(issued: certificates.IssuedCertificate) -> dict[str, Any]:
-    record = issued.record
-    return render(
-        IssuedView(
-            serial=record.serial,
-            certificate=record.certificate,
-            ca_certificate=issued.ca_certificate,
-            not_after=record.not_after,
-        )
-    )
+    return render(IssuedView.of(issued.record, ca_certificate=issued.ca_certificate))
 
 
 def _view(record: certificates.CertificateRecord) -> CertificateView:
-    return CertificateView(
-        serial=record.serial,
-        username=record.username,
-        status=record.status_at(datetime.now(UTC)),
-        certificate=record.certificate,
-        fingerprint=record.fingerprint,
-        not_before=record.not_before,
-        not_after=record.not_after,
-        revoked=record.revoked_at,
-        reason=record.reason,
-    )
+    return CertificateView.of(record, status=record.status_at(datetime.now(UTC)))

@@ -1,4 +1,4 @@
-"""The API's description, for machines and for people; nothing is fetched from elsewhere."""
+"""The OpenAPI document and Swagger UI, which loads no file from another host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
 _SWAGGER = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
-# Swagger UI styles its elements one by one and draws with inline images; its scripts all come from here.
+# Swagger UI needs inline styles and `data:` images; all its scripts come from this service.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
@@ -35,14 +35,12 @@ blueprint.register_blueprint(swagger)
 @blueprint.get("/openapi.json")
 @public
 def openapi() -> Response:
-    """Describe the API as OpenAPI 3.1."""
     return jsonify(cast("OpenAPI", current_app).api_doc)
 
 
 @blueprint.get("/docs")
 @public
 def page() -> Response:
-    """Show the description as a page to read and try."""
     response = Response(render_template("docs.html"))
     response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
     return response

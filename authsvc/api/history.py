@@ -1,4 +1,4 @@
-"""How many logged in and were denied, over time."""
+"""Logins and denials over time, over REST."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HistoryQuery(Query):
 
 
 class BucketView(View):
-    """How many there were from `at` on, for as long as a bucket lasts; `denials` are of topics."""
+    """The counts of one bucket, which starts at `at`; `denials` counts topics."""
 
     at: Moment
     logins: int
@@ -28,7 +28,7 @@ class BucketView(View):
 
 
 class HistoryView(View):
-    """Every bucket of the time that was asked for, the oldest first; the last one is still being filled."""
+    """Every bucket of the given hours, oldest first; the last one is not complete."""
 
     bucket_seconds: int
     buckets: list[BucketView]
@@ -36,7 +36,7 @@ class HistoryView(View):
 
 @blueprint.get("/history", responses={200: HistoryView})
 def show(query: HistoryQuery) -> dict[str, Any]:
-    """Show how many logged in and were denied, over all workers and replicas."""
+    """Show the numbers of logins and denials of all workers and replicas."""
     buckets = [
         BucketView.model_validate(bucket, from_attributes=True) for bucket in decision_stats.last_hours(query.hours)
     ]

@@ -1,8 +1,8 @@
-"""Roles: permissions that many users share."""
+"""Roles over REST: list, create, show, change, delete."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from flask import Response
 from pydantic import BaseModel, Field
@@ -15,6 +15,7 @@ from authsvc.api.schemas import (
     ClientIds,
     IfMatch,
     Moment,
+    PageView,
     PermissionBody,
     PermissionView,
     RoleName,
@@ -27,8 +28,6 @@ from authsvc.api.schemas import (
     render_page,
     tagged,
     unchanged,
-    view_permission,
-    view_warnings,
 )
 from authsvc.web.request_context import actor
 
@@ -42,22 +41,15 @@ class RolePath(BaseModel):
 
 
 class RoleChangeBody(Body):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change; an absent field keeps its value."""
 
     description: Text = unchanged(max_length=1000)
     permissions: Permissions = unchanged()
     client_ids: ClientIds = unchanged()
 
     def changes(self) -> roles.RoleChanges:
-        """Return what was named in the body, and nothing of what was not."""
-        changes = roles.RoleChanges()
-        if "description" in self.model_fields_set:
-            changes["description"] = self.description
-        if "permissions" in self.model_fields_set:
-            changes["permissions"] = permissions_from(self.permissions)
-        if "client_ids" in self.model_fields_set:
-            changes["client_ids"] = tuple(self.client_ids)
-        return changes
+        """Return the fields that the request has."""
+        return cast("roles.RoleChanges", self.given(roles.RoleChanges))
 
 
 class RoleBody(RoleChangeBody):
@@ -70,37 +62,34 @@ class RoleBody(RoleChangeBody):
 
 
 class RoleView(View):
-    """A role; one that is built in stays as it is."""
+    """A role; a built-in one cannot be changed."""
 
     model_config = WITH_ETAG
     name: str
     description: str
     built_in: bool
     permissions: list[PermissionView]
-    damage: list[str] = Field(description="rows that could not be read; with any its users are denied everything")
+    damage: list[str] = Field(description="stored rows that cannot be read; with any, its users are denied everything")
     client_ids: list[str]
     created: Moment
     updated: Moment
     warnings: list[WarningView]
 
 
-class RolePage(View):
-    items: list[RoleView]
-    page: int
-    per_page: int
-    total: int
+class RolePage(PageView[RoleView]):
+    pass
 
 
 @blueprint.get("/roles", responses={200: RolePage})
 def list_roles(query: SearchQuery) -> dict[str, Any]:
-    """List roles by name."""
+    """List roles, sorted by name."""
     found = roles.search(query.search, query.page, query.per_page)
     return render_page(found, map(_view, found.items))
 
 
 @blueprint.post("/roles", responses={201: RoleView})
 def create(body: RoleBody) -> Answer:
-    """Make a role."""
+    """Create a role."""
     record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     shown, _, headers = _answer(record)
     return shown, 201, headers | {"Location": f"/api/roles/{record.name}"}
@@ -114,13 +103,13 @@ def show(path: RolePath) -> Answer:
 
 @blueprint.patch("/roles/<name>", responses={200: RoleView})
 def change(path: RolePath, body: RoleChangeBody, header: IfMatch) -> Answer:
-    """Change a role; in force at once for every user who has it."""
+    """Change a role, effective at once for every user that has it."""
     return _answer(roles.change(actor(), path.name, body.changes(), header.versions()))
 
 
 @blueprint.delete("/roles/<name>", responses={204: None})
 def delete(path: RolePath, header: IfMatch) -> Response:
-    """Remove a role that no user has."""
+    """Delete a role that no user has."""
     roles.delete(actor(), path.name, header.versions())
     return Response(status=204)
 
@@ -130,14 +119,4 @@ def _answer(record: roles.RoleRecord) -> Answer:
 
 
 def _view(record: roles.RoleRecord) -> RoleView:
-    return RoleView(
-        name=record.name,
-        description=record.description,
-        built_in=record.built_in,
-        permissions=[view_permission(permission) for permission in record.permissions],
-        damage=list(record.damage),
-        client_ids=list(record.client_ids),
-        created=record.created_at,
-        updated=record.updated_at,
-        warnings=view_warnings(client_id_warnings.of_role(record)),
-    )
+    return RoleView.of(record, warnings=client_id_warnings.of_role(record))

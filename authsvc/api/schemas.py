@@ -1,9 +1,9 @@
-"""The shapes that nouns share: camelCase outside, nothing unknown let in, no value bent to fit."""
+"""Schemas that several resources share: JSON in camelCase; no unknown field and no coerced value in a request."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
@@ -16,13 +16,13 @@ from authsvc.credentials import usernames
 from authsvc.errors import InvalidInput
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.permissions import Permission
+from authsvc.record_json import json_fields, json_value, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flask_openapi3.types import ResponseDict
 
-    from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.storage.paging import Page
 
 
@@ -33,7 +33,7 @@ def _no_nul(text: str) -> str:
 
 
 def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
-    """Let a rule of the domain speak, in its own words, where a field is read."""
+    """Return a validator that applies a rule of the domain and reports its message."""
 
     def check(text: str) -> str:
         try:
@@ -44,12 +44,8 @@ def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 Text = Annotated[str, AfterValidator(_no_nul)]
-Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 Username = Annotated[
     str,
     _checked_by(usernames.validate_username),
@@ -61,7 +57,7 @@ RoleName = Annotated[
     Field(json_schema_extra={"pattern": f"^{usernames.ROLE_NAME.pattern}$"}, examples=["line-operator"]),
 ]
 Answer = tuple[dict[str, Any], int, dict[str, str]]
-"""What Flask turns into an answer: JSON, status and headers."""
+"""JSON, status and headers of an HTTP response."""
 
 ClientIdPattern = Annotated[
     str,
@@ -74,7 +70,7 @@ ClientIds = Annotated[
         max_length=allowed_client_ids.MAX_PATTERNS,
         description=(
             "the client ids with which the user may log in to the broker: %u is the username, * any characters. "
-            "A user may use what matches one of its own patterns or of those of its roles; without any, every client id"
+            "A client id must match a pattern of the user or of one of its roles; without any pattern, all are allowed"
         ),
     ),
 ]
@@ -82,54 +78,61 @@ GrantTypeName = Literal["password", "certificate", "token"]
 
 
 class Body(BaseModel):
-    """What a caller sends: exact types, known fields."""
+    """A request body: exact types, known fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, allow_inf_nan=False)
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **_options: Any) -> Self:
-        """Refuse an object within a text, into which the library would look."""
+        """Validate a value as it is; pydantic would parse a JSON string that contains an object."""
         return cls.model_validate(json_data)
+
+    def given(self, changes: type[Any]) -> dict[str, Any]:
+        """Return the fields that the request has and that are keys of `changes`, a TypedDict."""
+        given = {name: getattr(self, name) for name in self.model_fields_set if name in changes.__annotations__}
+        if "permissions" in given:
+            given["permissions"] = permissions_from(given["permissions"])
+        return given
 
 
 def unchanged(description: str | None = None, max_length: int | None = None) -> Any:
     """Return a field of a PATCH body: absent means unchanged.
 
-    It has no default in the description, because generated clients send defaults; the body knows by
-    `model_fields_set` which fields were sent.
+    The OpenAPI description shows no default, because generated clients send defaults. `model_fields_set` tells which
+    fields were sent.
     """
     return Field(default_factory=lambda: None, description=description, max_length=max_length)
 
 
 class OptionalBody(Body):
-    """What a caller may send or leave out whole; then every field has its default."""
+    """A request body that may be absent; then every field has its default."""
 
     model_config = ConfigDict(json_schema_extra={}, openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
 
     @model_validator(mode="before")
     @classmethod
     def nothing_is_an_empty_object(cls, given: Any) -> Any:
-        """Take no body at all for `{}`; a body that is not JSON stays an error."""
+        """Read an absent body as `{}`; a body that is not JSON stays an error."""
         return {} if given is None and not request.get_data() else given
 
 
 class Query(BaseModel):
-    """What stands behind the `?`: text that must read as the right type, known names."""
+    """Query parameters: text that pydantic converts to the right type, known names."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
 
 class IfMatch(BaseModel):
-    """Change only what the caller has seen."""
+    """The condition of a change: the version that the caller has read."""
 
     if_match: str = Field(
         default_factory=str,
         alias="If-Match",
-        description="the ETag that was read: if it was changed since, nothing is done and the answer is 412",
+        description="the ETag that was read; if the stored version differs, nothing changes and the status is 412",
     )
 
     def versions(self) -> frozenset[str] | None:
-        """Return the versions of which the stored one must be (RFC 9110 13.1.1); None for any."""
+        """Return the versions of which the stored one must be one (RFC 9110, 13.1.1); None for any."""
         if "if_match" not in self.model_fields_set:
             return None
         tags = parse_etags(self.if_match)
@@ -137,19 +140,37 @@ class IfMatch(BaseModel):
 
 
 class View(BaseModel):
-    """What is answered."""
+    """A JSON response."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    @classmethod
+    def of(cls, record: Any, **others: Any) -> Self:
+        """Return the view of a record; `others` are fields that the record lacks, or that replace its own."""
+        given = {to_camel(name): json_value(value) for name, value in others.items()}
+        return cls.model_validate(json_fields(record) | given)
+
+
+Item = TypeVar("Item", bound=View)
+
+
+class PageView(View, Generic[Item]):
+    """One page of a list."""
+
+    items: list[Item]
+    page: int
+    per_page: int
+    total: int
 
 
 WITH_ETAG = ConfigDict(
     openapi_extra={"headers": {"ETag": {"description": "its version, for If-Match", "schema": {"type": "string"}}}},  # type: ignore[typeddict-unknown-key]
 )
-"""For a view that is answered with `tagged`."""
+"""Config of a view that `tagged` returns."""
 
 
 class PermissionBody(Body):
-    """A rule: who has it may, or with effect `deny` may not, use what `resource` covers."""
+    """A permission: allows, or with effect `deny` denies, the topics or paths that `resource` covers."""
 
     context: Literal["mqtt", "http"] = Field(description="topics on the broker, or paths of this service")
     operation: Literal["read", "write", "readWrite"]
@@ -176,34 +197,34 @@ class PermissionView(View):
 
 
 class WarningView(View):
-    """A weakness that an administrator should know of; `code` is stable."""
+    """A weakness that an administrator should remove; `code` is stable."""
 
     code: str
     message: str
 
 
 class PageQuery(Query):
-    """Which part of a list."""
+    """One page of a list."""
 
     page: int = Field(1, ge=1, le=1_000_000)
     per_page: int = Field(50, ge=1, le=1000)
 
 
 class SearchQuery(PageQuery):
-    """Which part of a list, and what to look for in it."""
+    """One page of a list, and a search text."""
 
     search: Text = Field("", max_length=200)
 
 
 class FieldProblem(BaseModel):
-    """One field that was refused."""
+    """An invalid field."""
 
     field: str
     message: str
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 has it; `code` is stable, `errors` names the fields."""
+    """An error (RFC 9457); `code` is stable, `errors` lists the invalid fields."""
 
     type: str
     title: str
@@ -214,7 +235,7 @@ class Problem(BaseModel):
 
 
 def permissions_from(bodies: Iterable[PermissionBody]) -> tuple[Permission, ...]:
-    """Return the rules that these spell; a bad one is named by its place, as `permissions[2].resource`."""
+    """Return the permissions; an error names the position of an invalid one, as in `permissions[2].resource`."""
     permissions = []
     for position, body in enumerate(bodies):
         try:
@@ -224,40 +245,30 @@ def permissions_from(bodies: Iterable[PermissionBody]) -> tuple[Permission, ...]
     return tuple(permissions)
 
 
-def view_permission(permission: Permission) -> PermissionView:
-    """Show a rule."""
-    return PermissionView.model_validate(permission.fields())
-
-
-def view_warnings(warnings: Iterable[PolicyWarning]) -> list[WarningView]:
-    """Show warnings."""
-    return [WarningView(code=code, message=message) for code, message in warnings]
-
-
 def render(view: View) -> dict[str, Any]:
-    """Return what Flask turns into JSON."""
+    """Return the JSON of a view."""
     return view.model_dump(mode="json", by_alias=True)
 
 
 def tagged(view: View, version: str) -> Answer:
-    """Return what Flask turns into an answer with an ETag."""
+    """Return a response with an ETag."""
     return render(view), 200, {"ETag": quote_etag(version)}
 
 
 def render_page(page: Page[Any], views: Iterable[View]) -> dict[str, Any]:
-    """Return a list's page in its one form."""
+    """Return the JSON of a page."""
     items = [render(view) for view in views]
     return {"items": items, "page": page.page, "perPage": page.per_page, "total": page.total}
 
 
 def failures(*statuses: int) -> ResponseDict:
-    """Describe these statuses as problems, for OpenAPI."""
+    """Return the OpenAPI description of these error statuses."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"content": content} for status in statuses}
 
 
 def noun(name: str, description: str) -> APIBlueprint:
-    """Return a blueprint below `/api` whose operations need a caller and can fail in the usual ways."""
+    """Return a blueprint below `/api`; OpenAPI shows its operations with authentication and the common errors."""
     return APIBlueprint(
         name,
         name,

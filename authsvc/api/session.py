@@ -1,4 +1,4 @@
-"""Signing in, and who one is then."""
+"""Login over REST, and the caller's own account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from authsvc.api.schemas import (
     View,
     noun,
     render,
-    view_permission,
 )
 from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, caller, public, services, token_limits
@@ -26,7 +25,7 @@ blueprint = noun("session", "Signing in")
 
 
 class LoginBody(Body):
-    """Credentials, and for how long and under what label the token is wanted."""
+    """Credentials, and the lifetime and label of the token."""
 
     username: Text = Field(max_length=200)
     password: Text = Field(max_length=4096)
@@ -35,7 +34,7 @@ class LoginBody(Body):
 
 
 class LoginView(View):
-    """A fresh token; it is shown this once."""
+    """A new token, which no later request returns."""
 
     token: str
     id: str
@@ -44,7 +43,7 @@ class LoginView(View):
 
 
 class MeView(View):
-    """The caller, with every permission it has and the role each came through."""
+    """The caller; `effectivePermissions` includes those of its roles."""
 
     username: str
     enabled: bool
@@ -55,7 +54,7 @@ class MeView(View):
 
 
 class EffectivePermission(PermissionView):
-    """A permission and the role it came through; none for the user's own."""
+    """A permission and the role that gives it; null for the user's own."""
 
     role: str | None
 
@@ -76,15 +75,14 @@ def me() -> dict[str, Any]:
     """Show the caller: user, roles, permissions."""
     user = caller()
     rules = services().policy.snapshot.rules_of(user)
-    effective = [EffectivePermission.model_validate({**rule.permission.fields(), "role": rule.role}) for rule in rules]
     return render(
         MeView(
             username=user.username,
             enabled=user.enabled,
             grant_types=sorted(grant.value for grant in user.grant_types),
             roles=list(user.roles),
-            permissions=[view_permission(permission) for permission in user.permissions],
-            effective_permissions=effective,
+            permissions=[PermissionView.of(permission) for permission in user.permissions],
+            effective_permissions=[EffectivePermission.of(permission, role=role) for permission, role in rules],
         )
     )
 

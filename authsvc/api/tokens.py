@@ -1,4 +1,4 @@
-"""API tokens: who holds one, until when, and an end to it."""
+"""API tokens over REST: list, issue, revoke."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from authsvc.accounts import api_tokens, users
-from authsvc.api.schemas import Body, Moment, SearchQuery, Text, View, noun, render, render_page
+from authsvc.api.schemas import Body, Moment, PageView, SearchQuery, Text, View, noun, render, render_page
 from authsvc.errors import Forbidden
 from authsvc.web.request_context import actor, caller, services, token_limits
 
@@ -16,9 +16,7 @@ blueprint = noun("tokens", "API tokens")
 
 
 class TokenBody(Body):
-    """A token to make: for whom, how long, and what it is for."""
-
-    username: Text = Field("", max_length=200, description="empty for the caller")
+    username: Text = Field("", max_length=200, description="empty: the caller")
     label: Text = Field("", max_length=api_tokens.MAX_LABEL)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
 
@@ -32,7 +30,7 @@ class TokenQuery(SearchQuery):
 
 
 class TokenView(View):
-    """A token without the token itself, which nobody can show again."""
+    """A token without its secret."""
 
     id: str
     username: str
@@ -43,16 +41,13 @@ class TokenView(View):
 
 
 class NewTokenView(TokenView):
-    """A fresh token; it is shown this once."""
+    """A new token with its secret, which no later request returns."""
 
     token: str
 
 
-class TokenPage(View):
-    items: list[TokenView]
-    page: int
-    per_page: int
-    total: int
+class TokenPage(PageView[TokenView]):
+    pass
 
 
 @blueprint.get("/tokens", responses={200: TokenPage})
@@ -60,38 +55,27 @@ def list_tokens(query: TokenQuery) -> dict[str, Any]:
     """List API tokens, newest first."""
     api_tokens.store_uses(services().access.token_uses)
     found = api_tokens.list_tokens(query.username, query.search, query.page, query.per_page)
-    return render_page(found, map(_view, found.items))
+    return render_page(found, map(TokenView.of, found.items))
 
 
 @blueprint.post("/tokens", responses={201: NewTokenView})
 def create(body: TokenBody) -> tuple[dict[str, Any], int]:
-    """Make a token for a user, such as a device that logs in with it; it is shown this once."""
+    """Issue a token for a user, such as a device that logs in with it; only this response has it."""
     issued = issue(body)
-    return render(NewTokenView(**_view(issued.record).model_dump(), token=issued.token)), 201
+    return render(NewTokenView.of(issued.record, token=issued.token)), 201
 
 
 def issue(body: TokenBody) -> api_tokens.IssuedToken:
-    """Make the token; for another user only if the caller may PATCH it, and so give it a new password."""
+    """Issue the token; for another user only if the caller may PATCH that user, and so set its password."""
     username = body.username or caller().username
     path = f"/api/users/{username}"
     if username != caller().username and not services().access.may_call(caller(), "PATCH", path):
-        raise Forbidden(f"you lack http write on {path} and so may not make a token for that user")
+        raise Forbidden(f"your account needs the permission `http write {path}` to issue a token for that user")
     return users.issue_token(actor(), username, body.label, body.expire_time_in_hours, token_limits())
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})
 def revoke(path: TokenPath) -> Response:
-    """Revoke a token; it stops working at once."""
+    """Revoke a token, effective at once."""
     api_tokens.revoke_token(actor(), path.id)
     return Response(status=204)
-
-
-def _view(record: api_tokens.TokenRecord) -> TokenView:
-    return TokenView(
-        id=record.id,
-        username=record.username,
-        label=record.label,
-        created=record.created_at,
-        expires=record.expires_at,
-        last_used=record.last_used_at,
-    )

@@ -1,8 +1,8 @@
-"""Users, and what each would be allowed."""
+"""Users over REST: list, create, show, change, delete; their denials, and dry runs of decisions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from flask import Response
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from authsvc.api.schemas import (
     GrantTypeName,
     IfMatch,
     Moment,
+    PageView,
     PermissionBody,
     PermissionView,
     Query,
@@ -27,29 +28,22 @@ from authsvc.api.schemas import (
     View,
     WarningView,
     noun,
-    permissions_from,
     render,
     render_page,
     tagged,
     unchanged,
-    view_permission,
-    view_warnings,
 )
 from authsvc.policy.access import access_name, access_number, decide_access
 from authsvc.policy.snapshot import GrantType
 from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
-GRANT_TYPES = (
-    "how the user may log in to the broker; without any it stays off the broker and may still sign in to this service"
-)
+GRANT_TYPES = "how the user may log in to the broker; without any it cannot, but may still sign in to this service"
 
 Password = Annotated[Text, Field(max_length=200)]
 GrantTypes = Annotated[list[GrantTypeName], Field(max_length=3)]
@@ -62,9 +56,9 @@ class UserPath(BaseModel):
 
 
 class UserChangeBody(Body):
-    """What to change; a field that is left out stays as it is."""
+    """The fields to change; an absent field keeps its value."""
 
-    password: Password | None = unchanged("null takes the password away")
+    password: Password | None = unchanged("null removes the password")
     enabled: bool = unchanged()
     grant_types: GrantTypes = unchanged(GRANT_TYPES)
     roles: Roles = unchanged()
@@ -72,22 +66,11 @@ class UserChangeBody(Body):
     client_ids: ClientIds = unchanged()
 
     def changes(self) -> users.UserChanges:
-        """Return what was named in the body, and nothing of what was not."""
-        given = self.model_fields_set
-        changes = users.UserChanges()
-        if "password" in given:
-            changes["password"] = self.password
-        if "enabled" in given:
-            changes["enabled"] = self.enabled
+        """Return the fields that the request has."""
+        given = self.given(users.UserChanges)
         if "grant_types" in given:
-            changes["grant_types"] = frozenset(map(GrantType, self.grant_types))
-        if "roles" in given:
-            changes["roles"] = tuple(self.roles)
-        if "permissions" in given:
-            changes["permissions"] = permissions_from(self.permissions)
-        if "client_ids" in given:
-            changes["client_ids"] = tuple(self.client_ids)
-        return changes
+            given["grant_types"] = frozenset(map(GrantType, self.grant_types))
+        return cast("users.UserChanges", given)
 
 
 class UserPatchBody(UserChangeBody):
@@ -96,13 +79,6 @@ class UserPatchBody(UserChangeBody):
     revoke_others: bool = unchanged(
         "with a password: also revoke all API tokens and certificates, and end browser sessions"
     )
-
-    def changes(self) -> users.UserChanges:
-        """Return what was named in the body, and nothing of what was not."""
-        changes = super().changes()
-        if "revoke_others" in self.model_fields_set:
-            changes["revoke_others"] = self.revoke_others
-        return changes
 
 
 class UserBody(UserChangeBody):
@@ -118,7 +94,7 @@ class UserBody(UserChangeBody):
 
 
 class UserView(View):
-    """A user; of its password, only whether there is one."""
+    """A user without its password."""
 
     model_config = WITH_ETAG
     username: str
@@ -129,17 +105,14 @@ class UserView(View):
     client_ids: list[str]
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
-    damage: list[str] = Field(description="what could not be read of its stored rows; with any it is denied everything")
+    damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
     created: Moment
     updated: Moment
     warnings: list[WarningView]
 
 
-class UserPage(View):
-    items: list[UserView]
-    page: int
-    per_page: int
-    total: int
+class UserPage(PageView[UserView]):
+    pass
 
 
 class UserQuery(SearchQuery):
@@ -150,15 +123,15 @@ class UserQuery(SearchQuery):
 
 
 class DecisionQuery(Query):
-    """A question to the rules. A `read` of a topic filter with wildcards asks what a SUBSCRIBE would."""
+    """An access to evaluate; `read` of a topic filter with wildcards means SUBSCRIBE."""
 
     topic: Text = Field(min_length=1, max_length=65_535)
     operation: Literal["read", "write", "readWrite", "subscribe"]
-    client_id: Text = Field("", max_length=65_535, description="without it, the allowed client ids are not checked")
+    client_id: Text = Field("", max_length=65_535, description="if empty, the allowed client ids are not checked")
 
 
 class DecisionView(View):
-    """The answer, why, and the rule and role that decide."""
+    """The decision with its reason, and the permission and role that decided."""
 
     allowed: bool
     reason: str
@@ -167,9 +140,9 @@ class DecisionView(View):
 
 
 class DenialView(View):
-    """What a client was denied: a login, or an access to a topic; and the narrowest permission that would allow it.
+    """A denied login or access to a topic, and the narrowest permission that would allow it.
 
-    The client id is the latest. Of a topic that ends in an ellipsis only the beginning was kept.
+    `clientId` is the latest one. A topic that ends in an ellipsis is longer than the stored beginning.
     """
 
     client_id: str
@@ -189,7 +162,7 @@ class DenialList(View):
 
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users by name."""
+    """List users, sorted by name."""
     found = users.search(
         query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
     )
@@ -199,7 +172,7 @@ def list_users(query: UserQuery) -> dict[str, Any]:
 
 @blueprint.post("/users", responses={201: UserView})
 def create(body: UserBody) -> Answer:
-    """Make a user; it may connect at once."""
+    """Create a user, which may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
     return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
@@ -213,30 +186,23 @@ def show(path: UserPath) -> Answer:
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
 def change(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
-    """Change a user; in force at once, also for clients that are connected."""
+    """Change a user, effective at once for connected clients too."""
     return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
 @blueprint.delete("/users/<username>", responses={204: None})
 def delete(path: UserPath, header: IfMatch) -> Response:
-    """Remove a user with its tokens."""
+    """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
 @blueprint.get("/users/<username>/decision", responses={200: DecisionView})
 def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
-    """Say whether the user would be allowed, and why."""
+    """Evaluate whether the user would be allowed, and why (a dry run)."""
     users.get(path.username)
     decided = decide_for(path.username, query)
-    return render(
-        DecisionView(
-            allowed=bool(decided),
-            reason=decided.reason,
-            permission=view_permission(decided.permission) if decided.permission else None,
-            role=decided.role,
-        )
-    )
+    return render(DecisionView.of(decided, allowed=bool(decided)))
 
 
 def decide_for(username: str, query: DecisionQuery) -> Decision:
@@ -247,27 +213,25 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
 def list_denials(path: UserPath) -> dict[str, Any]:
-    """List what the user's clients were lately denied, the latest first, and what would cure each."""
+    """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
     return render(DenialList(items=list(map(_view_denial, denials.of_user(path.username)))))
 
 
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
 def allow(path: UserPath, body: PermissionBody) -> Answer:
-    """Add one permission to those that the user has; in force at once."""
+    """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))
 
 
 def _view_denial(record: denials.DenialRecord) -> DenialView:
     denial, remedy = record.denial, record.advice
-    return DenialView(
+    return DenialView.of(
+        record,
         client_id=denial.client_id,
         topic=(denial.topic if denial.whole else denial.topic + "…") or None,
         operation=access_name(denial.access) if denial.topic else "login",
         reason=denial.reason,
-        count=record.count,
-        first_seen=record.first_seen,
-        last_seen=record.last_seen,
-        suggested_permission=view_permission(remedy.permission) if remedy.permission else None,
+        suggested_permission=remedy.permission,
         remedy_note=remedy.note,
     )
 
@@ -276,24 +240,11 @@ def _answer(record: users.UserRecord) -> Answer:
     return tagged(_view(record, client_id_warnings.of_user(record)), record.version)
 
 
-def _view(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> UserView:
-    return UserView(
-        username=record.username,
-        enabled=record.enabled,
-        grant_types=sorted(grant.value for grant in record.grant_types),
-        roles=list(record.roles),
-        permissions=[view_permission(permission) for permission in record.permissions],
-        client_ids=list(record.client_ids),
-        has_password=record.has_password,
-        administrator_on_broker=record.is_administrator_on_broker,
-        damage=damage_of(record),
-        created=record.created_at,
-        updated=record.updated_at,
-        warnings=view_warnings(warnings),
-    )
+def _view(record: users.UserRecord, warnings: tuple[PolicyWarning, ...]) -> UserView:
+    return UserView.of(record, damage=damage_of(record), warnings=warnings)
 
 
 def damage_of(record: users.UserRecord) -> list[str]:
-    """Return why a user is denied everything: what could not be read of its own rows and those of its roles."""
+    """Return which rows of the user or of its roles cannot be read, so that it is denied everything."""
     damaged = services().policy.snapshot.damaged_roles
     return [*record.damage, *(f"role {name} is damaged" for name in record.roles if name in damaged)]

@@ -1,4 +1,4 @@
-"""`authsvc broker-config`: what a Mosquitto needs to ask this service."""
+"""`authsvc broker-config`: a Mosquitto configuration that uses this service."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
 
 PLACEHOLDER = "{{webhook_secret}}"
-_EVERY_ADDRESS = {"0.0.0.0", "::"}
+_ANY_ADDRESS = {"0.0.0.0", "::"}
 _templates = Environment(
     loader=PackageLoader("authsvc.cli"),
-    autoescape=False,  # noqa: S701 - no HTML, and what is filled in was checked
+    autoescape=False,  # noqa: S701 - no HTML, and every value was checked
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
@@ -29,7 +29,7 @@ _templates = Environment(
 
 
 def _one_line(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Let nothing into the file that Mosquitto would read as another option."""
+    """Refuse control characters: Mosquitto would read the next line as another option."""
     if value is not None and (not value.strip() or re.search(r"[\x00-\x1f\x7f]", value)):
         raise click.BadParameter("must be one line of text")
     return value
@@ -53,7 +53,7 @@ _port = click.IntRange(1, 65_535)
     show_default=True,
     callback=_one_line,
     metavar="FILE",
-    help="The go-auth plugin.",
+    help="Path of the go-auth plugin.",
 )
 @click.option(
     "--pki",
@@ -62,14 +62,14 @@ _port = click.IntRange(1, 65_535)
     show_default=True,
     callback=_one_line,
     metavar="DIRECTORY",
-    help="Holds ca.pem and crl.pem, and server.crt and server.key.",
+    help="Directory of ca.pem, crl.pem, server.crt and server.key.",
 )
 @click.option(
     "--server-pki",
     "server_directory",
     callback=_one_line,
     metavar="DIRECTORY",
-    help="Holds server.crt and server.key, if those are elsewhere.",
+    help="Directory of server.crt and server.key, if it is another one.",
 )
 @click.option(
     "--pid",
@@ -78,7 +78,7 @@ _port = click.IntRange(1, 65_535)
     show_default=True,
     callback=_one_line,
     metavar="FILE",
-    help="Where the broker writes its process id.",
+    help="PID file of the broker.",
 )
 @click.option("--password-port", default=1883, show_default=True, type=_port)
 @click.option("--tls-port", default=8883, show_default=True, type=_port)
@@ -86,15 +86,16 @@ _port = click.IntRange(1, 65_535)
 def command(
     host: str | None, port: int | None, server_directory: str | None, *, placeholder: bool, **given: str
 ) -> None:
-    """Print a complete Mosquitto configuration; the webhook secret is in it.
+    """Print a complete Mosquitto configuration, which contains the webhook secret.
 
-    AUTHSVC_MUTUAL_TLS=no gives clients with passwords and clients with certificates a listener each; yes lets in
-    certificates alone.
+    With AUTHSVC_MUTUAL_TLS=no, clients with passwords and clients with certificates use separate listeners. With yes,
+    every client needs a certificate.
     """
     settings = read_settings()
+    bound = host_of(settings.broker_bind)
     filled_in = {
         "mutual_tls": settings.mutual_tls,
-        "host": _in_url(host or _host(settings)),
+        "host": _in_url(host or ("127.0.0.1" if bound in _ANY_ADDRESS else bound)),
         "port": port or settings.broker_bind.rpartition(":")[2],
         "credentials": _credentials(settings, placeholder=placeholder),
         "placeholder": placeholder,
@@ -106,13 +107,8 @@ def command(
 COMMANDS = (command,)
 
 
-def _host(settings: Settings) -> str:
-    host = host_of(settings.broker_bind)
-    return "127.0.0.1" if host in _EVERY_ADDRESS else host
-
-
 def _in_url(host: str) -> str:
-    """Return the host as it stands in a URL, where an IPv6 address has brackets."""
+    """Return the host as a URL has it: an IPv6 address in brackets."""
     try:
         return f"[{IPv6Address(host.strip('[]'))}]"
     except ValueError:
@@ -120,7 +116,7 @@ def _in_url(host: str) -> str:
 
 
 def _credentials(settings: Settings, *, placeholder: bool) -> str:
-    """Return the part of a URL before the host; a broker without a secret shows none."""
+    """Return the user and password of a URL; empty without a webhook secret."""
     if placeholder:
         return f"broker:{PLACEHOLDER}@"
     if settings.webhook_secret is None:

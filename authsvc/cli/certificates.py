@@ -1,4 +1,4 @@
-"""`authsvc certificates` and `authsvc ca`: what logs clients in, and what signs it."""
+"""`authsvc certificates` and `authsvc ca`: client certificates and their authority."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authsvc.accounts import users
-from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
+from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_table, spell_moment
 from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Conflict
 from authsvc.pki import authorities, ca, certificates
-from authsvc.pki import csr as signing_requests
+from authsvc.pki import csr as csrs
 from authsvc.pki.authorities import signing_policy
 from authsvc.pki.ca import RevocationReason
+from authsvc.record_json import json_fields
 
 
 @click.group("certificates")
@@ -32,10 +33,9 @@ def group() -> None:
 @click.option("--search", default="", help="Part of the username or serial.")
 @click.option("--status", type=click.Choice(["valid", "revoked", "expired"]))
 @click.option(
-    "--expiring", "days", type=click.IntRange(0), metavar="DAYS", help="Valid ones that expire within so long."
+    "--expiring", "days", type=click.IntRange(0), metavar="DAYS", help="Only valid ones that expire within DAYS days."
 )
-@click.option("--page", default=1, type=click.IntRange(1))
-@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@paged
 @as_json
 def list_certificates(
     username: str, search: str, status: str | None, days: int | None, page: int, per_page: int, *, as_json: bool
@@ -46,42 +46,46 @@ def list_certificates(
             certificates.CertificateFilter(username, search, status or "", days), page, per_page
         )
     if as_json:
-        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        print_page(found, _shown)
         return
-    rows = ([str(value or "") for value in _facts(record).values()][:6] for record in found.items)
+    rows = ([value or "" for value in _shown(record).values()][:6] for record in found.items)
     print_table(("SERIAL", "USERNAME", "STATUS", "NOT AFTER", "REVOKED", "REASON"), rows)
 
 
 @group.command()
 @click.argument("serial")
 def show(serial: str) -> None:
-    """Print one certificate, and what is known of it."""
+    """Show one certificate, as JSON."""
     with opened():
         record = certificates.get(serial)
-    print_json({**_facts(record), "certificate": record.certificate})
+    print_json({**_shown(record), "certificate": record.certificate})
 
 
 @group.command()
 @click.argument("username")
 @click.option(
-    "--csr", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A request; without one, a key is made."
+    "--csr",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A CSR; without it the command generates a key.",
 )
 @click.option("--days", type=click.IntRange(1, certificates.MAX_DAYS))
 @click.option(
-    "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Where the files go."
+    "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Directory for the files."
 )
-@click.option("--p12", is_flag=True, help="Also write USERNAME.p12; its password is asked for.")
+@click.option("--p12", is_flag=True, help="Also write USERNAME.p12; the command prompts for its password.")
 def issue(username: str, csr: Path | None, days: int | None, directory: Path, *, p12: bool) -> None:
-    """Issue a certificate for USERNAME: USERNAME.crt, ca.crt and, without --csr, USERNAME.key for your eyes alone."""
+    """Issue a certificate: write USERNAME.crt, ca.crt and, without --csr, USERNAME.key, readable by you alone."""
     validate_username(username)
     if csr and p12:
-        raise click.UsageError("--p12 needs the key, which --csr leaves elsewhere")
+        raise click.UsageError("--p12 needs the private key, which a CSR does not contain; leave out --csr or --p12")
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    public_key = signing_requests.read(csr.read_text(), username).public_key if csr else key.public_key()
+    public_key = csrs.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
     secrets = {} if csr else {f"{username}.key": _key_pem(key)}
-    _refuse_to_overwrite(directory, [*secrets, *([f"{username}.p12"] if p12 else [])])
+    for path in [directory / name for name in (*secrets, *([f"{username}.p12"] if p12 else []))]:
+        if path.exists():
+            raise _file_exists(path)
     with opened() as settings:
         issuing = signing_policy(settings)
         issuing = issuing._replace(days=days or issuing.days)
@@ -92,7 +96,7 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
         _write_secret(directory / name, content)
     (directory / f"{username}.crt").write_text(issued.record.certificate)
     (directory / "ca.crt").write_text(issued.ca_certificate)
-    click.echo(f"{issued.record.serial} for {username}, good until {spell_moment(issued.record.not_after)}")
+    click.echo(f"{issued.record.serial} for {username}, valid until {spell_moment(issued.record.not_after)}")
 
 
 @group.command()
@@ -104,7 +108,7 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     show_default=True,
 )
 def revoke(serial: str, reason: str) -> None:
-    """Revoke a certificate; it is on the next revocation list."""
+    """Revoke a certificate; the next revocation list has it."""
     with opened():
         certificates.revoke(operator(), serial, RevocationReason(reason))
     click.echo(f"{serial} revoked")
@@ -112,31 +116,22 @@ def revoke(serial: str, reason: str) -> None:
 
 @click.group("ca")
 def ca_group() -> None:
-    """Show, replace or bring along the certificate authority."""
+    """Show, replace or import the certificate authority."""
 
 
 @ca_group.command("show")
 @as_json
 def show_authorities(*, as_json: bool) -> None:
-    """List the authorities that are trusted; the first one signs."""
+    """List the trusted authorities; the first one signs."""
     with opened():
         found = authorities.records()
-    facts = [
-        {
-            "subject": record.subject,
-            "notAfter": spell_moment(record.not_after),
-            "retires": spell_moment(record.retires_at),
-            "crlNumber": record.crl_number,
-            "crlNextUpdate": spell_moment(record.crl_next_update),
-        }
-        for record in found
-    ]
+    names = ("subject", "notAfter", "retires", "crlNumber", "crlNextUpdate")
+    shown = [{name: "" if each[name] is None else each[name] for name in names} for each in map(json_fields, found)]
     if as_json:
-        print_json(facts)
+        print_json(shown)
     else:
-        print_table(
-            ("SUBJECT", "NOT AFTER", "RETIRES", "CRL", "NEXT CRL"), ([str(v) for v in each.values()] for each in facts)
-        )
+        columns = ("SUBJECT", "NOT AFTER", "RETIRES", "CRL", "NEXT CRL")
+        print_table(columns, (list(map(str, each.values())) for each in shown))
 
 
 @ca_group.command()
@@ -145,13 +140,13 @@ def show_authorities(*, as_json: bool) -> None:
     default=365,
     type=click.IntRange(0, 3650),
     show_default=True,
-    help="How long the old one stays trusted.",
+    help="Days for which the old authority stays trusted.",
 )
 def rotate(overlap_days: int) -> None:
-    """Make a new authority, which signs from now on; the old one stays trusted for a while."""
+    """Create a new authority that signs from now on; the old one stays trusted during the overlap."""
     with opened() as settings:
         authorities.rotate(operator(), settings.ca_key_passphrase, timedelta(days=overlap_days))
-    click.echo("new authority made; fetch /pki/ca.pem again for each broker's cafile")
+    click.echo("new authority created; fetch /pki/ca.pem again for each broker's cafile")
 
 
 @ca_group.command("import")
@@ -160,14 +155,14 @@ def rotate(overlap_days: int) -> None:
 @click.option(
     "--chain",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="From the issuer up to the root, as PEM.",
+    help="PEM certificates from the issuer up to the root.",
 )
 @click.option("--key-passphrase-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--overlap-days", default=365, type=click.IntRange(0, 3650), show_default=True)
 def import_authority(
     certificate: Path, key: Path, chain: Path | None, key_passphrase_file: Path | None, overlap_days: int
 ) -> None:
-    """Let an authority of your own sign from now on, a root or an intermediate with its chain."""
+    """Sign from now on with your own authority: a root, or an intermediate with its chain."""
     given = key_passphrase_file.read_text().rstrip("\r\n") if key_passphrase_file else None
     with opened() as settings:
         authorities.import_authority(
@@ -185,17 +180,10 @@ def import_authority(
 COMMANDS = (group, ca_group)
 
 
-def _facts(record: certificates.CertificateRecord) -> dict[str, Any]:
-    return {
-        "serial": record.serial,
-        "username": record.username,
-        "status": record.status_at(datetime.now(UTC)),
-        "notAfter": spell_moment(record.not_after),
-        "revoked": spell_moment(record.revoked_at) or None,
-        "reason": record.reason,
-        "notBefore": spell_moment(record.not_before),
-        "fingerprint": record.fingerprint,
-    }
+def _shown(record: certificates.CertificateRecord) -> dict[str, Any]:
+    found = json_fields(record) | {"status": record.status_at(datetime.now(UTC))}
+    names = ("serial", "username", "status", "notAfter", "revoked", "reason", "notBefore", "fingerprint")
+    return {name: found[name] for name in names}
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -212,16 +200,14 @@ def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertific
     )
 
 
-def _refuse_to_overwrite(directory: Path, names: list[str]) -> None:
-    for name in names:
-        if (directory / name).exists():
-            raise Conflict(f"{directory / name} exists; a key is never overwritten", "file-exists")
+def _file_exists(path: Path) -> Conflict:
+    return Conflict(f"{path} exists and is not overwritten, because it may hold a key; move it away", "file-exists")
 
 
 def _write_secret(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise Conflict(f"{path} exists; a key is never overwritten", "file-exists") from None
+        raise _file_exists(path) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""`authsvc check`: what an operator should change."""
+"""`authsvc check`: find what an administrator should change."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from authsvc.cli.terminal import as_json, opened, print_json, print_table
 @click.command()
 @as_json
 def check(*, as_json: bool) -> None:
-    """List what should be changed; exit status 1 if there is anything, 0 if not.
+    """List administrators that may log in to the broker, and users and roles with damaged rows.
 
-    It finds administrators that may log in to the broker, and users and roles with damaged rows.
+    The exit status is 1 if there is any, otherwise 0.
     """
     with opened():
         found = findings()

@@ -1,4 +1,4 @@
-"""The command line: `authsvc`, for whoever may read the data directory; a module a noun."""
+"""The command line `authsvc`, for accounts that may read the data directory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from registry.cli import register, registry
 def commands() -> None:
     """Access control for Mosquitto.
 
-    Settings are environment variables AUTHSVC_*. Every command but `serve` works on the database directly,
-    whether or not the service runs; a running service follows within a second.
+    Settings are environment variables AUTHSVC_*. Every command except `serve` uses the database directly, whether or
+    not the service runs. A running service applies the change within a second.
     """
 
 

@@ -1,4 +1,4 @@
-"""`authsvc roles`: permissions that many users share."""
+"""`authsvc roles`: list, show, create, change, delete."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from authsvc.cli.terminal import (
     client_ids,
     opened,
     operator,
+    paged,
     print_json,
+    print_page,
     print_table,
-    spell_warnings,
+    without,
 )
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
+from authsvc.record_json import audit_fields, json_value
 
 
 @click.group("roles")
 def group() -> None:
-    """List, make, change and remove roles."""
+    """List, create, change and delete roles."""
 
 
 @group.command("list")
 @click.option("--search", default="", help="Part of the name or description.")
-@click.option("--page", default=1, type=click.IntRange(1))
-@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@paged
 @as_json
 def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
-    """List roles by name."""
+    """List roles, sorted by name."""
     with opened():
         found = roles.search(search, page, per_page)
     if as_json:
-        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        print_page(found, _shown)
         return
     rows = ((role.name, "; ".join(map(str, role.permissions)), role.description) for role in found.items)
     print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
@@ -61,7 +63,7 @@ def show(name: str, *, as_json: bool) -> None:
 def create(
     name: str, description: str, permissions: tuple[str, ...], client_ids: tuple[str, ...], *, as_json: bool
 ) -> None:
-    """Make a role."""
+    """Create a role."""
     with opened():
         record = roles.create(operator(), name, description, map(Permission.parse, permissions), client_ids)
     _print(record, as_json=as_json)
@@ -85,7 +87,7 @@ def change(
     any_client_id: bool,
     as_json: bool,
 ) -> None:
-    """Change a role; what is not named stays as it is."""
+    """Change a role; fields without an option keep their values."""
     changes = roles.RoleChanges()
     if description is not None:
         changes["description"] = description
@@ -94,9 +96,8 @@ def change(
         changes["client_ids"] = patterns
     with opened():
         if add_permission or remove_permission:
-            removed = set(map(Permission.parse, remove_permission))
-            kept = (*roles.get(name).permissions, *map(Permission.parse, add_permission))
-            changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
+            wanted = (*roles.get(name).permissions, *map(Permission.parse, add_permission))
+            changes["permissions"] = without(map(Permission.parse, remove_permission), wanted)
         record = roles.change(operator(), name, changes)
     _print(record, as_json=as_json)
 
@@ -104,37 +105,29 @@ def change(
 @group.command()
 @click.argument("name")
 def delete(name: str) -> None:
-    """Remove a role that no user has."""
+    """Delete a role that no user has."""
     with opened():
         roles.delete(operator(), name)
-    click.echo(f"{name} removed")
+    click.echo(f"{name} deleted")
 
 
 COMMANDS = (group,)
 
 
-def _facts(record: roles.RoleRecord) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "builtIn": record.built_in,
-        **roles.audit_fields(record),
-        "warnings": _warnings(record),
-    }
-
-
-def _warnings(record: roles.RoleRecord) -> list[dict[str, str]]:
-    return spell_warnings(client_id_warnings.of_role(record))
+def _shown(record: roles.RoleRecord) -> dict[str, Any]:
+    warnings = json_value(client_id_warnings.of_role(record))
+    return {"name": record.name, "builtIn": record.built_in, **audit_fields(record), "warnings": warnings}
 
 
 def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
     if as_json:
-        print_json(_facts(record))
+        print_json(_shown(record))
         return
     click.echo(f"{record.name}  {record.description}")
     click.echo(f"  client ids   {', '.join(record.client_ids) or 'not restricted by this role'}")
     for permission in record.permissions:
         click.echo(f"  permission   {permission}")
     for damage in record.damage:
-        click.echo(f"  damaged      {damage}; everything is denied to its users")
+        click.echo(f"  damaged      {damage}; its users are denied everything")
     for warning in client_id_warnings.of_role(record):
         click.echo(f"  warning      {warning.message}")

@@ -1,4 +1,4 @@
-"""Commands about the service as a whole."""
+"""Commands for the whole service: serve, init, migrate, explain, backup, restore."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def serve_command(only: str | None) -> None:
 
 @click.command()
 def init() -> None:
-    """Make the data directory, the database and the administrator, unless they exist."""
+    """Create the data directory, the database and the administrator, unless they exist."""
     _prepare(read_settings())
 
 
 @click.command()
 def migrate() -> None:
-    """Bring the database up to this version of authsvc."""
+    """Migrate the database to this version of authsvc."""
     settings = read_settings()
     bootstrap.open_database(settings)
     applied = bootstrap.migrate(settings)
@@ -72,18 +72,18 @@ def migrate() -> None:
 @click.argument("username")
 @click.argument("operation", type=click.Choice(["read", "write", "readWrite", "subscribe"]))
 @click.argument("topic")
-@click.option("--client-id", default="", help="What %c stands for; checked against the allowed client ids if given.")
+@click.option("--client-id", default="", help="The client id for %c; if given, checked against the allowed client ids.")
 @as_json
 def explain(username: str, operation: AccessName, topic: str, client_id: str, *, as_json: bool) -> None:
-    """Say whether USERNAME may do OPERATION on TOPIC, and which rule decides; exit status 1 if not.
+    """Show whether USERNAME may do OPERATION on TOPIC, and which permission decides; exit status 1 if denied.
 
-    To read a topic filter with wildcards is to subscribe to it.
+    `read` of a topic filter with wildcards means SUBSCRIBE.
     """
     with opened():
         snapshot = snapshot_of(username)
     decision = decide_access(snapshot, username, client_id or None, topic, access_number(operation, topic))
     if as_json:
-        print_json(_facts(decision))
+        print_json(_shown(decision))
     else:
         click.echo(_words(decision))
     sys.exit(0 if decision else 1)
@@ -92,9 +92,9 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(file: Path) -> None:
-    """Write everything to a new FILE; it holds secrets and is readable by you alone.
+    """Write all tables to a new FILE, which contains secrets and is readable by you alone.
 
-    FILE appears when the backup is complete; an interrupted backup leaves none.
+    FILE appears when the backup is complete; an interrupted backup leaves no file.
     """
     with opened(), _interrupted_by_sigterm():
         rows = backups.backup(file, _TABLES)
@@ -118,7 +118,7 @@ COMMANDS = (serve_command, init, migrate, explain, backup, restore)
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a block as Ctrl-C does, so that files which the block has begun are removed."""
+    """Make SIGTERM raise `KeyboardInterrupt` in a block, so that the block removes its incomplete files."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -133,7 +133,7 @@ def _prepare(settings: Settings) -> None:
             "\nFirst start. Sign in as the administrator:\n"
             f"    username  {bootstrap.ADMINISTRATOR}\n"
             f"    password  {generated}\n"
-            "The password is shown this once; `authsvc users set-password admin` sets another.\n"
+            "This password is not shown again; set another with: authsvc users set-password admin\n"
         )
 
 
@@ -147,7 +147,7 @@ def _drop_connections() -> None:
     sys.stdout.flush()
 
 
-def _facts(decision: Decision) -> dict[str, object]:
+def _shown(decision: Decision) -> dict[str, object]:
     return {
         "allowed": bool(decision),
         "reason": decision.reason.value,

@@ -1,4 +1,4 @@
-"""What commands share: the database they work on, who they act as, and how they print."""
+"""What commands share: options, the open database, the actor, and output as JSON or table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import os
 import pwd
 import sys
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -20,13 +19,19 @@ from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher
 from authsvc.errors import Conflict
 from authsvc.policy.actors import Actor, Via
+from authsvc.record_json import rfc3339
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
 
-    from authsvc.accounts.client_id_warnings import PolicyWarning
+    from authsvc.policy.permissions import Permission
     from authsvc.settings import Settings
+    from authsvc.storage.paging import Page
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+Record = TypeVar("Record")
 
 
 client_ids = click.option(
@@ -41,14 +46,20 @@ any_client_id = click.option("--any-client-id", is_flag=True, help="Remove the a
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
+def paged(command: Command) -> Command:
+    """Add the options of a list: --page and --per-page."""
+    command = click.option("--per-page", default=50, type=click.IntRange(1, 1000))(command)
+    return click.option("--page", default=1, type=click.IntRange(1))(command)
+
+
 def read_settings() -> Settings:
-    """Return the settings that the environment asks for."""
+    """Return the settings of this process's environment."""
     return settings.from_environment(os.environ)
 
 
 @contextmanager
 def opened() -> Iterator[Settings]:
-    """Work on a database that `authsvc init` or `serve` has prepared."""
+    """Connect to the prepared database and yield the settings; `Conflict` if a migration is pending."""
     chosen = read_settings()
     bootstrap.open_database(chosen)
     if schema.pending():
@@ -57,21 +68,21 @@ def opened() -> Iterator[Settings]:
 
 
 def operator() -> Actor:
-    """Return whoever runs the command, by the system's account, for the audit trail."""
+    """Return the actor for the audit trail: the system account that runs the command."""
     try:
-        name = pwd.getpwuid(os.getuid()).pw_name  # the environment would say whatever it was told to
+        name = pwd.getpwuid(os.getuid()).pw_name  # not from the environment, which the caller can set
     except KeyError:
         name = str(os.getuid())
     return Actor(name[:64], Via.COMMAND)
 
 
 def hasher(chosen: Settings) -> PasswordHasher:
-    """Return what makes stored passwords under these settings."""
+    """Return a hasher with the password policy and bcrypt cost of these settings."""
     return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost, HashingPool(1, 1))
 
 
 def ask_password(*, from_stdin: bool) -> str:
-    """Return a new password from standard input or a prompt; never from an argument, which other users could see."""
+    """Return a new password from standard input or a prompt; other accounts could see an argument."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -79,34 +90,41 @@ def ask_password(*, from_stdin: bool) -> str:
 
 
 def chosen_client_ids(client_ids: tuple[str, ...], *, any_client_id: bool) -> tuple[str, ...] | None:
-    """Return the allowed client ids that a command names in place of those there are; None to keep them."""
+    """Return the new allowed client ids; None to keep the stored ones."""
     if client_ids and any_client_id:
         raise click.UsageError("--client-id and --any-client-id exclude each other")
     return client_ids if client_ids or any_client_id else None
 
 
-def spell_warnings(warnings: Iterable[PolicyWarning]) -> list[dict[str, str]]:
-    """Return warnings in the words of the API."""
-    return [{"code": code, "message": message} for code, message in warnings]
+def without(removed: Iterable[Permission], permissions: Iterable[Permission]) -> tuple[Permission, ...]:
+    """Return the permissions except the removed ones."""
+    unwanted = set(removed)
+    return tuple(permission for permission in permissions if permission not in unwanted)
 
 
 def spell_moment(moment: datetime | None) -> str:
-    """Write a time as RFC 3339 in UTC; nothing for none."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
+    """Return a time as RFC 3339 in UTC; an empty text for None."""
+    return rfc3339(moment) if moment else ""
 
 
 def printable(text: str) -> str:
-    """Return text with every control character spelled out: names come from strangers, and terminals obey."""
+    """Return text with control characters escaped: unknown devices choose names, and a terminal obeys controls."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def print_json(value: Any) -> None:
-    """Print a value for scripts."""
+    """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
 
 
+def print_page(found: Page[Record], show: Callable[[Record], dict[str, Any]]) -> None:
+    """Print one page of a list as JSON."""
+    items = list(map(show, found.items))
+    print_json({"items": items, "page": found.page, "perPage": found.per_page, "total": found.total})
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table for people: to a terminal as wide as it is, elsewhere without cutting anything."""
+    """Print a table: as wide as a terminal, or without a limit if the output is no terminal."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(printable, row))

@@ -1,4 +1,4 @@
-"""`authsvc tokens`: API tokens and the keys that sign them."""
+"""`authsvc tokens`: API tokens and their signing keys."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 import click
 
 from authsvc.accounts import api_tokens, signing_keys
-from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
+from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_table, spell_moment
+from authsvc.record_json import json_fields
 
 
 @click.group("tokens")
 def group() -> None:
-    """List, make and revoke API tokens."""
+    """List, issue and revoke API tokens."""
 
 
 @group.command("list")
 @click.option("--user", "username", default="", help="Only this user's.")
 @click.option("--search", default="", help="Part of the label or username.")
-@click.option("--page", default=1, type=click.IntRange(1))
-@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@paged
 @as_json
 def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json: bool) -> None:
-    """List API tokens, newest first; never the tokens themselves."""
+    """List API tokens, newest first, without their secrets."""
     with opened():
         found = api_tokens.list_tokens(username, search, page, per_page)
     if as_json:
-        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        print_page(found, _shown)
         return
-    rows = (tuple(_facts(record).values()) for record in found.items)
+    rows = (tuple(_shown(record).values()) for record in found.items)
     print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)
 
 
@@ -51,12 +51,12 @@ def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> 
 )
 @as_json
 def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
-    """Make a token that speaks for USERNAME; it is shown this once."""
+    """Issue a token with the rights of USERNAME; no other command shows it."""
     with opened() as settings:
         limits = api_tokens.TokenLimits(settings.tokens_per_minute, settings.token_max_days)
         issued = api_tokens.issue_token(operator(), username, label, hours, limits)
     if as_json:
-        print_json({"token": issued.token, **_facts(issued.record)})
+        print_json({"token": issued.token, **_shown(issued.record)})
         return
     click.echo(issued.token)
 
@@ -64,7 +64,7 @@ def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
 @group.command()
 @click.argument("token_id", metavar="ID")
 def revoke(token_id: str) -> None:
-    """Make a token stop working."""
+    """Revoke a token, effective within a second."""
     with opened():
         api_tokens.revoke_token(operator(), token_id)
     click.echo(f"token {token_id} revoked")
@@ -81,12 +81,5 @@ def rotate_key() -> None:
 COMMANDS = (group,)
 
 
-def _facts(record: api_tokens.TokenRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "username": record.username,
-        "label": record.label,
-        "created": spell_moment(record.created_at),
-        "expires": spell_moment(record.expires_at),
-        "lastUsed": spell_moment(record.last_used_at),
-    }
+def _shown(record: api_tokens.TokenRecord) -> dict[str, Any]:
+    return json_fields(record) | {"lastUsed": spell_moment(record.last_used_at)}  # empty, not null, if never used

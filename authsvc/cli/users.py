@@ -1,8 +1,6 @@
-"""`authsvc users`: who may connect to the broker or call the service."""
+"""`authsvc users`: list, show, create, change, delete; denials and passwords."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,20 +15,18 @@ from authsvc.cli.terminal import (
     hasher,
     opened,
     operator,
+    paged,
     print_json,
+    print_page,
     print_table,
     spell_moment,
-    spell_warnings,
+    without,
 )
 from authsvc.errors import invalid
 from authsvc.policy.access import access_name
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.policy.snapshot import GrantType
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from authsvc.accounts.client_id_warnings import PolicyWarning
+from authsvc.record_json import json_fields, json_value
 
 _grant_types = click.option(
     "--grant-type",
@@ -40,29 +36,27 @@ _grant_types = click.option(
     help="May be repeated.",
 )
 _no_grant_types = click.option(
-    "--no-grant-types", is_flag=True, help="Keep the user off the broker; it may sign in to this service alone."
+    "--no-grant-types", is_flag=True, help="Deny the user the broker; it may only sign in to this service."
 )
 _from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
 
 @click.group("users")
 def group() -> None:
-    """List, make, change and remove users."""
+    """List, create, change and delete users."""
 
 
 @group.command("list")
 @click.option("--search", default="", help="Part of the name.")
-@click.option("--page", default=1, type=click.IntRange(1))
-@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@paged
 @as_json
 def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
-    """List users by name."""
+    """List users, sorted by name."""
     with opened():
         found = users.search(search, page, per_page)
         warnings = client_id_warnings.of_users(found.items)
     if as_json:
-        items = [facts(record, warnings[record.username]) for record in found.items]
-        print_json({"items": items, "page": page, "perPage": per_page, "total": found.total})
+        print_page(found, lambda record: json_fields(record) | {"warnings": json_value(warnings[record.username])})
         return
     print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
@@ -82,7 +76,7 @@ def show(username: str, *, as_json: bool) -> None:
 @group.command()
 @click.argument("username")
 @_from_stdin
-@click.option("--no-password", is_flag=True, help="For a user that logs in otherwise.")
+@click.option("--no-password", is_flag=True, help="For a user that needs none, such as one with a certificate.")
 @_grant_types
 @_no_grant_types
 @click.option("--role", "role_names", multiple=True, help="May be repeated.")
@@ -103,7 +97,7 @@ def create(
     disabled: bool,
     as_json: bool,
 ) -> None:
-    """Make a user; asks for the password unless told otherwise."""
+    """Create a user; prompts for the password without --password-stdin or --no-password."""
     wanted = users.UserChanges(
         enabled=not disabled,
         roles=role_names,
@@ -145,7 +139,7 @@ def change(
     any_client_id: bool,
     as_json: bool,
 ) -> None:
-    """Change a user; what is not named stays as it is."""
+    """Change a user; fields without an option keep their values."""
     changes = users.UserChanges()
     if enabled is not None:
         changes["enabled"] = enabled
@@ -159,9 +153,8 @@ def change(
         if add_role or remove_role:
             changes["roles"] = tuple(name for name in (*before.roles, *add_role) if name not in remove_role)
         if add_permission or remove_permission:
-            removed = set(map(Permission.parse, remove_permission))
-            kept = (*before.permissions, *map(Permission.parse, add_permission))
-            changes["permissions"] = tuple(permission for permission in kept if permission not in removed)
+            wanted = (*before.permissions, *map(Permission.parse, add_permission))
+            changes["permissions"] = without(map(Permission.parse, remove_permission), wanted)
         record = users.change(operator(), username, changes, hasher(settings))
         _print(record, as_json=as_json)
 
@@ -169,10 +162,10 @@ def change(
 @group.command("denials")
 @click.argument("username")
 def list_denials(username: str) -> None:
-    """Show what a user's clients were lately denied, and what would cure it."""
+    """Show what a user's clients were denied in the last 7 days, and how to allow it."""
     with opened():
         found = denials.of_user(username)
-    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "REMEDY"), map(_denial_row, found))
+    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
 
 
 @group.command("set-password")
@@ -182,11 +175,11 @@ def list_denials(username: str) -> None:
     "--revoke-others/--keep-others",
     default=False,
     show_default=True,
-    help="Whether to revoke all API tokens and certificates of the user too, as after a theft. "
-    "Browser sessions end with any new password.",
+    help="Also revoke all API tokens and certificates of the user, as after a theft. "
+    "Any new password ends the browser sessions.",
 )
 def set_password(username: str, *, password_stdin: bool, revoke_others: bool) -> None:
-    """Set a new password; the old one stops working at once."""
+    """Set a new password; the old one stops working within a second."""
     with opened() as settings:
         users.get(username)
         changes = users.UserChanges(password=ask_password(from_stdin=password_stdin), revoke_others=revoke_others)
@@ -198,10 +191,10 @@ def set_password(username: str, *, password_stdin: bool, revoke_others: bool) ->
 @group.command()
 @click.argument("username")
 def delete(username: str) -> None:
-    """Remove a user with its tokens."""
+    """Delete a user and its tokens, and revoke its certificates."""
     with opened():
         users.delete(operator(), username)
-    click.echo(f"{username} removed")
+    click.echo(f"{username} deleted")
 
 
 COMMANDS = (group,)
@@ -211,24 +204,6 @@ def _chosen(grant_types: tuple[str, ...], *, none: bool) -> frozenset[GrantType]
     if grant_types and none:
         raise invalid("--no-grant-types", "cannot be combined with --grant-type")
     return frozenset(map(GrantType, grant_types))
-
-
-def facts(record: users.UserRecord, warnings: Iterable[PolicyWarning]) -> dict[str, Any]:
-    """Return a user in the words of the API."""
-    return {
-        "username": record.username,
-        "enabled": record.enabled,
-        "grantTypes": sorted(record.grant_types),
-        "roles": list(record.roles),
-        "permissions": [each.fields() for each in record.permissions],
-        "clientIds": list(record.client_ids),
-        "hasPassword": record.has_password,
-        "administratorOnBroker": record.is_administrator_on_broker,
-        "damage": list(record.damage),
-        "created": spell_moment(record.created_at),
-        "updated": spell_moment(record.updated_at),
-        "warnings": spell_warnings(warnings),
-    }
 
 
 def _row(record: users.UserRecord) -> tuple[str, ...]:
@@ -251,7 +226,7 @@ def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
 def _print(record: users.UserRecord, *, as_json: bool) -> None:
     warnings = client_id_warnings.of_user(record)
     if as_json:
-        print_json(facts(record, warnings))
+        print_json(json_fields(record) | {"warnings": json_value(warnings)})
         return
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
@@ -262,7 +237,7 @@ def _print(record: users.UserRecord, *, as_json: bool) -> None:
         click.echo(f"  permission   {permission}")
     for damage in record.damage:
         click.echo(f"  damaged      {damage}; everything is denied")
-    if record.is_administrator_on_broker:
+    if record.administrator_on_broker:
         click.echo("  warning      may change something in this service and log in to the broker")
     for warning in warnings:
         click.echo(f"  warning      {warning.message}")

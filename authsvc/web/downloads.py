@@ -1,4 +1,4 @@
-"""What brokers and clients fetch without signing in: the authorities' certificates and the revocation lists."""
+"""Public downloads for brokers and clients: authority certificates and revocation lists."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ blueprint = Blueprint("pki", __name__, url_prefix="/pki")
 
 @blueprint.get("/ca.pem")
 def ca_pem() -> Response:
-    """Give the certificates of every authority that is trusted now, for a broker's `cafile`."""
+    """Return the certificates of every trusted authority as PEM, for a broker's `cafile`."""
     return _cacheable(authorities.certificates_pem().encode(), "application/x-pem-file")
 
 
 @blueprint.get("/crl.pem")
 def crl_pem() -> Response:
-    """Give the revocation list of every trusted authority, for a broker's `crlfile`."""
+    """Return the revocation list of every trusted authority as PEM, for a broker's `crlfile`."""
     lists = authorities.revocation_lists(signing_policy(services().settings))
     return _cacheable("".join(each.pem for each in lists).encode(), "application/x-pem-file")
 
 
 @blueprint.get("/crl.der")
 def crl_der() -> Response:
-    """Give the revocation list of the authority that signs now, in DER, which can hold only one."""
+    """Return the revocation list of the signing authority only: a DER file holds one list."""
     newest, *_ = authorities.revocation_lists(signing_policy(services().settings))
     der = x509.load_pem_x509_crl(newest.pem.encode()).public_bytes(Encoding.DER)
     return _cacheable(der, "application/pkix-crl")
 
 
 def _cacheable(body: bytes, content_type: str) -> Response:
-    """Answer with an ETag, so that who polls pays nothing while nothing has changed."""
+    """Return a response with an ETag, so that polling an unchanged file costs a 304 without a body."""
     response = Response(body, content_type=content_type)
     response.set_etag(hashlib.sha256(body).hexdigest()[:32])
     response.headers["Cache-Control"] = "no-cache"

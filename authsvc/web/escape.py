@@ -1,15 +1,17 @@
-"""What devices say of themselves, for people to read."""
+"""Escape text from unknown devices for display."""
 
 from __future__ import annotations
 
 
-def escape_invisible(said: str) -> str:
-    r"""Return what a stranger says with everything spelled out that does not show, or that turns other text round.
+def escape_invisible(text: str) -> str:
+    r"""Return the text with escapes for characters that are invisible or change the direction of text.
 
-    A username of `a\u202eb` is not to be taken for another one.
+    Without this, the username `a\u202eb` could look like another one.
     """
-    return "".join(letter if letter.isprintable() or letter == "\n" else _spelled(letter) for letter in said)
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
 
 
-def _spelled(letter: str) -> str:
-    return letter.encode("ascii", "backslashreplace").decode() if not letter.isascii() else f"\\x{ord(letter):02x}"
+def _escaped(character: str) -> str:
+    if character.isascii():
+        return f"\\x{ord(character):02x}"
+    return character.encode("ascii", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""What the surroundings of the service ask: does it live, is it ready, how is it doing."""
+"""Health checks and metrics for orchestrators and Prometheus."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Say that the process answers; brokers are served from memory whatever the database does."""
+    """Return 200: the process answers. The database does not matter, because brokers are answered from memory."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Say whether changes can be made and be in force: 200 if so, otherwise 503.
+    """Return 200 if a change can be stored and take effect, otherwise 503.
 
-    That takes a database that answers, and policy that is loaded and fresh here and in the workers that answer brokers.
+    The database must answer, and this worker and the broker workers must have loaded a current policy.
     """
     policy = services().policy
     loaded = policy.is_loaded
     freshness = "loading" if not loaded else "stale" if services().policy_is_stale else "ok"
-    database = _database_answers()
+    try:
+        with session():
+            current_version()
+        database = True
+    except DATABASE_ERRORS:
+        database = False
     brokers = database and services().propagation.all_reloaded()
     ready = database and freshness == "ok" and brokers
     body = jsonify(
@@ -48,13 +53,13 @@ def readyz() -> tuple[Response, int]:
 
 @blueprint.get("/metrics")
 def exposition() -> Response:
-    """Show the numbers of all workers to Prometheus."""
+    """Return the metrics of all workers in the Prometheus format."""
     observe_worker(services())
     return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def observe_worker(services: Services) -> None:
-    """Publish this worker's state, for a scrape that may arrive at another worker."""
+    """Publish the state of this worker, because another worker may answer the scrape."""
     metrics.flush_decisions()
     policy, webhooks = services.policy, services.webhooks
     verifier, hashing = services.verifier, services.broker_hashing

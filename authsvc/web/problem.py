@@ -1,8 +1,9 @@
-"""The one table from errors to HTTP: every error leaves as `application/problem+json` (RFC 9457)."""
+"""HTTP status and body of every error, as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
 import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -57,12 +58,12 @@ TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
-DATABASE_LOST = "the database cannot be reached; nothing was changed"
-SOMETHING_WRONG = "something went wrong here; the log has the details under the request id"
-_DETAILS = {404: "there is nothing at this address", 405: "this address does not take that method"}
+DATABASE_LOST = "the database cannot be reached; nothing was changed; try again"
+INTERNAL_ERROR = "the service failed; its log has the details under the request id"
+_DETAILS = {404: "no resource has this path", 405: "this path does not support the method; see the Allow header"}
 _CHALLENGE = 'Bearer realm="authsvc", Basic realm="authsvc", charset="UTF-8"'
-# pydantic's own words for these speak of Python, or would repeat what was sent.
-_WORDS = {
+# pydantic's own messages for these use terms of Python, or would repeat the value that was sent.
+_MESSAGES = {
     "extra_forbidden": "is not a known field",
     "missing": "is required",
     "model_type": "must be a JSON object",
@@ -75,7 +76,7 @@ _WORDS = {
 
 
 def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = ()) -> Response:
-    """Build the one form an error has, with the headers its status asks for."""
+    """Return an error response with the headers that its status requires."""
     body: dict[str, Any] = {
         "type": f"urn:authsvc:problem:{code}",
         "title": TITLES.get(status, "Error"),
@@ -94,23 +95,22 @@ def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = 
 
 
 def of_validation(error: ValidationError) -> Response:
-    """Turn pydantic's findings into field errors; no value that was sent is repeated."""
+    """Return a response with pydantic's errors by field; it repeats no value that was sent."""
     return _of_error(invalid_input(error))
 
 
 def invalid_input(error: ValidationError) -> InvalidInput:
-    """Return pydantic's findings in this project's words, by field."""
+    """Return pydantic's errors by field, with the messages of this module."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
-    return InvalidInput(*(FieldError(_path(one["loc"]), _words(one["type"], one["msg"])) for one in found))
+    return InvalidInput(*(FieldError(_path(one["loc"]), _message(one["type"], one["msg"])) for one in found))
 
 
 def status_of(error: AuthsvcError) -> int:
-    """Return the HTTP status of an error, by its kind."""
     return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
 def register(app: Flask) -> None:
-    """Let the app answer every error in this form."""
+    """Register the error handlers of the app."""
     app.register_error_handler(AuthsvcError, _of_error)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(RecursionError, _of_nesting)
@@ -149,36 +149,30 @@ def _of_lost_database(error: Exception) -> Response:
 
 def _of_anything(error: Exception) -> Response:
     log_unexpected(error)
-    return problem(500, "internal-error", SOMETHING_WRONG)
+    return problem(500, "internal-error", INTERNAL_ERROR)
 
 
 def log_lost_database(error: Exception) -> None:
-    """Leave a line about a request that the database was not there for."""
+    """Log that a request failed because the database is unavailable."""
     log.warning("database unavailable", error=type(error).__name__)
 
 
 def log_unexpected(error: Exception) -> None:
-    """Leave a line about an error that nobody expected: its places, for its words could repeat a secret."""
-    log.error("request failed", error=type(error).__name__, trace=_places(error))
-
-
-def _places(error: Exception) -> list[str]:
-    places, trace = [], error.__traceback__
-    while trace:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
-        trace = trace.tb_next
-    return places[-8:]
+    """Log an unexpected exception by its last 8 traceback locations; its message might contain a secret."""
+    # The lines of source are not looked up, since only the locations are logged.
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)[-8:]
+    locations = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    log.error("request failed", error=type(error).__name__, trace=locations)
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """Spell a place in the body as its author would: `permissions[0].resource`."""
+    """Return the path of a field in the body, such as `permissions[0].resource`."""
     path = ""
     for step in location:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
     return path or "body"
 
 
-def _words(kind: str, message: str) -> str:
-    own = _WORDS.get(kind) or message.removeprefix("Value error, ")
+def _message(kind: str, message: str) -> str:
+    own = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
     return re.sub(r"^(Input|String|List|Value) should ", "must ", own)

@@ -1,7 +1,7 @@
-"""Who is calling when proxies stand in between: the address that the outermost trusted one has seen.
+"""The client's address behind trusted proxies.
 
-`X-Forwarded-For` grows to the right, each proxy adding whom it was asked by, so what stands right of the first address
-that nobody trusted has written is true, and all that stands left of it may be made up.
+Each proxy appends the address of its own client to `X-Forwarded-For`. Read from the right, the entries are true up to
+the first address that is no trusted proxy; any client could have invented the entries left of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TrustedProxies:
-    """Puts the caller's own address in the place of a trusted proxy's; what others forward counts for nothing."""
+    """WSGI middleware that replaces a trusted proxy's address by that of its client; ignores all other proxies."""
 
     def __init__(self, app: WSGIApplication, trusted: tuple[Network, ...]) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What views share: the parts the service is made of, and who is calling."""
+"""What views share: the objects of the running service, and the caller of the request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ View = TypeVar("View", bound="Callable[..., Any]")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of one running service; made in `app` and nowhere else."""
+    """The objects of one running service; only `app` creates them."""
 
     settings: Settings
     policy: PolicyCache
@@ -54,36 +54,36 @@ class Services:
 
     @property
     def policy_is_stale(self) -> bool:
-        """Whether this worker, or one that answers brokers, could not refresh its policy for some seconds."""
+        """Whether this worker or a broker worker has not refreshed its policy for `STALE_AFTER_SECONDS`."""
         return max(self.policy.age, self.propagation.age) > STALE_AFTER_SECONDS
 
 
 def services() -> Services:
-    """Return the parts of the app that is answering."""
+    """Return the objects of the current app."""
     return cast("Services", current_app.extensions[EXTENSION])
 
 
 def catch_up() -> None:
-    """Bring policy up to date, so that a request is decided by what the database holds now; `Busy` while it loads."""
+    """Reload the policy if the database has a newer version; `Busy` during the first load."""
     policy = services().policy
     if policy.is_loading:
-        raise Busy("the policy is loading; try again in a moment", "policy-loading")
+        raise Busy("the policy is loading; try again in a few seconds", "policy-loading")
     policy.catch_up()
 
 
 def public(view: View) -> View:
-    """Mark a view below `/api` or `/admin` as one that anybody may call."""
+    """Mark a view below `/api` or `/admin` as one that needs no authentication."""
     view.public = True  # type: ignore[attr-defined]
     return view
 
 
 def is_page(path: str) -> bool:
-    """Say whether a path belongs to the administrator's page."""
+    """Return whether a path belongs to the administrator's page."""
     return path == "/admin" or path.startswith("/admin/")
 
 
 def caller() -> UserPolicy:
-    """Return the user this request was authenticated as."""
+    """Return the authenticated user of this request."""
     user = g.get("caller")
     if user is None:
         raise Unauthenticated("sign in first")
@@ -91,20 +91,18 @@ def caller() -> UserPolicy:
 
 
 def token_limits() -> TokenLimits:
-    """Return how many tokens may be made in a minute, and how long each may last."""
     settings = services().settings
     return TokenLimits(settings.tokens_per_minute, settings.token_max_days)
 
 
 def session_lifetime() -> Lifetime:
-    """Return how long a session at the page lasts."""
     return services().settings.session_lifetime
 
 
 def actor_for(user: UserPolicy, proof: Proof | None = None) -> Actor:
-    """Return the user as the author of a change, bound by its rights as they are now."""
+    """Return the user as the actor of a change, with its current rights."""
     snapshot = services().policy.snapshot
-    # A user and its roles must be of the same version, so not the user as it was authenticated.
+    # Looked up again, because the user and its roles must be of the same policy version.
     current = snapshot.users.get(user.username)
     rules = tuple(snapshot.rules_of(current)) if current else ()
     via = Via.PAGE if is_page(request.path) else Via.API
@@ -112,5 +110,5 @@ def actor_for(user: UserPolicy, proof: Proof | None = None) -> Actor:
 
 
 def actor() -> Actor:
-    """Return the caller as the author of a change."""
+    """Return the caller as the actor of a change."""
     return actor_for(caller(), g.get("proof"))

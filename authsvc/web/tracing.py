@@ -1,4 +1,4 @@
-"""What every request gets: an id, a line in the log, the headers of a careful service; and what it must not leak."""
+"""Request id, log line and security headers of every request, and the removal of API tokens from its address."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from authsvc.addresses import Network
 
-TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - where the token is put, not a token
+TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - the key in the WSGI environment, not a token
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BROKER = "/auth/"
 _QUIET = ("/healthz", "/readyz", "/metrics")
@@ -31,10 +31,10 @@ log = structlog.get_logger()
 
 
 class TokenRedaction:
-    """Takes `apiToken` out of the address before anything can log, count or pass on what stands there.
+    """WSGI middleware that removes `apiToken` from the address before any code can log or forward it.
 
-    Every other spelling of it is taken out too, but signs nobody in. A path keeps a mark in its place, so that it stays
-    as unknown as it was.
+    Other spellings of the parameter are removed too, but do not authenticate. In a path a mark replaces the token, so
+    that a path without a resource does not become one with a resource.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -52,7 +52,7 @@ class TokenRedaction:
                     kept.append(without_tokens(part))
             environ["QUERY_STRING"] = "&".join(kept)
         environ["PATH_INFO"] = without_tokens(environ.get("PATH_INFO", ""), ";apiToken=...")
-        # Copies of the address as it came, and the address of the page that led here.
+        # Copies of the address, and the address of the referring page.
         for copy in ("RAW_URI", "REQUEST_URI", "HTTP_REFERER"):
             if copy in environ:
                 environ[copy] = without_secrets(environ[copy])
@@ -60,7 +60,7 @@ class TokenRedaction:
 
 
 def register(app: Flask, trusted: tuple[Network, ...]) -> None:
-    """Give every request of the app its id, log line and headers, and the caller's own address behind proxies."""
+    """Install the middleware, and give every request its id, log line and headers."""
     app.wsgi_app = TrustedProxies(TokenRedaction(app.wsgi_app), trusted)  # type: ignore[method-assign]
     app.before_request(_begin)
     app.after_request(_finish)
@@ -68,7 +68,7 @@ def register(app: Flask, trusted: tuple[Network, ...]) -> None:
 
 def _begin() -> None:
     if request.path.startswith(_BROKER):
-        return  # the broker waits for every microsecond, and its answers are counted where they are made
+        return  # brokers wait for these answers, and the webhooks count them
     g.started = perf_counter()
     offered = request.headers.get("X-Request-Id", "")
     g.request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex

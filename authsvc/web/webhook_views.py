@@ -1,4 +1,4 @@
-"""The webhooks as Flask views: a thin adapter round `Webhooks.answer`."""
+"""The broker webhooks as Flask views: an adapter of `Webhooks.answer`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ blueprint = Blueprint("auth", __name__, url_prefix="/auth")
 
 @blueprint.route("/<any(user, superuser, acl):check>", methods=["POST", "PUT", "GET"])
 def answer(check: str) -> Response:
-    """Answer the broker."""
     asked = WebhookRequest(
         check,
         request.query_string,
@@ -27,7 +26,7 @@ def answer(check: str) -> Response:
 
 
 def _body() -> bytes:
-    # Not request.get_data(): it answers 413 where the broker must get a denial.
+    # Not request.get_data(), which raises 413 for a large body: the broker must get a denial.
     length = request.content_length
     if length is None and not request.environ.get("wsgi.input_terminated"):
         return b""

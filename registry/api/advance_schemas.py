@@ -16,7 +16,6 @@ from authsvc.api.schemas import (
     Username,
     View,
     permissions_from,
-    view_permission,
 )
 from registry.api.schemas import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
 from registry.enrolment_keys import MAX_USES
@@ -148,7 +147,7 @@ def view_preauthorization(record: PreauthorizationRecord) -> PreauthorizationVie
         id=record.id,
         username=record.advance.username,
         roles=list(record.advance.roles),
-        permissions=[view_permission(permission) for permission in record.advance.permissions],
+        permissions=[PermissionView.of(permission) for permission in record.advance.permissions],
         csr_fingerprint=record.advance.csr_fingerprint,
         with_secret=record.advance.with_secret,
         held_reason=record.held_reason,

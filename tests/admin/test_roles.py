@@ -98,7 +98,7 @@ def test_a_role_in_use_stays_and_the_page_says_by_whom(service: Service, admin: 
         service.create_user(username, "secret", roles=[name])
     admin.open(f"/admin/roles/{name}")
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_role("alert")).to_contain_text(f"3 users have the role {name}; take it from them first")
+    expect(page.get_by_role("alert")).to_contain_text(f"3 users have the role {name}; remove it from them first")
     assert stored(service, name)
     page.get_by_role("link", name="3", exact=True).click()
     expect(page.get_by_role("rowheader")).to_have_text(sorted(holders))
@@ -135,7 +135,7 @@ def test_a_built_in_role_offers_no_change_and_takes_none(service: Service, admin
     for path in ("edit", "delete"):
         answer = clerk.post(f"/admin/roles/minimum-access/{path}", drawn_at="/admin", **wanted)
         assert answer.status_code == 409
-        assert "is built in and stays as it is" in answer.text
+        assert "is built in and cannot be changed" in answer.text
     assert stored(service, "minimum-access") == before
 
 

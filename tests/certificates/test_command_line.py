@@ -12,7 +12,7 @@ from cryptography import x509
 from tests.actors import ADMIN_PASSWORD
 from tests.certificates.environment import ON_SQLITE, Environment, serial_of
 from tests.certificates.tools import client_context, handshake, key_pem, openssl, pem, server_context, write_file
-from tests.http.console import Console, complaint, said
+from tests.http.console import Console, error_of, stdout_of
 from tests.registry.signing import new_key, signing_request
 from tests.storage.environment import events
 
@@ -53,17 +53,17 @@ def certificate_on(desk: Path, username: str = "bob") -> x509.Certificate:
 
 
 def json_of(console: Console, *arguments: str) -> Any:
-    return json.loads(said(console.command(*arguments)))
+    return json.loads(stdout_of(console.command(*arguments)))
 
 
 # Issuing.
 
 
 def test_issue_creates_key_and_certificate(console: Console, env: Environment, desk: Path) -> None:
-    line = said(issues(console, desk))
+    line = stdout_of(issues(console, desk))
     assert {path.name for path in desk.iterdir()} == {"bob.key", "bob.crt", "ca.crt"}
     certificate = certificate_on(desk)
-    assert line.startswith(f"{serial_of(certificate)} for bob, good until 20")
+    assert line.startswith(f"{serial_of(certificate)} for bob, valid until 20")
     assert (desk / "ca.crt").read_text() == env.ca_pem()
     assert "OK" in openssl("verify", "-CAfile", desk / "ca.crt", desk / "bob.crt")
     of_key = openssl("pkey", "-in", desk / "bob.key", "-pubout")
@@ -74,10 +74,10 @@ def test_issue_creates_key_and_certificate(console: Console, env: Environment, d
 
 
 def test_key_file_has_mode_0600_and_is_never_overwritten(console: Console, env: Environment, desk: Path) -> None:
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     assert stat.S_IMODE((desk / "bob.key").stat().st_mode) == 0o600
     before = {path.name: path.read_bytes() for path in desk.iterdir()}
-    assert "never overwritten" in complaint(issues(console, desk))
+    assert "exists and is not overwritten" in error_of(issues(console, desk))
     assert {path.name: path.read_bytes() for path in desk.iterdir()} == before
     assert env.admin.get("/api/certificates").get_json()["total"] == 1
 
@@ -85,7 +85,7 @@ def test_key_file_has_mode_0600_and_is_never_overwritten(console: Console, env: 
 def test_issued_files_work_in_a_tls_handshake(console: Console, env: Environment, desk: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     key = load_pem_private_key((desk / "bob.key").read_bytes(), None)
     client = client_context(tmp_path, (desk / "bob.crt").read_text(), key)
     assert handshake(server_context(tmp_path, env.ca_pem(), env.crl_pem()), client) == "bob"
@@ -93,7 +93,7 @@ def test_issued_files_work_in_a_tls_handshake(console: Console, env: Environment
 
 def test_csr_is_signed_without_creating_a_key(console: Console, desk: Path) -> None:
     csr = write_file(desk, "bob.csr", signing_request("bob"))
-    said(issues(console, desk, "--csr", str(csr), "--days", "7"))
+    stdout_of(issues(console, desk, "--csr", str(csr), "--days", "7"))
     assert {path.name for path in desk.iterdir()} == {"bob.csr", "bob.crt", "ca.crt"}
     lived = certificate_on(desk).not_valid_after_utc - certificate_on(desk).not_valid_before_utc
     assert lived.days == 7
@@ -102,7 +102,7 @@ def test_csr_is_signed_without_creating_a_key(console: Console, desk: Path) -> N
 @pytest.mark.parametrize("content", ["junk", signing_request("carol"), ""], ids=["junk", "another's", "empty"])
 def test_invalid_csr_is_refused_and_leaves_no_file(console: Console, desk: Path, content: str) -> None:
     csr = write_file(desk, "bob.csr", content)
-    assert complaint(issues(console, desk, "--csr", str(csr))).startswith("csr: must ")
+    assert error_of(issues(console, desk, "--csr", str(csr))).startswith("csr: must ")
     assert [path.name for path in desk.iterdir()] == ["bob.csr"]
 
 
@@ -132,15 +132,15 @@ def test_user_who_cannot_have_a_certificate_is_named(
     console: Console, env: Environment, desk: Path, username: str, words: str
 ) -> None:
     env.create_user("dot", grant_types=frozenset({"password"}))
-    assert words in complaint(issues(console, desk, username=username))
+    assert words in error_of(issues(console, desk, username=username))
     assert not (desk / f"{username}.crt").exists()
 
 
 def test_issue_can_be_repeated_after_an_error(console: Console, env: Environment, desk: Path) -> None:
     env.create_user("dot", grant_types=frozenset({"password"}))
-    complaint(issues(console, desk, username="dot"))
+    error_of(issues(console, desk, username="dot"))
     env.change_user("dot", grant_types=frozenset({"certificate"}))
-    said(issues(console, desk, username="dot"))
+    stdout_of(issues(console, desk, username="dot"))
 
 
 @pytest.mark.parametrize("username", ["../bob", "a/b", "x"])
@@ -154,24 +154,27 @@ def test_invalid_username_writes_no_file_elsewhere(console: Console, desk: Path,
 
 
 def test_certificates_are_listed_shown_and_revoked(console: Console, env: Environment, desk: Path) -> None:
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     serial = serial_of(certificate_on(desk))
     (listed,) = json_of(console, "certificates", "list", "--json")["items"]
     assert (listed["serial"], listed["username"], listed["status"]) == (serial, "bob", "valid")
     shown = json_of(console, "certificates", "show", serial)
     assert shown.pop("certificate") == (desk / "bob.crt").read_text()
     assert shown == listed
-    assert said(console.command("certificates", "revoke", serial, "--reason", "keyCompromise")) == f"{serial} revoked\n"
+    assert (
+        stdout_of(console.command("certificates", "revoke", serial, "--reason", "keyCompromise"))
+        == f"{serial} revoked\n"
+    )
     (listed,) = json_of(console, "certificates", "list", "--json")["items"]
     assert (listed["status"], listed["reason"]) == ("revoked", "keyCompromise")
     assert env.crl_entries() == {serial: "keyCompromise"}
     assert env.acl_answer("bob") == "no-valid-certificate"
-    assert complaint(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
+    assert error_of(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
 
 
 def test_certificates_are_listed_as_a_table(console: Console, env: Environment) -> None:
     certificate = env.issue_certificate("bob")
-    head, line = said(console.command("certificates", "list")).splitlines()[:2]
+    head, line = stdout_of(console.command("certificates", "list")).splitlines()[:2]
     assert head.split() == ["SERIAL", "USERNAME", "STATUS", "NOT", "AFTER", "REVOKED", "REASON"]
     assert line.split()[:3] == [serial_of(certificate), "bob", "valid"]
 
@@ -194,8 +197,8 @@ def test_list_options_filter_like_the_api(console: Console, env: Environment) ->
 
 
 def test_unknown_serial_or_reason_is_reported(console: Console, env: Environment) -> None:
-    assert "no such certificate" in complaint(console.command("certificates", "show", "beef"))
-    assert "no such certificate" in complaint(console.command("certificates", "revoke", "beef"))
+    assert "no such certificate" in error_of(console.command("certificates", "show", "beef"))
+    assert "no such certificate" in error_of(console.command("certificates", "revoke", "beef"))
     serial = serial_of(env.issue_certificate("bob"))
     done = console.command("certificates", "revoke", serial, "--reason", "lost")
     assert done.returncode == 2
@@ -209,11 +212,11 @@ def test_authorities_are_listed_with_the_signing_one_first(console: Console, env
     env.crl()
     (only,) = json_of(console, "ca", "show", "--json")
     assert (only["subject"], only["retires"], only["crlNumber"]) == ("CN=authsvc certificate authority", "", 1)
-    said(console.command("ca", "rotate", "--overlap-days", "10"))
+    stdout_of(console.command("ca", "rotate", "--overlap-days", "10"))
     newest, oldest = json_of(console, "ca", "show", "--json")
     assert (newest["retires"], oldest["subject"]) == ("", "CN=authsvc certificate authority")
     assert oldest["retires"].startswith("20")
-    assert said(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
+    assert stdout_of(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
     assert len(x509.load_pem_x509_certificates(env.ca_pem().encode())) == 2
 
 
@@ -229,10 +232,10 @@ def test_authority_created_by_openssl_is_imported(console: Console, env: Environ
         str(desk / "root.crt"),
     )
     write_file(desk, "passphrase", "plant's secret\n")
-    assert "passphrase" in complaint(console.command("ca", "import", *files))
-    said(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))
+    assert "passphrase" in error_of(console.command("ca", "import", *files))
+    stdout_of(console.command("ca", "import", *files, "--key-passphrase-file", str(desk / "passphrase")))
     assert "plant" in json_of(console, "ca", "show", "--json")[0]["subject"]
-    said(issues(console, desk))
+    stdout_of(issues(console, desk))
     trusted = write_file(desk, "trusted.pem", env.ca_pem())
     assert "OK" in openssl("verify", "-x509_strict", "-CAfile", trusted, desk / "bob.crt")
     assert len(x509.load_pem_x509_certificates((desk / "ca.crt").read_bytes())) == 2
@@ -254,9 +257,9 @@ def test_import_error_is_one_line(console: Console, env: Environment, desk: Path
         write_file(desk, "a.key", key_pem(new_key())),
     )
     done = console.command("ca", "import", "--certificate", str(certificate), "--key", str(key))
-    assert complaint(done).startswith("key: does not belong")
+    assert error_of(done).startswith("key: does not belong")
 
 
 def test_error_for_a_wrong_passphrase_is_one_line(console: Console, desk: Path) -> None:
     console.environment["AUTHSVC_CA_KEY_PASSPHRASE"] = "needless"
-    assert "AUTHSVC_CA_KEY_PASSPHRASE" in complaint(issues(console, desk))
+    assert "AUTHSVC_CA_KEY_PASSPHRASE" in error_of(issues(console, desk))

@@ -77,10 +77,10 @@ class Syncing:
 
 def test_sync_prints_whether_anything_changed(env: Environment, synced: Syncing, out: Path) -> None:
     bobs = env.issue_certificate("bob")
-    assert synced() == f"{out} renewed"
+    assert synced() == f"{out} updated"
     assert synced() == f"{out} is up to date"
     env.revoke_certificate(bobs)
-    assert synced() == f"{out} renewed"
+    assert synced() == f"{out} updated"
     (only,) = crls_in(out.read_text())
     assert entries_of(only) == {serial_of(bobs): "unspecified"}
 
@@ -139,7 +139,7 @@ def test_failing_command_is_an_error_and_runs_again(synced: Syncing, console: Co
     with pytest.raises(AssertionError, match="could not be made to reload"):
         synced("--command", "false")
     assert out.exists(), "the list is there, and only the broker has not heard of it"
-    assert synced("--command", "true") == f"{out} renewed"
+    assert synced("--command", "true") == f"{out} updated"
     assert synced("--command", "true") == f"{out} is up to date"
 
 

@@ -1,4 +1,4 @@
-"""Whoever calls the service in these tests, and how what is stored can be compared."""
+"""Callers of the API, checks of its errors, and all stored rows for comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Caller:
-    """Somebody who calls the API with the same Authorization header every time, or without any."""
+    """A client of the API that sends the same Authorization header with every request, or none."""
 
     def __init__(self, client: FlaskClient, authorization: str | None = None) -> None:
         self.client = client
@@ -40,39 +40,36 @@ class Caller:
         return self.client.open(path, method=method, headers=headers, buffered=True, **options)
 
     def creates_user(self, username: str, password: str | None = None, **fields: Any) -> None:
-        """Make a user, which must succeed."""
+        """Create a user, which must succeed."""
         answer = self.post("/api/users", {"username": username, "password": password, **fields})
         assert answer.status_code == 201, answer.text
 
     def signs_in(self, username: str, password: str, **fields: Any) -> Caller:
-        """Return whoever has these credentials, calling with a token of their own from now on."""
+        """Log in, which must succeed, and return a caller with the new token."""
         answer = self.client.post("/api/login", json={"username": username, "password": password, **fields})
         assert answer.status_code == 200, answer.text
         return Caller(self.client, f"Bearer {answer.get_json()['token']}")
 
     @property
     def token(self) -> str:
-        """The token this caller signs with."""
+        """The API token of this caller."""
         return self.headers["Authorization"].removeprefix("Bearer ")
 
 
 def basic(username: str, password: str) -> str:
-    """Return the Authorization header of HTTP Basic."""
+    """Return an Authorization header of HTTP Basic."""
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
 def everything_stored() -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows of all tables, the policy version and the audit trail among them."""
+    """Return all rows of all tables, including the policy version and the audit trail."""
     with session():
-        return {model._meta.table_name: _rows(model) for model in (*ALL, *REGISTRY)}
-
-
-def _rows(model: Any) -> list[tuple[Any, ...]]:
-    return list(model.select().tuples())
+        models: tuple[Any, ...] = (*ALL, *REGISTRY)
+        return {model._meta.table_name: list(model.select().tuples()) for model in models}
 
 
 def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
-    """Hold an error answer to its one form and return it."""
+    """Check the status, code and form of an error response and return its body."""
     assert answer.status_code == status, answer.text
     assert answer.content_type == "application/problem+json"
     problem: dict[str, Any] = answer.get_json()
@@ -85,5 +82,5 @@ def problem_of(answer: TestResponse, status: int, code: str) -> dict[str, Any]:
 
 
 def refused_fields(answer: TestResponse, code: str = "invalid-input") -> list[str]:
-    """Return the names of the fields that a 400 complains of."""
+    """Return the names of the invalid fields in a 400 response."""
     return [error["field"] for error in problem_of(answer, 400, code)["errors"]]

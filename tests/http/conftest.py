@@ -18,7 +18,7 @@ from tests.actors import ADMIN_PASSWORD
 from tests.http.broker import ADAPTERS, broker_by, services_of
 from tests.http.callers import Caller
 from tests.http.console import Console
-from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, settle
+from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, create_users
 from tests.service import Service
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def village(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory after its first start, with everybody in it; to be copied, not used."""
     settings = _settings(tmp_path_factory.mktemp("village") / "data")
     bootstrap.prepare(settings)
-    settle()
+    create_users()
     database.initialize(None)
     return settings.data_dir
 

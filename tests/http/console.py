@@ -1,4 +1,4 @@
-"""The command line within the test's own process, which is fast, and how commands are held to their manners."""
+"""The command line in the test's own process, which is faster than a new process, and checks of its output."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from authsvc.cli.main import main
 
 @dataclass(frozen=True)
 class Console:
-    """Runs `authsvc ...` as `Service.command` does, but for the process of its own."""
+    """Runs `authsvc ...` like `Service.command`, but in this process."""
 
     environment: dict[str, str]
     capture: pytest.CaptureFixture[str]
 
     def command(self, *arguments: str, stdin: str = "") -> CompletedProcess[str]:
-        """Run one command with these settings."""
         self.capture.readouterr()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["authsvc", *arguments])
@@ -32,21 +31,21 @@ class Console:
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as end:
                 main()
-        printed, complained = self.capture.readouterr()
+        stdout, stderr = self.capture.readouterr()
         code = end.value.code
-        if isinstance(code, str):  # the interpreter's own way to end with a line
-            return CompletedProcess(["authsvc", *arguments], 1, printed, f"{complained}{code}\n")
-        return CompletedProcess(["authsvc", *arguments], code or 0, printed, complained)
+        if isinstance(code, str):  # sys.exit(text): the interpreter would print it and exit with 1
+            return CompletedProcess(["authsvc", *arguments], 1, stdout, f"{stderr}{code}\n")
+        return CompletedProcess(["authsvc", *arguments], code or 0, stdout, stderr)
 
 
-def said(done: CompletedProcess[str]) -> str:
-    """Return what a command printed that must have worked and had nothing to complain of."""
+def stdout_of(done: CompletedProcess[str]) -> str:
+    """Return the standard output of a command that must have succeeded without errors."""
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
 
 
-def complaint(done: CompletedProcess[str]) -> str:
-    """Return the one line in which a command must have refused to work."""
+def error_of(done: CompletedProcess[str]) -> str:
+    """Return the one-line error of a command that must have failed."""
     assert (done.returncode, done.stdout) == (1, ""), done
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done

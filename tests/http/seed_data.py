@@ -1,4 +1,4 @@
-"""Who lives in the service that these tests call; everybody differs from the rest in one way."""
+"""The users and the role of the service in these tests; each user differs from the others in one property."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ CHARLIES_PERMISSIONS = (http("readWrite", "/api/users/#"), http("read", "/api/me
 _BOTH = frozenset({GrantType.PASSWORD, GrantType.TOKEN})
 
 
-def settle() -> None:
-    """Let everybody move in, beside the `admin` of the first start."""
+def create_users() -> None:
+    """Create all users beside the `admin` of the first start."""
     roles.create(OPERATOR, "line", "what every press may do", [mqtt("write", "lines/+")])
-    _move_in("alice", password=ALICES_PASSWORD, roles=("admin",))
-    _move_in("bob", roles=("line",), permissions=BOBS_PERMISSIONS)
-    _move_in("charlie", password=CHARLIES_PASSWORD, permissions=CHARLIES_PERMISSIONS)
-    _move_in("dot", password=DOTS_PASSWORD)
-    _move_in("tom", grant_types=_BOTH)
-    _move_in("tess", grant_types=frozenset({GrantType.TOKEN}))
-    _move_in("carol", grant_types=frozenset({GrantType.CERTIFICATE}), permissions=BOBS_PERMISSIONS)
-    _move_in("nick", password=None)
-    _move_in("dora", enabled=False, grant_types=_BOTH, permissions=BOBS_PERMISSIONS)
+    _create("alice", password=ALICES_PASSWORD, roles=("admin",))
+    _create("bob", roles=("line",), permissions=BOBS_PERMISSIONS)
+    _create("charlie", password=CHARLIES_PASSWORD, permissions=CHARLIES_PERMISSIONS)
+    _create("dot", password=DOTS_PASSWORD)
+    _create("tom", grant_types=_BOTH)
+    _create("tess", grant_types=frozenset({GrantType.TOKEN}))
+    _create("carol", grant_types=frozenset({GrantType.CERTIFICATE}), permissions=BOBS_PERMISSIONS)
+    _create("nick", password=None)
+    _create("dora", enabled=False, grant_types=_BOTH, permissions=BOBS_PERMISSIONS)
 
 
-def _move_in(username: str, **fields: Any) -> None:
+def _create(username: str, **fields: Any) -> None:
     wanted = cast("UserChanges", {"password": BOBS_PASSWORD, **fields})
     users.create(OPERATOR, username, wanted, HASHER)

@@ -1,4 +1,4 @@
-"""`/api/audit`: who changed what, how and when, with nothing secret in it."""
+"""`/api/audit`: actor, action, time and changed fields of every change, without secrets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _creates_press(alice: Caller, **options: Any) -> TestResponse:
     return answer
 
 
-def test_a_new_user_is_written_down_with_who_and_how_and_when(alice: Caller) -> None:
+def test_creating_a_user_is_audited_with_actor_way_and_time(alice: Caller) -> None:
     _creates_press(alice, headers={"X-Request-Id": "order-66"})
     event = _latest(alice)
     assert (event["actor"], event["via"], event["address"]) == ("alice", "api", "127.0.0.1")
@@ -44,7 +44,7 @@ def test_a_new_user_is_written_down_with_who_and_how_and_when(alice: Caller) -> 
     assert age.total_seconds() < 60
 
 
-def test_a_change_is_written_down_as_the_difference_it_made(alice: Caller) -> None:
+def test_changing_a_user_is_audited_with_the_changed_fields(alice: Caller) -> None:
     _creates_press(alice)
     alice.patch("/api/users/press-7", {"enabled": False, "roles": ["line"]})
     event = _latest(alice)
@@ -52,7 +52,7 @@ def test_a_change_is_written_down_as_the_difference_it_made(alice: Caller) -> No
     assert (event["before"], event["after"]) == ({"enabled": True}, {"enabled": False})
 
 
-def test_a_new_password_is_written_down_without_the_password(alice: Caller) -> None:
+def test_password_change_is_audited_without_the_password(alice: Caller) -> None:
     _creates_press(alice)
     alice.patch("/api/users/press-7", {"password": SECRETS[1]})
     assert _latest(alice)["after"] == {"password": "changed"}
@@ -60,7 +60,7 @@ def test_a_new_password_is_written_down_without_the_password(alice: Caller) -> N
     assert not [secret for secret in SECRETS if secret in whole]
 
 
-def test_what_was_removed_is_written_down_as_it_was(alice: Caller) -> None:
+def test_deleting_a_user_is_audited_with_its_last_fields(alice: Caller) -> None:
     _creates_press(alice)
     alice.delete("/api/users/press-7")
     event = _latest(alice)
@@ -68,7 +68,7 @@ def test_what_was_removed_is_written_down_as_it_was(alice: Caller) -> None:
     assert (event["before"]["roles"], event["before"]["enabled"]) == (["line"], True)
 
 
-def test_roles_are_written_down_likewise(alice: Caller) -> None:
+def test_role_changes_are_audited(alice: Caller) -> None:
     alice.post("/api/roles", {"name": "queue", "permissions": [permission("read a")]})
     alice.patch("/api/roles/queue", {"description": "waiting"})
     alice.delete("/api/roles/queue")
@@ -77,7 +77,7 @@ def test_roles_are_written_down_likewise(alice: Caller) -> None:
     assert (items[1]["before"], items[1]["after"]) == ({"description": ""}, {"description": "waiting"})
 
 
-def test_a_revoked_token_is_written_down(alice: Caller, charlie: Caller) -> None:
+def test_token_revocation_is_audited(alice: Caller, charlie: Caller) -> None:
     (item,) = alice.get("/api/tokens?username=charlie").get_json()["items"]
     alice.delete(f"/api/tokens/{item['id']}")
     event = _latest(alice)
@@ -85,13 +85,13 @@ def test_a_revoked_token_is_written_down(alice: Caller, charlie: Caller) -> None
     assert event["before"]["username"] == "charlie"
 
 
-def test_the_first_start_is_written_down_as_the_services_own_work(alice: Caller) -> None:
+def test_first_start_is_audited_with_the_service_as_actor(alice: Caller) -> None:
     items = alice.get("/api/audit?actor=authsvc").get_json()["items"]
     assert {event["via"] for event in items} == {"service"}
     assert "user:admin" in {event["target"] for event in items}
 
 
-def test_reading_and_refused_attempts_change_nothing_and_are_not_written_down(alice: Caller, charlie: Caller) -> None:
+def test_reads_and_refused_changes_are_not_audited(alice: Caller, charlie: Caller) -> None:
     before = alice.get("/api/audit").get_json()["total"]
     assert alice.get("/api/users").status_code == 200
     assert charlie.get("/api/audit").status_code == 403
@@ -100,7 +100,7 @@ def test_reading_and_refused_attempts_change_nothing_and_are_not_written_down(al
     assert alice.get("/api/audit").get_json()["total"] == before
 
 
-def test_a_change_of_nothing_is_not_written_down(alice: Caller) -> None:
+def test_a_change_without_effect_is_not_audited(alice: Caller) -> None:
     before = alice.get("/api/audit").get_json()["total"]
     assert alice.patch("/api/users/bob", {}).status_code == 200
     assert alice.patch("/api/roles/line", {}).status_code == 200
@@ -118,7 +118,7 @@ def test_a_change_of_nothing_is_not_written_down(alice: Caller) -> None:
         ({"target": "user:press-%"}, []),
     ],
 )
-def test_the_trail_can_be_filtered(alice: Caller, query: dict[str, str], expected: list[str]) -> None:
+def test_audit_events_can_be_filtered(alice: Caller, query: dict[str, str], expected: list[str]) -> None:
     _creates_press(alice)
     alice.patch("/api/users/press-7", {"enabled": False})
     alice.delete("/api/users/press-7")
@@ -127,7 +127,7 @@ def test_the_trail_can_be_filtered(alice: Caller, query: dict[str, str], expecte
     assert told["total"] == len(expected)
 
 
-def test_the_trail_comes_newest_first_in_pages(alice: Caller) -> None:
+def test_audit_events_are_listed_newest_first_in_pages(alice: Caller) -> None:
     for number in range(5):
         alice.creates_user(f"press-{number}")
     pages = [
@@ -149,12 +149,12 @@ def test_an_impossible_filter_is_refused(alice: Caller, query: str, field: str) 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_no_method_alters_the_trail(alice: Caller, method: str) -> None:
+def test_no_http_method_changes_audit_events(alice: Caller, method: str) -> None:
     problem_of(alice.call(method, "/api/audit"), 405, "method-not-allowed")
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit_events SET actor = 'nobody'", "DELETE FROM audit_events"])
-def test_not_even_the_database_lets_a_row_be_altered(alice: Caller, statement: str) -> None:
+def test_database_refuses_changes_of_audit_events(alice: Caller, statement: str) -> None:
     alice.creates_user("press-7")
     with pytest.raises(peewee.IntegrityError, match="append-only"), transaction():
         database.execute_sql(statement)
@@ -162,7 +162,7 @@ def test_not_even_the_database_lets_a_row_be_altered(alice: Caller, statement: s
         assert AuditEvent.select().where(AuditEvent.actor == "alice").count() > 0
 
 
-def test_a_change_that_cannot_be_written_down_does_not_happen(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_audited_is_rolled_back(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
         raise peewee.OperationalError("disk full")
 

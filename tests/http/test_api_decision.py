@@ -1,4 +1,4 @@
-"""`/api/users/{username}/decision`: would it be allowed, and why?"""
+"""`/api/users/{username}/decision`: a dry run of an ACL request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _asks(alice: Caller, username: str, **query: str) -> dict[str, Any]:
     return told
 
 
-def test_a_decision_names_the_permission_that_allows(alice: Caller) -> None:
+def test_decision_names_the_allowing_permission(alice: Caller) -> None:
     told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
     assert told == {
         "allowed": True,
@@ -30,12 +30,12 @@ def test_a_decision_names_the_permission_that_allows(alice: Caller) -> None:
     }
 
 
-def test_a_decision_names_the_role_that_the_permission_came_through(alice: Caller) -> None:
+def test_decision_names_the_role_of_the_allowing_permission(alice: Caller) -> None:
     told = _asks(alice, "bob", topic="lines/7", operation="write")
     assert (told["allowed"], told["role"], told["permission"]) == (True, "line", permission("write lines/+"))
 
 
-def test_a_decision_names_the_role_that_the_rule_which_forbids_came_through(alice: Caller) -> None:
+def test_decision_names_the_role_of_the_denying_permission(alice: Caller) -> None:
     roles.change(OPERATOR, "line", roles.RoleChanges(permissions=(mqtt("write", "lines/9", "deny"),)))
     told = _asks(alice, "bob", topic="lines/9", operation="write")
     assert told == {
@@ -46,7 +46,7 @@ def test_a_decision_names_the_role_that_the_rule_which_forbids_came_through(alic
     }
 
 
-def test_a_decision_names_the_rule_that_forbids(alice: Caller) -> None:
+def test_decision_names_the_denying_permission(alice: Caller) -> None:
     told = _asks(alice, "bob", topic="sensors/secret/1", operation="read")
     assert (told["allowed"], told["reason"]) == (False, "denied-by-permission")
     assert told["permission"] == permission("deny readWrite sensors/secret/#")
@@ -68,7 +68,7 @@ def test_a_decision_names_the_rule_that_forbids(alice: Caller) -> None:
         ("dora", {"topic": "devices/dora/up", "operation": "write"}, False, "user-disabled"),
     ],
 )
-def test_a_decision_is_the_one_the_broker_would_get(
+def test_decision_equals_the_answer_to_a_broker(
     alice: Caller, username: str, query: dict[str, str], allowed: bool, reason: str
 ) -> None:
     told = _asks(alice, username, **query)
@@ -90,17 +90,17 @@ def test_a_decision_is_the_one_the_broker_would_get(
         ({"topic": "a", "operation": "read", "client": "x"}, "client"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(alice: Caller, query: dict[str, str], field: str) -> None:
+def test_invalid_decision_query_is_refused(alice: Caller, query: dict[str, str], field: str) -> None:
     answer = alice.get("/api/users/bob/decision", query_string=query)
     assert field in refused_fields(answer)
 
 
-def test_a_decision_about_nobody_is_not_found(alice: Caller) -> None:
+def test_decision_for_an_unknown_user_is_not_found(alice: Caller) -> None:
     answer = alice.get("/api/users/nemo/decision?topic=a&operation=read")
     problem_of(answer, 404, "user-not-found")
 
 
-def test_a_decision_knows_what_another_process_has_just_changed(alice: Caller) -> None:
+def test_decision_uses_changes_of_other_processes(alice: Caller) -> None:
     users.change(OPERATOR, "bob", UserChanges(permissions=()), HASHER)
     told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
     assert told["reason"] == "no-permission"

@@ -1,4 +1,4 @@
-"""Whatever goes wrong leaves in one form, says which field, repeats no secret and writes nothing."""
+"""Errors of the API: RFC 9457, with the invalid fields, without secrets; nothing is stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ every_write = pytest.mark.parametrize(("method", "path"), WRITES)
 every_body = pytest.mark.parametrize(("method", "path"), [*WRITES, ("POST", "/api/login")])
 
 
-# The bodies.
+# Bodies.
 
 DEEP = b"[" * 100_000
 NO_OBJECTS = {
@@ -48,7 +48,7 @@ NO_OBJECTS = {
 
 @every_body
 @pytest.mark.parametrize("body", NO_OBJECTS.values(), ids=NO_OBJECTS.keys())
-def test_what_is_no_json_object_is_refused(alice: Caller, method: str, path: str, body: bytes) -> None:
+def test_body_that_is_no_json_object_is_refused(alice: Caller, method: str, path: str, body: bytes) -> None:
     before = everything_stored()
     answer = alice.call(method, path, data=body, content_type="application/json")
     problem_of(answer, 400, "invalid-input")
@@ -64,7 +64,7 @@ def test_what_is_no_json_object_is_refused(alice: Caller, method: str, path: str
         ("POST", "/api/login", {"username": "alice", "password": ALICES_PASSWORD}),
     ],
 )
-def test_an_object_within_a_text_is_no_object(alice: Caller, method: str, path: str, body: dict[str, Any]) -> None:
+def test_json_object_inside_a_string_is_refused(alice: Caller, method: str, path: str, body: dict[str, Any]) -> None:
     before = everything_stored()
     problem_of(alice.call(method, path, json=json.dumps(body)), 400, "invalid-input")
     assert everything_stored() == before
@@ -72,14 +72,14 @@ def test_an_object_within_a_text_is_no_object(alice: Caller, method: str, path: 
 
 @every_write
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_json_must_be_called_json(alice: Caller, method: str, path: str, content_type: str) -> None:
+def test_other_content_types_than_json_are_refused(alice: Caller, method: str, path: str, content_type: str) -> None:
     before = everything_stored()
     body = json.dumps({"username": "press-7", "name": "queue"})
     problem_of(alice.call(method, path, data=body, content_type=content_type), 400, "invalid-input")
     assert everything_stored() == before
 
 
-def test_a_body_of_many_megabytes_is_too_large(alice: Caller) -> None:
+def test_body_of_many_megabytes_is_too_large(alice: Caller) -> None:
     before = everything_stored()
     body = json.dumps({"username": "press-7", "password": "x" * 5_000_000})
     answer = alice.call("POST", "/api/users", data=body, content_type="application/json")
@@ -101,7 +101,7 @@ def test_a_body_of_many_megabytes_is_too_large(alice: Caller) -> None:
         ("POST", "/api/login", {"username": "alice", "label": 7}),
     ],
 )
-def test_a_refused_password_is_not_repeated(
+def test_refused_password_is_not_echoed(
     alice: Caller, method: str, path: str, fields: dict[str, Any], password: object, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = alice.call(method, path, json={**fields, "password": password})
@@ -110,17 +110,17 @@ def test_a_refused_password_is_not_repeated(
     assert MARK not in "".join(capfd.readouterr())
 
 
-def test_a_secret_in_the_wrong_place_is_not_repeated(alice: Caller) -> None:
+def test_secret_in_the_wrong_field_is_not_echoed(alice: Caller) -> None:
     for fields in ({"enabled": MARK}, {"roles": [MARK + " "]}, {"grantTypes": [MARK]}, {"permissions": MARK}):
         answer = alice.post("/api/users", {"username": "press-7", **fields})
         assert answer.status_code == 400
         assert MARK not in answer.text
 
 
-# The form.
+# The form of errors.
 
 
-def test_an_unknown_address_is_a_problem_like_any_other(alice: Caller, nobody: Caller) -> None:
+def test_unknown_path_is_answered_with_a_problem(alice: Caller, nobody: Caller) -> None:
     problem_of(alice.get("/api/no-such-thing"), 404, "not-found")
     problem_of(nobody.get("/no-such-thing"), 404, "not-found")
     assert nobody.get("/api/no-such-thing").status_code == 401
@@ -136,25 +136,25 @@ def test_an_unknown_address_is_a_problem_like_any_other(alice: Caller, nobody: C
         ("PUT", "/api/tokens"),
     ],
 )
-def test_a_method_that_does_not_fit_is_told_which_do(alice: Caller, method: str, path: str) -> None:
+def test_unsupported_method_is_answered_with_the_allowed_ones(alice: Caller, method: str, path: str) -> None:
     answer = alice.call(method, path)
     problem_of(answer, 405, "method-not-allowed")
     assert "GET" in answer.headers["Allow"]
 
 
-def test_a_refusal_for_want_of_rights_says_what_is_lacking(dot: Caller) -> None:
+def test_forbidden_names_the_missing_permission(dot: Caller) -> None:
     told = problem_of(dot.delete("/api/users/bob"), 403, "forbidden")
-    assert told["detail"] == "you lack http write on /api/users/bob"
+    assert told["detail"] == "your account needs the permission `http write /api/users/bob` to do this"
     assert "read" in problem_of(dot.get("/api/users"), 403, "forbidden")["detail"]
 
 
-def test_only_a_401_carries_an_invitation_to_sign_in(nobody: Caller, alice: Caller) -> None:
+def test_only_401_has_www_authenticate(nobody: Caller, alice: Caller) -> None:
     problem_of(nobody.get("/api/me"), 401, "unauthenticated")
     assert nobody.get("/api/me").headers["WWW-Authenticate"].startswith("Bearer")
     assert "WWW-Authenticate" not in alice.get("/api/users/nemo").headers
 
 
-def test_a_surprise_inside_is_a_500_without_its_words(
+def test_unexpected_exception_is_500_without_its_message(
     alice: Caller, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def surprise(*_: object) -> None:
@@ -167,7 +167,7 @@ def test_a_surprise_inside_is_a_500_without_its_words(
     assert MARK not in "".join(capfd.readouterr())
 
 
-# The rights: what an http permission reaches.
+# Authorization.
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_surprise_inside_is_a_500_without_its_words(
         ([], "GET", "/api/me", False),
     ],
 )
-def test_an_http_permission_reaches_what_its_path_filter_covers(
+def test_http_permission_applies_to_paths_that_its_filter_covers(
     alice: Caller, dot: Caller, rules: list[str], method: str, path: str, allowed: bool
 ) -> None:
     permissions = [permission(rule) for rule in rules if rule != "http readWrite #"]
@@ -215,10 +215,10 @@ def test_an_http_permission_must_name_a_path(alice: Caller) -> None:
     assert refused_fields(answer) == ["permissions[0].resource"]
 
 
-# The database goes, and comes back.
+# Database failures.
 
 
-def test_without_a_database_the_api_says_so_and_recovers(alice: Caller, settings: Settings) -> None:
+def test_api_answers_503_without_a_database_and_recovers(alice: Caller, settings: Settings) -> None:
     file = settings.data_dir / "authsvc.db"
     elsewhere = file.rename(settings.data_dir / "elsewhere.db")
     for answer in (alice.get("/api/users"), alice.post("/api/users", {"username": "press-7"}), alice.get("/api/me")):
@@ -228,7 +228,7 @@ def test_without_a_database_the_api_says_so_and_recovers(alice: Caller, settings
     alice.creates_user("press-7")
 
 
-def test_a_change_that_was_made_is_acknowledged_although_the_database_went_right_after(
+def test_stored_change_succeeds_if_the_database_fails_right_after(
     alice: Caller, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catch_up = services.policy.catch_up
@@ -242,17 +242,17 @@ def _lost() -> None:
     raise peewee.OperationalError("gone")
 
 
-# PostgreSQL refuses some text that SQLite takes, so the same must be refused before either sees it.
+# PostgreSQL refuses some text that SQLite stores, so the API must refuse it for both.
 
 
 @pytest.fixture
 def alice_on_either(routes: OpenAPI, prepared_on_either: Settings) -> Caller:
-    """An administrator of a service on a database of either kind."""
+    """An administrator, on SQLite and on PostgreSQL."""
     return Caller(with_parts_of(routes, prepared_on_either).test_client()).signs_in("admin", ADMIN_PASSWORD)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
-def test_text_that_no_database_could_keep_is_refused_on_both(alice_on_either: Caller, text: str) -> None:
+def test_text_that_a_database_cannot_store_is_refused_on_both_databases(alice_on_either: Caller, text: str) -> None:
     before = everything_stored()
     for path, body in (
         ("/api/users", {"username": text}),
@@ -267,12 +267,12 @@ def test_text_that_no_database_could_keep_is_refused_on_both(alice_on_either: Ca
 
 
 @pytest.mark.parametrize("path", ["/api/users/{}", "/api/roles/{}", "/api/users?search={}", "/api/audit?actor={}"])
-def test_addresses_with_strange_text_are_answered_on_both(alice_on_either: Caller, path: str) -> None:
+def test_paths_with_unusual_text_are_answered_on_both_databases(alice_on_either: Caller, path: str) -> None:
     for text in ("%00", "%ED%A0%80", "%FF", "%F0%9F%A6%84", "'%22;--", "%25", "%5C"):
         assert alice_on_either.get(path.format(text)).status_code in (200, 400, 404)
 
 
-def test_the_story_of_a_device_is_the_same_on_both(alice_on_either: Caller) -> None:
+def test_life_of_a_device_is_the_same_on_both_databases(alice_on_either: Caller) -> None:
     broker = broker_by("view", alice_on_either.client.application)  # type: ignore[arg-type]
     alice_on_either.post("/api/roles", {"name": "line", "permissions": [permission("write lines/+")]})
     alice_on_either.creates_user("Bob.7", BOBS_PASSWORD, roles=["line"])

@@ -1,4 +1,4 @@
-"""`/api/history`: how many logged in and were denied, over time."""
+"""`/api/history`: the numbers of logins and denials over time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from authsvc.web.request_context import Services
 
 
-def test_what_brokers_were_told_is_counted(broker: Broker, alice: Caller, services: Services) -> None:
+def test_logins_and_denials_are_counted(broker: Broker, alice: Caller, services: Services) -> None:
     metrics.flush_decisions()  # of whoever was here before
     services.decision_stats.store()
     before = alice.get("/api/history?hours=1").get_json()["buckets"]
@@ -36,7 +36,7 @@ def test_what_brokers_were_told_is_counted(broker: Broker, alice: Caller, servic
 
 
 @pytest.mark.parametrize(("query", "buckets"), [("", 288), ("?hours=1", 12), ("?hours=48", 576)])
-def test_every_bucket_is_there(alice: Caller, query: str, buckets: int) -> None:
+def test_history_has_every_bucket(alice: Caller, query: str, buckets: int) -> None:
     told = alice.get(f"/api/history{query}").get_json()
     assert (told["bucketSeconds"], len(told["buckets"])) == (300, buckets)
     assert set(told["buckets"][0]) == {"at", "logins", "deniedLogins", "denials"}
@@ -45,9 +45,9 @@ def test_every_bucket_is_there(alice: Caller, query: str, buckets: int) -> None:
 
 
 @pytest.mark.parametrize("hours", ["0", "49", "-1", "x", "1.5"])
-def test_only_so_much_is_kept(alice: Caller, hours: str) -> None:
+def test_hours_beyond_the_kept_time_are_refused(alice: Caller, hours: str) -> None:
     assert refused_fields(alice.get(f"/api/history?hours={hours}")) == ["hours"]
 
 
-def test_who_may_not_may_not(dot: Caller) -> None:
+def test_callers_without_permission_are_refused(dot: Caller) -> None:
     problem_of(dot.get("/api/history"), 403, "forbidden")

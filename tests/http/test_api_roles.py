@@ -1,4 +1,4 @@
-"""`/api/roles`: permissions that many users share."""
+"""`/api/roles`: create, list, change, delete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_new_role_is_shown_as_it_was_made(alice: Caller) -> None:
     assert shown["builtIn"] is False
 
 
-def test_a_name_alone_makes_an_empty_role(alice: Caller) -> None:
+def test_role_needs_only_a_name(alice: Caller) -> None:
     told = alice.post("/api/roles", {"name": "x"}).get_json()
     assert (told["description"], told["permissions"]) == ("", [])
 
@@ -62,7 +62,7 @@ def test_the_list_comes_in_pages(alice: Caller) -> None:
 @pytest.mark.parametrize(
     ("text", "found"), [("MIN", ["admin", "minimum-access"]), ("press", ["line"]), ("_", []), ("zzz", [])]
 )
-def test_a_search_looks_at_names_and_descriptions(alice: Caller, text: str, found: list[str]) -> None:
+def test_role_search_covers_names_and_descriptions(alice: Caller, text: str, found: list[str]) -> None:
     told = alice.get(f"/api/roles?search={text}").get_json()
     assert [role["name"] for role in told["items"]] == found
     assert told["total"] == len(found)
@@ -78,7 +78,7 @@ def test_a_search_looks_at_names_and_descriptions(alice: Caller, text: str, foun
         ("permissions", [permission("http read /api/me")]),
     ],
 )
-def test_a_change_touches_what_it_names_and_nothing_else(alice: Caller, field: str, value: object) -> None:
+def test_change_keeps_all_other_fields(alice: Caller, field: str, value: object) -> None:
     before = alice.get("/api/roles/line").get_json()
     changed = alice.patch("/api/roles/line", {field: value})
     assert changed.status_code == 200
@@ -88,7 +88,7 @@ def test_a_change_touches_what_it_names_and_nothing_else(alice: Caller, field: s
     assert after == {**before, field: value}
 
 
-def test_a_changed_role_is_in_force_at_once_for_everybody_who_has_it(alice: Caller, broker: Broker) -> None:
+def test_role_change_takes_effect_at_once_for_its_users(alice: Caller, broker: Broker) -> None:
     assert broker.acl("bob", "lines/7", 2) == YES
     alice.patch("/api/roles/line", {"permissions": [permission("deny write lines/7")]})
     assert broker.acl("bob", "lines/7", 2) == no("denied-by-permission")
@@ -99,7 +99,7 @@ def test_a_role_cannot_be_renamed(alice: Caller) -> None:
 
 
 @pytest.mark.parametrize("name", ["admin", "minimum-access"])
-def test_a_built_in_role_stays_as_it_is(alice: Caller, name: str) -> None:
+def test_built_in_role_cannot_be_changed(alice: Caller, name: str) -> None:
     before = everything_stored()
     changes: list[dict[str, Any]] = [{"description": "mine"}, {"permissions": []}, {}]
     for change in changes:
@@ -108,7 +108,7 @@ def test_a_built_in_role_stays_as_it_is(alice: Caller, name: str) -> None:
     assert everything_stored() == before
 
 
-def test_the_built_in_roles_hold_what_is_written_of_them(alice: Caller) -> None:
+def test_built_in_roles_have_the_documented_permissions(alice: Caller) -> None:
     admin = alice.get("/api/roles/admin").get_json()
     assert admin["builtIn"] is True
     assert admin["permissions"] == [permission("readWrite #"), permission("http readWrite /#")]
@@ -116,20 +116,20 @@ def test_the_built_in_roles_hold_what_is_written_of_them(alice: Caller) -> None:
     assert least["permissions"] == [permission("http read /api/me")]
 
 
-def test_a_role_that_somebody_has_cannot_be_removed(alice: Caller) -> None:
+def test_role_of_a_user_cannot_be_deleted(alice: Caller) -> None:
     before = everything_stored()
     problem_of(alice.delete("/api/roles/line"), 409, "role-in-use")
     assert everything_stored() == before
 
 
-def test_a_role_that_nobody_has_any_more_can_be_removed(alice: Caller) -> None:
+def test_role_without_users_can_be_deleted(alice: Caller) -> None:
     alice.patch("/api/users/bob", {"roles": []})
     answer = alice.delete("/api/roles/line")
     assert (answer.status_code, answer.data) == (204, b"")
     problem_of(alice.get("/api/roles/line"), 404, "role-not-found")
 
 
-def test_a_role_goes_when_its_last_holder_has_gone(alice: Caller) -> None:
+def test_role_can_be_deleted_after_its_last_user(alice: Caller) -> None:
     alice.delete("/api/users/bob")
     assert alice.delete("/api/roles/line").status_code == 204
 
@@ -161,14 +161,14 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), IMPOSSIBLE)
-def test_an_impossible_role_is_not_made(alice: Caller, fields: dict[str, Any], field: str) -> None:
+def test_invalid_role_is_refused(alice: Caller, fields: dict[str, Any], field: str) -> None:
     before = everything_stored()
     assert refused_fields(alice.post("/api/roles", {"name": "line-operator", **fields})) == [field]
     assert everything_stored() == before
 
 
 @pytest.mark.parametrize(("fields", "field"), [row for row in IMPOSSIBLE if "name" not in row[0]])
-def test_an_impossible_change_changes_nothing(alice: Caller, fields: dict[str, Any], field: str) -> None:
+def test_invalid_change_changes_nothing(alice: Caller, fields: dict[str, Any], field: str) -> None:
     before = everything_stored()
     assert refused_fields(alice.patch("/api/roles/line", fields)) == [field]
     assert everything_stored() == before

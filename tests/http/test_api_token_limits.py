@@ -1,4 +1,4 @@
-"""How many API tokens a user may have, how fast they are made, and how long they may last."""
+"""Limits of API tokens: number per user, number per minute, lifetime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from authsvc.accounts import api_tokens
 from tests.actors import OPERATOR
 from tests.http.callers import Caller, problem_of, refused_fields
 from tests.http.conftest import with_parts_of
-from tests.http.console import complaint, said
+from tests.http.console import error_of, stdout_of
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ LOGIN = {"username": "charlie", "password": CHARLIES_PASSWORD}
 
 @pytest.fixture
 def limited(routes: OpenAPI, inhabited: Settings) -> FlaskClient:
-    """A client of a service that makes five tokens a minute for each user, of 30 days at most."""
+    """A client of a service with limits of 5 tokens per minute and user, and of 30 days."""
     return with_parts_of(routes, replace(inhabited, tokens_per_minute=5, token_max_days=30)).test_client()
 
 
@@ -40,7 +40,7 @@ def test_user_with_100_tokens_gets_no_more_by_login_or_from_others(alice: Caller
     assert client.post("/api/login", json=LOGIN).status_code == 200
 
 
-def test_tokens_made_too_fast_are_refused_for_that_user_alone(limited: FlaskClient) -> None:
+def test_tokens_beyond_the_limit_per_minute_are_refused_for_that_user_only(limited: FlaskClient) -> None:
     alice = Caller(limited).signs_in("alice", ALICES_PASSWORD)
     assert [limited.post("/api/login", json=LOGIN).status_code for _ in range(6)] == [200] * 5 + [429]
     refused = alice.post("/api/tokens", {"username": "charlie"})
@@ -49,7 +49,7 @@ def test_tokens_made_too_fast_are_refused_for_that_user_alone(limited: FlaskClie
     assert alice.post("/api/tokens", {"username": "bob"}).status_code == 201
 
 
-def test_longer_life_than_the_policy_names_the_field_and_the_limit(limited: FlaskClient) -> None:
+def test_lifetime_beyond_the_limit_is_refused_with_field_and_limit(limited: FlaskClient) -> None:
     alice = Caller(limited).signs_in("alice", ALICES_PASSWORD)
     for answer in (
         limited.post("/api/login", json={**LOGIN, "expireTimeInHours": 721}),
@@ -61,12 +61,12 @@ def test_longer_life_than_the_policy_names_the_field_and_the_limit(limited: Flas
     assert datetime.fromisoformat(made["expiresAt"]) <= datetime.now(UTC) + timedelta(days=30)
 
 
-def test_token_made_before_the_policy_lives_on(limited: FlaskClient) -> None:
+def test_token_issued_before_the_limit_stays_valid(limited: FlaskClient) -> None:
     issued = api_tokens.issue_token(OPERATOR, "charlie", "made earlier", 99_999)
     assert Caller(limited, f"Bearer {issued.token}").get("/api/me").status_code == 200
 
 
-def test_command_line_keeps_to_the_longest_life(console: Console) -> None:
+def test_command_line_applies_the_lifetime_limit(console: Console) -> None:
     console.environment["AUTHSVC_TOKEN_MAX_DAYS"] = "30"
-    assert "720 hours" in complaint(console.command("tokens", "create", "bob", "--hours", "721"))
-    assert said(console.command("tokens", "create", "bob", "--hours", "720"))
+    assert "720 hours" in error_of(console.command("tokens", "create", "bob", "--hours", "721"))
+    assert stdout_of(console.command("tokens", "create", "bob", "--hours", "720"))

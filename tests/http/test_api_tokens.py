@@ -1,4 +1,4 @@
-"""`/api/login` and `/api/tokens`: signing in, what a token is worth, and its end."""
+"""`/api/login`, `/api/tokens` and `/api/me`: issue, use, list and revoke tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _lifetime(answer: TestResponse) -> timedelta:
     return datetime.fromisoformat(answer.get_json()["expiresAt"]) - datetime.now(UTC)
 
 
-def test_a_login_gives_a_token_that_works(client: FlaskClient) -> None:
+def test_login_returns_a_valid_token(client: FlaskClient) -> None:
     answer = _log_in(client, label="Alice's laptop")
     assert answer.status_code == 200
     told = answer.get_json()
@@ -41,26 +41,26 @@ def test_a_login_gives_a_token_that_works(client: FlaskClient) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_login_lasts_twelve_hours_unless_told_otherwise(client: FlaskClient) -> None:
+def test_token_of_a_login_lasts_12_hours_by_default(client: FlaskClient) -> None:
     assert abs(_lifetime(_log_in(client)) - timedelta(hours=12)) < timedelta(seconds=10)
 
 
 @pytest.mark.parametrize("hours", [1, 0.5, 24.0, 99_999, 876_000])
-def test_a_login_lasts_as_long_as_wished(client: FlaskClient, hours: float) -> None:
+def test_token_of_a_login_lasts_the_requested_hours(client: FlaskClient, hours: float) -> None:
     answer = _log_in(client, expireTimeInHours=hours)
     assert abs(_lifetime(answer) - timedelta(hours=hours)) < timedelta(seconds=10)
     assert Caller(client, f"Bearer {answer.get_json()['token']}").get("/api/me").status_code == 200
 
 
 @pytest.mark.parametrize("hours", [0, -0.0, -1, -99_999, 876_001, 1e308, 10**400, "12", "", None, True, [12]])
-def test_a_login_that_cannot_last_so_long_is_refused(client: FlaskClient, hours: object) -> None:
+def test_invalid_lifetime_is_refused(client: FlaskClient, hours: object) -> None:
     before = everything_stored()
     assert refused_fields(_log_in(client, expireTimeInHours=hours)) == ["expireTimeInHours"]
     assert everything_stored() == before
 
 
 @pytest.mark.parametrize("hours", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_beyond_json_are_no_hours(client: FlaskClient, hours: str) -> None:
+def test_infinity_and_nan_are_refused_as_lifetime(client: FlaskClient, hours: str) -> None:
     body = json.dumps(ALICES)[:-1] + f', "expireTimeInHours": {hours}}}'
     assert refused_fields(client.post("/api/login", data=body, content_type="application/json")) == [
         "expireTimeInHours"
@@ -84,7 +84,7 @@ def test_numbers_beyond_json_are_no_hours(client: FlaskClient, hours: str) -> No
         ({"remember": True}, "remember"),
     ],
 )
-def test_a_login_of_the_wrong_shape_is_refused(client: FlaskClient, fields: dict[str, Any], field: str) -> None:
+def test_malformed_login_is_refused(client: FlaskClient, fields: dict[str, Any], field: str) -> None:
     assert refused_fields(_log_in(client, **fields)) == [field]
 
 
@@ -103,20 +103,20 @@ def test_a_login_of_the_wrong_shape_is_refused(client: FlaskClient, fields: dict
         ("tess", BOBS_PASSWORD),
     ],
 )
-def test_a_refused_login_never_says_why(client: FlaskClient, username: str, password: str) -> None:
+def test_refused_login_gives_the_same_answer_for_every_cause(client: FlaskClient, username: str, password: str) -> None:
     answer = client.post("/api/login", json={"username": username, "password": password})
     told = problem_of(answer, 401, "wrong-credentials")
     assert told["detail"] == "username or password is wrong"
 
 
-def test_a_login_writes_down_that_a_token_was_made(alice: Caller) -> None:
+def test_login_audits_the_new_token(alice: Caller) -> None:
     told = _log_in(alice.client, label="laptop").get_json()
     (event,) = alice.get(f"/api/audit?target=token:{told['id']}").get_json()["items"]
     assert (event["actor"], event["action"]) == ("alice", "token.create")
     assert (event["after"]["username"], event["after"]["label"]) == ("alice", "laptop")
 
 
-# The three places where a caller may show who it is.
+# Credentials of a request.
 
 
 def test_a_token_works_as_bearer(alice: Caller) -> None:
@@ -128,7 +128,7 @@ def test_a_token_works_as_bearer(alice: Caller) -> None:
     "query",
     ["apiToken={0}", "perPage=5&apiToken={0}", "apiToken={0}&perPage=5", "a%70iToken={0}", "%61pi%54oken={0}&page=1"],
 )
-def test_a_token_works_in_the_address(nobody: Caller, alice: Caller, query: str) -> None:
+def test_token_works_as_query_parameter(nobody: Caller, alice: Caller, query: str) -> None:
     answer = nobody.get("/api/users?" + query.format(alice.token))
     assert answer.status_code == 200, answer.text
     if "perPage" in query:
@@ -138,7 +138,7 @@ def test_a_token_works_in_the_address(nobody: Caller, alice: Caller, query: str)
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/api/me"), ("PATCH", "/api/users/bob"), ("DELETE", "/api/users/bob")]
 )
-def test_a_token_in_the_address_works_for_every_operation(
+def test_token_as_query_parameter_works_for_every_operation(
     nobody: Caller, alice: Caller, method: str, path: str
 ) -> None:
     body = {"enabled": False} if method == "PATCH" else None
@@ -148,7 +148,7 @@ def test_a_token_in_the_address_works_for_every_operation(
 @pytest.mark.parametrize(
     "query", ["apitoken={0}", "token={0}", "apiToken=", "apiToken", "apiToken={0}x", "x=apiToken={0}"]
 )
-def test_anything_else_in_the_address_is_no_token(nobody: Caller, alice: Caller, query: str) -> None:
+def test_other_query_parameters_are_no_token(nobody: Caller, alice: Caller, query: str) -> None:
     assert nobody.get("/api/me?" + query.format(alice.token)).status_code == 401
 
 
@@ -177,7 +177,7 @@ def test_a_password_works_as_http_basic(client: FlaskClient) -> None:
         "alice",
     ],
 )
-def test_bad_credentials_are_refused_with_an_invitation(client: FlaskClient, authorization: str) -> None:
+def test_wrong_credentials_are_401_with_www_authenticate(client: FlaskClient, authorization: str) -> None:
     answer = Caller(client, authorization).get("/api/me")
     assert answer.status_code == 401
     assert answer.content_type == "application/problem+json"
@@ -186,15 +186,13 @@ def test_bad_credentials_are_refused_with_an_invitation(client: FlaskClient, aut
     assert "Basic" in challenge
 
 
-def test_bad_credentials_in_the_header_are_not_mended_by_a_token_in_the_address(
-    client: FlaskClient, alice: Caller
-) -> None:
+def test_wrong_credentials_in_the_header_win_over_a_token_in_the_query(client: FlaskClient, alice: Caller) -> None:
     intruder = Caller(client, basic("alice", "wrong"))
     assert intruder.get(f"/api/me?apiToken={alice.token}").status_code == 401
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_a_token_that_was_tampered_with_is_refused(alice: Caller, part: int) -> None:
+def test_modified_token_is_refused(alice: Caller, part: int) -> None:
     parts = alice.token.split(".")
     parts[part] = parts[part][:5] + ("A" if parts[part][5] != "A" else "B") + parts[part][6:]
     problem_of(Caller(alice.client, "Bearer " + ".".join(parts)).get("/api/me"), 401, "invalid-token")
@@ -207,7 +205,7 @@ def test_a_token_without_a_signature_is_refused(alice: Caller) -> None:
         problem_of(Caller(alice.client, f"Bearer {forged}").get("/api/me"), 401, "invalid-token")
 
 
-def test_a_token_stops_when_its_time_is_over(client: FlaskClient) -> None:
+def test_expired_token_is_refused(client: FlaskClient) -> None:
     caller = Caller(client).signs_in("alice", ALICES_PASSWORD, expireTimeInHours=2)
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=119)):
         assert caller.get("/api/me").status_code == 200
@@ -215,7 +213,7 @@ def test_a_token_stops_when_its_time_is_over(client: FlaskClient) -> None:
         problem_of(caller.get("/api/me"), 401, "expired-token")
 
 
-def test_tokens_outlive_the_rotation_of_signing_keys(alice: Caller) -> None:
+def test_tokens_stay_valid_after_key_rotation(alice: Caller) -> None:
     signing_keys.rotate(OPERATOR)
     later = alice.signs_in("alice", ALICES_PASSWORD)
     assert alice.get("/api/me").status_code == 200
@@ -223,16 +221,16 @@ def test_tokens_outlive_the_rotation_of_signing_keys(alice: Caller) -> None:
     assert alice.token.split(".")[0] != later.token.split(".")[0]
 
 
-# A token carries no rights of its own.
+# A token has the current rights of its user.
 
 
-def test_a_right_taken_away_is_gone_at_the_next_request(alice: Caller, charlie: Caller) -> None:
+def test_removed_permission_takes_effect_at_the_next_request(alice: Caller, charlie: Caller) -> None:
     assert charlie.get("/api/users").status_code == 200
     alice.patch("/api/users/charlie", {"permissions": []})
     problem_of(charlie.get("/api/users"), 403, "forbidden")
 
 
-def test_a_role_taken_away_is_gone_at_the_next_request(alice: Caller, nobody: Caller) -> None:
+def test_removed_role_takes_effect_at_the_next_request(alice: Caller, nobody: Caller) -> None:
     alice.creates_user("anna", "anna administers too", roles=["admin"])
     anna = nobody.signs_in("anna", "anna administers too")
     assert anna.get("/api/audit").status_code == 200
@@ -240,23 +238,23 @@ def test_a_role_taken_away_is_gone_at_the_next_request(alice: Caller, nobody: Ca
     problem_of(anna.get("/api/audit"), 403, "forbidden")
 
 
-def test_a_right_given_is_there_at_the_next_request(alice: Caller, dot: Caller) -> None:
+def test_added_permission_takes_effect_at_the_next_request(alice: Caller, dot: Caller) -> None:
     problem_of(dot.get("/api/users/bob"), 403, "forbidden")
     alice.patch("/api/users/dot", {"permissions": [permission("http read /api/users/+")]})
     assert dot.get("/api/users/bob").status_code == 200
 
 
-def test_a_disabled_users_token_stops_at_once_and_comes_back_with_the_user(alice: Caller, charlie: Caller) -> None:
+def test_token_is_invalid_while_its_user_is_disabled(alice: Caller, charlie: Caller) -> None:
     alice.patch("/api/users/charlie", {"enabled": False})
     assert charlie.get("/api/me").status_code == 401
     alice.patch("/api/users/charlie", {"enabled": True})
     assert charlie.get("/api/me").status_code == 200
 
 
-# The list, and the end.
+# List and revocation.
 
 
-def test_the_list_shows_who_holds_which_token_and_never_the_token(alice: Caller, client: FlaskClient) -> None:
+def test_token_list_has_users_and_labels_but_no_secrets(alice: Caller, client: FlaskClient) -> None:
     made = client.post(
         "/api/login", json={"username": "charlie", "password": CHARLIES_PASSWORD, "label": "Charlie's phone"}
     ).get_json()
@@ -269,7 +267,7 @@ def test_the_list_shows_who_holds_which_token_and_never_the_token(alice: Caller,
     assert made["token"].split(".")[2] not in answer.text
 
 
-def test_the_list_knows_when_a_token_was_last_used(alice: Caller, charlie: Caller) -> None:
+def test_token_list_has_the_time_of_last_use(alice: Caller, charlie: Caller) -> None:
     noon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     with time_machine.travel(noon, tick=False):
         assert charlie.get("/api/me").status_code == 200
@@ -295,7 +293,7 @@ def test_the_list_comes_newest_first_in_pages_and_can_be_searched(alice: Caller,
     assert alice.get("/api/tokens?username=nemo").get_json()["total"] == 0
 
 
-def test_a_deleted_token_stops_at_once_and_leaves_the_others_alone(alice: Caller, nobody: Caller) -> None:
+def test_deleted_token_is_invalid_at_once_and_others_stay_valid(alice: Caller, nobody: Caller) -> None:
     phone = nobody.signs_in("charlie", CHARLIES_PASSWORD, label="phone")
     laptop = nobody.signs_in("charlie", CHARLIES_PASSWORD, label="laptop")
     (item,) = alice.get("/api/tokens?search=phone").get_json()["items"]
@@ -312,17 +310,17 @@ def test_a_token_that_does_not_exist_cannot_be_deleted(alice: Caller, token_id: 
     assert everything_stored() == before
 
 
-def test_who_may_read_tokens_may_not_delete_them(alice: Caller, dot: Caller) -> None:
+def test_read_permission_does_not_allow_deleting_tokens(alice: Caller, dot: Caller) -> None:
     alice.patch("/api/users/dot", {"permissions": [permission("http read /api/tokens")]})
     listed = dot.get("/api/tokens")
     assert listed.status_code == 200
     problem_of(dot.delete(f"/api/tokens/{listed.get_json()['items'][0]['id']}"), 403, "forbidden")
 
 
-# Who am I?
+# The caller.
 
 
-def test_the_caller_sees_itself_with_all_it_may(alice: Caller, nobody: Caller) -> None:
+def test_me_returns_the_caller_with_effective_permissions(alice: Caller, nobody: Caller) -> None:
     mine = [permission("http read /api/me"), permission("write lines/9")]
     alice.creates_user("anna", "anna's own secret", roles=["line"], permissions=mine)
     told = nobody.signs_in("anna", "anna's own secret").get("/api/me").get_json()

@@ -1,4 +1,4 @@
-"""`/api/users`: who may connect to the broker or call this service."""
+"""`/api/users`: create, list, change, delete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRESS = {
 }
 
 
-def test_a_new_user_is_shown_as_it_was_made_without_the_password(alice: Caller) -> None:
+def test_new_user_is_returned_without_its_password(alice: Caller) -> None:
     made = alice.post("/api/users", PRESS)
     assert made.status_code == 201
     assert made.headers["Location"] == "/api/users/press-7"
@@ -49,7 +49,7 @@ def _is_shown_without_secrets(answer: TestResponse) -> None:
     assert "$2b$" not in answer.text
 
 
-def test_a_name_alone_makes_a_user_who_can_do_nothing_yet(alice: Caller) -> None:
+def test_user_needs_only_a_name_and_has_no_permissions(alice: Caller) -> None:
     told = alice.post("/api/users", {"username": "press-7"}).get_json()
     assert told["enabled"] is True
     assert told["grantTypes"] == ["password"]
@@ -63,24 +63,24 @@ def test_a_new_user_may_connect_at_once(alice: Caller, broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("username", ["abc", "a" * 64, "0-1", "A.b_c-D", "007"])
-def test_names_of_every_allowed_shape_are_taken(alice: Caller, username: str) -> None:
+def test_valid_usernames_are_accepted(alice: Caller, username: str) -> None:
     alice.creates_user(username)
     assert alice.get(f"/api/users/{username}").get_json()["username"] == username
 
 
-def test_names_differ_by_case(alice: Caller) -> None:
+def test_usernames_are_case_sensitive(alice: Caller) -> None:
     alice.creates_user("Bob")
     assert alice.get("/api/users/Bob").get_json()["permissions"] == []
     assert alice.get("/api/users/bob").get_json()["permissions"] != []
 
 
-def test_two_users_cannot_have_one_name(alice: Caller) -> None:
+def test_username_is_unique(alice: Caller) -> None:
     before = everything_stored()
     problem_of(alice.post("/api/users", {"username": "bob"}), 409, "user-exists")
     assert everything_stored() == before
 
 
-def test_roles_and_permissions_named_twice_are_kept_once(alice: Caller) -> None:
+def test_repeated_roles_and_permissions_are_stored_once(alice: Caller) -> None:
     twice = [permission("read a"), permission("read a")]
     alice.creates_user("press-7", roles=["line", "line"], permissions=twice)
     told = alice.get("/api/users/press-7").get_json()
@@ -89,7 +89,7 @@ def test_roles_and_permissions_named_twice_are_kept_once(alice: Caller) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("username", ["nobody", "no/such", "%00", "x" * 200, "Bob", "bob%20", "%F0%9F%A6%84"])
-def test_whoever_does_not_exist_is_not_found(alice: Caller, method: str, username: str) -> None:
+def test_unknown_user_is_not_found(alice: Caller, method: str, username: str) -> None:
     body: dict[str, Any] | None = {} if method == "PATCH" else None
     answer = alice.call(method, f"/api/users/{username}", json=body)
     assert answer.status_code == (400 if "%00" in username else 404)
@@ -99,18 +99,18 @@ def test_whoever_does_not_exist_is_not_found(alice: Caller, method: str, usernam
 # The list.
 
 
-def test_the_list_is_sorted_by_name_and_says_how_long_it_is(alice: Caller) -> None:
+def test_user_list_is_sorted_by_name_and_has_the_total(alice: Caller) -> None:
     told = alice.get("/api/users").get_json()
     assert [user["username"] for user in told["items"]] == EVERYBODY
     assert (told["page"], told["perPage"], told["total"]) == (1, 50, len(EVERYBODY))
 
 
-def test_an_item_of_the_list_tells_what_the_user_itself_tells(alice: Caller) -> None:
+def test_list_item_equals_the_single_user(alice: Caller) -> None:
     items = alice.get("/api/users").get_json()["items"]
     assert items == [alice.get(f"/api/users/{name}").get_json() for name in EVERYBODY]
 
 
-def test_the_list_comes_in_pages_that_neither_overlap_nor_leave_gaps(alice: Caller) -> None:
+def test_pages_of_users_neither_overlap_nor_leave_gaps(alice: Caller) -> None:
     pages = [alice.get(f"/api/users?page={page}&perPage=4").get_json() for page in (1, 2, 3, 4)]
     assert [user["username"] for page in pages for user in page["items"]] == EVERYBODY
     assert [len(page["items"]) for page in pages] == [4, 4, 2, 0]
@@ -132,13 +132,13 @@ def test_the_list_comes_in_pages_that_neither_overlap_nor_leave_gaps(alice: Call
         ("%F0%9F%A6%84", []),
     ],
 )
-def test_a_search_finds_whose_names_contain_the_text(alice: Caller, text: str, found: list[str]) -> None:
+def test_user_search_matches_part_of_the_name(alice: Caller, text: str, found: list[str]) -> None:
     told = alice.get(f"/api/users?search={text}").get_json()
     assert [user["username"] for user in told["items"]] == found
     assert told["total"] == len(found)
 
 
-def test_a_search_finds_those_who_have_a_role(alice: Caller) -> None:
+def test_users_can_be_filtered_by_role(alice: Caller) -> None:
     told = alice.get("/api/users?role=line").get_json()
     assert [user["username"] for user in told["items"]] == ["bob"]
     assert alice.get("/api/users?role=no-such-role").get_json()["total"] == 0
@@ -161,7 +161,7 @@ def test_a_search_finds_those_who_have_a_role(alice: Caller) -> None:
         ("search=" + "x" * 201, "search"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused_by_name(alice: Caller, query: str, field: str) -> None:
+def test_invalid_page_is_refused(alice: Caller, query: str, field: str) -> None:
     assert refused_fields(alice.get(f"/api/users?{query}")) == [field]
 
 
@@ -180,7 +180,7 @@ def test_a_page_that_cannot_be_is_refused_by_name(alice: Caller, query: str, fie
         ("permissions", [permission("deny read only/this")]),
     ],
 )
-def test_a_change_touches_what_it_names_and_nothing_else(alice: Caller, field: str, value: object) -> None:
+def test_change_keeps_all_other_fields(alice: Caller, field: str, value: object) -> None:
     before = alice.get("/api/users/bob").get_json()
     changed = alice.patch("/api/users/bob", {field: value})
     assert changed.status_code == 200
@@ -192,14 +192,14 @@ def test_a_change_touches_what_it_names_and_nothing_else(alice: Caller, field: s
     assert after == {**before, field: value}
 
 
-def test_a_change_of_the_password_is_in_force_at_once(alice: Caller, broker: Broker) -> None:
+def test_password_change_takes_effect_at_once(alice: Caller, broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     assert alice.patch("/api/users/bob", {"password": "bob's next secret"}).status_code == 200
     assert broker.logs_in("bob", BOBS_PASSWORD) == no("wrong-password")
     assert broker.logs_in("bob", "bob's next secret") == YES
 
 
-def test_null_takes_the_password_away(alice: Caller, broker: Broker) -> None:
+def test_null_removes_the_password(alice: Caller, broker: Broker) -> None:
     assert alice.patch("/api/users/bob", {"password": None}).get_json()["hasPassword"] is False
     assert broker.logs_in("bob", BOBS_PASSWORD) == no("grant-type-missing")
 
@@ -214,7 +214,7 @@ def test_a_user_cannot_be_renamed(alice: Caller) -> None:
     assert refused_fields(alice.patch("/api/users/bob", {"username": "rob"})) == ["username"]
 
 
-def test_a_removed_user_is_gone_with_its_rights_and_its_tokens(alice: Caller, broker: Broker) -> None:
+def test_deleted_user_loses_its_permissions_and_tokens(alice: Caller, broker: Broker) -> None:
     tom = alice.signs_in("tom", BOBS_PASSWORD)
     answer = alice.delete("/api/users/tom")
     assert (answer.status_code, answer.data) == (204, b"")
@@ -224,7 +224,7 @@ def test_a_removed_user_is_gone_with_its_rights_and_its_tokens(alice: Caller, br
     assert alice.get("/api/tokens?username=tom").get_json()["items"] == []
 
 
-def test_a_new_user_of_an_old_name_inherits_nothing(alice: Caller, broker: Broker) -> None:
+def test_new_user_with_the_name_of_a_deleted_one_has_nothing_of_it(alice: Caller, broker: Broker) -> None:
     tom = alice.signs_in("tom", BOBS_PASSWORD)
     alice.delete("/api/users/tom")
     alice.creates_user("tom", "another tom's secret")
@@ -232,7 +232,7 @@ def test_a_new_user_of_an_old_name_inherits_nothing(alice: Caller, broker: Broke
     assert broker.logs_in("tom", BOBS_PASSWORD) == no("wrong-password")
 
 
-# What cannot be is refused, field by field, and nothing is written.
+# Invalid input is refused by field, and nothing is stored.
 
 PERMISSION = permission("read a/b")
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
@@ -295,7 +295,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "field"), IMPOSSIBLE)
-def test_an_impossible_user_is_not_made(alice: Caller, fields: dict[str, Any], field: str) -> None:
+def test_invalid_user_is_refused(alice: Caller, fields: dict[str, Any], field: str) -> None:
     before = everything_stored()
     answer = alice.post("/api/users", {"username": "press-7", "password": "good enough", **fields})
     assert field in refused_fields(answer)
@@ -303,17 +303,17 @@ def test_an_impossible_user_is_not_made(alice: Caller, fields: dict[str, Any], f
 
 
 @pytest.mark.parametrize(("fields", "field"), [row for row in IMPOSSIBLE if "username" not in row[0]])
-def test_an_impossible_change_changes_nothing(alice: Caller, fields: dict[str, Any], field: str) -> None:
+def test_invalid_change_changes_nothing(alice: Caller, fields: dict[str, Any], field: str) -> None:
     before = everything_stored()
     answer = alice.patch("/api/users/bob", {"enabled": False, **fields} if "enabled" not in fields else fields)
     assert field in refused_fields(answer)
     assert everything_stored() == before
 
 
-def test_a_user_needs_a_name(alice: Caller) -> None:
+def test_user_without_a_name_is_refused(alice: Caller) -> None:
     assert refused_fields(alice.post("/api/users", {"password": "good enough"})) == ["username"]
 
 
-def test_every_bad_field_is_named_at_once(alice: Caller) -> None:
+def test_error_names_every_invalid_field(alice: Caller) -> None:
     answer = alice.post("/api/users", {"username": "a b", "password": 7, "enabled": "no", "size": 1})
     assert sorted(refused_fields(answer)) == ["enabled", "password", "size", "username"]

@@ -1,4 +1,4 @@
-"""Every operation that the API's description names, walked one after the other."""
+"""Checks of every operation in the OpenAPI description: authentication, errors, documentation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.http.description import DESCRIPTION, OPERATIONS, with_names
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
 
-# A stranger may sign in, ask to be let in, and renew a certificate by proving that it holds the old one's key.
+# Without credentials a client may log in, register, and renew a certificate with a proof of possession.
 PUBLIC = {("POST", "/api/login"), ("POST", "/api/client-registry/register"), ("POST", "/api/certificates/renew")}
 UNDESCRIBED = {"/api/openapi.json", "/api/docs", "/api/docs/static/{filename}", "/api/docs/swagger/{filename}"}
-# A row of the contract that vanishes from the description has vanished from the service.
+# The documented operations, so that a test fails if one disappears.
 PROMISED = {
     ("POST", "/api/login"),
     ("GET", "/api/me"),
@@ -53,22 +53,22 @@ def test_without_credentials_it_is_401(nobody: Caller, method: str, path: str) -
 
 
 @every_guarded_operation
-def test_with_a_powerless_token_it_is_403(dot: Caller, method: str, path: str) -> None:
+def test_without_permission_it_is_403(dot: Caller, method: str, path: str) -> None:
     problem_of(dot.call(method, with_names(path)), 403, "forbidden")
 
 
 @every_guarded_operation
-def test_with_all_rights_it_is_neither(alice: Caller, method: str, path: str) -> None:
+def test_with_all_permissions_it_is_neither_401_nor_403(alice: Caller, method: str, path: str) -> None:
     assert alice.call(method, with_names(path)).status_code in (200, 400, 404)
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(PUBLIC))
-def test_a_public_one_asks_for_nothing(nobody: Caller, method: str, path: str) -> None:
+def test_public_operation_needs_no_credentials(nobody: Caller, method: str, path: str) -> None:
     assert nobody.call(method, path).status_code == 400
 
 
 @every_operation
-def test_it_is_described_for_a_reader(method: str, path: str) -> None:
+def test_operation_has_summary_tag_and_id(method: str, path: str) -> None:
     operation = OPERATIONS[method, path]
     assert operation["summary"].strip(".")
     assert operation["tags"]
@@ -104,16 +104,16 @@ def test_operation_ids_are_unique() -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_tags_are_explained() -> None:
+def test_tags_have_descriptions() -> None:
     explained = {tag["name"] for tag in DESCRIPTION["tags"] if tag["description"]}
     assert {tag for operation in OPERATIONS.values() for tag in operation["tags"]} <= explained
 
 
-def test_every_row_of_the_contract_is_there() -> None:
+def test_description_has_every_documented_operation() -> None:
     assert set(OPERATIONS) >= PROMISED
 
 
-def test_nothing_below_api_is_left_undescribed(app: OpenAPI) -> None:
+def test_description_has_every_route_below_api(app: OpenAPI) -> None:
     served = {_in_braces(rule.rule) for rule in app.url_map.iter_rules() if rule.rule.startswith("/api")}
     assert served - {path for _, path in OPERATIONS} == UNDESCRIBED
 
@@ -136,7 +136,7 @@ def test_the_description_is_valid(app: OpenAPI) -> None:
     assert {(operation.method.upper(), operation.path) for operation in read} == set(OPERATIONS)
 
 
-def test_every_reference_in_the_description_leads_somewhere() -> None:
+def test_every_reference_in_the_description_resolves() -> None:
     for reference in _references(DESCRIPTION):
         place: Any = DESCRIPTION
         for step in reference.removeprefix("#/").split("/"):

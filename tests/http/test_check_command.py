@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tests.http.console import said
+from tests.http.console import stdout_of
 from tests.storage.environment import execute
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def test_check_lists_administrators_that_may_log_in_to_the_broker(console: Conso
 
 def test_check_finds_nothing_once_its_advice_was_followed(console: Console) -> None:
     for username in ("alice", "charlie"):
-        shown = json.loads(said(console.command("users", "change", username, "--no-grant-types", "--json")))
+        shown = json.loads(stdout_of(console.command("users", "change", username, "--no-grant-types", "--json")))
         assert (shown["grantTypes"], shown["administratorOnBroker"]) == ([], False)
     done = console.command("check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to change\n", "")
@@ -36,9 +36,9 @@ def test_check_lists_damaged_users_and_roles(console: Console) -> None:
     found = json.loads(console.command("check", "--json").stdout)
     damaged = [finding["target"] for finding in found if finding["code"] == "damaged-policy"]
     assert damaged == ["user:dot", "role:line"]
-    assert "damaged" in said(console.command("users", "show", "dot"))
-    assert "damaged" in said(console.command("roles", "show", "line"))
-    assert json.loads(said(console.command("roles", "show", "line", "--json")))["damage"]
+    assert "damaged" in stdout_of(console.command("users", "show", "dot"))
+    assert "damaged" in stdout_of(console.command("roles", "show", "line"))
+    assert json.loads(stdout_of(console.command("roles", "show", "line", "--json")))["damage"]
 
 
 def test_grant_types_and_none_of_them_contradict_each_other(console: Console) -> None:

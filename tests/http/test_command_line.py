@@ -1,4 +1,4 @@
-"""`authsvc users`, `roles`, `tokens`, `audit` and `explain`: administering by command."""
+"""`authsvc users`, `roles`, `tokens`, `audit` and `explain`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.actors import BOBS_PASSWORD
 from tests.http.broker import YES, broker_by, no
 from tests.http.callers import Caller, everything_stored
-from tests.http.console import complaint, said
+from tests.http.console import error_of, stdout_of
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ RULES = ["readWrite devices/%u/#", "deny read secret/#", "http read /api/me"]
 
 @pytest.fixture
 def desk(app: OpenAPI) -> Broker:
-    """A broker beside the command line."""
+    """A broker of the service whose data the commands change."""
     return broker_by("function", app)
 
 
 def _told(shell: Service | Console, *arguments: str, stdin: str = "") -> Any:
-    return json.loads(said(shell.command(*arguments, "--json", stdin=stdin)))
+    return json.loads(stdout_of(shell.command(*arguments, "--json", stdin=stdin)))
 
 
 # Users.
 
 
-def test_a_user_made_by_command_may_connect(shell: Service, desk: Broker, services: Services) -> None:
+def test_user_created_by_command_can_connect(shell: Service, desk: Broker, services: Services) -> None:
     made = _told(
         shell,
         *("users", "create", "press-7", "--password-stdin", "--role", "line"),
@@ -64,13 +64,13 @@ def test_a_user_made_by_command_may_connect(shell: Service, desk: Broker, servic
 
 
 @pytest.mark.parametrize("grant_types", [("token",), ("certificate", "password")])
-def test_grant_types_are_named_as_everywhere_else(console: Console, grant_types: tuple[str, ...]) -> None:
+def test_grant_types_have_the_names_of_the_api(console: Console, grant_types: tuple[str, ...]) -> None:
     options = [word for name in grant_types for word in ("--grant-type", name)]
     made = _told(console, "users", "create", "press-7", "--no-password", *options)
     assert made["grantTypes"] == sorted(grant_types)
 
 
-def test_what_the_command_shows_is_what_the_api_shows(console: Console, alice: Caller) -> None:
+def test_user_json_of_command_equals_that_of_the_api(console: Console, alice: Caller) -> None:
     assert _told(console, "users", "show", "bob") == alice.get("/api/users/bob").get_json()
     assert (
         _told(console, "users", "list", "--per-page", "3", "--page", "2")
@@ -78,26 +78,26 @@ def test_what_the_command_shows_is_what_the_api_shows(console: Console, alice: C
     )
 
 
-def test_denials_are_told_with_what_would_cure_them(console: Console, desk: Broker, services: Services) -> None:
+def test_denials_are_listed_with_advice(console: Console, desk: Broker, services: Services) -> None:
     assert desk.acl("bob", "elsewhere", 2, client_id="c\x1b7") == no("no-permission")
     assert desk.acl("bob", "sensors/secret/+", 4) == no("denied-by-permission")
     assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
     services.denials.store()
-    table = said(console.command("users", "denials", "bob"))
-    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "denies it", "login", "wrong-password"):
+    table = stdout_of(console.command("users", "denials", "bob"))
+    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "forbids it", "login", "wrong-password"):
         assert words in table
-    assert complaint(console.command("users", "denials", "nemo")) == "no such user"
+    assert error_of(console.command("users", "denials", "nemo")) == "no such user"
 
 
-def test_users_are_listed_for_people_too(console: Console) -> None:
-    table = said(console.command("users", "list", "--search", "do")).splitlines()
+def test_users_are_listed_as_a_table(console: Console) -> None:
+    table = stdout_of(console.command("users", "list", "--search", "do")).splitlines()
     assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS"]
     assert [line.split()[:2] for line in table[1:]] == [["dora", "no"], ["dot", "yes"]]
-    assert said(console.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
-    assert "readWrite devices/%u/#" in said(console.command("users", "show", "bob"))
+    assert stdout_of(console.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
+    assert "readWrite devices/%u/#" in stdout_of(console.command("users", "show", "bob"))
 
 
-def test_a_change_touches_what_it_names_and_nothing_else(shell: Service) -> None:
+def test_change_keeps_all_other_fields(shell: Service) -> None:
     before = _told(shell, "users", "show", "bob")
     changed = _told(
         shell,
@@ -111,22 +111,22 @@ def test_a_change_touches_what_it_names_and_nothing_else(shell: Service) -> None
     assert (changed["grantTypes"], changed["hasPassword"]) == (before["grantTypes"], True)
 
 
-def test_a_password_set_by_command_is_the_password(shell: Service, desk: Broker, services: Services) -> None:
+def test_password_set_by_command_is_valid(shell: Service, desk: Broker, services: Services) -> None:
     assert desk.logs_in("bob", BOBS_PASSWORD) == YES
     done = shell.command("users", "set-password", "bob", "--password-stdin", stdin=PRESS_PASSWORD + "\r\n")
-    assert said(done) == "password of bob set\n"
+    assert stdout_of(done) == "password of bob set\n"
     services.policy.catch_up()
     assert desk.logs_in("bob", PRESS_PASSWORD) == YES
     assert desk.logs_in("bob", BOBS_PASSWORD) == no("wrong-password")
 
 
-def test_a_user_removed_by_command_is_gone(shell: Service, desk: Broker, services: Services) -> None:
-    assert said(shell.command("users", "delete", "bob")) == "bob removed\n"
+def test_user_deleted_by_command_cannot_log_in(shell: Service, desk: Broker, services: Services) -> None:
+    assert stdout_of(shell.command("users", "delete", "bob")) == "bob deleted\n"
     services.policy.catch_up()
     assert desk.logs_in("bob", BOBS_PASSWORD) == no("unknown-user")
 
 
-def test_a_password_is_asked_for_twice_and_never_shown(shell: Service, desk: Broker, services: Services) -> None:
+def test_password_is_prompted_twice_and_not_shown(shell: Service, desk: Broker, services: Services) -> None:
     screen = _at_a_terminal(shell, ["users", "set-password", "bob"], [PRESS_PASSWORD, PRESS_PASSWORD])
     assert "Password" in screen
     assert PRESS_PASSWORD not in screen
@@ -135,7 +135,7 @@ def test_a_password_is_asked_for_twice_and_never_shown(shell: Service, desk: Bro
 
 
 def _at_a_terminal(shell: Service, arguments: list[str], lines: list[str]) -> str:
-    """Run a command at a terminal, type a line whenever it asks, and return what the screen showed."""
+    """Run a command at a terminal, type a line at each prompt, and return the screen output."""
     ours, theirs = pty.openpty()
     command = [str(Path(sys.executable).parent / "authsvc"), *arguments]
     environment = {**os.environ, **shell.environment}
@@ -163,7 +163,7 @@ def _read(terminal: int) -> str:
 # Roles.
 
 
-def test_a_role_lives_by_command(shell: Service) -> None:
+def test_role_is_created_changed_and_deleted_by_command(shell: Service) -> None:
     made = _told(shell, "roles", "create", "queue", "--description", "who waits", "--permission", "read queue/#")
     assert made == {
         "name": "queue",
@@ -178,32 +178,32 @@ def test_a_role_lives_by_command(shell: Service) -> None:
     assert changed["description"] == "who waits"
     assert _told(shell, "roles", "show", "queue") == changed
     assert changed in _told(shell, "roles", "list", "--search", "WAITS")["items"]
-    assert said(shell.command("roles", "delete", "queue")) == "queue removed\n"
+    assert stdout_of(shell.command("roles", "delete", "queue")) == "queue deleted\n"
 
 
 # Tokens.
 
 
-def test_a_token_made_by_command_works_until_it_is_revoked(shell: Service, nobody: Caller) -> None:
+def test_token_issued_by_command_is_valid_until_revoked(shell: Service, nobody: Caller) -> None:
     made = _told(shell, "tokens", "create", "charlie", "--label", "nightly job", "--hours", "0.5")
     caller = Caller(nobody.client, f"Bearer {made['token']}")
     assert caller.get("/api/me").get_json()["username"] == "charlie"
     listed = _told(shell, "tokens", "list", "--user", "charlie")
     assert [(item["id"], item["label"]) for item in listed["items"]] == [(made["id"], "nightly job")]
     assert made["token"] not in json.dumps(listed)
-    assert said(shell.command("tokens", "revoke", made["id"])) == f"token {made['id']} revoked\n"
+    assert stdout_of(shell.command("tokens", "revoke", made["id"])) == f"token {made['id']} revoked\n"
     assert caller.get("/api/me").status_code == 401
 
 
-def test_without_json_a_new_token_stands_alone_for_a_script(shell: Service, nobody: Caller) -> None:
-    token = said(shell.command("tokens", "create", "charlie")).strip()
+def test_without_json_only_the_new_token_is_printed(shell: Service, nobody: Caller) -> None:
+    token = stdout_of(shell.command("tokens", "create", "charlie")).strip()
     assert Caller(nobody.client, f"Bearer {token}").get("/api/me").status_code == 200
 
 
-def test_a_rotated_key_signs_new_tokens_and_leaves_old_ones_alone(shell: Service, alice: Caller) -> None:
-    kid = said(shell.command("tokens", "rotate-key")).split()[-1]
+def test_rotated_key_signs_new_tokens_and_old_ones_stay_valid(shell: Service, alice: Caller) -> None:
+    kid = stdout_of(shell.command("tokens", "rotate-key")).split()[-1]
     assert alice.get("/api/me").status_code == 200
-    later = Caller(alice.client, f"Bearer {said(shell.command('tokens', 'create', 'alice')).strip()}")
+    later = Caller(alice.client, f"Bearer {stdout_of(shell.command('tokens', 'create', 'alice')).strip()}")
     assert later.get("/api/me").status_code == 200
     assert kid in _header(later.token)
     assert kid not in _header(alice.token)
@@ -216,22 +216,22 @@ def _header(token: str) -> str:
 # The audit trail.
 
 
-def test_what_commands_change_is_written_down_as_an_operators_work(shell: Service) -> None:
-    said(shell.command("roles", "create", "queue"))
+def test_changes_by_command_are_audited_with_the_system_account(shell: Service) -> None:
+    stdout_of(shell.command("roles", "create", "queue"))
     (event,) = _told(shell, "audit", "--target", "role:queue")["items"]
     assert (event["via"], event["action"], event["address"]) == ("command", "role.create", None)
     assert event["actor"]
-    table = said(shell.command("audit", "--action", "role.create", "--per-page", "1")).splitlines()
+    table = stdout_of(shell.command("audit", "--action", "role.create", "--per-page", "1")).splitlines()
     assert table[0].split()[:4] == ["AT", "ACTOR", "VIA", "ACTION"]
     assert table[1].split()[2:5] == ["command", "role.create", "role:queue"]
 
 
-def test_the_trail_is_the_one_the_api_shows(console: Console, alice: Caller) -> None:
+def test_audit_json_of_command_equals_that_of_the_api(console: Console, alice: Caller) -> None:
     alice.creates_user("press-7")
     assert _told(console, "audit", "--per-page", "5") == alice.get("/api/audit?perPage=5").get_json()
 
 
-# Would it be allowed?
+# Explain.
 
 
 @pytest.mark.parametrize(
@@ -251,12 +251,12 @@ def test_the_trail_is_the_one_the_api_shows(console: Console, alice: Caller) -> 
         ("nemo read a", 1, "denied: unknown-user"),
     ],
 )
-def test_explain_says_whether_and_why(console: Console, arguments: str, status: int, words: str) -> None:
+def test_explain_prints_decision_and_permission(console: Console, arguments: str, status: int, words: str) -> None:
     done = console.command("explain", *arguments.split())
     assert (done.returncode, done.stdout, done.stderr) == (status, words + "\n", "")
 
 
-def test_explain_tells_scripts_the_same(console: Console) -> None:
+def test_explain_prints_json(console: Console) -> None:
     done = console.command("explain", "bob", "write", "lines/7", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout) == {
@@ -267,7 +267,7 @@ def test_explain_tells_scripts_the_same(console: Console) -> None:
     }
 
 
-# Mistakes.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -293,16 +293,16 @@ def test_explain_tells_scripts_the_same(console: Console) -> None:
         (["explain", "bob", "write", "a/+"], "topic: must not contain + or #"),
     ],
 )
-def test_a_mistake_is_one_line_and_changes_nothing(console: Console, arguments: list[str], words: str) -> None:
+def test_error_is_one_line_and_changes_nothing(console: Console, arguments: list[str], words: str) -> None:
     before = everything_stored()
-    assert complaint(console.command(*arguments)).startswith(words)
+    assert error_of(console.command(*arguments)).startswith(words)
     assert everything_stored() == before
 
 
-def test_a_bad_password_is_refused_without_being_repeated(console: Console) -> None:
+def test_invalid_password_is_refused_without_echo(console: Console) -> None:
     secret = "far too long a secret " * 5
     done = console.command("users", "set-password", "bob", "--password-stdin", stdin=secret)
-    assert complaint(done) == "password: must be at most 72 bytes in UTF-8"
+    assert error_of(done) == "password: must be at most 72 bytes in UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_bad_password_is_refused_without_being_repeated(console: Console) -> N
         ["explain", "bob", "fly", "a"],
     ],
 )
-def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(console: Console, arguments: list[str]) -> None:
+def test_invalid_command_exits_with_2_and_prints_usage(console: Console, arguments: list[str]) -> None:
     done = console.command(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: authsvc")
@@ -335,7 +335,7 @@ def test_a_misspelt_command_exits_with_2_and_says_how_it_is_used(console: Consol
         ["explain", "bob", "read", "\udcff"],
     ],
 )
-def test_text_that_could_not_be_stored_is_a_mistake_like_any_other(console: Console, arguments: list[str]) -> None:
+def test_text_that_cannot_be_stored_is_refused(console: Console, arguments: list[str]) -> None:
     before = everything_stored()
     done = console.command(*arguments)
     assert done.returncode in (1, 2)
@@ -343,8 +343,8 @@ def test_text_that_could_not_be_stored_is_a_mistake_like_any_other(console: Cons
     assert everything_stored() == before
 
 
-def test_a_name_in_the_environment_is_no_way_to_hide_who_it_was(console: Console) -> None:
+def test_audited_account_does_not_come_from_the_environment(console: Console) -> None:
     console.environment["LOGNAME"] = console.environment["USER"] = "somebody-else" * 10
-    said(console.command("roles", "create", "queue"))
+    stdout_of(console.command("roles", "create", "queue"))
     (event,) = _told(console, "audit", "--target", "role:queue")["items"]
     assert "somebody-else" not in event["actor"]

@@ -1,4 +1,4 @@
-"""`authsvc init`, `migrate`, `serve`, `backup` and `restore`: the life of a service as its operator sees it."""
+"""`authsvc init`, `migrate`, `serve`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from authsvc.app import create_app
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.http.callers import Caller, basic, everything_stored
-from tests.http.console import Console, complaint, said
+from tests.http.console import Console, error_of, stdout_of
 from tests.http.seed_data import ALICES_PASSWORD
 from tests.service import Service, permission
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Service:
-    """The command line of a service that never ran and was told nothing."""
+    """The command line without a database and without settings."""
     service = Service(tmp_path)
     del service.environment["AUTHSVC_ADMIN_PASSWORD"]
     return service
@@ -40,7 +40,7 @@ def fresh(tmp_path: Path) -> Service:
 
 @pytest.fixture
 def console(fresh: Service, capsys: pytest.CaptureFixture[str]) -> Iterator[Console]:
-    """The same without a process of its own."""
+    """The same command line in the test's own process."""
     yield Console(fresh.environment, capsys)
     database.initialize(None)
 
@@ -54,7 +54,7 @@ def _data(service: Service | Console) -> Path:
 
 
 def _client(data_dir: Path, url: str = "") -> FlaskClient:
-    """Return a client of the service that would run on this data."""
+    """Return a client of the service with this data."""
     settings = Settings(data_dir=data_dir, database_url=url or f"sqlite:///{data_dir}/authsvc.db", bcrypt_cost=4)
     bootstrap.open_database(settings)
     return create_app(settings).test_client()
@@ -63,60 +63,60 @@ def _client(data_dir: Path, url: str = "") -> FlaskClient:
 # The first start.
 
 
-def test_init_tells_a_generated_password_once_and_it_works(fresh: Service) -> None:
-    words = said(fresh.command("init")).split()
+def test_init_prints_a_generated_password_once(fresh: Service) -> None:
+    words = stdout_of(fresh.command("init")).split()
     assert words.count("password") == 2, "once for the administrator's, once in the command that sets another"
     password = words[words.index("password") + 1]
     assert len(password) >= 12
-    assert said(fresh.command("init")) == ""
+    assert stdout_of(fresh.command("init")) == ""
     answer = Caller(_client(_data(fresh)), basic("admin", password)).get("/api/me")
     assert answer.get_json()["roles"] == ["admin"]
-    assert password not in json.dumps(said(fresh.command("audit", "--json")))
+    assert password not in json.dumps(stdout_of(fresh.command("audit", "--json")))
 
 
-def test_init_takes_the_password_it_is_given_and_tells_nothing(fresh: Service) -> None:
+def test_init_uses_the_given_password_and_prints_nothing(fresh: Service) -> None:
     fresh.environment["AUTHSVC_ADMIN_PASSWORD"] = "chosen by the operator"
-    assert said(fresh.command("init")) == ""
+    assert stdout_of(fresh.command("init")) == ""
     answer = Caller(_client(_data(fresh)), basic("admin", "chosen by the operator")).get("/api/me")
     assert answer.status_code == 200
 
 
-def test_init_leaves_an_administrators_new_password_alone(shell: Service) -> None:
+def test_init_keeps_a_changed_administrator_password(shell: Service) -> None:
     shell.environment["AUTHSVC_ADMIN_PASSWORD"] = "another one altogether"
-    assert said(shell.command("init")) == ""
+    assert stdout_of(shell.command("init")) == ""
     answer = Caller(_client(_data(shell)), basic("admin", "another one altogether")).get("/api/me")
     assert answer.status_code == 401
 
 
-def test_what_init_makes_is_for_its_owner_alone(fresh: Service) -> None:
-    said(fresh.command("init"))
+def test_files_of_init_are_readable_by_their_owner_only(fresh: Service) -> None:
+    stdout_of(fresh.command("init"))
     assert _mode(_data(fresh)) == 0o700
     assert _mode(_data(fresh) / "authsvc.db") == 0o600
 
 
-def test_a_password_that_the_policy_refuses_stops_the_first_start(console: Console) -> None:
+def test_administrator_password_must_fit_the_policy(console: Console) -> None:
     console.environment["AUTHSVC_ADMIN_PASSWORD"] = "four"
-    assert complaint(console.command("init")) == "password: must have at least 5 characters"
+    assert error_of(console.command("init")) == "password: must have at least 5 characters"
     console.environment["AUTHSVC_ADMIN_PASSWORD"] = "good enough"
-    assert said(console.command("init")) == ""
+    assert stdout_of(console.command("init")) == ""
 
 
-def test_migrate_says_what_it_did(console: Console) -> None:
-    assert "applied 0001_foundation" in said(console.command("migrate")).splitlines()
-    assert said(console.command("migrate")) == "nothing to do\n"
+def test_migrate_prints_the_applied_migrations(console: Console) -> None:
+    assert "applied 0001_foundation" in stdout_of(console.command("migrate")).splitlines()
+    assert stdout_of(console.command("migrate")) == "nothing to do\n"
 
 
 @pytest.mark.parametrize("arguments", [["users", "list"], ["explain", "bob", "read", "a"], ["backup", "b.gz"]])
-def test_a_command_before_init_says_what_to_do_first(console: Console, arguments: list[str]) -> None:
-    assert "run `authsvc init` first" in complaint(console.command(*arguments))
+def test_command_before_init_says_what_to_do(console: Console, arguments: list[str]) -> None:
+    assert "run `authsvc init` first" in error_of(console.command(*arguments))
 
 
-def test_the_version_is_told(console: Console) -> None:
-    assert said(console.command("--version")) == f"authsvc, version {__version__}\n"
+def test_version_is_printed(console: Console) -> None:
+    assert stdout_of(console.command("--version")) == f"authsvc, version {__version__}\n"
 
 
 def test_help_names_every_command(console: Console) -> None:
-    told = said(console.command("-h"))
+    told = stdout_of(console.command("-h"))
     names = ["audit", "backup", "check", "explain", "init", "migrate", "restore", "roles", "serve", "tokens", "users"]
     assert [name for name in names if f"\n  {name} " not in told] == []
 
@@ -125,10 +125,10 @@ def test_help_names_every_command(console: Console) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "init", "users"])
-def test_a_setting_nobody_knows_stops_every_command(console: Console, command: str) -> None:
+def test_unknown_setting_stops_every_command(console: Console, command: str) -> None:
     console.environment["AUTHSVC_COLOUR"] = "blue"
     done = console.command(command, *(["list"] if command == "users" else []))
-    assert complaint(done).startswith("AUTHSVC_COLOUR is not a setting")
+    assert error_of(done).startswith("AUTHSVC_COLOUR is not a setting")
     assert not _data(console).exists()
 
 
@@ -143,17 +143,17 @@ def test_a_setting_nobody_knows_stops_every_command(console: Console, command: s
         ("AUTHSVC_PASSWORD_POLICY", "{"),
     ],
 )
-def test_a_malformed_setting_is_named_and_its_value_is_not(console: Console, name: str, value: str) -> None:
+def test_malformed_setting_is_named_without_its_value(console: Console, name: str, value: str) -> None:
     console.environment[name] = value
-    words = complaint(console.command("init"))
+    words = error_of(console.command("init"))
     assert words.startswith(name)
     assert "word-in-url" not in words
 
 
-def test_a_data_directory_that_cannot_be_is_one_line(console: Console, tmp_path: Path) -> None:
+def test_impossible_data_directory_is_a_one_line_error(console: Console, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     console.environment["AUTHSVC_DATA_DIR"] = str(tmp_path / "file" / "data")
-    complaint(console.command("init"))
+    error_of(console.command("init"))
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o770, 0o711, 0o755])
@@ -164,18 +164,18 @@ def test_an_open_data_directory_is_refused_with_the_command_that_closes_it(
     directory = _data(console)
     directory.mkdir()
     directory.chmod(mode)
-    assert complaint(console.command(*command)).endswith(f"close it with: chmod 700 {directory}")
+    assert error_of(console.command(*command)).endswith(f"close it with: chmod 700 {directory}")
     assert list(directory.iterdir()) == []
 
 
 def test_an_open_database_file_is_refused_with_the_command_that_closes_it(console: Console) -> None:
-    said(console.command("init"))
+    stdout_of(console.command("init"))
     file = _data(console) / "authsvc.db"
     for mode in (0o640, 0o604, 0o660, 0o644):
         file.chmod(mode)
-        assert complaint(console.command("users", "list")).endswith(f"close it with: chmod 600 {file}")
+        assert error_of(console.command("users", "list")).endswith(f"close it with: chmod 600 {file}")
     file.chmod(0o600)
-    said(console.command("users", "list"))
+    stdout_of(console.command("users", "list"))
 
 
 def test_the_command_that_closes_a_directory_can_be_pasted_whatever_its_name(console: Console, tmp_path: Path) -> None:
@@ -183,24 +183,24 @@ def test_the_command_that_closes_a_directory_can_be_pasted_whatever_its_name(con
     directory.mkdir()
     directory.chmod(0o755)
     console.environment["AUTHSVC_DATA_DIR"] = str(directory)
-    command = complaint(console.command("init")).partition("close it with: ")[2]
+    command = error_of(console.command("init")).partition("close it with: ")[2]
     subprocess.run(["sh", "-c", command], check=True)
     assert _mode(directory) == 0o700
 
 
-def test_a_database_that_cannot_be_reached_is_one_line(console: Console, tmp_path: Path) -> None:
+def test_unreachable_database_is_a_one_line_error(console: Console, tmp_path: Path) -> None:
     console.environment["AUTHSVC_DATABASE_URL"] = "postgresql://nobody:word-in-url@127.0.0.1:1/none"
-    words = complaint(console.command("users", "list"))
+    words = error_of(console.command("users", "list"))
     assert words.startswith("the database cannot be used")
     assert "word-in-url" not in words
     console.environment["AUTHSVC_DATABASE_URL"] = f"sqlite:///{tmp_path}/no/such/directory/authsvc.db"
-    complaint(console.command("users", "list"))
+    error_of(console.command("users", "list"))
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"])
 def test_serve_refuses_to_be_reached_by_others_without_a_webhook_secret(console: Console, bind: str) -> None:
     console.environment["AUTHSVC_BIND"] = bind
-    assert complaint(console.command("serve")).startswith("AUTHSVC_WEBHOOK_SECRET must be set")
+    assert error_of(console.command("serve")).startswith("AUTHSVC_WEBHOOK_SECRET must be set")
     assert not _data(console).exists()
 
 
@@ -209,14 +209,14 @@ def test_serve_refuses_to_be_reached_by_others_without_a_webhook_secret(console:
 
 @pytest.fixture
 def original(tmp_path: Path, village: Path) -> Service:
-    """The command line of the inhabited service."""
+    """The command line of the service with the seed data."""
     shutil.copytree(village, tmp_path / "original" / "data")
     return Service(tmp_path / "original")
 
 
 @pytest.fixture
 def twin(tmp_path: Path, database_url: str) -> Service:
-    """The command line of another, new service, on SQLite and on PostgreSQL."""
+    """The command line of an empty service, on SQLite and on PostgreSQL."""
     other = tmp_path / "twin"
     other.mkdir()
     return Service(other, {"AUTHSVC_DATABASE_URL": database_url.replace(f"{tmp_path}/data", f"{other}/data")})
@@ -224,23 +224,23 @@ def twin(tmp_path: Path, database_url: str) -> Service:
 
 @pytest.fixture(scope="session")
 def backup(village: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A backup of the inhabited service; to be damaged."""
+    """A backup of the service with the seed data."""
     file = tmp_path_factory.mktemp("backup") / "backup.gz"
-    said(Service(village.parent).command("backup", str(file)))
+    stdout_of(Service(village.parent).command("backup", str(file)))
     return file.read_bytes()
 
 
-def test_a_restored_service_is_the_same_service(original: Service, twin: Service, tmp_path: Path) -> None:
-    token = said(original.command("tokens", "create", "alice", "--label", "kept")).strip()
+def test_restore_brings_back_all_rows(original: Service, twin: Service, tmp_path: Path) -> None:
+    token = stdout_of(original.command("tokens", "create", "alice", "--label", "kept")).strip()
     file = tmp_path / "backup.gz"
-    assert said(original.command("backup", str(file))).endswith(f"rows written to {file}\n")
-    assert said(twin.command("restore", str(file))).endswith(f"rows restored from {file}\n")
+    assert stdout_of(original.command("backup", str(file))).endswith(f"rows written to {file}\n")
+    assert stdout_of(twin.command("restore", str(file))).endswith(f"rows restored from {file}\n")
     _client(_data(original))
     (_, version), everything = _version_and_rest()
     alice = Caller(_client(_data(twin), twin.environment["AUTHSVC_DATABASE_URL"]), f"Bearer {token}")
     (_, version_now), everything_now = _version_and_rest()
     assert everything_now == everything
-    # It may go on but never back: whoever has seen a version has seen all up to it.
+    # A version must never decrease, because a client that has seen it has seen all changes up to it.
     assert version_now >= version
     assert alice.get("/api/me").get_json()["username"] == "alice"
 
@@ -251,34 +251,34 @@ def _version_and_rest() -> tuple[tuple[int, int], dict[str, Any]]:
     return (version[0], version[1]), rows
 
 
-def test_a_restored_service_goes_on_where_the_first_left_off(backup: bytes, twin: Service, tmp_path: Path) -> None:
+def test_restored_service_accepts_changes(backup: bytes, twin: Service, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
     file.write_bytes(backup)
-    said(twin.command("restore", str(file)))
+    stdout_of(twin.command("restore", str(file)))
     client = _client(_data(twin), twin.environment["AUTHSVC_DATABASE_URL"])
     alice = Caller(client).signs_in("alice", ALICES_PASSWORD)
     alice.creates_user("press-7", roles=["line"], permissions=[permission("read a")])
     assert alice.get("/api/audit").get_json()["items"][0]["target"] == "user:press-7"
 
 
-def test_a_backup_is_for_its_owner_alone_and_never_overwrites(shell: Service, tmp_path: Path) -> None:
+def test_backup_is_readable_by_its_owner_only_and_never_overwrites(shell: Service, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
-    said(shell.command("backup", str(file)))
+    stdout_of(shell.command("backup", str(file)))
     assert _mode(file) == 0o600
     content = file.read_bytes()
-    assert "never overwrites" in complaint(shell.command("backup", str(file)))
+    assert "never overwrites" in error_of(shell.command("backup", str(file)))
     assert file.read_bytes() == content
 
 
-def test_a_backup_that_cannot_be_written_is_one_line(shell: Service, tmp_path: Path) -> None:
-    complaint(shell.command("backup", str(tmp_path / "no" / "such" / "directory" / "backup.gz")))
+def test_failed_backup_is_a_one_line_error(shell: Service, tmp_path: Path) -> None:
+    error_of(shell.command("backup", str(tmp_path / "no" / "such" / "directory" / "backup.gz")))
 
 
-def test_nothing_is_restored_over_what_is_there(shell: Service, backup: bytes, tmp_path: Path) -> None:
+def test_restore_needs_an_empty_database(shell: Service, backup: bytes, tmp_path: Path) -> None:
     file = tmp_path / "backup.gz"
     file.write_bytes(backup)
     before = everything_stored()
-    assert "not empty" in complaint(shell.command("restore", str(file)))
+    assert "not empty" in error_of(shell.command("restore", str(file)))
     assert everything_stored() == before
 
 
@@ -299,9 +299,9 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_a_damaged_backup_is_refused_whole(console: Console, backup: bytes, tmp_path: Path, damage: Damage) -> None:
+def test_damaged_backup_changes_nothing(console: Console, backup: bytes, tmp_path: Path, damage: Damage) -> None:
     file = tmp_path / "backup.gz"
     file.write_bytes(damage(backup))
-    complaint(console.command("restore", str(file)))
+    error_of(console.command("restore", str(file)))
     _client(_data(console))
     assert everything_stored()["users"] == []

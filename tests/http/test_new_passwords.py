@@ -20,7 +20,7 @@ from authsvc.storage.models import BrowserSession, Certificate, DisconnectOrder,
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import YES, no
 from tests.http.callers import everything_stored, refused_fields
-from tests.http.console import said
+from tests.http.console import stdout_of
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_command_line_revokes_only_when_asked(
     services: Services, alice: Caller, console: Console, option: tuple[str, ...], kept: bool
 ) -> None:
     _, serial = hold_everything(services, alice)
-    told = said(console.command("users", "set-password", "eve", "--password-stdin", *option, stdin=NEW + "\n"))
+    told = stdout_of(console.command("users", "set-password", "eve", "--password-stdin", *option, stdin=NEW + "\n"))
     assert ("revoked" in told) is not kept
     assert bool(api_tokens.list_tokens("eve", "", 1, 10).items) is kept
     assert (certificates.get(serial).revoked_at is None) is kept

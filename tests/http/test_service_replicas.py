@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
-from tests.http.console import said
+from tests.http.console import stdout_of
 from tests.http.wire import logs_in, publishes, within
 from tests.service import Service, permission
 
@@ -42,10 +42,10 @@ def _status_of(service: Service, token: dict[str, str]) -> int:
 def test_what_a_command_changes_is_in_force_at_the_webhooks_within_a_second(running: Service) -> None:
     running.start()
     assert publishes(running, "dot", "news") == "no-permission"
-    said(running.command("users", "change", "dot", "--add-permission", "write news"))
+    stdout_of(running.command("users", "change", "dot", "--add-permission", "write news"))
     assert within(A_SECOND, lambda: publishes(running, "dot", "news") == "ok")
     assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"
-    said(running.command("users", "set-password", "bob", "--password-stdin", stdin="bob's next secret\n"))
+    stdout_of(running.command("users", "set-password", "bob", "--password-stdin", stdin="bob's next secret\n"))
     assert within(A_SECOND, lambda: logs_in(running, "bob", BOBS_PASSWORD) == "wrong-password")
     assert logs_in(running, "bob", "bob's next secret") == "ok"
 
@@ -99,7 +99,7 @@ def test_what_both_workers_denied_and_counted_is_one_by_the_time_they_are_gone(d
     assert logs_in(doubled, "bob", "wrong") == "wrong-password"
     assert logs_in(doubled, "bob", BOBS_PASSWORD) == "ok"
     doubled.stop()
-    assert "wrong-password" in said(doubled.command("users", "denials", "bob"))
+    assert "wrong-password" in stdout_of(doubled.command("users", "denials", "bob"))
     doubled.start()
     buckets = doubled.call("GET", "/api/history?hours=1").json()["buckets"]
     assert [sum(bucket[name] for bucket in buckets) for name in ("logins", "deniedLogins", "denials")] == [1, 1, 16]

@@ -1,4 +1,4 @@
-"""ETag and If-Match (RFC 9110 13.1.1): who changes a user or a role can say which version has been seen."""
+"""ETag and If-Match (RFC 9110, 13.1.1): a change of a user or role can name the version that the caller read."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NOUNS = pytest.mark.parametrize("path", ["/api/users/bob", "/api/roles/spare"])
 
 
 @pytest.fixture(autouse=True)
-def _a_role_that_nobody_has(alice: Caller) -> None:
+def _role_without_users(alice: Caller) -> None:
     assert alice.post("/api/roles", {"name": "spare"}).status_code == 201
 
 
 def change_to(text: str) -> dict[str, Any]:
-    """Return a change of a user or role that can be told from others by its text."""
+    """Return a change of a user or role with a permission for this topic."""
     return {"permissions": [permission(f"read {text}")]}
 
 
 @NOUNS
-def test_every_answer_with_a_user_or_role_names_its_version(alice: Caller, path: str) -> None:
+def test_every_answer_with_a_user_or_role_has_an_etag(alice: Caller, path: str) -> None:
     first = alice.get(path).headers["ETag"]
     assert first.startswith('"')
     assert alice.get(path).headers["ETag"] == first
@@ -40,7 +40,7 @@ def test_every_answer_with_a_user_or_role_names_its_version(alice: Caller, path:
     assert alice.get(path).headers["ETag"] == changed.headers["ETag"]
 
 
-def test_a_new_user_or_role_and_an_added_permission_come_with_their_version(alice: Caller) -> None:
+def test_creating_a_user_or_role_and_adding_a_permission_return_an_etag(alice: Caller) -> None:
     for made in (alice.post("/api/users", {"username": "eve"}), alice.post("/api/roles", {"name": "eves"})):
         assert made.headers["ETag"] == alice.get(made.headers["Location"]).headers["ETag"]
     allowed = alice.post("/api/users/eve/permissions", permission("read a"))
@@ -50,9 +50,7 @@ def test_a_new_user_or_role_and_an_added_permission_come_with_their_version(alic
 @NOUNS
 @pytest.mark.parametrize("if_match", [STALE, "", "nonsense", "W/{tag}", f'"a", {STALE}'])
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_another_version_than_the_stored_one_changes_nothing(
-    alice: Caller, path: str, if_match: str, method: str
-) -> None:
+def test_if_match_of_another_version_changes_nothing(alice: Caller, path: str, if_match: str, method: str) -> None:
     tag = alice.get(path).headers["ETag"]
     before = everything_stored()
     body = {"json": change_to("a")} if method == "PATCH" else {}
@@ -64,7 +62,7 @@ def test_another_version_than_the_stored_one_changes_nothing(
 
 @NOUNS
 @pytest.mark.parametrize("if_match", ["{tag}", f"{STALE}, {{tag}}", "*"])
-def test_the_stored_version_is_changed_and_deleted(alice: Caller, path: str, if_match: str) -> None:
+def test_if_match_of_the_stored_version_allows_change_and_deletion(alice: Caller, path: str, if_match: str) -> None:
     tag = alice.get(path).headers["ETag"]
     answer = alice.patch(path, change_to("a"), headers={"If-Match": if_match.format(tag=tag)})
     assert answer.status_code == 200, answer.text
@@ -73,7 +71,7 @@ def test_the_stored_version_is_changed_and_deleted(alice: Caller, path: str, if_
 
 
 @NOUNS
-def test_of_two_concurrent_editors_one_saves_and_the_other_is_told(app: OpenAPI, alice: Caller, path: str) -> None:
+def test_second_of_two_concurrent_editors_gets_412(app: OpenAPI, alice: Caller, path: str) -> None:
     tag = alice.get(path).headers["ETag"]
     together = threading.Barrier(2)
 

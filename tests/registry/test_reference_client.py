@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from registry.cli import client
 from tests.broker import free_port
-from tests.http.console import Console, complaint
+from tests.http.console import Console, error_of
 from tests.registry.environment import REGISTRATIONS
 from tests.registry.terminal import AUTHSVC, Running
 from tests.service import Service
@@ -248,7 +248,7 @@ def test_a_server_of_another_kind_is_a_reason_to_end(
 @pytest.mark.parametrize("server", ["auth.example", "ftp://auth.example", "http://", "http://[::1"])
 def test_an_address_that_is_none_is_said_in_one_line(console: Console, server: str, tmp_path: Path) -> None:
     told = console.command("register", "--server", server, "--username", "bob", "--wait", "0", "--out", str(tmp_path))
-    assert complaint(told)
+    assert error_of(told)
 
 
 def test_a_server_that_keeps_silent_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from authsvc.storage.database import database
-from tests.http.console import Console, complaint, said
+from tests.http.console import Console, error_of, stdout_of
 from tests.registry.environment import REGISTER, soon
 from tests.registry.terminal import AUTHSVC, Running
 from tests.service import Service, permission
@@ -55,13 +55,13 @@ def console(service: Service, capsys: pytest.CaptureFixture[str]) -> Iterator[Co
 @pytest.fixture
 def registry(console: Console) -> Command:
     """Runs `authsvc registry ...`, which must succeed, and returns what it prints."""
-    return lambda *arguments: said(console.command("registry", *arguments))
+    return lambda *arguments: stdout_of(console.command("registry", *arguments))
 
 
 @pytest.fixture
 def refusal(console: Console) -> Command:
     """Runs `authsvc registry ...`, which must fail, and returns why."""
-    return lambda *arguments: complaint(console.command("registry", *arguments))
+    return lambda *arguments: error_of(console.command("registry", *arguments))
 
 
 def ask(service: Service, username: str, **body: Any) -> dict[str, Any]:

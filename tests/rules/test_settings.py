@@ -192,8 +192,8 @@ def test_error_for_a_malformed_value_is_one_line_that_names_the_setting_and_not_
 
 
 @pytest.mark.parametrize("name", [name.removeprefix(PREFIX) for name in names()])
-def test_empty_setting_is_refused(name: str) -> None:
-    assert refusal(**{name: ""}) == f"{PREFIX}{name} is set but empty"
+def test_a_setting_that_is_set_is_not_empty(name: str) -> None:
+    assert refusal(**{name: ""}) == f"{PREFIX}{name} is set but empty; unset it or give it a value"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,8 @@ def test_error_for_an_unreadable_file_names_it(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", SECRETS)
 def test_empty_secret_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
-    assert refusal(**{f"{name}_FILE": str(tmp_path / "empty")}) == f"{PREFIX}{name} is set but empty"
+    message = refusal(**{f"{name}_FILE": str(tmp_path / "empty")})
+    assert message == f"{PREFIX}{name} is set but empty; unset it or give it a value"
 
 
 def test_error_does_not_contain_a_malformed_secret_from_a_file(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
     access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
-    user = SignIns(access, 10, places=8).check_password("bob", BOBS_PASSWORD, None)
+    user = SignIns(access, 10, slots=8).check_password("bob", BOBS_PASSWORD, None)
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 
 

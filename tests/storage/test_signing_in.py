@@ -81,7 +81,7 @@ def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
 
 
 def sign_ins(known: AccessControl | None = None) -> SignIns:
-    return SignIns(known or access(), PER_MINUTE, places=8)
+    return SignIns(known or access(), PER_MINUTE, slots=8)
 
 
 def outcome(signing_in: SignIns, username: str, password: str, address: str | None = HERE) -> str:
@@ -180,7 +180,7 @@ def test_network_is_forgotten_after_ninety_days_without_a_sign_in() -> None:
     guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.8") == IN
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.9") == REFUSED
-    sign_in.forget_old()
+    sign_in.delete_old()
     with session():
         assert [row.network for row in SignInAddress.select()] == ["203.0.113.8"]
 
@@ -253,7 +253,7 @@ def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure:
     for name in ("bob", "alex"):
         users.change(ALICE, name, {"password": BOBS_PASSWORD}, hasher)
     known = access(pool, cost)
-    signing_in = SignIns(known, 100, places=1)
+    signing_in = SignIns(known, 100, slots=1)
     assert outcome(signing_in, "alex", BOBS_PASSWORD) == IN
     assert outcome(signing_in, "bob", "wrong before") == WRONG
     pool.count = 0
@@ -297,7 +297,7 @@ def test_sign_ins_beyond_the_places_are_refused_and_known_networks_have_their_ow
     policy = access()
     assert outcome(sign_ins(policy), "bob", BOBS_PASSWORD) == IN
     gate = GatedAccess(loaded_policy().snapshot.users["bob"])
-    signing_in = SignIns(cast("AccessControl", gate), 100, places=2)
+    signing_in = SignIns(cast("AccessControl", gate), 100, slots=2)
     with under_way(signing_in, gate, from_elsewhere(2)):
         with pytest.raises(Busy):
             signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
@@ -330,7 +330,7 @@ def test_sign_in_from_a_known_network_is_hashed_first() -> None:
 
 def test_places_are_free_again_after_failures() -> None:
     create_bob()
-    signing_in = SignIns(access(), 100, places=1)
+    signing_in = SignIns(access(), 100, slots=1)
     assert [outcome(signing_in, "bob", f"guess {number}") for number in range(3)] == [WRONG] * 3
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
 

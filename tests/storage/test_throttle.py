@@ -1,4 +1,4 @@
-"""Throttling: attempts per minute and key, counted in the database for all replicas."""
+"""Throttling: the database counts the attempts per minute under each key, for all workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 
 
 class Clock:
-    """A settable clock in place of the database's."""
+    """Stands for the database's clock; a test sets the time."""
 
     def __init__(self) -> None:
         self.now = START
@@ -39,70 +39,75 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return by_hand
 
 
+def attempt(key: str, per_minute: int) -> None:
+    throttle.check_limits({key: per_minute})
+    throttle.count([key])
+
+
 def refusal(key: str, per_minute: int) -> TooMany:
     with pytest.raises(TooMany) as error:
-        throttle.count(key, per_minute)
+        attempt(key, per_minute)
     return error.value
 
 
-def test_attempts_per_minute_are_limited(clock: Clock) -> None:
+def test_attempts_beyond_the_limit_of_a_minute_are_refused(clock: Clock) -> None:
     for _ in range(3):
-        throttle.count("bob", 3)
+        attempt("bob", 3)
     clock.now += timedelta(seconds=20)
     for _ in range(5):
         assert refusal("bob", 3).code == "too-many-attempts"
 
 
-def test_limit_is_reset_in_the_next_minute(clock: Clock) -> None:
+def test_the_next_minute_starts_at_zero(clock: Clock) -> None:
     for _ in range(3):
-        throttle.count("bob", 3)
+        attempt("bob", 3)
     clock.now += timedelta(seconds=59)
     refusal("bob", 3)
     clock.now += timedelta(seconds=1)
     for _ in range(3):
-        throttle.count("bob", 3)
+        attempt("bob", 3)
     refusal("bob", 3)
 
 
-def test_keys_are_counted_separately(clock: Clock) -> None:
-    throttle.count("bob", 1)
-    throttle.count("charlie", 1)
+def test_one_key_does_not_count_for_another(clock: Clock) -> None:
+    attempt("bob", 1)
+    attempt("charlie", 1)
     refusal("bob", 1)
 
 
-def test_old_counts_are_deleted(clock: Clock) -> None:
-    throttle.count("bob", 3)
+def test_counts_older_than_ten_minutes_are_deleted(clock: Clock) -> None:
+    attempt("bob", 3)
     clock.now += timedelta(minutes=9)
-    throttle.count("charlie", 3)
+    attempt("charlie", 3)
     clock.now += timedelta(minutes=2)
-    throttle.forget_old()
+    throttle.delete_old()
     with session():
         assert [attempt.key for attempt in Attempt.select()] == ["charlie"]
 
 
-def test_simultaneous_attempts_are_all_counted() -> None:
+def test_concurrent_attempts_are_all_counted() -> None:
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda _: throttle.count("bob", 100), range(40)):
+        for _ in pool.map(lambda _: throttle.count(["bob"]), range(40)):
             pass
     with session():
         assert Attempt.get_by_id("bob").count == 40
 
 
-def test_time_is_that_of_the_database() -> None:
+def test_database_time_is_the_current_time() -> None:
     with session():
         assert abs(database_time() - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
-def test_time_zone_of_the_server_does_not_matter(clock: Clock, prepared: Settings, zone: str) -> None:
+def test_minutes_do_not_depend_on_the_time_zone_of_the_server(clock: Clock, prepared: Settings, zone: str) -> None:
     if not is_sqlite():
         name = prepared.database_url.partition("?")[0].rpartition("/")[2]
         execute(f"ALTER DATABASE {name} SET timezone = '{zone}'")
         database.obj.close_all()
-    throttle.count("bob", 2)
+    attempt("bob", 2)
     clock.now += timedelta(minutes=2)
-    throttle.count("bob", 2)
-    throttle.count("bob", 2)
+    attempt("bob", 2)
+    attempt("bob", 2)
     refusal("bob", 2)
     clock.now += timedelta(minutes=2)
-    throttle.count("bob", 2)
+    attempt("bob", 2)

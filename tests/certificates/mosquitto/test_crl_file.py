@@ -49,7 +49,7 @@ def test_a_service_that_is_killed_leaves_the_list_alone_and_is_heard_again_when_
         before, said = file.read_text(), log.read_text()
         plant.service.kill()
         plant.service.api.close()
-        until(lambda: "revocation list not renewed" in log.read_text()[len(said) :], "the loss is noticed")
+        until(lambda: "revocation list not updated" in log.read_text()[len(said) :], "the loss is noticed")
         assert file.read_text() == before
         plant.service.start()
         latest = change_the_list(plant, bob)

@@ -243,7 +243,7 @@ def test_authorities_are_either_brought_or_written(server: ListServer, file: Pat
     ca.write_text(server.authorities)
     done = CliRunner().invoke(commands, [*sync_command(server, file), "--ca", str(ca), "--ca-out", str(ca)])
     assert done.exit_code == 2
-    assert "--ca is for a file that is brought by hand" in done.stderr
+    assert "--ca and --ca-out exclude each other" in done.stderr
 
 
 def test_a_poll_without_news_is_answered_without_a_list(server: ListServer, file: Path) -> None:

@@ -1,0 +1,41 @@
+"""The JSON form of records: one rule for the REST API, `--json` on the command line and the audit trail."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+# Fields that an audit event omits: its target has the name, and the other fields decide the rest.
+_NOT_AUDITED = frozenset({"username", "name", "builtIn", "administratorOnBroker", "created", "updated"})
+
+
+def json_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass in camelCase and in their order; `created_at` is named `created`."""
+    return {
+        to_camel(field.name.removesuffix("_at")): json_value(getattr(record, field.name)) for field in fields(record)
+    }
+
+
+def json_value(value: Any) -> Any:
+    """Return a field as JSON has it: a dataclass as an object, a set as a sorted list, a time as RFC 3339."""
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return [json_value(each) for each in value]
+    return json_fields(value) if is_dataclass(value) else value
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time as RFC 3339 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def audit_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a user or role that an audit event keeps; `damage` only if there is any."""
+    found = json_fields(record)
+    return {name: found[name] for name in found if name not in _NOT_AUDITED and (name != "damage" or found[name])}
