@@ -1,4 +1,4 @@
-"""A flood of connections: webhooks, the API and the database are there all the same."""
+"""Floods of connections: webhooks, the API and the database keep working."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import requests
 
 from tests.actors import ADMIN_PASSWORD
 from tests.http.fronted import room_for_many
-from tests.http.test_worker_kinds import workers
 from tests.http.wire import Connection, answer_on, publishes, webhook_request, within
 
 if TYPE_CHECKING:
@@ -28,11 +27,11 @@ YES = (200, b'{"ok":true,"error":""}')
 
 
 @contextmanager
-def flood(service: Service, said: bytes, connections: int = FLOOD) -> Iterator[None]:
-    """Hold so many connections open, each of which has said so much and no more."""
+def flood(service: Service, said: bytes, connections: int = FLOOD, listener: str = "broker") -> Iterator[None]:
+    """Hold this number of connections to a listener open, each of which has sent these bytes and no more."""
     with room_for_many(), ExitStack() as opened:
         for _ in range(connections):
-            connection = opened.enter_context(Connection(service))
+            connection = opened.enter_context(Connection(service, listener))
             try:
                 connection.sendall(said)
             except ConnectionError:  # refused already
@@ -54,7 +53,7 @@ def test_the_soft_limit_of_descriptors_is_raised_at_the_start(running: Service) 
     running.start()
     expected = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     assert expected > 256
-    for pid in workers(running):
+    for pid in running.workers():
         (line,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if "open files" in line]
         assert line.split()[3] == str(expected)
 
@@ -65,13 +64,22 @@ def test_idle_connections_of_one_address_take_neither_webhooks_nor_database_down
     with Connection(running) as kept:
         kept.sendall(QUESTION)
         assert answer_on(kept) == YES
-        with flood(running, b"", FLOOD), flood(running, b"POST /au", 300):
+        with flood(running, b""), flood(running, b"POST /au", 300):
             kept.sendall(QUESTION)
             assert answer_on(kept) == YES
             changes_are_made_and_in_force(running)
             fresh = requests.get(running.url + "/api/me", auth=("admin", ADMIN_PASSWORD), timeout=20)
             assert fresh.status_code == 200
             assert running.call("GET", "/readyz").status_code == 200
+    assert '"level": "error"' not in running.log_text()
+
+
+def test_idle_connections_to_the_api_disturb_neither_brokers_nor_kept_connections(running: Service) -> None:
+    running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
+    running.start()
+    assert running.call("GET", "/api/me").status_code == 200
+    with flood(running, b"", listener="api"):
+        changes_are_made_and_in_force(running)
     assert '"level": "error"' not in running.log_text()
 
 
@@ -99,12 +107,11 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
     running.start()
     request = b"GET /pki/none HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with ExitStack() as opened:
-        held = [opened.enter_context(Connection(running)) for _ in range(20)]
+        held = [opened.enter_context(Connection(running, "api")) for _ in range(20)]
         for connection in held:
             connection.sendall(request)
             assert answer_on(connection)[0] == 404
-        with Connection(running) as one_more:
-            one_more.sendall(request)
+        with Connection(running, "api") as one_more:
             assert answer_on(one_more)[0] == 503
         held[0].sendall(request)
         assert answer_on(held[0])[0] == 404
@@ -115,7 +122,7 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
     assert within(10, lambda: requests.get(running.url + "/pki/none", timeout=10).status_code == 404)
 
 
-@pytest.mark.parametrize("said", [b"POST /auth/", b"GET /healthz", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+@pytest.mark.parametrize("said", [b"", b"POST /auth/", b"GET /healthz"])
 def test_connections_that_only_begin_like_a_brokers_count_for_their_address(running: Service, said: bytes) -> None:
     running.environment["AUTHSVC_CONNECTIONS_PER_ADDRESS"] = "20"
     running.start()
@@ -127,9 +134,19 @@ def test_connections_that_only_begin_like_a_brokers_count_for_their_address(runn
         for connection in held:
             with suppress(ConnectionError):
                 connection.sendall(said)
-        assert within(10, lambda: sum(map(is_open, held)) <= 20 * len(workers(running)))
+        assert within(10, lambda: sum(map(is_open, held)) <= 20)
         broker.sendall(QUESTION)
         assert answer_on(broker) == YES
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/api/me"])
+def test_broker_listener_closes_a_connection_that_asked_no_webhook(running: Service, path: str) -> None:
+    running.start()
+    with Connection(running) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer_on(connection)
+        connection.settimeout(5)
+        assert connection.recv(1) == b""
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -148,6 +165,6 @@ def test_a_trusted_proxy_may_hold_more_connections(running: Service) -> None:
     running.environment |= {"AUTHSVC_CONNECTIONS_PER_ADDRESS": "5", "AUTHSVC_TRUSTED_PROXIES": "127.0.0.1"}
     running.start()
     with ExitStack() as opened:
-        for connection in [opened.enter_context(Connection(running)) for _ in range(30)]:
+        for connection in [opened.enter_context(Connection(running, "api")) for _ in range(30)]:
             connection.sendall(b"GET /pki/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert answer_on(connection)[0] == 404
