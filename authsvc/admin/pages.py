@@ -14,7 +14,6 @@ from werkzeug.exceptions import HTTPException
 
 from authsvc import __version__
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
-from authsvc.storage.database import DATABASE_GONE
 from authsvc.web import problem
 from authsvc.web.request_context import services
 
@@ -64,8 +63,7 @@ def pages(name: str, import_name: str, **options: Any) -> Blueprint:
     blueprint.register_error_handler(AuthsvcError, _of_error)
     blueprint.register_error_handler(HTTPException, _of_http)
     blueprint.register_error_handler(Exception, _of_anything)
-    for kind in DATABASE_GONE:
-        blueprint.register_error_handler(kind, _of_lost_database)
+    problem.on_lost_database(blueprint, _of_lost_database)
     blueprint.context_processor(template_context)
     return blueprint
 

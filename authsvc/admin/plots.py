@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from peewee import chunked
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -65,4 +63,4 @@ def _stacked(x: float, step: float, column: tuple[int, ...], peak: int) -> Itera
 
 
 def _gathered(values: list[int], each: int) -> list[int]:
-    return [sum(batch) for batch in chunked(values, each)]
+    return [sum(values[start : start + each]) for start in range(0, len(values), each)]

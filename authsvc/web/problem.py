@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import Flask, Response, json, request
+from flask import Blueprint, Flask, Response, json, request
 from werkzeug.exceptions import HTTPException
 
 from authsvc.errors import (
@@ -26,7 +26,7 @@ from authsvc.errors import (
 from authsvc.storage.database import DATABASE_GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pydantic import ValidationError
 
@@ -114,9 +114,14 @@ def register(app: Flask) -> None:
     app.register_error_handler(AuthsvcError, _of_error)
     app.register_error_handler(HTTPException, _of_http)
     app.register_error_handler(RecursionError, _of_nesting)
-    for kind in DATABASE_GONE:
-        app.register_error_handler(kind, _of_lost_database)
+    on_lost_database(app, _of_lost_database)
     app.register_error_handler(Exception, _of_anything)
+
+
+def on_lost_database(app: Flask | Blueprint, handler: Callable[[Exception], Response]) -> None:
+    """Answer the errors of `DATABASE_GONE` with this error handler."""
+    for kind in DATABASE_GONE:
+        app.register_error_handler(kind, handler)
 
 
 def _of_error(error: AuthsvcError) -> Response:
