@@ -13,7 +13,7 @@ import requests
 
 from authsvc.server.workers import Kind
 from tests.actors import ADMIN_PASSWORD
-from tests.admin.page_objects import FormFiller
+from tests.admin.page_objects import FormClient
 from tests.http.test_worker_kinds import the_worker
 from tests.http.wire import logs_in, publishes, within
 from tests.service import Service
@@ -49,7 +49,7 @@ def readiness(service: Service) -> tuple[int, str]:
 
 def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running: Service) -> None:
     running.start()
-    form = FormFiller(running.url)
+    form = FormClient(running.url)
     form.sign_in("admin", ADMIN_PASSWORD)
     assert readiness(running) == (200, "ok")
     pages = ("/admin", "/admin/users", "/admin/users/nobody", "/admin/nowhere")
