@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import users
-from authsvc.admin.forms import parse_integer, validated
+from authsvc.admin.forms import parse_integer, validated, validated_query
 from authsvc.admin.pages import (
     ApiCall,
     NavigationEntry,
@@ -46,13 +46,13 @@ _REASONS = {
 @authorize_as("GET", "/api/certificates")
 def list_() -> Response:
     """List certificates, the next to expire first, with the state of the authorities."""
-    query = validated(CertificateQuery, **{name: value for name, value in request.args.items() if value})
+    query, filters = validated_query(CertificateQuery)
     wanted = certificates.Wanted(query.username, query.search, query.status or "", query.expiring_within_days)
     return render(
         "admin/certificates.html",
         found=certificates.search(wanted, query.page, query.per_page),
         query=query,
-        keep={name: value for name, value in request.args.items() if name != "page"},
+        keep=filters,
         authorities=authorities.records(),
         soon=datetime.now(UTC) + timedelta(days=SOON_DAYS),
         soon_days=SOON_DAYS,

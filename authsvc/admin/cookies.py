@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from flask import request
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import URLSafeTimedSerializer
 
+from authsvc.addresses import is_loopback_header
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
@@ -53,11 +53,5 @@ def signing_secrets() -> list[bytes]:
 
 def is_plain_loopback() -> bool:
     """Return whether the request came without TLS and names localhost or a loopback address as its host."""
-    if request.is_secure:
-        return False
-    host = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
-    host = host.strip("[]")
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    host = request.host.encode()
+    return not request.is_secure and host != b"" and is_loopback_header(host)

@@ -37,6 +37,14 @@ def validated(schema: type[Schema], **fields: Any) -> Schema:
         raise problem.invalid_input(error) from None
 
 
+def validated_query(schema: type[Schema]) -> tuple[Schema, dict[str, str]]:
+    """Return the non-empty query parameters as an instance of this schema, and as text without the page number."""
+    parameters = {name: value for name, value in request.args.items() if value}
+    query = validated(schema, **parameters)
+    parameters.pop("page", None)
+    return query, parameters
+
+
 def parse_integer(text: str) -> int | str | None:
     """Return the int, None if empty, otherwise the raw text so that validation reports the error."""
     text = text.strip()

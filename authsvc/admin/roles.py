@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Response, flash, request
 
 from authsvc.accounts import client_id_warnings, roles
-from authsvc.admin.forms import expected_versions, non_empty_lines, permission_rows, rows_from, validated
+from authsvc.admin.forms import (
+    expected_versions,
+    non_empty_lines,
+    permission_rows,
+    rows_from,
+    validated,
+    validated_query,
+)
 from authsvc.admin.pages import (
     ApiCall,
     NavigationEntry,
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response as AnyResponse
 
-    from authsvc.admin.forms import Rows
 
 blueprint = page_blueprint("roles_page", __name__)
 NAVIGATION = NavigationEntry(4, "Roles", "roles_page.list_", ApiCall("GET", "/api/roles"))
@@ -41,20 +47,6 @@ class RoleChoice(NamedTuple):
 
     name: str
     description: str
-
-
-class RoleForm(NamedTuple):
-    """The fields of a role's form, stored or submitted; `updated` is the version that the form was rendered from."""
-
-    name: str = ""
-    description: str = ""
-    permissions: Rows = []  # noqa: RUF012 - never changed in place
-    client_ids: list[str] = []  # noqa: RUF012
-    updated: str = ""
-
-    def api_fields(self) -> dict[str, Any]:
-        """Return the fields under the names that the API's schemas have for them."""
-        return {"description": self.description, "permissions": self.permissions, "clientIds": self.client_ids}
 
 
 def role_choices(selected: Iterable[str]) -> list[RoleChoice]:
@@ -75,31 +67,29 @@ def check_path() -> None:
 @blueprint.get("/roles")
 @authorize_as("GET", "/api/roles")
 def list_() -> Response:
-    filters = {name: value for name, value in request.args.items() if value}
-    query = validated(SearchQuery, **filters)
+    query, filters = validated_query(SearchQuery)
     found = roles.search(query.search, query.page, query.per_page)
     holders = roles.count_holders(role.name for role in found.items)
-    filters.pop("page", None)
     return render("admin/roles.html", found=found, query=query, keep=filters, holders=holders)
 
 
 @blueprint.get("/new-role")
 @authorize_as("POST", "/api/roles")
 def new_form() -> Response:
-    return render("admin/role_new.html", form=RoleForm())
+    return render("admin/role_new.html", name="", fields={})
 
 
 @blueprint.post("/new-role")
 @authorize_as("POST", "/api/roles")
 def create() -> AnyResponse:
-    form = _submitted_form(request.form.get("name", ""))
+    name, fields = request.form.get("name", ""), _submitted_fields()
     try:
-        body = validated(RoleBody, name=form.name, **form.api_fields())
+        body = validated(RoleBody, name=name, **fields)
         roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     except AuthsvcError as error:
-        return render("admin/role_new.html", error=error, form=form)
-    flash(f"The role {form.name} was created.")
-    return _redirect_to_role(form.name)
+        return render("admin/role_new.html", error=error, name=name, fields=fields)
+    flash(f"The role {name} was created.")
+    return _redirect_to_role(name)
 
 
 @blueprint.get("/roles/<name>")
@@ -113,26 +103,33 @@ def show(name: str) -> Response:
 def edit_form(name: str) -> Response:
     require_read(f"/api/roles/{name}")
     role = roles.get(name)
-    form = RoleForm(role.name, role.description, rows_from(role.permissions), list(role.client_ids), role.version)
-    return render("admin/role_edit.html", form=form)
+    permissions = rows_from(role.permissions)
+    fields = {"description": role.description, "permissions": permissions, "clientIds": role.client_ids}
+    return render("admin/role_edit.html", name=name, fields=fields, stored_version=role.version)
 
 
 @blueprint.post("/roles/<name>/edit")
 @authorize_as("PATCH", "/api/roles/{name}")
 def change(name: str) -> AnyResponse:
     """Save the submitted form, unless the role was changed after the form was rendered."""
-    form = _submitted_form(name)
+    fields, version = _submitted_fields(), request.form.get("updated", "")
     try:
-        body = validated(RoleChangeBody, **form.api_fields())
-        roles.change(actor(), name, body.changes(), expected_versions(form.updated))
+        body = validated(RoleChangeBody, **fields)
+        roles.change(actor(), name, body.changes(), expected_versions(version))
     except PreconditionFailed as error:
         require_read(f"/api/roles/{name}")
         current = roles.get(name)
         # The page shows the current role. If the same form is sent again, its author has seen what it replaces.
-        form = form._replace(updated=current.version)
-        return render("admin/role_edit.html", error=error, form=form, current=current)
+        return render(
+            "admin/role_edit.html",
+            error=error,
+            name=name,
+            fields=fields,
+            stored_version=current.version,
+            current=current,
+        )
     except AuthsvcError as error:
-        return render("admin/role_edit.html", error=error, form=form)
+        return render("admin/role_edit.html", error=error, name=name, fields=fields, stored_version=version)
     flash(f"The role {name} was changed. The change is in force now for every user with this role.")
     return _redirect_to_role(name)
 
@@ -165,7 +162,8 @@ def _redirect_to_role(name: str) -> AnyResponse:
     return redirect_if_readable(f"/api/roles/{name}", "roles_page.show", name=name)
 
 
-def _submitted_form(name: str) -> RoleForm:
+def _submitted_fields() -> dict[str, Any]:
+    """Return the submitted fields under the names that the API's schemas have for them."""
     form = request.form
-    description, updated = form.get("description", ""), form.get("updated", "")
-    return RoleForm(name, description, permission_rows(form), non_empty_lines(form, "clientIds"), updated)
+    permissions, client_ids = permission_rows(form), non_empty_lines(form, "clientIds")
+    return {"description": form.get("description", ""), "permissions": permissions, "clientIds": client_ids}

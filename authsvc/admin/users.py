@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import api_tokens, browser_sessions, client_id_warnings, users
 from authsvc.activity import client_ids
-from authsvc.admin.forms import expected_versions, non_empty_lines, permission_rows, rows_from, validated
+from authsvc.admin.forms import (
+    expected_versions,
+    non_empty_lines,
+    permission_rows,
+    rows_from,
+    validated,
+    validated_query,
+)
 from authsvc.admin.pages import (
     ApiCall,
     NavigationEntry,
@@ -36,35 +42,11 @@ if TYPE_CHECKING:
 
     from authsvc.accounts.users import UserRecord
     from authsvc.activity.disconnects import Report
-    from authsvc.admin.forms import Rows
     from authsvc.policy.permissions import Rule
 
 blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
 _MAX_ROWS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class UserForm:
-    """The fields of a user's form, stored or submitted; `updated` is the version that the form was rendered from."""
-
-    username: str = ""
-    enabled: bool = True
-    grant_types: list[str] = field(default_factory=lambda: [GrantType.PASSWORD])
-    roles: list[str] = field(default_factory=list)
-    permissions: Rows = field(default_factory=list)
-    client_ids: list[str] = field(default_factory=list)
-    updated: str = ""
-
-    def api_fields(self) -> dict[str, Any]:
-        """Return the fields under the names that the API's schemas have for them."""
-        return {
-            "enabled": self.enabled,
-            "grantTypes": self.grant_types,
-            "roles": self.roles,
-            "permissions": self.permissions,
-            "clientIds": self.client_ids,
-        }
 
 
 @blueprint.before_request
@@ -77,39 +59,31 @@ def check_path() -> None:
 @blueprint.get("/users")
 @authorize_as("GET", "/api/users")
 def list_() -> Response:
-    filters = {name: value for name, value in request.args.items() if value}
-    query = validated(UserQuery, **filters)
+    query, filters = validated_query(UserQuery)
     found = users.search(
         query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
     )
-    filters.pop("page", None)
-    kept = {
-        "search": query.search or None,
-        "role": query.role or None,
-        "administratorOnBroker": "true" if query.administrator_on_broker else None,
-        "perPage": query.per_page,
-    }
-    here = url_for("users_page.list_", page=query.page, **kept)  # type: ignore[arg-type]
+    here = url_for("users_page.list_", **filters, page=str(query.page))  # type: ignore[arg-type]
     return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=filters, here=here)
 
 
 @blueprint.get("/new-user")
 @authorize_as("POST", "/api/users")
 def new_form() -> Response:
-    return _new(UserForm(), None)
+    return _new({"enabled": True, "grantTypes": [GrantType.PASSWORD], "roles": []}, None)
 
 
 @blueprint.post("/new-user")
 @authorize_as("POST", "/api/users")
 def create() -> AnyResponse:
     """Create a user; a generated password is shown in this response only."""
-    form = _submitted_form()
+    fields = _submitted_fields()
     try:
         password = _chosen_password()
-        body = validated(UserBody, username=form.username, password=password, **form.api_fields())
+        body = validated(UserBody, username=request.form.get("username", ""), password=password, **fields)
         record = users.create(actor(), body.username, body.changes(), services().hasher)
     except AuthsvcError as error:
-        return _new(form, error)
+        return _new(fields, error)
     return _report_password(record, password, f"The user {record.username} was created.")
 
 
@@ -124,33 +98,32 @@ def show(username: str) -> Response:
 def edit_form(username: str) -> Response:
     require_read(f"/api/users/{username}")
     record = users.get(username)
-    form = UserForm(
-        record.username,
-        record.enabled,
-        sorted(record.grant_types),
-        list(record.roles),
-        rows_from(record.permissions),
-        list(record.client_ids),
-        record.version,
-    )
-    return _form("admin/user_edit.html", form, None)
+    fields = {
+        "enabled": record.enabled,
+        "grantTypes": record.grant_types,
+        "roles": record.roles,
+        "permissions": rows_from(record.permissions),
+        "clientIds": record.client_ids,
+    }
+    return _form("admin/user_edit.html", fields, None, username=username, stored_version=record.version)
 
 
 @blueprint.post("/users/<username>/edit")
 @authorize_as("PATCH", "/api/users/{username}")
 def change(username: str) -> AnyResponse:
     """Save the submitted form, unless the user was changed after the form was rendered."""
-    form = replace(_submitted_form(), username=username)
+    fields, version = _submitted_fields(), request.form.get("updated", "")
     try:
-        body = validated(UserChangeBody, **form.api_fields())
-        users.change(actor(), username, body.changes(), services().hasher, expected_versions(form.updated))
+        body = validated(UserChangeBody, **fields)
+        users.change(actor(), username, body.changes(), services().hasher, expected_versions(version))
     except PreconditionFailed as error:
         require_read(f"/api/users/{username}")
         current = users.get(username)
         # The page shows the current user. If the same form is sent again, its author has seen what it replaces.
-        return _form("admin/user_edit.html", replace(form, updated=current.version), error, current=current)
+        now = {"username": username, "stored_version": current.version, "current": current}
+        return _form("admin/user_edit.html", fields, error, **now)
     except AuthsvcError as error:
-        return _form("admin/user_edit.html", form, error)
+        return _form("admin/user_edit.html", fields, error, username=username, stored_version=version)
     flash(f"{username} was changed. The change is in force now.")
     return _redirect_to_user(username)
 
@@ -257,13 +230,15 @@ def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple
     return [*own, *((pattern, role) for role in visible for pattern in roles[role].client_ids)]
 
 
-def _new(form: UserForm, error: AuthsvcError | None) -> Response:
-    return _form("admin/user_new.html", form, error, chosen_password=request.form.get("passwordIs", "generated"))
+def _new(fields: dict[str, Any], error: AuthsvcError | None) -> Response:
+    username, chosen = request.form.get("username", ""), request.form.get("passwordIs", "generated")
+    return _form("admin/user_new.html", fields, error, username=username, chosen_password=chosen)
 
 
-def _form(template: str, form: UserForm, error: AuthsvcError | None, **context: Any) -> Response:
+def _form(template: str, fields: dict[str, Any], error: AuthsvcError | None, **context: Any) -> Response:
     grant_types = [one.value for one in GrantType]
-    return render(template, error=error, form=form, roles=role_choices(form.roles), grant_types=grant_types, **context)
+    roles = role_choices(fields["roles"])
+    return render(template, error=error, fields=fields, roles=roles, grant_types=grant_types, **context)
 
 
 def _password_form(username: str, error: AuthsvcError | None) -> Response:
@@ -301,17 +276,16 @@ def _redirect_to_user(username: str) -> AnyResponse:
     return redirect_if_readable(f"/api/users/{username}", "users_page.show", username=username)
 
 
-def _submitted_form() -> UserForm:
+def _submitted_fields() -> dict[str, Any]:
+    """Return the submitted fields under the names that the API's schemas have for them."""
     form = request.form
-    return UserForm(
-        form.get("username", ""),
-        "enabled" in form,
-        form.getlist("grantTypes"),
-        form.getlist("roles"),
-        permission_rows(form),
-        non_empty_lines(form, "clientIds"),
-        form.get("updated", ""),
-    )
+    return {
+        "enabled": "enabled" in form,
+        "grantTypes": form.getlist("grantTypes"),
+        "roles": form.getlist("roles"),
+        "permissions": permission_rows(form),
+        "clientIds": non_empty_lines(form, "clientIds"),
+    }
 
 
 def _chosen_password() -> str | None:

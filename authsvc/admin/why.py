@@ -8,7 +8,7 @@ from flask import Response, flash, g, request
 
 from authsvc.accounts import users
 from authsvc.activity import denials
-from authsvc.admin.forms import validated
+from authsvc.admin.forms import validated, validated_query
 from authsvc.admin.pages import authorize_as, may_call, page_blueprint, polled, redirect_if_readable, render
 from authsvc.api.schemas import PermissionBody
 from authsvc.api.users import DecisionQuery, decide_for
@@ -28,7 +28,7 @@ def decision(username: str) -> Response:
     """Show whether a request would be allowed, and the rule and role that decide it."""
     users.get(username)
     try:
-        query = validated(DecisionQuery, **{name: value for name, value in request.args.items() if value})
+        query, _ = validated_query(DecisionQuery)
         decided = decide_for(username, query)
     except InvalidInput as error:
         return render("admin/decision.html", error=error, decided=None)

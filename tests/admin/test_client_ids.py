@@ -109,7 +109,7 @@ def test_dry_run_reports_a_client_id_that_is_not_allowed(service: Service, admin
     username, page = new_user(service, "write a", clientIds=["%u"]), admin.page
     admin.open(f"/admin/users/{username}")
     page.get_by_label("Topic", exact=True).fill("a")
-    page.get_by_role("textbox", name="Client id (for %c").fill("press-7")
+    page.get_by_role("textbox", name="Client id (optional)").fill("press-7")
     page.get_by_role("button", name="Check").click()
     expect(page.locator("#decision")).to_contain_text("Denied: the user may not use this client id.")
 

@@ -252,7 +252,7 @@ def test_what_cannot_be_granted_is_refused_in_words_and_keeps_what_was_typed(gat
     dialog.get_by_label("Topic filter or path").fill("presses/#/state")
     dialog.get_by_role("button", name="Allow").click()
     # The page marks the topic filter by itself; what is typed before the service has answered is drawn over.
-    expect(dialog.get_by_role("alert").filter(has_text="Nothing was changed")).to_be_visible()
+    expect(dialog.get_by_role("alert").filter(has_text="Nothing was saved")).to_be_visible()
     expect(dialog.locator(".permission-row .wrong")).to_have_text("# must be the last level")
     expect(dialog.get_by_label("Topic filter or path")).to_have_value("presses/#/state")
     dialog.get_by_label("Topic filter or path").fill("presses/%u/#")

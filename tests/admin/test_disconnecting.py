@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from tests.admin.page_objects import FormClient, Window
 from tests.broker import free_port
+from tests.registry.signing import signing_request
 from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 _numbers = count()
+PAGES_ABOUT_SESSIONS = ("/admin/users", "/admin/users/admin", "/admin/users/admin/password")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +75,30 @@ def test_read_only_user_has_no_disconnect_button_and_gets_403(service: Service, 
     assert client.post(f"/admin/users/{username}/disconnect", drawn_at="/admin").status_code == 403
 
 
+def issue_certificate(service: Service) -> str:
+    username = new_user(service)
+    service.call("PATCH", f"/api/users/{username}", json={"grantTypes": ["certificate"]}).raise_for_status()
+    body = {"csr": signing_request(username)}
+    return str(service.call("POST", f"/api/users/{username}/certificates", json=body).json()["serial"])
+
+
+def test_with_a_broker_pages_announce_that_mqtt_sessions_are_ended(service: Service) -> None:
+    client = FormClient(service.url)
+    client.sign_in("admin", ADMIN_PASSWORD)
+    for path in (*PAGES_ABOUT_SESSIONS, f"/admin/certificates/{issue_certificate(service)}"):
+        assert "MQTT sessions" in client.get(path).text, path
+
+
 def test_without_a_broker_no_page_offers_or_promises_to_end_mqtt_sessions(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with Service(tmp_path_factory.mktemp("alone")) as alone:
         client = FormClient(alone.url)
         client.sign_in("admin", ADMIN_PASSWORD)
-        assert "/disconnect" not in client.get("/admin/users/admin").text
+        serial = issue_certificate(alone)
+        shown = [client.get(path).text for path in PAGES_ABOUT_SESSIONS]
+        shown.append(client.get(f"/admin/certificates/{serial}").text)
+        assert not [text for text in shown if "MQTT session" in text or "/disconnect" in text]
         answer = client.post("/admin/users/admin/disconnect", drawn_at="/admin")
         assert answer.status_code == 409
         assert "AUTHSVC_BROKER_URL is not set" in answer.text
