@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BANNER = "Policy could not be refreshed"
+BANNER = "The policy has not been refreshed"
 STALE = "policy cannot be refreshed"
 
 
