@@ -5,7 +5,7 @@ from __future__ import annotations
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from authsvc.admin.pages import add, add_tile
+from authsvc.admin.pages import add_pages, add_tile
 from authsvc.broker.signals import unknown_username
 from authsvc.pki.authorities import signing_policy
 from authsvc.storage.background import Job
@@ -54,7 +54,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
     for blueprint in routes.BLUEPRINTS:
         app.register_api(blueprint)
     app.register_blueprint(est.blueprint)
-    add(app, admin.blueprint, admin.NAVIGATION)
+    add_pages(app, admin.blueprint, admin.NAVIGATION)
     add_tile(app, admin.NAVIGATION.call, admin.pending_tile)
     # A strong reference: the signal would let go of the bound method of an intake that nobody else holds.
     unknown_username.connect(intake.enqueue, weak=False)

@@ -1,4 +1,4 @@
-"""Takes the pictures of every page that docs/screenshots shows: `make screenshots`."""
+"""Take the screenshots in docs/screenshots: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.admin.page_objects import Visitor
-from tests.admin.tour import SCHEMES, WIDTHS, Scheme, Stop, furnish
+from tests.admin.page_objects import Window
+from tests.admin.page_tour import SCHEMES, WIDTHS, Scheme, Stop, seed
 from tests.service import ADMIN_PASSWORD, Service
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "screenshots"
 
 
 def main() -> None:
-    """Furnish a service, take every picture of it, and leave nothing else behind."""
+    """Start a service with sample data, take a screenshot of each page, and stop the service."""
     shutil.rmtree(DIRECTORY, ignore_errors=True)
     DIRECTORY.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as place, Service(Path(place)) as service, sync_playwright() as playwright:
-        stops = furnish(service)
+        stops = seed(service)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for width in WIDTHS:
             for scheme in SCHEMES:
@@ -37,12 +37,12 @@ def _take(browser: Browser, url: str, stops: list[Stop], width: int, scheme: Sch
         locale="en-GB",
         reduced_motion="reduce",
     )
-    visitor = Visitor(context.new_page())
-    visitor.sign_in("admin", ADMIN_PASSWORD)
+    window = Window(context.new_page())
+    window.sign_in("admin", ADMIN_PASSWORD)
     for stop in stops:
-        visitor.visit(stop)
+        window.visit(stop)
         path = DIRECTORY / f"{stop.name}-{width}-{scheme}.png"
-        visitor.page.screenshot(path=path, full_page=not stop.dialog)
+        window.page.screenshot(path=path, full_page=not stop.dialog)
     context.close()
 
 

@@ -1,4 +1,4 @@
-"""Certificates: who has one, until when, and an end to it; and the authority that signs them."""
+"""Certificates: list, issue and revoke; and the certificate authority that signs them."""
 
 from __future__ import annotations
 
@@ -8,90 +8,97 @@ from typing import TYPE_CHECKING
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import users
-from authsvc.admin.forms import submitted, whole_number
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, must_read, pages, render, see, stands_for
+from authsvc.admin.forms import parse_integer, validated, validated_query
+from authsvc.admin.pages import (
+    ApiCall,
+    NavigationEntry,
+    authorize_as,
+    page_blueprint,
+    redirect_to,
+    render,
+    require_read,
+)
 from authsvc.api.certificates import CertificateQuery, IssueBody, RevokeBody
 from authsvc.errors import AuthsvcError
 from authsvc.pki import authorities, certificates, csr
 from authsvc.pki.ca import RevocationReason
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
-blueprint = pages("certificates_page", __name__)
+blueprint = page_blueprint("certificates_page", __name__)
 NAVIGATION = NavigationEntry(5, "Certificates", "certificates_page.list_", ApiCall("GET", "/api/certificates"))
 
 SOON_DAYS = 30
 _REASONS = {
-    RevocationReason.UNSPECIFIED: "not said",
-    RevocationReason.KEY_COMPROMISE: "the key was stolen or lost",
-    RevocationReason.SUPERSEDED: "it was replaced",
-    RevocationReason.CESSATION_OF_OPERATION: "the device is out of use",
-    RevocationReason.PRIVILEGE_WITHDRAWN: "it may not connect any more",
-    RevocationReason.AFFILIATION_CHANGED: "the device has changed hands",
-    RevocationReason.CERTIFICATE_HOLD: "on hold, to be decided later",
+    RevocationReason.UNSPECIFIED: "unspecified",
+    RevocationReason.KEY_COMPROMISE: "the private key was stolen or lost",
+    RevocationReason.SUPERSEDED: "the certificate was replaced",
+    RevocationReason.CESSATION_OF_OPERATION: "the device is out of operation",
+    RevocationReason.PRIVILEGE_WITHDRAWN: "the device may no longer connect",
+    RevocationReason.AFFILIATION_CHANGED: "the device has a new owner",
+    RevocationReason.CERTIFICATE_HOLD: "on hold until a final decision",
 }
 
 
 @blueprint.get("/certificates")
-@stands_for("GET", "/api/certificates")
+@authorize_as("GET", "/api/certificates")
 def list_() -> Response:
-    """List certificates, the next to expire first, with the state of the authority."""
-    query = submitted_query()
+    """List certificates, the next to expire first, with the state of the authorities."""
+    query, filters = validated_query(CertificateQuery)
     wanted = certificates.CertificateFilter(
         query.username, query.search, query.status or "", query.expiring_within_days
     )
-    now = datetime.now(UTC)
     return render(
         "admin/certificates.html",
         found=certificates.search(wanted, query.page, query.per_page),
         query=query,
-        keep={name: value for name, value in request.args.items() if name != "page"},
+        keep=filters,
         authorities=authorities.records(),
-        soon=now + timedelta(days=SOON_DAYS),
+        soon=datetime.now(UTC) + timedelta(days=SOON_DAYS),
         soon_days=SOON_DAYS,
         expiring=certificates.search(certificates.CertificateFilter(expiring_within_days=SOON_DAYS), 1, 1).total,
     )
 
 
 @blueprint.get("/certificates/<serial>")
-@stands_for("GET", "/api/certificates/{serial}")
+@authorize_as("GET", "/api/certificates/{serial}")
 def show(serial: str) -> Response:
-    """Show a certificate."""
-    return _page_of(certificates.get(serial), None)
+    return _page(serial, None)
 
 
 @blueprint.post("/certificates/<serial>/revoke")
-@stands_for("POST", "/api/certificates/{serial}/revoke")
+@authorize_as("POST", "/api/certificates/{serial}/revoke")
 def revoke(serial: str) -> AnyResponse:
-    """End a certificate."""
     try:
-        body = submitted(RevokeBody, reason=request.form.get("reason", ""))
+        body = validated(RevokeBody, reason=request.form.get("reason", ""))
         record = certificates.revoke(actor(), serial, certificates.read_reason(body.reason))
     except AuthsvcError as error:
-        must_read(f"/api/certificates/{serial}")
-        return _page_of(certificates.get(serial), error)
-    flash(f"The certificate of {record.username} is revoked; brokers refuse it with their next revocation list.")
-    return see(url_for("certificates_page.show", serial=record.serial))
+        require_read(f"/api/certificates/{serial}")
+        return _page(serial, error)
+    flash(
+        f"The certificate of {record.username} is revoked. A broker refuses it as soon as it has loaded the next"
+        " certificate revocation list."
+    )
+    return redirect_to(url_for("certificates_page.show", serial=record.serial))
 
 
 @blueprint.get("/users/<username>/certificates/new")
-@stands_for("POST", "/api/users/{username}/certificates")
-def ask(username: str) -> Response:
-    """Ask for the request to sign."""
+@authorize_as("POST", "/api/users/{username}/certificates")
+def new_form(username: str) -> Response:
+    """Show the form for a certificate signing request."""
     users.get(username)
     return _form(username, None)
 
 
 @blueprint.post("/users/<username>/certificates/new")
-@stands_for("POST", "/api/users/{username}/certificates")
+@authorize_as("POST", "/api/users/{username}/certificates")
 def issue(username: str) -> AnyResponse:
-    """Sign a certificate for the key of a request, and show it."""
+    """Sign a certificate for the public key of a CSR, and show the certificate."""
     form = request.form
     try:
-        body = submitted(IssueBody, csr=form.get("csr", ""), days=whole_number(form.get("days", "")))
+        body = validated(IssueBody, csr=form.get("csr", ""), days=parse_integer(form.get("days", "")))
         wanted = csr.read(body.csr, username)
         issuing = authorities.signing_policy(services().settings)
         issuing = issuing._replace(days=body.days or issuing.days)
@@ -101,27 +108,11 @@ def issue(username: str) -> AnyResponse:
     return render("admin/certificate_issued.html", 201, issued=issued)
 
 
-def submitted_query() -> CertificateQuery:
-    """Return what is looked for; `InvalidInput` where it does not fit."""
-    return submitted(CertificateQuery, **{name: value for name, value in request.args.items() if value})
-
-
-def _page_of(record: certificates.CertificateRecord, error: AuthsvcError | None) -> Response:
-    return render(
-        "admin/certificate.html",
-        status_of(error) if error else 200,
-        record=record,
-        reasons=_REASONS,
-        errors=by_field(error),
-    )
+def _page(serial: str, error: AuthsvcError | None) -> Response:
+    return render("admin/certificate.html", error=error, record=certificates.get(serial), reasons=_REASONS)
 
 
 def _form(username: str, error: AuthsvcError | None) -> Response:
-    return render(
-        "admin/certificate_new.html",
-        status_of(error) if error else 200,
-        username=username,
-        default_days=services().settings.certificate_days,
-        errors=by_field(error),
-        typed=request.form,
-    )
+    default_days = services().settings.certificate_days
+    template = "admin/certificate_new.html"
+    return render(template, error=error, username=username, default_days=default_days, typed=request.form)

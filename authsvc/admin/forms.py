@@ -1,4 +1,4 @@
-"""What forms bring back: read by the API's own shapes, so that a field has one rule however it arrives."""
+"""Form fields, validated by the API's schemas so that a field has the same rules in a form and in a REST body."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import request
 from pydantic import BaseModel, ValidationError
 
-from authsvc.admin.pages import pages, render, stands_for
+from authsvc.admin.pages import authorize_as, page_blueprint, render
 from authsvc.api.schemas import PermissionBody, PermissionView
 from authsvc.errors import InvalidInput, invalid
 from authsvc.web import problem
@@ -17,64 +17,71 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
 
 
-blueprint = pages("forms", __name__)
-Shape = TypeVar("Shape", bound=BaseModel)
+blueprint = page_blueprint("forms", __name__)
+Schema = TypeVar("Schema", bound=BaseModel)
 Rows = list[dict[str, str]]
 
-# Beyond, Python itself refuses to read a number.
+# `int()` raises ValueError for strings beyond Python's limit of 4,300 digits.
 _MAX_DIGITS = 18
 _COLUMNS = ("context", "operation", "resource", "effect")
 
 
-def submitted(shape: type[Shape], **fields: Any) -> Shape:
-    """Return the fields, named as in the API, as one of its bodies; `InvalidInput` by field where they do not fit."""
+def validated(schema: type[Schema], **fields: Any) -> Schema:
+    """Return the fields, named as in the API, as an instance of this schema; `InvalidInput` names the wrong fields."""
     try:
-        return shape.model_validate(fields)
+        return schema.model_validate(fields)
     except ValidationError as error:
         raise problem.invalid_input(error) from None
 
 
-def whole_number(typed: str) -> int | str | None:
-    """Return a number that was typed, None for nothing, and what is no number as it is, for the shape to refuse."""
-    typed = typed.strip()
-    return int(typed) if typed.isdecimal() and len(typed) <= _MAX_DIGITS else typed or None
+def validated_query(schema: type[Schema]) -> tuple[Schema, dict[str, str]]:
+    """Return the non-empty query parameters as an instance of this schema, and as text without the page number."""
+    parameters = {name: value for name, value in request.args.items() if value}
+    query = validated(schema, **parameters)
+    parameters.pop("page", None)
+    return query, parameters
 
 
-def as_of(version: str) -> frozenset[str]:
-    """Return the version that a form shows, for a change to expect; `InvalidInput` when the form does not say."""
+def parse_integer(text: str) -> int | str | None:
+    """Return the int, None if empty, otherwise the raw text so that validation reports the error."""
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else text or None
+
+
+def expected_versions(version: str) -> frozenset[str]:
+    """Return the version that a form was rendered from, for `users.change` to compare; `InvalidInput` if missing."""
     if not version:
-        raise invalid("", "this page is out of date: reload it and try again")
+        raise invalid("", "this form is out of date; reload the page and try again")
     return frozenset({version})
 
 
 def permission_rows(form: MultiDict[str, str]) -> Rows:
-    """Return the rows of a permission editor as they were typed, without those that were left empty."""
+    """Return the submitted rows of a permission editor, without rows that have an empty resource."""
     columns = [form.getlist(f"permission.{name}") for name in _COLUMNS]
     rows = [dict(zip(_COLUMNS, row, strict=True)) for row in zip(*columns, strict=False)]
     return [row for row in rows if row["resource"].strip()]
 
 
-def lines(form: MultiDict[str, str], name: str) -> list[str]:
-    """Return the lines of a text area as they were typed, without empty ones."""
+def non_empty_lines(form: MultiDict[str, str], name: str) -> list[str]:
     return [line for line in form.get(name, "").splitlines() if line.strip()]
 
 
 @blueprint.get("/permission-row")
-@stands_for("GET", "/api/me")
+@authorize_as("GET", "/api/me")
 def permission_row() -> Response:
-    """Draw one more row for a permission editor."""
+    """Render one empty row for a permission editor."""
     return render("admin/permission_row.html")
 
 
 @blueprint.get("/resource")
-@stands_for("GET", "/api/me")
+@authorize_as("GET", "/api/me")
 def check_resource() -> Response:
-    """Say, while it is being typed, what a topic filter reaches or what is wrong with it."""
-    row = dict(zip(_COLUMNS, (request.args.get(f"permission.{name}", "") for name in _COLUMNS), strict=True))
+    """Explain the topic filter or path that is being typed, or report what is wrong with it."""
+    row = {name: request.args.get(f"permission.{name}", "") for name in _COLUMNS}
     if not row["resource"]:
         return render("admin/resource.html", permission=None, wrong=None)
     try:
-        permission = submitted(PermissionBody, **row).permission()
+        permission = validated(PermissionBody, **row).permission()
     except InvalidInput as error:
         return render("admin/resource.html", permission=None, wrong=error.errors[0].message)
     return render("admin/resource.html", permission=PermissionView.of(permission), wrong=None)

@@ -1,4 +1,4 @@
-"""Where a sign-in may lead: to a path of this host and nowhere else."""
+"""Where a browser may be redirected to after sign-in: only to a path on this host."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from authsvc.observability.redaction import cleaned_address
 
 HOME = "/admin"
 _MAX_LENGTH = 2000
-# What RFC 3986 lets stand in a path, a query and a fragment; no backslash, no control character, nothing beyond ASCII.
+# The characters that RFC 3986 permits in a path, query and fragment: no backslash, control or non-ASCII character.
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-]*")
 
 
 def path_on_this_host(path: str) -> str:
-    r"""Return the path without API tokens; the first page if one is encoded so that part of it would remain.
+    r"""Return the path without API tokens, or `/admin` if an encoded token cannot be removed as a whole.
 
-    `InvalidInput` for anything that some browser could take for another host.
+    Raise `InvalidInput` if a browser could read the path as another host.
 
-    Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority"). What the
-    path says in any decoding counts.
+    Browsers read `//host`, `/\host` and their encoded forms as another host (WHATWG URL, "special authority"), so the
+    path is checked in every stage of percent-decoding.
     """
-    if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _leads_away(path):
+    if len(path) > _MAX_LENGTH or not _PATH.fullmatch(path) or _names_another_host(path):
         raise invalid("redirect", "must be a path on this host, such as /admin/users")
     cleaned = cleaned_address(path)
     return HOME if cleaned is None else cleaned
 
 
-def way_back(path: str, query: str) -> str:
-    """Return an address that was asked for, to be led back to; the first page if nobody should be led there."""
+def return_path(path: str, query: str) -> str:
+    """Return the requested path and query to redirect to after sign-in, or `/admin` if it is not a safe target."""
     try:
         return path_on_this_host(quote(path) + (f"?{query}" if query else ""))
     except InvalidInput:
         return HOME
 
 
-def _leads_away(path: str) -> bool:
+def _names_another_host(path: str) -> bool:
     while True:
         where = path.partition("?")[0].partition("#")[0]
         if where.startswith("//") or "\\" in where or not where.isprintable():

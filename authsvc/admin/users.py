@@ -1,295 +1,299 @@
-"""Users: to be found among many, made, changed, switched off, given a new password, and removed."""
+"""Users: list, create, edit, enable, disable, disconnect and delete, and reset passwords."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, request, url_for
 
-from authsvc.accounts import users
-from authsvc.admin.forms import as_of, lines, permission_rows, submitted
-from authsvc.admin.pages import ApiCall, NavigationEntry, by_field, may, must_read, pages, render, see, stands_for
+from authsvc.accounts import api_tokens, browser_sessions, client_id_warnings, users
+from authsvc.activity import client_ids
+from authsvc.admin.forms import (
+    expected_versions,
+    non_empty_lines,
+    permission_rows,
+    validated,
+    validated_query,
+)
+from authsvc.admin.pages import (
+    ApiCall,
+    NavigationEntry,
+    authorize_as,
+    latest_audit_events,
+    may_call,
+    page_blueprint,
+    redirect_if_readable,
+    redirect_to,
+    render,
+    require_read,
+)
 from authsvc.admin.redirects import path_on_this_host
-from authsvc.admin.roles import choices
-from authsvc.admin.user_page import beside
+from authsvc.admin.roles import role_choices
 from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
 from authsvc.credentials.passwords import generate
 from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
+from authsvc.pki import certificates
 from authsvc.policy.snapshot import GrantType
-from authsvc.web.problem import status_of
-from authsvc.web.request_context import actor, services
+from authsvc.web.request_context import actor, services, session_lifetime
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.accounts.users import UserRecord
     from authsvc.activity.disconnects import DisconnectResult
-    from authsvc.admin.forms import Rows
+    from authsvc.policy.permissions import Rule
 
-blueprint = pages("users_page", __name__)
+blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a form shows of a user: what is stored, or what was typed and refused. `updated`: which version."""
-
-    username: str = ""
-    enabled: bool = True
-    grant_types: list[str] = field(default_factory=lambda: [GrantType.PASSWORD])
-    roles: list[str] = field(default_factory=list)
-    permissions: Rows = field(default_factory=list)
-    client_ids: list[str] = field(default_factory=list)
-    updated: str = ""
-
-    def fields(self) -> dict[str, Any]:
-        """Return what the API's bodies take of it."""
-        return {
-            "enabled": self.enabled,
-            "grantTypes": self.grant_types,
-            "roles": self.roles,
-            "permissions": self.permissions,
-            "clientIds": self.client_ids,
-        }
+_MAX_ROWS = 10
 
 
 @blueprint.before_request
-def check_address() -> None:
-    """Refuse a username that the API would not read from an address either."""
+def check_path() -> None:
+    """Raise `InvalidInput` if the username in the path would be invalid in the API's path too."""
     if request.view_args:
-        submitted(UserPath, **request.view_args)
+        validated(UserPath, **request.view_args)
 
 
 @blueprint.get("/users")
-@stands_for("GET", "/api/users")
+@authorize_as("GET", "/api/users")
 def list_() -> Response:
-    """List users by name."""
-    asked = {name: value for name, value in request.args.items() if value}
-    query = submitted(UserQuery, **asked)
+    query, filters = validated_query(UserQuery)
     found = users.search(
         query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
     )
-    asked.pop("page", None)
-    kept = {
-        "search": query.search or None,
-        "role": query.role or None,
-        "administratorOnBroker": "true" if query.administrator_on_broker else None,
-        "perPage": query.per_page,
-    }
-    here = url_for("users_page.list_", page=query.page, **kept)  # type: ignore[arg-type]
-    return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=asked, here=here)
+    here = url_for("users_page.list_", **filters, page=str(query.page))  # type: ignore[arg-type]
+    return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=filters, here=here)
 
 
 @blueprint.get("/new-user")
-@stands_for("POST", "/api/users")
-def ask() -> Response:
-    """Ask for a new user."""
-    return _new(Shown(), None)
+@authorize_as("POST", "/api/users")
+def new_form() -> Response:
+    return _new({"enabled": True, "grantTypes": [GrantType.PASSWORD], "roles": []}, None)
 
 
 @blueprint.post("/new-user")
-@stands_for("POST", "/api/users")
+@authorize_as("POST", "/api/users")
 def create() -> AnyResponse:
-    """Make a user; a password that is generated for it is shown, this once."""
-    typed = _typed()
+    """Create a user; a generated password is shown in this response only."""
+    fields = _submitted_fields()
     try:
-        password = _password_wanted()
-        body = submitted(UserBody, username=typed.username, password=password, **typed.fields())
+        password = _chosen_password()
+        body = validated(UserBody, username=request.form.get("username", ""), password=password, **fields)
         record = users.create(actor(), body.username, body.changes(), services().hasher)
     except AuthsvcError as error:
-        return _new(typed, error)
-    return _tell(record, password, f"{record.username} may connect as soon as you tell it how.")
+        return _new(fields, error)
+    return _report_password(record, password, f"The user {record.username} was created.")
 
 
 @blueprint.get("/users/<username>")
-@stands_for("GET", "/api/users/{username}")
+@authorize_as("GET", "/api/users/{username}")
 def show(username: str) -> Response:
-    """Show a user, and everything that belongs to it."""
     return _page(username, None)
 
 
 @blueprint.get("/users/<username>/edit")
-@stands_for("PATCH", "/api/users/{username}")
-def ask_changes(username: str) -> Response:
-    """Offer what there is of a user to be changed."""
-    must_read(f"/api/users/{username}")
-    return _edit(username, _stored(users.get(username)), None)
+@authorize_as("PATCH", "/api/users/{username}")
+def edit_form(username: str) -> Response:
+    require_read(f"/api/users/{username}")
+    record = users.get(username)
+    fields = {
+        "enabled": record.enabled,
+        "grantTypes": record.grant_types,
+        "roles": record.roles,
+        "permissions": [each.fields() for each in record.permissions],
+        "clientIds": record.client_ids,
+    }
+    return _form("admin/user_edit.html", fields, None, username=username, stored_version=record.version)
 
 
 @blueprint.post("/users/<username>/edit")
-@stands_for("PATCH", "/api/users/{username}")
+@authorize_as("PATCH", "/api/users/{username}")
 def change(username: str) -> AnyResponse:
-    """Change a user, unless somebody else did after the form was drawn."""
-    typed = replace(_typed(), username=username)
+    """Save the submitted form, unless the user was changed after the form was rendered."""
+    fields, version = _submitted_fields(), request.form.get("updated", "")
     try:
-        body = submitted(UserChangeBody, **typed.fields())
-        users.change(actor(), username, body.changes(), services().hasher, as_of(typed.updated))
+        body = validated(UserChangeBody, **fields)
+        users.change(actor(), username, body.changes(), services().hasher, expected_versions(version))
+    except PreconditionFailed as error:
+        require_read(f"/api/users/{username}")
+        current = users.get(username)
+        # The page shows the current user. If the same form is sent again, its author has seen what it replaces.
+        now = {"username": username, "stored_version": current.version, "current": current}
+        return _form("admin/user_edit.html", fields, error, **now)
     except AuthsvcError as error:
-        return _edit(username, typed, error)
-    flash(f"{username} was changed; that is in force now.")
-    return _lead_to(username)
+        return _form("admin/user_edit.html", fields, error, username=username, stored_version=version)
+    flash(f"{username} was changed. The change is in force now.")
+    return _redirect_to_user(username)
 
 
 @blueprint.post("/users/<username>/enabled")
-@stands_for("PATCH", "/api/users/{username}")
-def switch(username: str) -> AnyResponse:
-    """Enable or disable a user, and go back to where that was asked."""
+@authorize_as("PATCH", "/api/users/{username}")
+def set_enabled(username: str) -> AnyResponse:
+    """Enable or disable a user, and redirect to the page in the field `back`, by default to the user."""
     back = request.form.get("back") and path_on_this_host(request.form["back"])
     try:
-        body = submitted(UserChangeBody, enabled={"yes": True, "no": False}.get(request.form.get("enabled", "")))
+        body = validated(UserChangeBody, enabled={"yes": True, "no": False}.get(request.form.get("enabled", "")))
         record = users.change(actor(), username, body.changes(), services().hasher)
     except AuthsvcError as error:
         return _page(username, error)
-    flash(f"{username} is enabled." if record.enabled else f"{username} is disabled and can do nothing any more.")
-    return see(back) if back else _lead_to(username)
+    flash(f"{username} is enabled." if record.enabled else f"{username} is disabled. All its requests are denied.")
+    return redirect_to(back) if back else _redirect_to_user(username)
 
 
 @blueprint.get("/users/<username>/password")
-@stands_for("PATCH", "/api/users/{username}")
-def ask_password(username: str) -> Response:
-    """Ask for a new password."""
-    return _password(username, None)
+@authorize_as("PATCH", "/api/users/{username}")
+def password_form(username: str) -> Response:
+    return _password_form(username, None)
 
 
 @blueprint.post("/users/<username>/password")
-@stands_for("PATCH", "/api/users/{username}")
+@authorize_as("PATCH", "/api/users/{username}")
 def reset_password(username: str) -> AnyResponse:
-    """Give a user another password, or none, and revoke what else it has; a generated one is shown, this once."""
+    """Set or remove a user's password; a generated one is shown in this response only."""
     try:
-        password = _password_wanted()
-        body = submitted(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
+        password = _chosen_password()
+        body = validated(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
         record = users.change(actor(), username, body.changes(), services().hasher)
     except AuthsvcError as error:
-        return _password(username, error)
-    return _tell(record, password, f"{username} has {'a new' if password else 'no'} password.")
+        return _password_form(username, error)
+    return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")
 
 
 @blueprint.post("/users/<username>/disconnect")
-@stands_for("POST", "/api/users/{username}/disconnect")
+@authorize_as("POST", "/api/users/{username}/disconnect")
 def disconnect(username: str) -> AnyResponse:
-    """End a user's sessions on the broker, and say what came of it."""
+    """End a user's MQTT sessions, and show for how many client ids that succeeded."""
     try:
         report = users.disconnect(actor(), username, services().broker)
     except AuthsvcError as error:
         return _page(username, error)
-    flash(*_outcome(username, report))
-    return _lead_to(username)
+    flash(*_disconnect_message(username, report))
+    return _redirect_to_user(username)
 
 
 @blueprint.post("/users/<username>/delete")
-@stands_for("DELETE", "/api/users/{username}")
+@authorize_as("DELETE", "/api/users/{username}")
 def delete(username: str) -> AnyResponse:
-    """Remove a user with everything that belongs to it."""
     try:
         users.delete(actor(), username)
     except AuthsvcError as error:
         return _page(username, error)
     flash(f"{username} was deleted.")
-    return see(url_for("users_page.list_" if may("GET", "/api/users") else "overview.show"))
+    return redirect_if_readable("/api/users", "users_page.list_")
 
 
 def _page(username: str, error: AuthsvcError | None) -> Response:
-    must_read(f"/api/users/{username}")
+    require_read(f"/api/users/{username}")
     record = users.get(username)
-    status = status_of(error) if error else 200
-    damage = damage_of(record)
-    return render("admin/user.html", status, user=record, damage=damage, errors=by_field(error), **beside(record))
+    return render("admin/user.html", error=error, user=record, damage=damage_of(record), **_details(record))
 
 
-def _new(shown: Shown, error: AuthsvcError | None) -> Response:
-    return _form("admin/user_new.html", shown, error, chosen_password=request.form.get("passwordIs", "generated"))
+def _details(user: UserRecord) -> dict[str, Any]:
+    """Return what a user's page shows besides the user; a part that the caller may not read is None or False."""
+    name = user.username
+    rules, hidden_roles = _effective_rules(user)
+    tokens = None
+    if may_call("GET", "/api/tokens"):
+        api_tokens.store_uses(services().access.token_uses)
+        tokens = api_tokens.list_tokens(name, "", 1, _MAX_ROWS)
+    return {
+        "rules": rules,
+        "hidden_roles": hidden_roles,
+        "client_ids": _allowed_client_ids(user, hidden_roles),
+        "warnings": client_id_warnings.of_user(user),
+        "seen": client_ids.of_user(name),
+        "certificates": may_call("GET", f"/api/users/{name}/certificates")
+        and certificates.search(certificates.CertificateFilter(name), 1, _MAX_ROWS),
+        "tokens": tokens,
+        "sessions": may_call("GET", "/api/sessions")
+        and browser_sessions.search(name, session_lifetime(), 1, _MAX_ROWS),
+        "events": latest_audit_events(f"user:{name}"),
+    }
 
 
-def _edit(username: str, shown: Shown, error: AuthsvcError | None) -> Response:
-    meanwhile = None
-    if isinstance(error, PreconditionFailed):
-        must_read(f"/api/users/{username}")
-        # Whoever has read what it is now, and sends the same once more, means it.
-        meanwhile = users.get(username)
-        shown = replace(shown, updated=meanwhile.version)
-    return _form("admin/user_edit.html", shown, error, meanwhile=meanwhile)
+def _effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
+    """Return the rules in force for a user, and the names of roles whose rules are left out as unreadable."""
+    snapshot = services().policy.snapshot
+    policy = snapshot.users.get(user.username)
+    hidden = [role for role in user.roles if not may_call("GET", f"/api/roles/{role}")]
+    rules = snapshot.rules_of(policy) if policy else []
+    return [rule for rule in rules if rule.role not in hidden], hidden
 
 
-def _form(template: str, shown: Shown, error: AuthsvcError | None, **more: Any) -> Response:
-    status = status_of(error) if error else 200
-    roles, grant_types = choices(shown.roles), [one.value for one in GrantType]
-    errors = by_field(error)
-    return render(template, status, shown=shown, roles=roles, grant_types=grant_types, errors=errors, **more)
+def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple[str, str | None]]:
+    """Return the allowed client ids, each with the role it comes from or None, without those of hidden roles."""
+    roles = services().policy.snapshot.roles
+    visible = [role for role in user.roles if role in roles and role not in hidden_roles]
+    own = [(pattern, None) for pattern in user.client_ids]
+    return [*own, *((pattern, role) for role in visible for pattern in roles[role].client_ids)]
 
 
-def _password(username: str, error: AuthsvcError | None) -> Response:
-    must_read(f"/api/users/{username}")
-    chosen = request.form.get("passwordIs", "generated")
-    status, record = status_of(error) if error else 200, users.get(username)
-    revoke_others = request.method == "GET" or "revokeOthers" in request.form
+def _new(fields: dict[str, Any], error: AuthsvcError | None) -> Response:
+    username, chosen = request.form.get("username", ""), request.form.get("passwordIs", "generated")
+    return _form("admin/user_new.html", fields, error, username=username, chosen_password=chosen)
+
+
+def _form(template: str, fields: dict[str, Any], error: AuthsvcError | None, **context: Any) -> Response:
+    grant_types = [one.value for one in GrantType]
+    roles = role_choices(fields["roles"])
+    return render(template, error=error, fields=fields, roles=roles, grant_types=grant_types, **context)
+
+
+def _password_form(username: str, error: AuthsvcError | None) -> Response:
+    require_read(f"/api/users/{username}")
     return render(
         "admin/user_password.html",
-        status,
-        user=record,
-        chosen_password=chosen,
-        revoke_others=revoke_others,
-        errors=by_field(error),
+        error=error,
+        user=users.get(username),
+        chosen_password=request.form.get("passwordIs", "generated"),
+        revoke_others=request.method == "GET" or "revokeOthers" in request.form,
     )
 
 
-def _tell(record: UserRecord, password: str | None, words: str) -> AnyResponse:
-    """Show a password that was generated, on an answer that nothing keeps; or say what was done."""
+def _report_password(record: UserRecord, password: str | None, message: str) -> AnyResponse:
+    """Return a page with the generated password, or else a redirect to the user that shows the message."""
     if password is not None and request.form.get("passwordIs") == "generated":
-        return render("admin/password_generated.html", username=record.username, password=password, words=words)
-    flash(words)
-    return _lead_to(record.username)
+        return render("admin/password_generated.html", username=record.username, password=password, message=message)
+    flash(message)
+    return _redirect_to_user(record.username)
 
 
-def _outcome(username: str, report: DisconnectResult) -> tuple[str, str]:
-    """Return the words and their kind; a client that may connect comes back by itself."""
-    if not report.ended and not report.failed:
-        return f"No client was seen as {username} lately, so there was none to disconnect.", "warn"
-    if report.failed:
-        words = f"{len(report.failed)} of {len(report.failed) + len(report.ended)} client ids of {username}"
-        return f"{words} could not be disconnected: the broker does not answer, or does not let us in.", "wrong"
-    ids = "1 client id" if len(report.ended) == 1 else f"{len(report.ended)} client ids"
-    return f"{username} was disconnected under {ids}; disable it to keep it from coming back.", "message"
+def _disconnect_message(username: str, report: DisconnectResult) -> tuple[str, str]:
+    """Return the message about a disconnect, and its category."""
+    ended, failed = len(report.ended), len(report.failed)
+    if failed:
+        counts = f"{failed} of {ended + failed} client ids of {username} could not be disconnected"
+        return f"{counts}: the broker did not answer, or refused the login. Check AUTHSVC_BROKER_URL.", "wrong"
+    if not ended:
+        return f"No MQTT client of {username} was seen in the last 30 days, so none was disconnected.", "warn"
+    ids = "1 client id" if ended == 1 else f"{ended} client ids"
+    return f"{username} was disconnected ({ids}). Disable {username} to prevent a reconnect.", "message"
 
 
-def _lead_to(username: str) -> AnyResponse:
-    if may("GET", f"/api/users/{username}"):
-        return see(url_for("users_page.show", username=username))
-    return see(url_for("overview.show"))
+def _redirect_to_user(username: str) -> AnyResponse:
+    return redirect_if_readable(f"/api/users/{username}", "users_page.show", username=username)
 
 
-def _stored(record: UserRecord) -> Shown:
-    return Shown(
-        record.username,
-        record.enabled,
-        sorted(record.grant_types),
-        list(record.roles),
-        [each.fields() for each in record.permissions],
-        list(record.client_ids),
-        record.version,
-    )
-
-
-def _typed() -> Shown:
+def _submitted_fields() -> dict[str, Any]:
+    """Return the submitted fields under the names that the API's schemas have for them."""
     form = request.form
-    return Shown(
-        form.get("username", ""),
-        "enabled" in form,
-        form.getlist("grantTypes"),
-        form.getlist("roles"),
-        permission_rows(form),
-        lines(form, "clientIds"),
-        form.get("updated", ""),
-    )
+    return {
+        "enabled": "enabled" in form,
+        "grantTypes": form.getlist("grantTypes"),
+        "roles": form.getlist("roles"),
+        "permissions": permission_rows(form),
+        "clientIds": non_empty_lines(form, "clientIds"),
+    }
 
 
-def _password_wanted() -> str | None:
-    """Return what is to be the password: generated now, as it was typed, or None for no password at all."""
-    wanted = request.form.get("passwordIs")
-    if wanted == "generated":
+def _chosen_password() -> str | None:
+    """Return the password that the form asks for: a newly generated one, the typed one, or None for no password."""
+    choice = request.form.get("passwordIs")
+    if choice == "generated":
         return generate(services().settings.password_policy)
-    if wanted == "typed":
+    if choice == "typed":
         return request.form.get("password", "")
-    if wanted == "none":
+    if choice == "none":
         return None
-    raise invalid("passwordIs", "say whether to generate a password")
+    raise invalid("passwordIs", "must be one of generated, typed, none")

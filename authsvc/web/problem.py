@@ -58,7 +58,7 @@ TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
-DATABASE_LOST = "the database cannot be reached; nothing was changed; try again"
+DATABASE_LOST = "the database cannot be reached; try again in a few seconds"
 INTERNAL_ERROR = "the service failed; its log has the details under the request id"
 _DETAILS = {404: "no resource has this path", 405: "this path does not support the method; see the Allow header"}
 _CHALLENGE = 'Bearer realm="authsvc", Basic realm="authsvc", charset="UTF-8"'

@@ -5,11 +5,11 @@ What is polled comes back as 204 while it is what the browser has already, which
 
 from __future__ import annotations
 
-from authsvc.admin.pages import ApiCall, NavigationEntry, Tile, pages
+from authsvc.admin.pages import ApiCall, NavigationEntry, Tile, page_blueprint
 from registry import records
 from registry.admin import keys, lock, matching, preauthorizations, registrations, selection
 
-blueprint = pages("registry_page", __name__, template_folder="templates")
+blueprint = page_blueprint("registry_page", __name__, template_folder="templates")
 NAVIGATION = NavigationEntry(2, "Client Registry", "registry_page.lock.show", ApiCall("GET", "/api/client-registry"))
 for part in (lock, registrations, selection, matching, preauthorizations, keys):
     blueprint.register_blueprint(part.blueprint)

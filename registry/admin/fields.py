@@ -11,7 +11,7 @@ from flask import request
 
 from authsvc.accounts import roles
 from authsvc.admin.forms import permission_rows
-from authsvc.admin.pages import may
+from authsvc.admin.pages import may_call
 from authsvc.web.escape import escape_invisible
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def end_of_period(name: str) -> str | None:
 
 def roles_to_give() -> list[roles.RoleRecord]:
     """Return the roles that can be chosen from: none for whoever may not see them."""
-    return roles.search("", 1, _MAX_ROLES).items if may("GET", "/api/roles") else []
+    return roles.search("", 1, _MAX_ROLES).items if may_call("GET", "/api/roles") else []
 
 
 def risky_roles(shown: Iterable[records.Record], offered: Iterable[roles.RoleRecord] = ()) -> set[str]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import submitted, whole_number
-from authsvc.admin.pages import by_field, render, see, stands_for
+from authsvc.admin.forms import parse_integer, validated
+from authsvc.admin.pages import authorize_as, messages_by_field, redirect_to, render
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
@@ -22,29 +22,29 @@ blueprint = Blueprint("keys", __name__, url_prefix="/registry/enrolment-keys")
 
 
 @blueprint.get("")
-@stands_for("GET", "/api/client-registry/enrolment-keys")
+@authorize_as("GET", "/api/client-registry/enrolment-keys")
 def show() -> Response:
     """List keys, newest first; never their secrets."""
-    query = submitted(schemas.PageQuery, **request.args.to_dict())
+    query = validated(schemas.PageQuery, **request.args.to_dict())
     return render("registry/enrolment_keys.html", found=enrolment_keys.search(query.page, query.per_page))
 
 
 @blueprint.get("/new")
-@stands_for("POST", "/api/client-registry/enrolment-keys")
+@authorize_as("POST", "/api/client-registry/enrolment-keys")
 def ask() -> Response:
     """Ask what a new key is good for."""
     return _ask()
 
 
 @blueprint.post("")
-@stands_for("POST", "/api/client-registry/enrolment-keys")
+@authorize_as("POST", "/api/client-registry/enrolment-keys")
 def create() -> AnyResponse:
     """Make a key and show its secret, in this answer and never again."""
     try:
-        body = submitted(
+        body = validated(
             advance_schemas.KeyBody,
             label=request.form.get("label", "").strip(),
-            uses=whole_number(request.form.get("uses", "")),
+            uses=parse_integer(request.form.get("uses", "")),
             roles=fields.given()["roles"],
             expiresAt=fields.end_of_period("expiresAt"),
             approvalRequired="approvalRequired" in request.form,
@@ -60,12 +60,12 @@ def create() -> AnyResponse:
 
 
 @blueprint.post("/<key_id>/revoke")
-@stands_for("DELETE", "/api/client-registry/enrolment-keys/{key_id}")
+@authorize_as("DELETE", "/api/client-registry/enrolment-keys/{key_id}")
 def revoke(key_id: str) -> AnyResponse:
     """End a key."""
     enrolment_keys.revoke(actor(), key_id)
     flash("The key is revoked; what was registered with it stays.")
-    return see(url_for(".show"))
+    return redirect_to(url_for(".show"))
 
 
 def _ask(error: AuthsvcError | None = None) -> Response:
@@ -74,5 +74,5 @@ def _ask(error: AuthsvcError | None = None) -> Response:
         status_of(error) if error else 200,
         periods=fields.PERIODS,
         roles=fields.roles_to_give(),
-        errors=by_field(error),
+        errors=messages_by_field(error),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, g, request, url_for
 
-from authsvc.admin.forms import submitted
+from authsvc.admin.forms import validated
 from registry import records
 from registry.api import schemas
 
@@ -41,7 +41,7 @@ class Listed:
 def listed() -> Listed:
     """Return what the address asks for: those that wait for a decision, unless it says otherwise."""
     status = request.args.get("status", "pending")
-    query = submitted(
+    query = validated(
         schemas.RegistrationQuery,
         status=None if status == ALL else status,
         search=request.args.get("search", ""),

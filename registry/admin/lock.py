@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import submitted, whole_number
-from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
+from authsvc.admin.forms import parse_integer, validated
+from authsvc.admin.pages import (
+    authorize_as,
+    is_htmx_request,
+    messages_by_field,
+    polled,
+    redirect_to,
+    render,
+    require_read,
+)
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
@@ -34,32 +42,32 @@ DURATIONS = {
 
 
 @blueprint.get("")
-@stands_for("GET", "/api/client-registry")
+@authorize_as("GET", "/api/client-registry")
 def show() -> Response:
     """Show the lock and who waits."""
     return _page(None)
 
 
 @blueprint.get("/lock")
-@stands_for("GET", "/api/client-registry")
-@unattended
+@authorize_as("GET", "/api/client-registry")
+@polled
 def state() -> AnyResponse:
     """Draw the lock again, if it is another one than the browser has."""
-    if not is_partial():
-        return see(url_for("registry_page.lock.show"))
+    if not is_htmx_request():
+        return redirect_to(url_for("registry_page.lock.show"))
     lock = _lock()
     return unchanged() if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
 
 
 @blueprint.post("/unlock")
-@stands_for("POST", "/api/client-registry/unlock")
+@authorize_as("POST", "/api/client-registry/unlock")
 def unlock() -> AnyResponse:
     """Open the registry for a while."""
     try:
-        body = submitted(
+        body = validated(
             schemas.UnlockBody,
-            durationSeconds=whole_number(request.form.get("durationSeconds", "")),
-            maxRegistrations=whole_number(request.form.get("maxRegistrations", "")),
+            durationSeconds=parse_integer(request.form.get("durationSeconds", "")),
+            maxRegistrations=parse_integer(request.form.get("maxRegistrations", "")),
             usernamePattern=fields.text("usernamePattern"),
             roles=fields.given()["roles"],
         )
@@ -67,20 +75,20 @@ def unlock() -> AnyResponse:
     except AuthsvcError as error:
         return _page(error)
     flash("The registry is unlocked.")
-    return see(back())
+    return redirect_to(back())
 
 
 @blueprint.post("/lock")
-@stands_for("POST", "/api/client-registry/lock")
+@authorize_as("POST", "/api/client-registry/lock")
 def lock() -> AnyResponse:
     """Close the registry."""
     window.lock(actor())
     flash("The registry is locked.")
-    return see(back())
+    return redirect_to(back())
 
 
 def _page(error: AuthsvcError | None) -> Response:
-    must_read("/api/client-registry")
+    require_read("/api/client-registry")
     shown = listed()
     return render(
         "registry/show.html",
@@ -91,7 +99,7 @@ def _page(error: AuthsvcError | None) -> Response:
         risky_roles=fields.risky_roles(shown.found.items),
         roles=fields.roles_to_give(),
         captures=services().settings.registry_capture_while_locked,
-        errors=by_field(error),
+        errors=messages_by_field(error),
         **flood_context(),
         **_lock(),
     )

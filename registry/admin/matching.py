@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import submitted, whole_number
-from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
+from authsvc.admin.forms import parse_integer, validated
+from authsvc.admin.pages import (
+    authorize_as,
+    is_htmx_request,
+    messages_by_field,
+    polled,
+    redirect_to,
+    render,
+    require_read,
+)
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
@@ -31,38 +39,38 @@ _EXAMPLES = 10
 
 
 @blueprint.get("/flood")
-@stands_for("GET", "/api/client-registry")
-@unattended
+@authorize_as("GET", "/api/client-registry")
+@polled
 def flood() -> AnyResponse:
     """Draw again whether a flood is going on, if that is another answer than the browser has."""
-    if not is_partial():
-        return see(url_for("registry_page.lock.show"))
+    if not is_htmx_request():
+        return redirect_to(url_for("registry_page.lock.show"))
     context = flood_context()
     return unchanged() if is_seen(context["flood_mark"]) else render("registry/flood.html", **context)
 
 
 @blueprint.get("/matching")
-@stands_for("GET", "/api/client-registry/registrations")
+@authorize_as("GET", "/api/client-registry/registrations")
 def show() -> Response:
     """Ask for a filter, and show what matches it."""
     return _show(request.args)
 
 
 @blueprint.post("/matching/deny")
-@stands_for("POST", "/api/client-registry/registrations/deny")
+@authorize_as("POST", "/api/client-registry/registrations/deny")
 def deny() -> AnyResponse:
     """Deny all pending registrations that match."""
     try:
-        reason = submitted(schemas.DenyBody, reason=fields.text("reason")).reason
+        reason = validated(schemas.DenyBody, reason=fields.text("reason")).reason
         count = filters.deny(actor(), _filter(request.form), reason)
     except AuthsvcError as error:
         return _show(request.form, error)
     flash(f"{count:,} registrations are denied.")
-    return see(back())
+    return redirect_to(back())
 
 
 @blueprint.post("/matching/delete")
-@stands_for("POST", "/api/client-registry/registrations/delete")
+@authorize_as("POST", "/api/client-registry/registrations/delete")
 def delete() -> AnyResponse:
     """Forget all pending registrations that match."""
     try:
@@ -70,7 +78,7 @@ def delete() -> AnyResponse:
     except AuthsvcError as error:
         return _show(request.form, error)
     flash(f"{count:,} registrations are forgotten.")
-    return see(back())
+    return redirect_to(back())
 
 
 def flood_context() -> dict[str, Any]:
@@ -83,9 +91,9 @@ def flood_context() -> dict[str, Any]:
 
 def _filter(given: MultiDict[str, str]) -> filters.Filter:
     typed: dict[str, Any] = {name: _typed(given, name) or None for name in FIELDS}
-    typed["maxAttempts"] = whole_number(_typed(given, "maxAttempts"))
+    typed["maxAttempts"] = parse_integer(_typed(given, "maxAttempts"))
     try:
-        return submitted(filter_schemas.FilterBody, **typed).filter()
+        return validated(filter_schemas.FilterBody, **typed).filter()
     except InvalidInput as error:
         raise error.within(PREFIX) from None
 
@@ -95,7 +103,7 @@ def _typed(given: MultiDict[str, str], name: str) -> str:
 
 
 def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Response:
-    must_read("/api/client-registry/registrations")
+    require_read("/api/client-registry/registrations")
     names: list[str] | None = None
     if any(_typed(given, name) for name in FIELDS):
         try:
@@ -109,5 +117,5 @@ def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Resp
         names=names,
         examples=_EXAMPLES,
         where=where(),
-        errors=by_field(error),
+        errors=messages_by_field(error),
     )

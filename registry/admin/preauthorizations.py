@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, must_read, render, see, stands_for
+from authsvc.admin.forms import permission_rows, validated
+from authsvc.admin.pages import authorize_as, messages_by_field, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
@@ -22,19 +22,19 @@ blueprint = Blueprint("advances", __name__, url_prefix="/registry/preauthorizati
 
 
 @blueprint.get("")
-@stands_for("GET", "/api/client-registry/preauthorizations")
+@authorize_as("GET", "/api/client-registry/preauthorizations")
 def show() -> Response:
     """List those that were not used yet, and offer to add some."""
     return _page()
 
 
 @blueprint.post("")
-@stands_for("POST", "/api/client-registry/preauthorizations")
+@authorize_as("POST", "/api/client-registry/preauthorizations")
 def create() -> AnyResponse:
     """Preauthorize one."""
     try:
         binding = request.form.get("binding", "")
-        body = submitted(
+        body = validated(
             advance_schemas.PreauthorizationBody,
             username=request.form.get("username", "").strip(),
             **fields.given(),
@@ -52,11 +52,11 @@ def create() -> AnyResponse:
         flash(f"{body.username} is preauthorized. Somebody tried the name earlier, so it waits for approval.")
     else:
         flash(f"{body.username} is let in at its first contact.")
-    return see(url_for(".show"))
+    return redirect_to(url_for(".show"))
 
 
 @blueprint.post("/csv")
-@stands_for("POST", "/api/client-registry/preauthorizations/csv")
+@authorize_as("POST", "/api/client-registry/preauthorizations/csv")
 def upload() -> AnyResponse:
     """Preauthorize everybody in a list, or nobody."""
     try:
@@ -68,16 +68,16 @@ def upload() -> AnyResponse:
     if secrets:
         return render("registry/preauthorizations_made.html", 201, stored=stored, secrets=secrets)
     flash(f"{len(stored):,} preauthorized.")
-    return see(url_for(".show"))
+    return redirect_to(url_for(".show"))
 
 
 @blueprint.post("/<advance_id>/delete")
-@stands_for("DELETE", "/api/client-registry/preauthorizations/{advance_id}")
+@authorize_as("DELETE", "/api/client-registry/preauthorizations/{advance_id}")
 def delete(advance_id: str) -> AnyResponse:
     """Take one back."""
     preauthorizations.delete(actor(), advance_id)
     flash("The preauthorization is taken back.")
-    return see(url_for(".show"))
+    return redirect_to(url_for(".show"))
 
 
 def _uploaded() -> str:
@@ -86,8 +86,8 @@ def _uploaded() -> str:
 
 
 def _page(error: AuthsvcError | None = None, form: str = "") -> Response:
-    must_read("/api/client-registry/preauthorizations")
-    query = submitted(schemas.SearchQuery, **request.args.to_dict())
+    require_read("/api/client-registry/preauthorizations")
+    query = validated(schemas.SearchQuery, **request.args.to_dict())
     return render(
         "registry/preauthorizations.html",
         status_of(error) if error else 200,
@@ -96,5 +96,5 @@ def _page(error: AuthsvcError | None = None, form: str = "") -> Response:
         periods=fields.PERIODS,
         roles=fields.roles_to_give(),
         rows=permission_rows(request.form),
-        errors={form: by_field(error)},
+        errors={form: messages_by_field(error)},
     )

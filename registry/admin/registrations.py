@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request, url_for
 
-from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, is_partial, must_read, render, see, stands_for, unattended
+from authsvc.admin.forms import permission_rows, validated
+from authsvc.admin.pages import (
+    authorize_as,
+    is_htmx_request,
+    messages_by_field,
+    polled,
+    redirect_to,
+    render,
+    require_read,
+)
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
@@ -24,12 +32,12 @@ blueprint = Blueprint("registrations", __name__, url_prefix="/registry/registrat
 
 
 @blueprint.get("")
-@stands_for("GET", "/api/client-registry/registrations")
-@unattended
+@authorize_as("GET", "/api/client-registry/registrations")
+@polled
 def table() -> AnyResponse:
     """Draw the table again, if it is another one than the browser has."""
-    if not is_partial():
-        return see(back())
+    if not is_htmx_request():
+        return redirect_to(back())
     shown = listed()
     if is_seen(shown.mark):
         return unchanged()
@@ -39,64 +47,64 @@ def table() -> AnyResponse:
 
 
 @blueprint.get("/<registration_id>")
-@stands_for("GET", "/api/client-registry/registrations/{registration_id}")
+@authorize_as("GET", "/api/client-registry/registrations/{registration_id}")
 def show(registration_id: str) -> Response:
     """Show everything about one, with what can be decided."""
     return _show(registration_id)
 
 
 @blueprint.post("/<registration_id>/grant")
-@stands_for("POST", "/api/client-registry/registrations/{registration_id}/grant")
+@authorize_as("POST", "/api/client-registry/registrations/{registration_id}/grant")
 def grant(registration_id: str) -> AnyResponse:
     """Make the user."""
     try:
         accepted = {name: name in request.form for name in ("acceptRequested", "acceptConflicts", "acceptHttpRights")}
         client_ids = request.form.getlist("clientIds")
-        wanted = submitted(schemas.GrantBody, **fields.given(), **accepted, clientIds=client_ids)
+        wanted = validated(schemas.GrantBody, **fields.given(), **accepted, clientIds=client_ids)
         record = decisions.grant(actor(), registration_id, wanted.grant(), registry().issuing)
     except AuthsvcError as error:
         return _show(registration_id, error, client_ids=request.form.getlist("clientIds"))
     flash(f"{record.username} is granted, and is let in at its next attempt.")
-    return see(back())
+    return redirect_to(back())
 
 
 @blueprint.post("/<registration_id>/deny")
-@stands_for("POST", "/api/client-registry/registrations/{registration_id}/deny")
+@authorize_as("POST", "/api/client-registry/registrations/{registration_id}/deny")
 def deny(registration_id: str) -> AnyResponse:
     """Refuse one."""
     try:
-        reason = submitted(schemas.DenyBody, reason=fields.text("reason")).reason
+        reason = validated(schemas.DenyBody, reason=fields.text("reason")).reason
         record = decisions.deny(actor(), registration_id, reason)
     except AuthsvcError as error:
         return _show(registration_id, error)
     flash(f"{record.username} is denied.")
-    return see(back())
+    return redirect_to(back())
 
 
 @blueprint.post("/<registration_id>/delete")
-@stands_for("DELETE", "/api/client-registry/registrations/{registration_id}")
+@authorize_as("DELETE", "/api/client-registry/registrations/{registration_id}")
 def delete(registration_id: str) -> AnyResponse:
     """Forget one."""
     decisions.delete(actor(), registration_id)
     flash("The registration is forgotten; the name may ask again.")
-    return see(back())
+    return redirect_to(back())
 
 
 @blueprint.post("/<registration_id>/unlock")
-@stands_for("POST", "/api/client-registry/unlock")
+@authorize_as("POST", "/api/client-registry/unlock")
 def unlock(registration_id: str) -> AnyResponse:
     """Open the registry for as long as it takes to grant this one; what was typed stays."""
-    must_read(_call(registration_id))
+    require_read(_call(registration_id))
     lock.unlock(actor(), lock.DEFAULT_SECONDS, lock.Limits())
-    if is_partial():
+    if is_htmx_request():
         return _show(registration_id, client_ids=request.form.getlist("clientIds"))
     flash("The registry is unlocked.")
-    return see(url_for(".show", registration_id=registration_id, **where()))
+    return redirect_to(url_for(".show", registration_id=registration_id, **where()))
 
 
 def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids: list[str] | None = None) -> Response:
     """Draw the dialog; `client_ids` are the ticked ones, None to tick the suggested one."""
-    must_read(_call(registration_id))
+    require_read(_call(registration_id))
     record = records.get(registration_id)
     offered = fields.roles_to_give()
     return render(
@@ -111,7 +119,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
         rows=permission_rows(request.form),
         client_ids=record.suggested_client_ids if client_ids is None else client_ids,
         where=where(),
-        errors=by_field(error),
+        errors=messages_by_field(error),
     )
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request
 
-from authsvc.admin.forms import permission_rows, submitted
-from authsvc.admin.pages import by_field, may, must_read, render, see, stands_for
+from authsvc.admin.forms import permission_rows, validated
+from authsvc.admin.pages import authorize_as, may_call, messages_by_field, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
@@ -26,22 +26,22 @@ blueprint = Blueprint("selection", __name__, url_prefix="/registry/registrations
 
 
 @blueprint.post("/selected")
-@stands_for("GET", "/api/client-registry/registrations")
+@authorize_as("GET", "/api/client-registry/registrations")
 def ask() -> Response:
     """Show who was selected and ask what they get, or why they are denied."""
     decision = "deny" if request.form.get("decision") == "deny" else "grant"
-    if not may("POST", f"/api/client-registry/registrations/{decision}"):
+    if not may_call("POST", f"/api/client-registry/registrations/{decision}"):
         raise Forbidden(f"you may not {decision} registrations")
     return _ask(decision)
 
 
 @blueprint.post("/grant")
-@stands_for("POST", "/api/client-registry/registrations/grant")
+@authorize_as("POST", "/api/client-registry/registrations/grant")
 def grant() -> AnyResponse:
     """Grant them all, each on its own."""
     accepted = "acceptRequested" in request.form
     try:
-        body = submitted(
+        body = validated(
             schemas.GrantManyBody, ids=_ids(), **fields.given(), acceptRequested=accepted, clientIdsOf=_ticked()
         )
         grants = body.grants()
@@ -52,11 +52,11 @@ def grant() -> AnyResponse:
 
 
 @blueprint.post("/deny")
-@stands_for("POST", "/api/client-registry/registrations/deny")
+@authorize_as("POST", "/api/client-registry/registrations/deny")
 def deny() -> AnyResponse:
     """Deny them all, each on its own."""
     try:
-        body = submitted(filter_schemas.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
+        body = validated(filter_schemas.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
     except AuthsvcError as error:
         return _ask("deny", error)
     names, author = _names(body.ids), actor()
@@ -64,7 +64,7 @@ def deny() -> AnyResponse:
 
 
 def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
-    must_read("/api/client-registry/registrations")
+    require_read("/api/client-registry/registrations")
     chosen = list(_found(_ids()))
     client_ids = _ticked() if error else {one.id: one.suggested_client_ids for one in chosen}
     offered = fields.roles_to_give()
@@ -79,7 +79,7 @@ def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
         rows=permission_rows(request.form),
         client_ids=client_ids,
         where=where(),
-        errors=by_field(error),
+        errors=messages_by_field(error),
     )
 
 
@@ -90,7 +90,7 @@ def _outcome(
         words = [(names.get(id_, "one that was forgotten"), error.message) for id_, error in failed]
         return render("registry/outcome.html", done=done, failed=words, word=word, where=where())
     flash(f"{len(done)} {'registration is' if len(done) == 1 else 'registrations are'} {word}.")
-    return see(back())
+    return redirect_to(back())
 
 
 def _ids() -> list[str]:

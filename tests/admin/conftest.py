@@ -1,4 +1,4 @@
-"""A running service, a real browser, and somebody who looks at the page."""
+"""A running service and a real browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.admin.page_objects import FormFiller, Visitor
+from tests.admin.page_objects import FormClient, Window
 from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's browser; gone after the module, for its event loop would be in the way of others."""
+    """Debian's Chromium; closed after each module because its event loop interferes with other test modules."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium")
-        assert path, "chromium is missing: deploy/apt-packages.sh test"
+        assert path, "chromium is missing; install it with: deploy/apt-packages.sh test"
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-extensions"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
@@ -29,14 +29,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for the tests of a module; each makes what it needs under names of its own."""
+    """One service for all tests of a module; each test creates its own users and roles."""
     with Service(tmp_path_factory.mktemp("page")) as service:
         yield service
 
 
 @pytest.fixture
 def context(browser: Browser, service: Service) -> Iterator[BrowserContext]:
-    """A browser that nobody used before."""
+    """A browser profile without cookies."""
     context = browser.new_context(base_url=service.url, viewport={"width": 1280, "height": 800}, locale="en-GB")
     context.set_default_timeout(10_000)
     yield context
@@ -45,17 +45,17 @@ def context(browser: Browser, service: Service) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """A window nobody has signed in at."""
+    """A browser page that is not signed in."""
     return context.new_page()
 
 
 @pytest.fixture
-def admin(context: BrowserContext, service: Service) -> Visitor:
-    """The administrator, signed in; scripts that fail and policies that are broken fail the test."""
-    # Past the form, which has tests of its own and takes a browser longer than everything else.
-    form = FormFiller(service.url)
-    form.sign_in("admin", ADMIN_PASSWORD)
-    context.add_cookies([{"name": "authsvc", "value": form.cookie(), "url": service.url}])
-    visitor = Visitor(context.new_page())
-    visitor.open("/admin")
-    return visitor
+def admin(context: BrowserContext, service: Service) -> Window:
+    """A window in which the administrator is signed in."""
+    # Without the sign-in form, which has its own tests and is the slowest step in a browser.
+    client = FormClient(service.url)
+    client.sign_in("admin", ADMIN_PASSWORD)
+    context.add_cookies([{"name": "authsvc", "value": client.cookie(), "url": service.url}])
+    window = Window(context.new_page())
+    window.open("/admin")
+    return window

@@ -1,4 +1,4 @@
-"""Allowed client ids at the administrator's page: users, roles, grants, and what is warned of."""
+"""Allowed client ids on the pages of users, roles and registrations, and warnings about missing ones."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.admin.hostile_texts import Gate, decide_on
+from tests.admin.registry_client import Registry, open_decision_dialog
 from tests.service import permission
 
 if TYPE_CHECKING:
-    from tests.admin.page_objects import Visitor
+    from tests.admin.page_objects import Window
     from tests.service import Service
 
 _numbers = count()
 
 
 @pytest.fixture
-def gate(service: Service) -> Gate:
+def registry(service: Service) -> Registry:
     """The client registry of the service."""
-    return Gate(service)
+    return Registry(service)
 
 
 def new_user(service: Service, *permissions: str, **fields: Any) -> str:
@@ -45,18 +45,18 @@ def client_ids(service: Service, path: str) -> list[str]:
     return found
 
 
-def test_a_user_is_warned_about_until_its_client_ids_are_restricted(service: Service, admin: Visitor) -> None:
+def test_user_page_warns_until_client_ids_are_restricted(service: Service, admin: Window) -> None:
     username, page = new_user(service, "read inbox/%c/#"), admin.page
     warning = page.get_by_role("note").filter(has_text="uses %c and any client id is allowed")
     admin.open(f"/admin/users/{username}")
     expect(warning).to_be_visible()
-    expect(page.get_by_role("region", name="Facts")).to_contain_text("Allowed client idsany")
+    expect(page.get_by_role("region", name="Details")).to_contain_text("Allowed client idsany")
     assert Axe().run(page).violations_count == 0
 
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Allowed client ids").fill("%u\n\n%u-*\n")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("region", name="Facts")).to_contain_text("Allowed client ids%u, %u-*")
+    expect(page.get_by_role("region", name="Details")).to_contain_text("Allowed client ids%u, %u-*")
     expect(warning).to_have_count(0)
     assert client_ids(service, f"users/{username}") == ["%u", "%u-*"]
 
@@ -65,10 +65,10 @@ def test_a_user_is_warned_about_until_its_client_ids_are_restricted(service: Ser
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name=username)).to_be_visible()
     assert client_ids(service, f"users/{username}") == ["%u", "%u-*"]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_wrong_client_id_is_refused_with_its_line_and_stays_typed(service: Service, admin: Visitor) -> None:
+def test_invalid_client_id_is_reported_with_its_line_and_kept(service: Service, admin: Window) -> None:
     username, page = new_user(service), admin.page
     admin.open(f"/admin/users/{username}/edit")
     page.get_by_label("Allowed client ids").fill("%u\n%c")
@@ -78,7 +78,7 @@ def test_a_wrong_client_id_is_refused_with_its_line_and_stays_typed(service: Ser
     assert client_ids(service, f"users/{username}") == []
 
 
-def test_a_role_is_warned_about_and_restricts_its_users(service: Service, admin: Visitor) -> None:
+def test_role_page_warns_and_allowed_client_ids_of_a_role_restrict_its_users(service: Service, admin: Window) -> None:
     role, page = new_role(service, "read inbox/%c/#"), admin.page
     username = new_user(service, roles=[role])
     admin.open(f"/admin/users/{username}")
@@ -88,14 +88,14 @@ def test_a_role_is_warned_about_and_restricts_its_users(service: Service, admin:
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Allowed client ids").fill("%u")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("region", name="Facts")).to_contain_text("Allowed client ids%u")
+    expect(page.get_by_role("region", name="Details")).to_contain_text("Allowed client ids%u")
     expect(page.get_by_role("note")).to_have_count(0)
     assert client_ids(service, f"roles/{role}") == ["%u"]
     admin.open(f"/admin/users/{username}")
-    expect(page.get_by_role("region", name="Facts")).to_contain_text(f"%u through {role}")
+    expect(page.get_by_role("region", name="Details")).to_contain_text(f"%u from role {role}")
 
 
-def test_a_new_role_is_made_with_allowed_client_ids(service: Service, admin: Visitor) -> None:
+def test_role_is_created_with_allowed_client_ids(service: Service, admin: Window) -> None:
     name, page = f"role-{next(_numbers)}", admin.page
     admin.open("/admin/new-role")
     page.get_by_label("Name", exact=True).fill(name)
@@ -105,42 +105,42 @@ def test_a_new_role_is_made_with_allowed_client_ids(service: Service, admin: Vis
     assert client_ids(service, f"roles/{name}") == ["%u-*"]
 
 
-def test_the_page_says_why_a_client_id_is_denied(service: Service, admin: Visitor) -> None:
+def test_dry_run_reports_a_client_id_that_is_not_allowed(service: Service, admin: Window) -> None:
     username, page = new_user(service, "write a", clientIds=["%u"]), admin.page
     admin.open(f"/admin/users/{username}")
     page.get_by_label("Topic", exact=True).fill("a")
-    page.get_by_role("textbox", name="Client id (for %c").fill("press-7")
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("textbox", name="Client id (optional)").fill("press-7")
+    page.get_by_role("button", name="Check").click()
     expect(page.locator("#decision")).to_contain_text("Denied: the user may not use this client id.")
 
 
-def test_the_only_client_id_of_several_attempts_is_chosen_beforehand(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="plc-7")
-    gate.knock(username, client_id="plc-7")
+def test_only_client_id_of_several_attempts_is_preselected(registry: Registry, admin: Window) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
+    registry.attempt_login(username, client_id="plc-7")
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     expect(dialog.get_by_label("Only the client id that asked: plc-7")).to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == ["plc-7"]
-    assert not admin.complaints
+    assert registry.user(username)["clientIds"] == ["plc-7"]
+    assert not admin.script_errors
 
 
-def test_the_client_id_of_a_single_attempt_is_offered_and_stays_unticked(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="plc-7")
+def test_client_id_of_a_single_attempt_is_offered_but_not_preselected(registry: Registry, admin: Window) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     expect(dialog.get_by_label("Only the client id that asked: plc-7")).not_to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == []
+    assert registry.user(username)["clientIds"] == []
 
 
-def test_a_choice_of_client_ids_survives_unlocking_in_the_dialog(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(locked=True, client_id="plc-7")
-    gate.knock(username, client_id="plc-8")
+def test_selected_client_ids_are_kept_when_the_dialog_unlocks_the_registry(registry: Registry, admin: Window) -> None:
+    page, username = admin.page, registry.add_unknown_device(locked=True, client_id="plc-7")
+    registry.attempt_login(username, client_id="plc-8")
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     expect(dialog.get_by_label("Allow plc-7")).not_to_be_checked()
     dialog.get_by_label("Allow plc-8").check()
     dialog.get_by_role("button", name="Unlock for 5 minutes").click()
@@ -148,11 +148,11 @@ def test_a_choice_of_client_ids_survives_unlocking_in_the_dialog(gate: Gate, adm
     expect(dialog.get_by_label("Allow plc-7")).not_to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == ["plc-8"]
+    assert registry.user(username)["clientIds"] == ["plc-8"]
 
 
-def test_a_client_id_that_would_be_read_as_a_pattern_is_not_offered(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="*")
-    gate.knock(username, client_id="*")
+def test_client_id_that_would_be_a_pattern_is_not_offered(registry: Registry, admin: Window) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="*")
+    registry.attempt_login(username, client_id="*")
     admin.open("/admin/registry")
-    expect(decide_on(page, username).get_by_text("Only the client id that asked")).to_have_count(0)
+    expect(open_decision_dialog(page, username).get_by_text("Only the client id that asked")).to_have_count(0)

@@ -10,7 +10,7 @@ import requests
 from playwright.sync_api import TimeoutError as NothingCame
 from playwright.sync_api import expect
 
-from tests.admin.hostile_texts import Gate, decide_on, row_of
+from tests.admin.registry_client import Registry, open_decision_dialog, registration_row
 from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
 from tests.devices import Device
 from tests.registry.environment import REGISTER, soon
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-    from tests.admin.page_objects import Visitor
+    from tests.admin.page_objects import Window
     from tests.service import Service
 
 POLL = "/admin/registry/registrations"
 
 
 @pytest.fixture(scope="module")
-def gate(service: Service) -> Gate:
+def gate(service: Service) -> Registry:
     """The registry, with a role to give and somebody who listens."""
     body = {"name": "press", "description": "Its own topics", "permissions": [permission("write presses/%u/#")]}
     assert service.call("POST", "/api/roles", json=body).status_code == 201
     service.create_user("carol", "carol's secret", "read presses/#")
-    return Gate(service)
+    return Registry(service)
 
 
 def stays_loaded(page: Page) -> None:
@@ -47,7 +47,7 @@ def was_reloaded(page: Page) -> bool:
 
 
 def test_a_device_is_refused_appears_by_itself_is_granted_and_publishes(
-    gate: Gate, admin: Visitor, tmp_path: Path
+    gate: Registry, admin: Window, tmp_path: Path
 ) -> None:
     page, service = admin.page, gate.service
     config = go_auth_config(plugin=build_plugin(), service_port=service.broker_port, listener_port=free_port())
@@ -64,23 +64,23 @@ def test_a_device_is_refused_appears_by_itself_is_granted_and_publishes(
         stays_loaded(page)
         device.start(broker.port)
         assert device.connack() != 0
-        expect(row_of(page, "press-7")).to_contain_text("plc-7")
+        expect(registration_row(page, "press-7")).to_contain_text("plc-7")
         assert not was_reloaded(page)
 
-        dialog = decide_on(page, "press-7")
+        dialog = open_decision_dialog(page, "press-7")
         dialog.get_by_label("press Its own topics").check()
         dialog.get_by_role("button", name="Allow").click()
         expect(page.get_by_role("status")).to_have_text("press-7 is granted, and is let in at its next attempt.")
-        expect(row_of(page, "press-7")).to_have_count(0)
+        expect(registration_row(page, "press-7")).to_have_count(0)
         assert soon(lambda: device.connack() == 0)
         device.publish("presses/press-7/state", "running")
         assert carol.received() == ("presses/press-7/state", b"running")
         device.stop()
         carol.stop()
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_it_counts_down_and_is_seen_to_lock_itself(gate: Gate, admin: Visitor) -> None:
+def test_it_counts_down_and_is_seen_to_lock_itself(gate: Registry, admin: Window) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry")
@@ -96,11 +96,11 @@ def test_it_counts_down_and_is_seen_to_lock_itself(gate: Gate, admin: Visitor) -
     expect(lock.locator(".countdown")).to_have_text(re.compile(r"4:\d\d"))
     lock.get_by_role("button", name="Lock now").click()
     expect(page.get_by_role("status")).to_have_text("The registry is locked.")
-    assert gate.told("GET", "")["locked"]
-    assert not admin.complaints
+    assert gate.call_api("GET", "")["locked"]
+    assert not admin.script_errors
 
 
-def test_a_window_is_narrowed_and_nonsense_is_refused_beside_its_field(gate: Gate, admin: Visitor) -> None:
+def test_a_window_is_narrowed_and_nonsense_is_refused_beside_its_field(gate: Registry, admin: Window) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry")
@@ -110,20 +110,20 @@ def test_a_window_is_narrowed_and_nonsense_is_refused_beside_its_field(gate: Gat
     page.get_by_role("button", name="Unlock").click()
     expect(page.locator("#maxRegistrations-wrong")).to_contain_text("integer")
     expect(page.get_by_label("Usernames like")).to_have_value("press_*")
-    assert gate.told("GET", "")["locked"]
+    assert gate.call_api("GET", "")["locked"]
     page.get_by_label("Maximum number of registrations").fill("3")
     page.get_by_label("press Its own topics").check()
     page.get_by_role("button", name="Unlock").click()
     expect(page.get_by_role("region", name="Lock", exact=True)).to_contain_text("0 of at most 3 granted")
-    now = gate.told("GET", "")
+    now = gate.call_api("GET", "")
     assert (now["maxRegistrations"], now["usernamePattern"], now["roles"]) == (3, "press_*", ["press"])
 
 
-def test_one_that_came_while_it_was_locked_says_so_before_anybody_tries(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(locked=True)
+def test_one_that_came_while_it_was_locked_says_so_before_anybody_tries(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device(locked=True)
     admin.open("/admin/registry")
-    expect(row_of(page, username)).to_contain_text("while locked")
-    dialog = decide_on(page, username)
+    expect(registration_row(page, username)).to_contain_text("while locked")
+    dialog = open_decision_dialog(page, username)
     expect(dialog).to_contain_text("can be granted only while the registry is unlocked")
     dialog.get_by_label("press Its own topics").check()
     dialog.get_by_role("button", name="Allow").click()
@@ -135,23 +135,25 @@ def test_one_that_came_while_it_was_locked_says_so_before_anybody_tries(gate: Ga
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
     assert gate.user(username)["roles"] == ["press"]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_conflict_is_marked_and_explained(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger()
-    gate.knock(username, password="another password")
+def test_a_conflict_is_marked_and_explained(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device()
+    gate.attempt_login(username, password="another password")
     admin.open("/admin/registry")
-    expect(row_of(page, username)).to_contain_text("1 conflict")
-    expect(decide_on(page, username)).to_contain_text("1 attempt under this name came with another password or key")
+    expect(registration_row(page, username)).to_contain_text("1 conflict")
+    expect(open_decision_dialog(page, username)).to_contain_text(
+        "1 attempt under this name came with another password or key"
+    )
 
 
-def test_a_registration_with_conflicts_is_granted_once_they_are_accepted(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.applicant()["username"]
+def test_a_registration_with_conflicts_is_granted_once_they_are_accepted(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.register_over_rest()["username"]
     body = {"username": username, "password": "another password"}
     assert requests.post(gate.service.url + REGISTER, json=body, timeout=10).status_code == 409
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     expect(dialog).to_contain_text("The other attempts came from 127.0.0.1.")
     dialog.get_by_role("button", name="Allow").click()
     expect(dialog.get_by_role("alert")).to_contain_text("1 attempt from 127.0.0.1 under the name")
@@ -159,14 +161,14 @@ def test_a_registration_with_conflicts_is_granted_once_they_are_accepted(gate: G
     dialog.get_by_label("Grant it although 1 other attempt came under this name").check()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text("is granted")
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_requested_rights_over_the_service_are_a_danger_and_need_a_confirmation(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.applicant(roles=["admin"])["username"]
+def test_requested_rights_over_the_service_are_a_danger_and_need_a_confirmation(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.register_over_rest(roles=["admin"])["username"]
     admin.open("/admin/registry")
-    expect(row_of(page, username).locator(".badge.bad").get_by_text("admin")).to_be_visible()
-    dialog = decide_on(page, username)
+    expect(registration_row(page, username).locator(".badge.bad").get_by_text("admin")).to_be_visible()
+    dialog = open_decision_dialog(page, username)
     expect(dialog.locator(".notice.wrong")).to_contain_text("Danger: it requests rights over this service")
     dialog.get_by_label("Accept what was requested").check()
     dialog.get_by_role("button", name="Allow").click()
@@ -177,23 +179,23 @@ def test_requested_rights_over_the_service_are_a_danger_and_need_a_confirmation(
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text("is granted")
     assert gate.user(username)["roles"] == ["admin"]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_name_that_looks_like_a_user_s_is_marked(gate: Gate, admin: Visitor) -> None:
+def test_a_name_that_looks_like_a_user_s_is_marked(gate: Registry, admin: Window) -> None:
     gate.unlock()
-    gate.knock("Caro1")
+    gate.attempt_login("Caro1")
     admin.open("/admin/registry?search=Caro1")
-    expect(row_of(admin.page, "Caro1")).to_contain_text("looks like carol")
-    expect(decide_on(admin.page, "Caro1")).to_contain_text("This name can be mistaken for carol")
+    expect(registration_row(admin.page, "Caro1")).to_contain_text("looks like carol")
+    expect(open_decision_dialog(admin.page, "Caro1")).to_contain_text("This name can be mistaken for carol")
 
 
-def test_characters_that_turn_text_round_are_spelled_out_in_what_is_requested(gate: Gate, admin: Visitor) -> None:
+def test_characters_that_turn_text_round_are_spelled_out_in_what_is_requested(gate: Registry, admin: Window) -> None:
     trick = permission("write plans/%u/\u202e\u2066x")
-    username = gate.applicant(permissions=[trick])["username"]
+    username = gate.register_over_rest(permissions=[trick])["username"]
     admin.open(f"/admin/registry?search={username}")
-    expect(row_of(admin.page, username)).to_contain_text(r"plans/%u/\u202e\u2066x")
-    dialog = decide_on(admin.page, username)
+    expect(registration_row(admin.page, username)).to_contain_text(r"plans/%u/\u202e\u2066x")
+    dialog = open_decision_dialog(admin.page, username)
     expect(dialog.locator(".requested")).to_contain_text(r"plans/%u/\u202e\u2066x")
     dialog.get_by_label("Accept what was requested").check()
     dialog.get_by_role("button", name="Allow").click()
@@ -203,18 +205,18 @@ def test_characters_that_turn_text_round_are_spelled_out_in_what_is_requested(ga
     assert not {"\u202e", "\u2066"} & set(admin.page.content())
 
 
-def test_what_was_asked_for_is_shown_whole_and_accepted_in_one_click(gate: Gate, admin: Visitor) -> None:
+def test_what_was_asked_for_is_shown_whole_and_accepted_in_one_click(gate: Registry, admin: Window) -> None:
     page = admin.page
-    applicant = gate.applicant(
+    applicant = gate.register_over_rest(
         context={"maker": "Müller & Söhne", "slots": [1, 2], "trick": "a\u202eb<script>"},
         roles=["press"],
         permissions=[permission("read plans/%u")],
     )
-    signed = gate.applicant()["username"]
+    signed = gate.register_over_rest()["username"]
     admin.open("/admin/registry")
-    expect(row_of(page, applicant["username"])).to_contain_text(applicant["pairingCode"])
-    expect(row_of(page, signed)).to_be_visible()
-    dialog = decide_on(page, applicant["username"])
+    expect(registration_row(page, applicant["username"])).to_contain_text(applicant["pairingCode"])
+    expect(registration_row(page, signed)).to_be_visible()
+    dialog = open_decision_dialog(page, applicant["username"])
     expect(dialog.locator(".pairing")).to_have_text(applicant["pairingCode"])
     expect(dialog.locator(".context")).to_contain_text('"maker": "Müller & Söhne"')
     expect(dialog.locator(".context")).to_contain_text(r"a\u202eb<script>")
@@ -224,27 +226,27 @@ def test_what_was_asked_for_is_shown_whole_and_accepted_in_one_click(gate: Gate,
     expect(page.get_by_role("status")).to_contain_text("is granted")
     user = gate.user(applicant["username"])
     assert (user["roles"], user["permissions"]) == (["press"], [permission("read plans/%u")])
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_keys_fingerprint_is_shown_short_in_the_table_and_whole_in_the_dialog(gate: Gate, admin: Visitor) -> None:
+def test_a_keys_fingerprint_is_shown_short_in_the_table_and_whole_in_the_dialog(gate: Registry, admin: Window) -> None:
     username = "camera-9"
     gate.unlock()
     body = {"username": username, "csr": signing_request(username)}
     assert gate.service.api.post(gate.service.url + "/api/client-registry/register", json=body).status_code == 202
-    shown = gate.seen(username)
+    shown = gate.registration_of(username)
     assert shown
     fingerprint = shown["csrFingerprint"]
     admin.open("/admin/registry")
-    short = row_of(admin.page, username).get_by_title(fingerprint)
+    short = registration_row(admin.page, username).get_by_title(fingerprint)
     expect(short).to_have_text(f"{fingerprint[:8]}…")
-    expect(decide_on(admin.page, username)).to_contain_text(fingerprint)
+    expect(open_decision_dialog(admin.page, username)).to_contain_text(fingerprint)
 
 
-def test_what_cannot_be_granted_is_refused_in_words_and_keeps_what_was_typed(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.applicant(roles=["no-such-role"])["username"]
+def test_what_cannot_be_granted_is_refused_in_words_and_keeps_what_was_typed(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.register_over_rest(roles=["no-such-role"])["username"]
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     expect(dialog.locator(".requested")).to_contain_text("no such role")
     dialog.get_by_role("button", name="Add a permission").click()
     dialog.get_by_label("Topic filter or path").fill("presses/#/state")
@@ -263,19 +265,19 @@ def test_what_cannot_be_granted_is_refused_in_words_and_keeps_what_was_typed(gat
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text("is granted")
     assert gate.user(username)["permissions"] == [permission("readWrite presses/%u/#")]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_one_is_denied_with_a_reason_and_forgotten_again(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger()
+def test_one_is_denied_with_a_reason_and_forgotten_again(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device()
     admin.open("/admin/registry")
-    dialog = decide_on(page, username)
+    dialog = open_decision_dialog(page, username)
     dialog.get_by_label("Reason").fill("not one of ours")
     dialog.get_by_role("button", name="Deny").click()
     expect(page.get_by_role("status")).to_have_text(f"{username} is denied.")
     assert gate.status_of(username) == "denied"
     page.get_by_role("link", name="Denied").click()
-    row_of(page, username).get_by_role("button", name="Show").click()
+    registration_row(page, username).get_by_role("button", name="Show").click()
     dialog = page.get_by_role("dialog", name=f"Registration of {username}")
     expect(dialog).to_contain_text("not one of ours")
     expect(dialog.get_by_role("button", name="Allow")).to_have_count(0)
@@ -285,26 +287,28 @@ def test_one_is_denied_with_a_reason_and_forgotten_again(gate: Gate, admin: Visi
     assert gate.status_of(username) == "forgotten"
 
 
-def test_what_is_selected_focused_and_open_survives_that_the_table_refreshes_itself(gate: Gate, admin: Visitor) -> None:
-    page, first, second = admin.page, gate.stranger(), gate.stranger()
+def test_what_is_selected_focused_and_open_survives_that_the_table_refreshes_itself(
+    gate: Registry, admin: Window
+) -> None:
+    page, first, second = admin.page, gate.add_unknown_device(), gate.add_unknown_device()
     admin.open("/admin/registry")
     page.get_by_label(f"Select {first}").check()
-    row_of(page, second).get_by_role("button", name="Decide").focus()
-    gate.knock(first)
-    expect(row_of(page, first).get_by_role("cell", name="2", exact=True)).to_be_visible()
+    registration_row(page, second).get_by_role("button", name="Decide").focus()
+    gate.attempt_login(first)
+    expect(registration_row(page, first).get_by_role("cell", name="2", exact=True)).to_be_visible()
     expect(page.get_by_label(f"Select {first}")).to_be_checked()
-    expect(row_of(page, second).get_by_role("button", name="Decide")).to_be_focused()
+    expect(registration_row(page, second).get_by_role("button", name="Decide")).to_be_focused()
     expect(page.get_by_role("button", name="Grant selected")).to_be_visible()
-    dialog = decide_on(page, second)
+    dialog = open_decision_dialog(page, second)
     dialog.get_by_label("Reason").fill("half a sent")
-    gate.knock(first)
+    gate.attempt_login(first)
     expect(page.locator("tr", has_text=first).get_by_text("3", exact=True)).to_be_visible()
     expect(dialog.get_by_label("Reason")).to_have_value("half a sent")
     expect(dialog.get_by_label("Reason")).to_be_focused()
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_nothing_is_asked_for_while_nobody_looks(admin: Visitor) -> None:
+def test_nothing_is_asked_for_while_nobody_looks(admin: Window) -> None:
     page = admin.page
     admin.open("/admin/registry")
     page.evaluate("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
@@ -315,12 +319,12 @@ def test_nothing_is_asked_for_while_nobody_looks(admin: Visitor) -> None:
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
-def test_a_click_is_not_lost_because_the_table_refreshes_itself_under_it(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger()
+def test_a_click_is_not_lost_because_the_table_refreshes_itself_under_it(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device()
     admin.open("/admin/registry")
-    row_of(page, username).get_by_role("button", name="Decide").hover()
+    registration_row(page, username).get_by_role("button", name="Decide").hover()
     page.mouse.down()
-    gate.knock(username)
+    gate.attempt_login(username)
     with pytest.raises(NothingCame):
         page.wait_for_event("request", timeout=2_500)
     page.mouse.up()
@@ -328,33 +332,33 @@ def test_a_click_is_not_lost_because_the_table_refreshes_itself_under_it(gate: G
     expect(page.locator("tr", has_text=username).get_by_text("2", exact=True)).to_be_visible()
 
 
-def test_a_table_that_cannot_be_refreshed_stays_and_says_so(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger()
+def test_a_table_that_cannot_be_refreshed_stays_and_says_so(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device()
     admin.open("/admin/registry")
     page.route(f"**{POLL}*", lambda route: route.fulfill(status=503, body="no"))
     expect(page.locator("#registrations.stale")).to_be_visible()
-    expect(row_of(page, username)).to_be_visible()
+    expect(registration_row(page, username)).to_be_visible()
     page.unroute(f"**{POLL}*")
     expect(page.locator("#registrations.stale")).to_have_count(0)
 
 
-def test_the_table_is_searched_by_status_and_name(gate: Gate, admin: Visitor) -> None:
-    page, first, second = admin.page, gate.stranger(), gate.stranger()
+def test_the_table_is_searched_by_status_and_name(gate: Registry, admin: Window) -> None:
+    page, first, second = admin.page, gate.add_unknown_device(), gate.add_unknown_device()
     admin.open("/admin/registry?status=all")
     page.get_by_role("searchbox").fill(first)
     page.get_by_role("button", name="Search").click()
-    expect(row_of(page, first)).to_be_visible()
-    expect(row_of(page, second)).to_have_count(0)
+    expect(registration_row(page, first)).to_be_visible()
+    expect(registration_row(page, second)).to_have_count(0)
     expect(page.get_by_role("link", name="All", exact=True)).to_have_attribute("aria-current", "page")
     page.get_by_role("link", name="Granted").click()
     expect(page.get_by_text("No registration fits.")).to_be_visible()
     assert admin.open("/admin/registry?status=nonsense") == 400
 
 
-def test_an_empty_table_says_what_to_do_next(gate: Gate, admin: Visitor) -> None:
-    username = gate.stranger()
-    for one in gate.told("GET", "/registrations?status=pending&perPage=1000")["items"]:
-        gate.told("POST", f"/registrations/{one['id']}/deny")
+def test_an_empty_table_says_what_to_do_next(gate: Registry, admin: Window) -> None:
+    username = gate.add_unknown_device()
+    for one in gate.call_api("GET", "/registrations?status=pending&perPage=1000")["items"]:
+        gate.call_api("POST", f"/registrations/{one['id']}/deny")
     admin.open("/admin/registry")
     expect(admin.page.get_by_text("Let a device try to connect to the broker")).to_be_visible()
     admin.open("/admin/registry?status=expired")
@@ -362,15 +366,15 @@ def test_an_empty_table_says_what_to_do_next(gate: Gate, admin: Visitor) -> None
     assert gate.status_of(username) == "denied"
 
 
-def test_it_works_without_a_script(gate: Gate, browser: Browser) -> None:
-    username = gate.stranger(locked=True)
+def test_it_works_without_a_script(gate: Registry, browser: Browser) -> None:
+    username = gate.add_unknown_device(locked=True)
     context = browser.new_context(base_url=gate.service.url, java_script_enabled=False)
     page = context.new_page()
     page.goto("/admin/sign-in?redirect=/admin/registry")
     page.get_by_label("Username").fill("admin")
     page.get_by_label("Password").fill(ADMIN_PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    row_of(page, username).get_by_role("button", name="Decide").click()
+    registration_row(page, username).get_by_role("button", name="Decide").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(f"Grant access to {username}")
     page.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("alert")).to_have_text("The client registry is locked")
@@ -378,5 +382,5 @@ def test_it_works_without_a_script(gate: Gate, browser: Browser) -> None:
     expect(page.get_by_role("status")).to_have_text("The registry is unlocked.")
     page.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.gets_in(username)
+    assert gate.can_log_in(username)
     context.close()

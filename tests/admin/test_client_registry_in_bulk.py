@@ -9,25 +9,25 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from tests.admin.hostile_texts import Gate, row_of
+from tests.admin.registry_client import Registry, registration_row
 from tests.registry.environment import soon
 from tests.service import permission
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.admin.page_objects import Visitor
+    from tests.admin.page_objects import Window
     from tests.service import Service
 
 READS_PLANS = permission("read plans/%u")
 
 
 @pytest.fixture(scope="module")
-def gate(service: Service) -> Gate:
+def gate(service: Service) -> Registry:
     """The registry, with a role to give."""
     body = {"name": "press", "description": "Its own topics", "permissions": [permission("write presses/%u/#")]}
     assert service.call("POST", "/api/roles", json=body).status_code == 201
-    return Gate(service)
+    return Registry(service)
 
 
 def select(page: Page, *usernames: str) -> None:
@@ -35,8 +35,13 @@ def select(page: Page, *usernames: str) -> None:
         page.get_by_label(f"Select {username}", exact=True).check()
 
 
-def test_some_are_granted_at_once_and_what_could_not_be_done_is_said_in_words(gate: Gate, admin: Visitor) -> None:
-    page, late, first, second = admin.page, gate.stranger(locked=True), gate.stranger(), gate.stranger()
+def test_some_are_granted_at_once_and_what_could_not_be_done_is_said_in_words(gate: Registry, admin: Window) -> None:
+    page, late, first, second = (
+        admin.page,
+        gate.add_unknown_device(locked=True),
+        gate.add_unknown_device(),
+        gate.add_unknown_device(),
+    )
     gate.lock()
     admin.open("/admin/registry")
     select(page, late, first, second)
@@ -51,13 +56,13 @@ def test_some_are_granted_at_once_and_what_could_not_be_done_is_said_in_words(ga
     assert [gate.user(name)["roles"] for name in (first, second)] == [["press"], ["press"]]
     assert gate.status_of(late) == "pending"
     dialog.get_by_role("button", name="Close").click()
-    expect(row_of(page, first)).to_have_count(0)
-    expect(row_of(page, late)).to_be_visible()
-    assert not admin.complaints
+    expect(registration_row(page, first)).to_have_count(0)
+    expect(registration_row(page, late)).to_be_visible()
+    assert not admin.script_errors
 
 
-def test_all_are_denied_at_once_with_one_reason(gate: Gate, admin: Visitor) -> None:
-    page, names = admin.page, [gate.stranger(), gate.stranger()]
+def test_all_are_denied_at_once_with_one_reason(gate: Registry, admin: Window) -> None:
+    page, names = admin.page, [gate.add_unknown_device(), gate.add_unknown_device()]
     admin.open("/admin/registry")
     page.get_by_label("Select all that are shown").check()
     page.get_by_role("button", name="Deny selected").click()
@@ -65,13 +70,13 @@ def test_all_are_denied_at_once_with_one_reason(gate: Gate, admin: Visitor) -> N
     dialog.get_by_label("Reason").fill("nobody ordered these")
     dialog.get_by_role("button", name="Deny").click()
     expect(page.get_by_role("status")).to_contain_text(re.compile(r"\d+ registrations are denied"))
-    shown = [gate.seen(name) for name in names]
+    shown = [gate.registration_of(name) for name in names]
     assert [(one["status"], one["reason"]) for one in shown if one] == [("denied", "nobody ordered these")] * 2
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_permission_that_is_none_changes_nobody(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger()
+def test_a_permission_that_is_none_changes_nobody(gate: Registry, admin: Window) -> None:
+    page, username = admin.page, gate.add_unknown_device()
     admin.open("/admin/registry")
     select(page, username)
     page.get_by_role("button", name="Grant selected").click()
@@ -84,10 +89,10 @@ def test_a_permission_that_is_none_changes_nobody(gate: Gate, admin: Visitor) ->
 
 
 def test_what_each_requests_is_shown_and_rights_over_the_service_are_not_given_in_bulk(
-    gate: Gate, admin: Visitor
+    gate: Registry, admin: Window
 ) -> None:
     page = admin.page
-    names = [gate.applicant(roles=["admin"])["username"] for _ in range(2)]
+    names = [gate.register_over_rest(roles=["admin"])["username"] for _ in range(2)]
     admin.open("/admin/registry")
     select(page, *names)
     page.get_by_role("button", name="Grant selected").click()
@@ -99,12 +104,15 @@ def test_what_each_requests_is_shown_and_rights_over_the_service_are_not_given_i
     dialog = page.get_by_role("dialog", name="0 granted, 2 not")
     expect(dialog.get_by_role("listitem").first).to_contain_text("would get rights over this service (http)")
     assert [gate.status_of(name) for name in names] == ["pending", "pending"]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_different_requests_are_not_accepted_in_bulk(gate: Gate, admin: Visitor) -> None:
+def test_different_requests_are_not_accepted_in_bulk(gate: Registry, admin: Window) -> None:
     page = admin.page
-    names = [gate.applicant(**wishes)["username"] for wishes in ({"roles": ["press"]}, {"permissions": [READS_PLANS]})]
+    names = [
+        gate.register_over_rest(**wishes)["username"]
+        for wishes in ({"roles": ["press"]}, {"permissions": [READS_PLANS]})
+    ]
     admin.open("/admin/registry")
     select(page, *names)
     page.get_by_role("button", name="Grant selected").click()
@@ -117,12 +125,12 @@ def test_different_requests_are_not_accepted_in_bulk(gate: Gate, admin: Visitor)
     assert [gate.status_of(name) for name in names] == ["pending", "pending"]
 
 
-def test_each_is_restricted_to_the_only_client_id_of_its_attempts(gate: Gate, admin: Visitor) -> None:
+def test_each_is_restricted_to_the_only_client_id_of_its_attempts(gate: Registry, admin: Window) -> None:
     page = admin.page
-    several, once, mixed = (gate.stranger(client_id="plc-7") for _ in range(3))
-    gate.knock(several, client_id="plc-7")
-    gate.knock(mixed, client_id="plc-8")
-    over_rest = gate.applicant()["username"]
+    several, once, mixed = (gate.add_unknown_device(client_id="plc-7") for _ in range(3))
+    gate.attempt_login(several, client_id="plc-7")
+    gate.attempt_login(mixed, client_id="plc-8")
+    over_rest = gate.register_over_rest()["username"]
     admin.open("/admin/registry")
     select(page, several, once, mixed, over_rest)
     page.get_by_role("button", name="Grant selected").click()
@@ -137,12 +145,16 @@ def test_each_is_restricted_to_the_only_client_id_of_its_attempts(gate: Gate, ad
     expect(page.get_by_role("status")).to_have_text("4 registrations are granted.")
     granted = [gate.user(name)["clientIds"] for name in (several, once, mixed, over_rest)]
     assert granted == [["plc-7"], [], ["plc-8"], []]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_choice_of_client_ids_survives_a_wrong_permission(gate: Gate, admin: Visitor) -> None:
-    page, first, second = admin.page, gate.stranger(client_id="plc-7"), gate.stranger(client_id="plc-8")
-    gate.knock(first, client_id="plc-7")
+def test_a_choice_of_client_ids_survives_a_wrong_permission(gate: Registry, admin: Window) -> None:
+    page, first, second = (
+        admin.page,
+        gate.add_unknown_device(client_id="plc-7"),
+        gate.add_unknown_device(client_id="plc-8"),
+    )
+    gate.attempt_login(first, client_id="plc-7")
     admin.open("/admin/registry")
     select(page, first, second)
     page.get_by_role("button", name="Grant selected").click()
@@ -159,10 +171,10 @@ def test_a_choice_of_client_ids_survives_a_wrong_permission(gate: Gate, admin: V
     dialog.get_by_role("button", name="Grant").click()
     expect(page.get_by_role("status")).to_have_text("2 registrations are granted.")
     assert [gate.user(name)["clientIds"] for name in (first, second)] == [[], ["plc-8"]]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_preauthorized_name_is_bound_to_a_secret_unless_told_otherwise(gate: Gate, admin: Visitor) -> None:
+def test_a_preauthorized_name_is_bound_to_a_secret_unless_told_otherwise(gate: Registry, admin: Window) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry/preauthorizations")
@@ -172,19 +184,19 @@ def test_a_preauthorized_name_is_bound_to_a_secret_unless_told_otherwise(gate: G
     form.get_by_role("button", name="Preauthorize", exact=True).click()
     secret = page.get_by_label("Secret").input_value()
     page.get_by_role("button", name="Done").click()
-    expect(row_of(page, "bound-1")).to_contain_text("secret")
+    expect(registration_row(page, "bound-1")).to_contain_text("secret")
     assert secret not in page.content()
     assert secret not in gate.service.log_text()
-    gate.gets_in("bound-1", "a guess")
-    soon(lambda: gate.seen("bound-1"))
+    gate.can_log_in("bound-1", "a guess")
+    soon(lambda: gate.registration_of("bound-1"))
     admin.open("/admin/registry")
-    expect(row_of(page, "bound-1")).to_contain_text("not the expected device")
-    assert soon(lambda: gate.gets_in("bound-1", secret))
-    assert not gate.gets_in("bound-1", "a guess")
-    assert not admin.complaints
+    expect(registration_row(page, "bound-1")).to_contain_text("not the expected device")
+    assert soon(lambda: gate.can_log_in("bound-1", secret))
+    assert not gate.can_log_in("bound-1", "a guess")
+    assert not admin.script_errors
 
 
-def test_a_list_gets_a_secret_for_each_name(gate: Gate, admin: Visitor) -> None:
+def test_a_list_gets_a_secret_for_each_name(gate: Registry, admin: Window) -> None:
     page = admin.page
     admin.open("/admin/registry/preauthorizations")
     page.get_by_text("Preauthorize many from a list").click()
@@ -193,11 +205,11 @@ def test_a_list_gets_a_secret_for_each_name(gate: Gate, admin: Visitor) -> None:
     lines = page.get_by_label("Usernames and secrets").input_value().split()
     assert [line.partition(",")[0] for line in lines] == ["username", "bound-2", "bound-3"]
     secret = lines[1].partition(",")[2]
-    assert soon(lambda: gate.gets_in("bound-2", secret))
-    assert not admin.complaints
+    assert soon(lambda: gate.can_log_in("bound-2", secret))
+    assert not admin.script_errors
 
 
-def test_one_who_is_expected_gets_in_at_the_first_contact(gate: Gate, admin: Visitor) -> None:
+def test_one_who_is_expected_gets_in_at_the_first_contact(gate: Registry, admin: Window) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry/preauthorizations")
@@ -218,16 +230,16 @@ def test_one_who_is_expected_gets_in_at_the_first_contact(gate: Gate, admin: Vis
     form.get_by_label("press Its own topics").check()
     form.get_by_role("button", name="Preauthorize", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("expected-1 is let in")
-    expect(row_of(page, "expected-1")).to_contain_text("press")
-    assert soon(lambda: gate.gets_in("expected-1"))
+    expect(registration_row(page, "expected-1")).to_contain_text("press")
+    assert soon(lambda: gate.can_log_in("expected-1"))
     page.get_by_role("searchbox").fill("expected-1")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_text("No preauthorization fits.")).to_be_visible()
     assert gate.user("expected-1")["roles"] == ["press"]
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_a_list_is_taken_whole_or_not_at_all_and_its_bad_line_is_named(gate: Gate, admin: Visitor) -> None:
+def test_a_list_is_taken_whole_or_not_at_all_and_its_bad_line_is_named(gate: Registry, admin: Window) -> None:
     page = admin.page
     admin.open("/admin/registry/preauthorizations")
     page.get_by_text("Preauthorize many from a list").click()
@@ -235,20 +247,20 @@ def test_a_list_is_taken_whole_or_not_at_all_and_its_bad_line_is_named(gate: Gat
     page.get_by_role("button", name="Preauthorize all").click()
     expect(page.locator("#csv-words")).to_have_text("Line 3: no such role")
     expect(page.get_by_label("Comma-separated values")).to_have_value(re.compile("listed-2,no-such-role"))
-    assert gate.told("GET", "/preauthorizations?search=listed")["total"] == 0
+    assert gate.call_api("GET", "/preauthorizations?search=listed")["total"] == 0
     file = {"name": "list.csv", "mimeType": "text/csv", "buffer": b"username,roles\nlisted-1,press\nlisted-2,\n"}
     page.get_by_label("or a file with them").set_input_files(file)  # type: ignore[arg-type]
     page.get_by_label("Bind each that names no key").uncheck()
     page.get_by_role("button", name="Preauthorize all").click()
     expect(page.get_by_role("status")).to_have_text("2 preauthorized.")
-    row_of(page, "listed-2").get_by_role("button", name="Take back").click()
+    registration_row(page, "listed-2").get_by_role("button", name="Take back").click()
     expect(page.get_by_role("status")).to_contain_text("taken back")
-    (left,) = gate.told("GET", "/preauthorizations?search=listed")["items"]
+    (left,) = gate.call_api("GET", "/preauthorizations?search=listed")["items"]
     assert left["username"] == "listed-1"
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def test_an_enrolment_keys_secret_is_shown_once_and_vouches_for_its_holder(gate: Gate, admin: Visitor) -> None:
+def test_an_enrolment_keys_secret_is_shown_once_and_vouches_for_its_holder(gate: Registry, admin: Window) -> None:
     page = admin.page
     gate.lock()
     admin.open("/admin/registry/enrolment-keys")
@@ -269,7 +281,7 @@ def test_an_enrolment_keys_secret_is_shown_once_and_vouches_for_its_holder(gate:
     assert page.evaluate("navigator.clipboard.readText()") == secret
     assert secret not in page.url
     page.get_by_role("button", name="Close").click()
-    expect(row_of(page, "hall 4")).to_contain_text("0 of 2")
+    expect(registration_row(page, "hall 4")).to_contain_text("0 of 2")
     for _ in range(2):
         assert secret not in page.content()
         page.reload()
@@ -279,9 +291,9 @@ def test_an_enrolment_keys_secret_is_shown_once_and_vouches_for_its_holder(gate:
     address = gate.service.url + "/api/client-registry/register"
     assert requests.post(address, json=body, timeout=10).status_code == 201
     page.reload()
-    expect(row_of(page, "hall 4")).to_contain_text("1 of 2")
-    row_of(page, "hall 4").get_by_role("button", name="Revoke").click()
+    expect(registration_row(page, "hall 4")).to_contain_text("1 of 2")
+    registration_row(page, "hall 4").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("status")).to_contain_text("is revoked")
-    expect(row_of(page, "hall 4")).to_contain_text("revoked")
+    expect(registration_row(page, "hall 4")).to_contain_text("revoked")
     assert requests.post(address, json=body | {"username": "vouched-2"}, timeout=10).status_code == 403
-    assert not admin.complaints
+    assert not admin.script_errors

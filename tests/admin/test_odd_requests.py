@@ -1,4 +1,4 @@
-"""What no form of ours sends, and what no administrator asked for."""
+"""Requests that no form sends, links from other sites, and text with invisible characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.admin.page_objects import FormFiller
+from tests.admin.page_objects import FormClient
 from tests.registry.signing import signing_request
 from tests.service import ADMIN_PASSWORD
 
@@ -19,9 +19,9 @@ _TOO_LONG_FOR_A_NUMBER = "9" * 5000
 
 
 @pytest.fixture(scope="module")
-def admin_filler(service: Service) -> FormFiller:
-    """The administrator, without a window."""
-    browser = FormFiller(service.url)
+def admin_client(service: Service) -> FormClient:
+    """An HTTP client, signed in as the administrator."""
+    browser = FormClient(service.url)
     assert browser.sign_in("admin", ADMIN_PASSWORD).status_code == 303
     return browser
 
@@ -38,31 +38,31 @@ def admin_filler(service: Service) -> FormFiller:
         ("/admin/users/admin/enabled", {"enabled": "perhaps"}),
     ],
 )
-def test_a_form_with_rubbish_is_refused_with_a_page(
-    service: Service, admin_filler: FormFiller, path: str, fields: dict[str, Any]
+def test_form_with_invalid_values_returns_400_and_changes_nothing(
+    service: Service, admin_client: FormClient, path: str, fields: dict[str, Any]
 ) -> None:
     columns = {f"permission.{name}": [name] * 10_001 for name in ("context", "operation", "effect")}
     columns = columns if "permission.resource" in fields else {}
     before = service.call("GET", "/readyz").json()["policyVersion"]
-    body = {**columns, **fields, "csrf_token": admin_filler.form_token("/admin")}
-    answer = admin_filler.session.post(service.url + path, data=body, allow_redirects=False, timeout=20)
+    body = {**columns, **fields, "csrf_token": admin_client.form_token("/admin")}
+    answer = admin_client.session.post(service.url + path, data=body, allow_redirects=False, timeout=20)
     assert answer.status_code == 400
     assert "</html>" in answer.text
     assert service.call("GET", "/readyz").json()["policyVersion"] == before
 
 
 @pytest.mark.parametrize("noun", ["users", "roles"])
-def test_a_user_or_role_may_be_called_new(service: Service, admin_filler: FormFiller, noun: str) -> None:
+def test_user_and_role_may_be_named_new(service: Service, admin_client: FormClient, noun: str) -> None:
     named = {"users": {"username": "new"}, "roles": {"name": "new"}}
     assert service.call("POST", f"/api/{noun}", json=named[noun]).status_code == 201
-    shown = admin_filler.get(f"/admin/{noun}/new")
+    shown = admin_client.get(f"/admin/{noun}/new")
     assert shown.status_code == 200
     assert f"/admin/{noun}/new/edit" in shown.text
 
 
-def test_a_link_to_a_permission_that_nothing_calls_for_is_not_praised(admin_filler: FormFiller) -> None:
-    shown = admin_filler.get("/admin/users/admin/allow?operation=readWrite&resource=%23").text
-    assert "Nothing that was denied lately calls for exactly this" in shown
+def test_link_to_a_permission_without_a_matching_denial_shows_a_warning(admin_client: FormClient) -> None:
+    shown = admin_client.get("/admin/users/admin/allow?operation=readWrite&resource=%23").text
+    assert "No recent denial needs exactly this permission" in shown
     assert "narrowest" not in shown
 
 
@@ -74,15 +74,17 @@ def test_a_link_to_a_permission_that_nothing_calls_for_is_not_praised(admin_fill
         ("/admin/users/nobody/allow?operation=read&resource=a", 404),
     ],
 )
-def test_a_link_to_a_permission_that_is_none_says_so_at_once(admin_filler: FormFiller, path: str, status: int) -> None:
-    assert admin_filler.get(path).status_code == status
+def test_link_to_an_invalid_permission_or_unknown_user_is_refused(
+    admin_client: FormClient, path: str, status: int
+) -> None:
+    assert admin_client.get(path).status_code == status
 
 
-def test_whoever_allows_and_may_not_look_is_led_where_it_may(service: Service) -> None:
+def test_caller_who_may_not_read_the_user_is_redirected_to_the_overview(service: Service) -> None:
     service.create_user("odd-device", "secret")
     rights = ["http read /api/me", "http write /api/users/+/permissions", "read odd"]
     service.create_user("odd-giver", "secret", *rights)
-    giver = FormFiller(service.url)
+    giver = FormClient(service.url)
     giver.sign_in("odd-giver", "secret")
     answer = giver.post("/admin/users/odd-device/allow", drawn_at="/admin", operation="read", resource="odd")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/admin")
@@ -90,18 +92,18 @@ def test_whoever_allows_and_may_not_look_is_led_where_it_may(service: Service) -
     assert given["resource"] == "odd"
 
 
-def test_a_form_that_is_out_of_date_says_nothing_but_that(service: Service) -> None:
-    answer = FormFiller(service.url).session.post(service.url + "/admin/sign-in", timeout=20)
+def test_form_without_csrf_token_asks_for_a_reload(service: Service) -> None:
+    answer = FormClient(service.url).session.post(service.url + "/admin/sign-in", timeout=20)
     assert answer.status_code == 400
-    assert "This page is out of date: reload it and try again" in answer.text
+    assert "This form is out of date; reload the page and try again" in answer.text
 
 
-def test_what_turns_text_round_is_spelled_out(service: Service, admin_filler: FormFiller) -> None:
+def test_bidirectional_characters_in_denials_are_escaped(service: Service, admin_client: FormClient) -> None:
     service.create_user("odd-turner", "secret")
     asked = {"username": "odd-turner", "clientid": "a\u202eb", "topic": "x/\u202ey", "acc": 2}
     requests.post(service.broker_url + "/auth/acl", json=asked, timeout=10)
     deadline = time.monotonic() + 20
-    while "x/\\u202ey" not in (shown := admin_filler.get("/admin/users/odd-turner/denials").text):
+    while "x/\\u202ey" not in (shown := admin_client.get("/admin/users/odd-turner/denials").text):
         assert time.monotonic() < deadline, shown
         time.sleep(0.05)
     assert "a\\u202eb" in shown
@@ -109,7 +111,7 @@ def test_what_turns_text_round_is_spelled_out(service: Service, admin_filler: Fo
 
 
 def test_bidirectional_characters_in_requested_permissions_are_escaped(
-    service: Service, admin_filler: FormFiller
+    service: Service, admin_client: FormClient
 ) -> None:
     asked = {"context": "mqtt", "operation": "read", "resource": "plans/\u202ex/\u2066y", "effect": "allow"}
     body = {"username": "odd-asker", "password": "secret", "permissions": [asked]}
@@ -117,27 +119,27 @@ def test_bidirectional_characters_in_requested_permissions_are_escaped(
     made = requests.post(service.url + "/api/client-registry/register", json=body, timeout=10)
     assert made.status_code == 202, made.text
     registration = f"/registry/registrations/{made.json()['id']}"
-    shown = [admin_filler.get(f"/admin{registration}").text]
+    shown = [admin_client.get(f"/admin{registration}").text]
     granted = service.call("POST", f"/api/client-{registration[1:]}/grant", json={"acceptRequested": True})
     assert granted.status_code == 200, granted.text
-    shown += [admin_filler.get(path).text for path in ("/admin/users/odd-asker", f"/admin{registration}")]
+    shown += [admin_client.get(path).text for path in ("/admin/users/odd-asker", f"/admin{registration}")]
     for page in shown:
         assert "plans/\\u202ex/\\u2066y" in page
         assert not {"\u202e", "\u2066"} & set(page)
 
 
-def test_bidirectional_characters_in_labels_are_escaped(service: Service, admin_filler: FormFiller) -> None:
+def test_bidirectional_characters_in_labels_are_escaped(service: Service, admin_client: FormClient) -> None:
     label = "for\u202ehall\u2066 3"
     service.create_user("odd-labels", "secret")
     expiry = "2100-01-01T00:00:00Z"
     key = {"label": label, "uses": 1, "expiresAt": expiry}
     assert service.call("POST", "/api/client-registry/enrolment-keys", json=key).status_code == 201
     shown = [
-        admin_filler.post("/admin/tokens", "/admin", username="odd-labels", label=label, expireTimeInHours="8760").text,
-        admin_filler.post("/admin/registry/enrolment-keys", "/admin", label=label, uses="1", expiresAt=expiry).text,
+        admin_client.post("/admin/tokens", "/admin", username="odd-labels", label=label, expireTimeInHours="8760").text,
+        admin_client.post("/admin/registry/enrolment-keys", "/admin", label=label, uses="1", expiresAt=expiry).text,
     ]
     paths = ("/admin/tokens", "/admin/users/odd-labels", "/admin/registry/enrolment-keys")
-    shown += [admin_filler.get(path).text for path in paths]
+    shown += [admin_client.get(path).text for path in paths]
     for page in shown:
         assert not {"\u202e", "\u2066"} & set(page)
     assert sum("for\\u202ehall\\u2066 3" in page for page in shown) >= len(paths) + 1

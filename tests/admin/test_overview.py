@@ -1,4 +1,4 @@
-"""How things stand, at one look."""
+"""The overview page and its charts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from authsvc import __version__
 from authsvc.admin.plots import Bar, Series, plot
-from tests.admin.page_objects import FormFiller, Visitor
+from tests.admin.page_objects import FormClient, Window
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from tests.service import Service
 
 
-def test_the_overview_counts_and_leads_on(service: Service, admin: Visitor) -> None:
+def test_overview_shows_counts_and_links_to_details(service: Service, admin: Window) -> None:
     page = admin.page
     service.create_user("press-7", "secret", grantTypes=["password", "certificate"])
     body = {"csr": signing_request("press-7"), "days": 9}
     assert service.call("POST", "/api/users/press-7/certificates", json=body).status_code == 201
     for password in ("secret", "secret", "wrong"):
         fields = {"username": "press-7", "password": password, "clientid": "c"}
-        requests.post(service.broker_url + "/auth/user", json=fields, timeout=10)
-    stranger = {"username": "stranger", "password": "secret", "clientid": "c"}
-    requests.post(service.broker_url + "/auth/user", json=stranger, timeout=10)
+        requests.post(service.url + "/auth/user", json=fields, timeout=10)
+    unknown = {"username": "unknown-1", "password": "secret", "clientid": "c"}
+    requests.post(service.url + "/auth/user", json=unknown, timeout=10)
     requests.post(
         service.broker_url + "/auth/acl",
         json={"username": "press-7", "clientid": "c", "topic": "a", "acc": 2},
@@ -40,17 +40,17 @@ def test_the_overview_counts_and_leads_on(service: Service, admin: Visitor) -> N
 
     _reload_until(admin, page.locator(".tile").filter(has_text="Pending registrations").locator("b"), "1")
     _reload_until(
-        admin, page.locator("figure").filter(has_text="Logins").locator(".legend"), "2 let in 2 refused in 24 hours"
+        admin, page.locator("figure").filter(has_text="Logins").locator(".legend"), "2 allowed 2 denied in 24 hours"
     )
     expect(page.locator(".tile").filter(has_text="Certificates expiring").locator("b")).to_have_text("1")
     expect(page.get_by_role("img", name=re.compile("Denied topics over the last 24 hours: 1 denied"))).to_be_visible()
     page.locator(".tile").filter(has_text="Certificates expiring").click()
     expect(page.get_by_role("row", name="press-7")).to_be_visible()
-    assert not admin.complaints
+    assert not admin.script_errors
 
 
-def _reload_until(admin: Visitor, shown: Locator, text: str) -> None:
-    """Look again and again, for what is counted is written down with some delay."""
+def _reload_until(admin: Window, shown: Locator, text: str) -> None:
+    """Reload for up to 20 seconds, because the service stores its counts with a delay."""
     deadline = monotonic() + 20
     while monotonic() < deadline:
         admin.page.reload(wait_until="networkidle")
@@ -59,10 +59,10 @@ def _reload_until(admin: Visitor, shown: Locator, text: str) -> None:
     raise AssertionError(f"{text!r} was not shown, but {shown.inner_text()!r}")
 
 
-def test_a_powerless_user_sees_no_numbers(service: Service) -> None:
-    service.create_user("visitor-1", "secret", "http read /api/me")
-    powerless = FormFiller(service.url)
-    powerless.sign_in("visitor-1", "secret")
+def test_user_without_permissions_sees_no_counts(service: Service) -> None:
+    service.create_user("window-1", "secret", "http read /api/me")
+    powerless = FormClient(service.url)
+    powerless.sign_in("window-1", "secret")
     shown = powerless.get("/admin").text
     assert "Users" not in shown
     assert "Pending" not in shown
@@ -83,11 +83,11 @@ def test_bars_are_stacked_and_fill_the_plot() -> None:
     ]
 
 
-def test_many_values_are_gathered_into_few_bars_and_none_is_lost() -> None:
+def test_many_values_are_summed_into_at_most_96_bars() -> None:
     drawn = plot([Series("all", [1] * 288)])
-    assert (len(drawn.bars), drawn.gathered, drawn.peak, drawn.totals) == (96, 3, 3, [288])
+    assert (len(drawn.bars), drawn.values_per_bar, drawn.peak, drawn.totals) == (96, 3, 3, [288])
 
 
-def test_nothing_is_drawn_as_nothing() -> None:
+def test_zero_values_produce_no_bars() -> None:
     drawn = plot([Series("none", [0] * 12)])
     assert (drawn.bars, drawn.peak) == ([], 0)

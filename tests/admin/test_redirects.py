@@ -1,4 +1,4 @@
-"""Where a sign-in may lead."""
+"""Paths that a sign-in may redirect to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.admin.redirects import path_on_this_host, way_back
+from authsvc.admin.redirects import path_on_this_host, return_path
 from authsvc.errors import InvalidInput
 
 PATHS = ["/", "/admin", "/admin/users?search=a%20b&page=2", "/api/docs#/users", "/admin/users?next=https://x.example/"]
@@ -38,25 +38,25 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_path_of_this_host_is_good(path: str) -> None:
+def test_path_on_this_host_is_accepted(path: str) -> None:
     assert path_on_this_host(path) == path
 
 
 @pytest.mark.parametrize("path", ELSEWHERE)
-def test_whatever_some_browser_could_take_for_another_host_is_refused(path: str) -> None:
+def test_path_that_a_browser_could_read_as_another_host_is_refused(path: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         path_on_this_host(path)
     assert refused.value.errors[0].field == "redirect"
 
 
 @pytest.mark.parametrize("begin", ["%65yJ", "e%79J", "%2565%2579%254a"])
-def test_redirect_with_an_encoded_token_leads_to_the_first_page(begin: str) -> None:
+def test_redirect_with_an_encoded_token_leads_to_the_overview(begin: str) -> None:
     token = f"{begin}hbGciOiJIUzI1NiJ9.eyJzdWIiOiJib2IiLCJqdGkiOiJ4In0.c2lnbmF0dXJlLW9mLXRoaXM"
     assert path_on_this_host(f"/admin/users?x={token}") == "/admin"
 
 
 @given(st.text(alphabet="/\\%25cfF.:a@?#\t\n ", max_size=12))
-def test_what_is_let_through_begins_with_one_slash_however_often_it_is_decoded(path: str) -> None:
+def test_accepted_path_begins_with_a_single_slash(path: str) -> None:
     try:
         good = path_on_this_host(path)
     except InvalidInput:
@@ -78,5 +78,5 @@ def test_what_is_let_through_begins_with_one_slash_however_often_it_is_decoded(p
         ("/admin", "x=\\", "/admin"),
     ],
 )
-def test_who_is_asked_to_sign_in_is_led_back_where_anybody_may_be_led(path: str, query: str, back: str) -> None:
-    assert way_back(path, query) == back
+def test_return_path_after_sign_in_is_safe(path: str, query: str, back: str) -> None:
+    assert return_path(path, query) == back

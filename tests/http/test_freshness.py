@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.actors import ADMIN_PASSWORD
-from tests.admin.page_objects import FormFiller
+from tests.admin.page_objects import FormClient
 from tests.http.wire import logs_in, publishes, within
 from tests.service import Service
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BANNER = "Policy could not be refreshed"
+BANNER = "The policy has not been refreshed"
 STALE = "policy cannot be refreshed"
 
 
@@ -47,7 +47,7 @@ def readiness(service: Service) -> tuple[int, str]:
 
 def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running: Service) -> None:
     running.start()
-    form = FormFiller(running.url)
+    form = FormClient(running.url)
     form.sign_in("admin", ADMIN_PASSWORD)
     assert readiness(running) == (200, "ok")
     pages = ("/admin", "/admin/users", "/admin/users/nobody", "/admin/nowhere")

@@ -1,4 +1,4 @@
-// What a browser does for the reader: times in the own zone, countdowns, copying, asking before what cannot be undone.
+// Local times, countdowns, dialogs, copy buttons, confirmations, and parts of a page that reload on a timer.
 "use strict";
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -14,7 +14,7 @@ function localise(root) {
 
 function countDown() {
   for (const element of document.querySelectorAll("[data-until], [data-left]")) {
-    // Seconds that are left know nothing of the reader's clock, which may be wrong.
+    // `data-left` is in seconds, because the clock of the browser's computer may be wrong.
     element.deadline ??= element.dataset.left ? Date.now() + element.dataset.left * 1000 : new Date(element.dataset.until);
     const left = Math.max(0, Math.ceil((element.deadline - Date.now()) / 1000));
     element.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
@@ -56,8 +56,8 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("submit", (event) => {
-  const sure = event.submitter?.dataset.sure || event.target.dataset.sure;
-  if (sure && !window.confirm(sure)) event.preventDefault();
+  const question = event.submitter?.dataset.confirm || event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
 }, true);
 
 document.addEventListener("cancel", (event) => {
@@ -70,15 +70,16 @@ document.addEventListener("htmx:load", (event) => {
   countDown();
 });
 
-// A region with `data-live` asks for itself again and again: not while nobody looks, and not while somebody has hold of it.
-let held = false;
+// A region with `data-live` reloads on a timer. It waits while the tab is hidden, a pointer button is down, or text in it
+// is selected.
+let pointerDown = false;
 for (const [name, value] of [["pointerdown", true], ["pointerup", false], ["pointercancel", false]]) {
-  document.addEventListener(name, () => { held = value; }, true);
+  document.addEventListener(name, () => { pointerDown = value; }, true);
 }
 
 function mustWait(region) {
   const selection = document.getSelection();
-  return document.hidden || held || (selection.type === "Range" && region.contains(selection.anchorNode));
+  return document.hidden || pointerDown || (selection.type === "Range" && region.contains(selection.anchorNode));
 }
 
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -99,7 +100,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) for (const region of document.querySelectorAll("[data-live]")) htmx.trigger(region, "look");
 });
 
-// The cookie of a session is for TLS, and for this machine (`admin/cookies.py`).
+// Browsers keep the session cookie only over TLS and on localhost (`admin/cookies.py`).
 for (const notice of document.querySelectorAll("[data-insecure]")) notice.hidden = window.isSecureContext;
 
 localise(document);

@@ -1,4 +1,4 @@
-"""Devices that nobody knows, as the Client Registry's page shows them."""
+"""The client registry of a running service: unknown devices, registrations, and their rows and dialog on the page."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A service's registry: who comes to it, and what it knows of them."""
+class Registry:
+    """The client registry of a service, as devices and the administrator use it."""
 
     service: Service
 
-    def told(self, method: str, path: str, **body: Any) -> Any:
-        """Let the administrator ask the API for something that must succeed."""
+    def call_api(self, method: str, path: str, **body: Any) -> Any:
+        """Return the JSON response to the administrator's API call, which must succeed."""
         answer = self.service.call(method, f"/api/client-registry{path}", json=body)
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
 
     def unlock(self, **limits: Any) -> None:
-        self.told("POST", "/unlock", **limits)
+        self.call_api("POST", "/unlock", **limits)
 
     def lock(self) -> None:
-        self.told("POST", "/lock")
+        self.call_api("POST", "/lock")
 
-    def knock(self, username: str, password: str = "factory default", client_id: str = "plc") -> None:
-        """Try to connect, as the broker tells it, and wait until that is recorded."""
-        before = self.seen(username)
+    def attempt_login(self, username: str, password: str = "factory default", client_id: str = "plc") -> None:
+        """Send the broker's webhook for an unknown device, and wait until the registry has recorded the attempt."""
+        before = self.registration_of(username)
         fields = {"username": username, "password": password, "clientid": client_id}
-        assert requests.post(self.service.broker_url + "/auth/user", json=fields, timeout=10).status_code == 403
-        soon(lambda: self.seen(username) != before)
+        assert requests.post(self.service.url + "/auth/user", json=fields, timeout=10).status_code == 403
+        soon(lambda: self.registration_of(username) != before)
 
-    def stranger(self, *, locked: bool = False, **fields: str) -> str:
-        """Return the name of a device that has just tried to connect."""
+    def add_unknown_device(self, *, locked: bool = False, **fields: str) -> str:
+        """Return the username of a new unknown device whose attempt to connect was recorded."""
         self.lock() if locked else self.unlock()
-        username = f"stranger-{next(_numbers)}"
-        self.knock(username, **fields)
+        username = f"unknown-{next(_numbers)}"
+        self.attempt_login(username, **fields)
         return username
 
-    def applicant(self, **body: Any) -> dict[str, Any]:
-        """Return what the registry answers to a device that has just asked over REST, with its name."""
+    def register_over_rest(self, **body: Any) -> dict[str, Any]:
+        """Return the registry's response to a new device that registers over REST, with its username added."""
         self.unlock()
         username = f"applicant-{next(_numbers)}"
         wanted = {"username": username, "password": "factory default", **body}
@@ -60,40 +60,39 @@ class Gate:
         assert answer.status_code == 202, answer.text
         return {**answer.json(), "username": username}
 
-    def seen(self, username: str) -> dict[str, Any] | None:
-        """Return the registration of a name, if there is one."""
+    def registration_of(self, username: str) -> dict[str, Any] | None:
         found = self.service.call("GET", REGISTRATIONS, params={"search": username}).json()["items"]
         return next((one for one in found if one["username"] == username), None)
 
     def id_of(self, username: str) -> str:
-        registration = self.seen(username)
+        registration = self.registration_of(username)
         assert registration
         return str(registration["id"])
 
     def status_of(self, username: str) -> str:
-        registration = self.seen(username)
+        registration = self.registration_of(username)
         return str(registration["status"]) if registration else "forgotten"
 
     def user(self, username: str) -> dict[str, Any]:
-        """Return a user that there must be."""
+        """Return a user, which must exist."""
         answer = self.service.call("GET", f"/api/users/{username}")
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
-    def gets_in(self, username: str, password: str = "factory default") -> bool:
+    def can_log_in(self, username: str, password: str = "factory default") -> bool:
         fields = {"username": username, "password": password, "clientid": "plc"}
         return requests.post(self.service.broker_url + "/auth/user", json=fields, timeout=10).status_code == 200
 
 
-def row_of(page: Page, username: str) -> Locator:
-    """Return the row of a name; it may be yet to come."""
+def registration_row(page: Page, username: str) -> Locator:
+    """Return the table row of a registration; it may not be displayed yet."""
     return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=username))
 
 
-def decide_on(page: Page, username: str) -> Locator:
+def open_decision_dialog(page: Page, username: str) -> Locator:
     """Open the dialog of a registration and return it."""
-    row_of(page, username).get_by_role("button", name="Decide").click()
+    registration_row(page, username).get_by_role("button", name="Decide").click()
     dialog = page.get_by_role("dialog", name=f"Grant access to {username}")
     expect(dialog).to_be_visible()
     return dialog

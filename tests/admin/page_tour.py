@@ -1,4 +1,4 @@
-"""A small plant, furnished over the API and the webhooks, and every page there is to see of it."""
+"""Sample data for a small plant, and the list of pages that show it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ WIDTHS = (1280, 390)
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
 _ROLES = {
-    "line-operator": ("Reads every machine of the line", ["read plant/line-2/#"]),
-    "machine": ("Its own topics and nothing else", ["write plant/+/%u/#", "read plant/+/%u/set"]),
-    "dashboards": ("Everything, to look at", ["read #"]),
+    "line-operator": ("Reads the topics of every machine on the line", ["read plant/line-2/#"]),
+    "machine": ("A machine's own topics", ["write plant/+/%u/#", "read plant/+/%u/set"]),
+    "dashboards": ("Reads every topic", ["read #"]),
 }
 _MACHINES = ("press-7", "press-8", "gate-3", "oven-1", "robot-12", "scale-4")
-_STRANGERS = {"press-9": 14, "camera-2": 3, "gateway-north": 41}
+_UNKNOWN_DEVICES = {"press-9": 14, "camera-2": 3, "gateway-north": 41}
 
 
 class Stop(NamedTuple):
-    """A page of the tour; one with a `dialog` is looked at with the link of that name clicked."""
+    """A page of the tour; `dialog` is the text of a link to click after the page has loaded."""
 
     name: str
     path: str
     dialog: str | None = None
 
 
-def furnish(service: Service) -> list[Stop]:
-    """Fill a new service with a plant's users and strangers, and return where to look."""
+def seed(service: Service) -> list[Stop]:
+    """Fill a new service with sample data, and return the pages to visit."""
     _roles_and_users(service)
     serial = _certificates(service)
-    _strangers(service)
+    _unknown_devices(service)
     _denials(service)
-    _advance(service)
+    _preauthorizations_and_keys(service)
     service.call("POST", "/api/tokens", json={"label": "nightly backup", "expireTimeInHours": 87_600})
     service.call("POST", "/api/tokens", json={"username": "scale-4", "label": "scale in hall 2"})
     return [
@@ -84,13 +84,13 @@ def _certificates(service: Service) -> str:
     return serials[0]
 
 
-def _strangers(service: Service) -> None:
-    _knock(service, "night-visitor", 2)  # while it is locked
-    _recorded(service, 1)
+def _unknown_devices(service: Service) -> None:
+    _attempt_login(service, "camera-9", 2)  # while it is locked
+    _wait_for_registrations(service, 1)
     service.call("POST", "/api/client-registry/unlock", json={"durationSeconds": 1800})
-    for name, attempts in _STRANGERS.items():
-        _knock(service, name, attempts)
-    _knock(service, "camera-2", 2, password="another secret")
+    for name, attempts in _UNKNOWN_DEVICES.items():
+        _attempt_login(service, name, attempts)
+    _attempt_login(service, "camera-2", 2, password="another secret")
     body = {
         "username": "welder-5",
         "csr": signing_request("welder-5"),
@@ -100,18 +100,18 @@ def _strangers(service: Service) -> None:
     }
     answer = requests.post(service.url + "/api/client-registry/register", json=body, timeout=10)
     assert answer.status_code == 202, answer.text
-    _recorded(service, 5)
+    _wait_for_registrations(service, 5)
 
 
-def _knock(service: Service, username: str, times: int, password: str = "factory default") -> None:
+def _attempt_login(service: Service, username: str, times: int, password: str = "factory default") -> None:
     for _ in range(times):
-        _ask(service, "user", username=username, password=password, clientid=f"{username}-main")
+        _post_webhook(service, "user", username=username, password=password, clientid=f"{username}-main")
 
 
-def _recorded(service: Service, count: int) -> None:
+def _wait_for_registrations(service: Service, count: int) -> None:
     deadline = time.monotonic() + 10
     while service.call("GET", "/api/client-registry").json()["pending"] < count:
-        assert time.monotonic() < deadline, "the strangers were not recorded"
+        assert time.monotonic() < deadline, "the unknown devices were not recorded"
         time.sleep(0.05)
 
 
@@ -119,23 +119,23 @@ def _denials(service: Service) -> None:
     for name in _MACHINES:
         for number in range(9):
             password = f"secret of {name}" if number % 4 else "wrong"
-            _ask(service, "user", username=name, password=password, clientid=f"{name}-main")
+            _post_webhook(service, "user", username=name, password=password, clientid=f"{name}-main")
     for topic, access, times in (("plant/line-2/plan", 4, 9), ("plant/line-1/press-7/state", 2, 3), ("alarms", 2, 23)):
         for _ in range(times):
-            _ask(service, "acl", username="press-7", clientid="press-7-main", topic=topic, acc=access)
+            _post_webhook(service, "acl", username="press-7", clientid="press-7-main", topic=topic, acc=access)
     deadline = time.monotonic() + 10
     while len(service.call("GET", "/api/users/press-7/denials").json()["items"]) < 3:
         assert time.monotonic() < deadline, "the denials were not recorded"
         time.sleep(0.05)
 
 
-def _advance(service: Service) -> None:
+def _preauthorizations_and_keys(service: Service) -> None:
     for number in range(20, 23):
         body = {"username": f"robot-{number}", "roles": ["machine"]}
         assert service.call("POST", "/api/client-registry/preauthorizations", json=body).status_code == 201
-    key = {"label": "hall 3, first fit", "uses": 25, "roles": ["machine"]}
+    key = {"label": "hall 3, first batch", "uses": 25, "roles": ["machine"]}
     assert service.call("POST", "/api/client-registry/enrolment-keys", json=key).status_code == 201
 
 
-def _ask(service: Service, check: str, **fields: str | int) -> None:
-    requests.post(f"{service.broker_url}/auth/{check}", json=fields, timeout=10)
+def _post_webhook(service: Service, check: str, **fields: str | int) -> None:
+    requests.post(f"{service.url}/auth/{check}", json=fields, timeout=10)
