@@ -84,7 +84,7 @@ def test_denials_are_listed_with_advice(console: Console, desk: Broker, services
     assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
     services.denials.store()
     table = stdout_of(console.command("users", "denials", "bob"))
-    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "forbids it", "login", "wrong-password"):
+    for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "denies it", "login", "wrong-password"):
         assert words in table
     assert error_of(console.command("users", "denials", "nemo")) == "no such user"
 
