@@ -1,4 +1,4 @@
-"""The registry's front page: its lock, with the table of who waits."""
+"""The registry's main page: the lock and the list of registrations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from authsvc.admin.pages import by_field, is_partial, must_read, render, see, st
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
-from registry import lock as window
+from registry import lock as registry_lock
 from registry.admin import fields
-from registry.admin.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
+from registry.admin.listing import STATUSES, content_hash, is_shown, list_url, listing, unchanged
 from registry.admin.matching import flood_context
 from registry.api import schemas
 
@@ -36,7 +36,7 @@ DURATIONS = {
 @blueprint.get("")
 @stands_for("GET", "/api/client-registry")
 def show() -> Response:
-    """Show the lock and who waits."""
+    """Show the lock and the registrations."""
     return _page(None)
 
 
@@ -44,52 +44,52 @@ def show() -> Response:
 @stands_for("GET", "/api/client-registry")
 @unattended
 def state() -> AnyResponse:
-    """Draw the lock again, if it is another one than the browser has."""
+    """Render the lock if it has changed."""
     if not is_partial():
         return see(url_for("registry_page.lock.show"))
     lock = _lock()
-    return unchanged() if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
+    return unchanged() if is_shown(lock["content_hash"]) else render("registry/lock.html", **lock)
 
 
 @blueprint.post("/unlock")
 @stands_for("POST", "/api/client-registry/unlock")
 def unlock() -> AnyResponse:
-    """Open the registry for a while."""
+    """Unlock the registry for a limited time."""
     try:
         body = submitted(
             schemas.UnlockBody,
             durationSeconds=whole_number(request.form.get("durationSeconds", "")),
             maxRegistrations=whole_number(request.form.get("maxRegistrations", "")),
             usernamePattern=fields.text("usernamePattern"),
-            roles=fields.given()["roles"],
+            roles=fields.rights()["roles"],
         )
-        window.unlock(actor(), body.duration_seconds, body.limits())
+        registry_lock.unlock(actor(), body.duration_seconds, body.limits())
     except AuthsvcError as error:
         return _page(error)
     flash("The registry is unlocked.")
-    return see(back())
+    return see(list_url())
 
 
 @blueprint.post("/lock")
 @stands_for("POST", "/api/client-registry/lock")
 def lock() -> AnyResponse:
-    """Close the registry."""
-    window.lock(actor())
+    """Lock the registry."""
+    registry_lock.lock(actor())
     flash("The registry is locked.")
-    return see(back())
+    return see(list_url())
 
 
 def _page(error: AuthsvcError | None) -> Response:
     must_read("/api/client-registry")
-    shown = listed()
+    shown = listing()
     return render(
         "registry/show.html",
         status_of(error) if error else 200,
         durations=DURATIONS,
         statuses=STATUSES,
-        listed=shown,
+        listing=shown,
         risky_roles=fields.risky_roles(shown.found.items),
-        roles=fields.roles_to_give(),
+        roles=fields.role_choices(),
         captures=services().settings.registry_capture_while_locked,
         errors=by_field(error),
         **flood_context(),
@@ -98,6 +98,6 @@ def _page(error: AuthsvcError | None) -> Response:
 
 
 def _lock() -> dict[str, Any]:
-    state = window.state()
-    # The browser counts the seconds.
-    return {"state": state, "mark": mark_of((state.locked, replace(state, seconds_left=0)))}
+    state = registry_lock.state()
+    # Without the seconds left, which the browser counts down itself.
+    return {"state": state, "content_hash": content_hash((state.locked, replace(state, seconds_left=0)))}

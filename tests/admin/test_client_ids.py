@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.admin.hostile_texts import Gate, decide_on
+from tests.admin.hostile_texts import RegistryDriver, decide_on
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ _numbers = count()
 
 
 @pytest.fixture
-def gate(service: Service) -> Gate:
+def registry(service: Service) -> RegistryDriver:
     """The client registry of the service."""
-    return Gate(service)
+    return RegistryDriver(service)
 
 
 def new_user(service: Service, *permissions: str, **fields: Any) -> str:
@@ -114,31 +114,33 @@ def test_the_page_says_why_a_client_id_is_denied(service: Service, admin: Visito
     expect(page.locator("#decision")).to_contain_text("Denied: the user may not use this client id.")
 
 
-def test_the_only_client_id_of_several_attempts_is_chosen_beforehand(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="plc-7")
-    gate.knock(username, client_id="plc-7")
+def test_the_only_client_id_of_several_attempts_is_chosen_beforehand(registry: RegistryDriver, admin: Visitor) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
+    registry.try_to_connect(username, client_id="plc-7")
     admin.open("/admin/registry")
     dialog = decide_on(page, username)
-    expect(dialog.get_by_label("Only the client id that asked: plc-7")).to_be_checked()
+    expect(dialog.get_by_label("Only the recorded client id: plc-7")).to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == ["plc-7"]
+    assert registry.user(username)["clientIds"] == ["plc-7"]
     assert not admin.complaints
 
 
-def test_the_client_id_of_a_single_attempt_is_offered_and_stays_unticked(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="plc-7")
+def test_the_client_id_of_a_single_attempt_is_offered_and_stays_unticked(
+    registry: RegistryDriver, admin: Visitor
+) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
     admin.open("/admin/registry")
     dialog = decide_on(page, username)
-    expect(dialog.get_by_label("Only the client id that asked: plc-7")).not_to_be_checked()
+    expect(dialog.get_by_label("Only the recorded client id: plc-7")).not_to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == []
+    assert registry.user(username)["clientIds"] == []
 
 
-def test_a_choice_of_client_ids_survives_unlocking_in_the_dialog(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(locked=True, client_id="plc-7")
-    gate.knock(username, client_id="plc-8")
+def test_a_choice_of_client_ids_survives_unlocking_in_the_dialog(registry: RegistryDriver, admin: Visitor) -> None:
+    page, username = admin.page, registry.add_unknown_device(locked=True, client_id="plc-7")
+    registry.try_to_connect(username, client_id="plc-8")
     admin.open("/admin/registry")
     dialog = decide_on(page, username)
     expect(dialog.get_by_label("Allow plc-7")).not_to_be_checked()
@@ -148,11 +150,11 @@ def test_a_choice_of_client_ids_survives_unlocking_in_the_dialog(gate: Gate, adm
     expect(dialog.get_by_label("Allow plc-7")).not_to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
-    assert gate.user(username)["clientIds"] == ["plc-8"]
+    assert registry.user(username)["clientIds"] == ["plc-8"]
 
 
-def test_a_client_id_that_would_be_read_as_a_pattern_is_not_offered(gate: Gate, admin: Visitor) -> None:
-    page, username = admin.page, gate.stranger(client_id="*")
-    gate.knock(username, client_id="*")
+def test_a_client_id_that_would_be_read_as_a_pattern_is_not_offered(registry: RegistryDriver, admin: Visitor) -> None:
+    page, username = admin.page, registry.add_unknown_device(client_id="*")
+    registry.try_to_connect(username, client_id="*")
     admin.open("/admin/registry")
-    expect(decide_on(page, username).get_by_text("Only the client id that asked")).to_have_count(0)
+    expect(decide_on(page, username).get_by_text("Only the recorded client id")).to_have_count(0)

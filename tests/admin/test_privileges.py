@@ -138,7 +138,7 @@ def treasures(service: Service) -> dict[str, str]:
         "name": "a-role",
         "token_id": str(token["id"]),
         "serial": str(certificate["serial"]),
-        "advance_id": str(advances["id"]),
+        "preauthorization_id": str(advances["id"]),
         "registration_id": str(registration["id"]),
     }
 

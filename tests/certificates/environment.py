@@ -50,7 +50,7 @@ class Scene:
 
     def close(self) -> None:
         """Listen to strangers no more; the signal is the whole process's."""
-        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.enqueue)
+        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].mqtt_registration.enqueue)
 
     @property
     def services(self) -> Services:

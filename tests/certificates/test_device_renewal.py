@@ -96,10 +96,10 @@ def test_the_command_says_what_it_did(device: client.Enrolment) -> None:
         assert done.exit_code == 0, done.output
         return done.output.splitlines()[-1]  # what stands before it is the log of the service
 
-    assert says() == "not due before two thirds of its life"
+    assert says() == "not renewed: the certificate is due after two thirds of its lifetime"
     with in_(DUE, tick=True):
-        assert says() == "renewed; restart what uses the certificate"
-        assert says() == "not due before two thirds of its life"
+        assert says() == "renewed; restart the programs that use the certificate"
+        assert says() == "not renewed: the certificate is due after two thirds of its lifetime"
 
 
 def test_the_authoritys_certificate_comes_along(device: client.Enrolment) -> None:

@@ -19,7 +19,7 @@ from tests.broker import free_port
 from tests.certificates.disconnects import broker_at, carry_out, claims_age, reports, seen, time_passes
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Scene, orders
 from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
-from tests.registry.environment import at_once
+from tests.registry.environment import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +141,7 @@ def several_workers_carry_out(gate: Gate, scene: Scene) -> None:
         seen(name, f"{name}-a", f"{name}-b")
         scene.changes(name, enabled=False)
     time_passes(SECOND)
-    done = at_once(3, lambda _: disconnects.carry_out(broker_at(gate.port)))
+    done = in_parallel(3, lambda _: disconnects.carry_out(broker_at(gate.port)))
     assert sum(done) == len(names)
     assert len(reports()) == len(names)
     assert sorted(visit.client_id for visit in gate.visits) == sorted(f"{name}-{end}" for name in names for end in "ab")

@@ -22,7 +22,7 @@ from tests.certificates.disconnects import broker_at, carry_out, reports, seen
 from tests.certificates.environment import ON_SQLITE, Scene
 from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, Gate
 from tests.http.callers import problem_of
-from tests.registry.environment import soon
+from tests.registry.environment import wait_until
 
 if TYPE_CHECKING:
     from tests.certificates.fake_broker import Visit
@@ -160,7 +160,7 @@ def test_who_logs_in_or_is_let_through_is_seen_and_nobody_else(scene: Scene) -> 
         begun = access.may_log_in("bob", client_id, password, NOW)
         assert isinstance(begun, Future)
         begun.result(10)
-        soon(lambda: not scene.services.verifier._running)
+        wait_until(lambda: not scene.services.verifier._running)
         access.may_log_in("bob", client_id, password, NOW)
     access.may_access("bob", "press-8", "devices/bob/up", 2)
     access.may_access("bob", "press-9", "elsewhere", 2)

@@ -16,7 +16,7 @@ from authsvc.storage.models import Authority
 from tests.actors import OPERATOR
 from tests.certificates.environment import ON_SQLITE, Scene, entries_of, lists_in, number_of, serial_of
 from tests.certificates.tools import openssl, openssl_refuses, pem, written
-from tests.registry.environment import at_once
+from tests.registry.environment import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,7 +213,7 @@ def test_of_many_that_notice_at_once_one_signs(scene: Scene) -> None:
     def ask(_: int) -> list[RevocationList]:
         return authorities.revocation_lists(scene.issuing)
 
-    seen = at_once(6, ask)
+    seen = in_parallel(6, ask)
     assert {each[0].number for each in seen} == {2}
     assert len({each[0].pem for each in seen}) == 1
 
