@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from peewee import chunked
+from pydantic.alias_generators import to_camel
 
 from authsvc.activity import audit
 from authsvc.errors import invalid
@@ -18,7 +20,6 @@ from registry.states import Event, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from authsvc.policy.actors import Actor
 
@@ -49,15 +50,8 @@ class Filter:
     @property
     def audit_fields(self) -> audit.Facts:
         """The fields that are set, for the audit trail."""
-        fields = {
-            "usernamePattern": self.username_pattern,
-            "clientIdPattern": self.client_id_pattern,
-            "address": self.address,
-            "after": self.after and self.after.isoformat(),
-            "before": self.before and self.before.isoformat(),
-            "maxAttempts": self.max_attempts,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
+        fields = {to_camel(name): value for name, value in asdict(self).items() if value is not None}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
 def check_network(text: str) -> str:

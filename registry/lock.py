@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+from pydantic.alias_generators import to_camel
 
 from authsvc.activity import audit
 from authsvc.errors import Locked, invalid
@@ -91,19 +93,8 @@ def unlock(actor: Actor, seconds: int, limits: Limits) -> LockState:
     with transaction():
         check_starting_roles(actor, limits.roles)
         now = database_time()
-        Window.update(
-            opened_at=now,
-            unlocked_until=now + timedelta(seconds=seconds),
-            max_registrations=limits.max_registrations,
-            username_pattern=limits.username_pattern,
-            roles=list(limits.roles),
-        ).execute()
-        after = {
-            "seconds": seconds,
-            "maxRegistrations": limits.max_registrations,
-            "usernamePattern": limits.username_pattern,
-            "roles": list(limits.roles),
-        }
+        Window.update(opened_at=now, unlocked_until=now + timedelta(seconds=seconds), **asdict(limits)).execute()
+        after = {"seconds": seconds} | {to_camel(name): value for name, value in asdict(limits).items()}
         audit.record(actor, "registry.unlock", "registry", after=after)
         return state()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -222,31 +222,22 @@ def create(
     """
     Registration.delete().where(Registration.username == new.username, Registration.status == Status.EXPIRED).execute()
     now = database_time()
-    row: Registration = Registration.create(
-        id=uuid.uuid4().hex,
-        username=new.username,
-        skeleton=skeleton(new.username),
-        kind=new.kind,
-        status=Status.PENDING,
-        recorded_while_locked=while_locked,
-        client_ids=bounded_client_ids(new.client_ids),
-        attempts=new.attempts,
-        conflicts=new.conflicts,
-        first_seen=now,
-        last_seen=now,
-        password_hash=new.password_hash,
-        public_key=new.public_key,
-        csr_fingerprint=new.csr_fingerprint,
-        address=address_of(new.address),
-        pairing_code=_pairing_code() if new.kind is RegistrationKind.EXPLICIT else None,
-        context=new.context,
-        requested_roles=list(new.requested_roles),
-        requested_permissions=list(new.requested_permissions),
-        starting_roles=list(starting.roles),
-        starting_permissions=list(starting.permissions),
-        held_reason=starting.held_reason,
-        window_opened_at=window_opened_at,
-    )
+    computed = {
+        "id": uuid.uuid4().hex,
+        "skeleton": skeleton(new.username),
+        "status": Status.PENDING,
+        "recorded_while_locked": while_locked,
+        "client_ids": bounded_client_ids(new.client_ids),
+        "first_seen": now,
+        "last_seen": now,
+        "address": address_of(new.address),
+        "pairing_code": _pairing_code() if new.kind is RegistrationKind.EXPLICIT else None,
+        "starting_roles": starting.roles,
+        "starting_permissions": starting.permissions,
+        "held_reason": starting.held_reason,
+        "window_opened_at": window_opened_at,
+    }
+    row: Registration = Registration.create(**(asdict(new) | computed))
     return row
 
 

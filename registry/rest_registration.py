@@ -188,7 +188,7 @@ class RestRegistration:
         return Pending(row.id, row.pairing_code)
 
     def _has_credentials(self, row: Registration, request: RegistrationRequest) -> bool:
-        """Return whether the request comes with the registration's password and key; raise `Busy` if not verified."""
+        """Return whether the request has the registered password and key; raise `Busy` if no hash slot is free."""
         if row.csr_fingerprint != request.csr_fingerprint or (row.password_hash is None) != (request.password is None):
             return False
         if request.password is None or row.password_hash is None:

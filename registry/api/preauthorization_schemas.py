@@ -6,7 +6,7 @@ from flask_openapi3.models import RawModel
 from pydantic import Field
 
 from authsvc.api.schemas import Body, Moment, PermissionView, Query, Text, Username, View, permissions_from
-from registry.api.schemas import Expiry, Fingerprint, Permissions, Roles  # noqa: TC001 - pydantic reads them
+from registry.api.schemas import Expiry, Fingerprint, PageView, Permissions, Roles
 from registry.enrolment_keys import MAX_USES
 from registry.preauthorizations import NewPreauthorization
 
@@ -60,11 +60,8 @@ class CreatedPreauthorizationView(PreauthorizationView):
     secret: str | None
 
 
-class PreauthorizationPage(View):
+class PreauthorizationPage(PageView):
     items: list[PreauthorizationView]
-    page: int
-    per_page: int
-    total: int
 
 
 class CsvUpload(RawModel):
@@ -118,8 +115,5 @@ class NewKeyView(KeyView):
     secret: str
 
 
-class KeyPage(View):
+class KeyPage(PageView):
     items: list[KeyView]
-    page: int
-    per_page: int
-    total: int

@@ -91,13 +91,9 @@ def register(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, dict[str,
         raise
     if isinstance(outcome, Granted):
         metrics.count_answer(201)
-        view = schemas.GrantedView(
-            username=outcome.username, certificate=outcome.certificate, ca_certificate=outcome.ca_certificate
-        )
-        return render(view), 201, {}
+        return render(schemas.GrantedView(**outcome._asdict())), 201, {}
     metrics.count_answer(202)
-    waiting = schemas.PendingView(id=outcome.id, pairing_code=outcome.pairing_code)
-    return render(waiting), 202, {"Retry-After": RETRY_SECONDS}
+    return render(schemas.PendingView(**outcome._asdict())), 202, {"Retry-After": RETRY_SECONDS}
 
 
 @blueprint.get("/client-registry/registrations", responses={200: schemas.RegistrationPage})
@@ -248,8 +244,8 @@ def _registration_request(body: schemas.RegisterBody) -> RegistrationRequest:
 
 
 def _state(now: registry_lock.LockState) -> dict[str, Any]:
-    fields = {**asdict(now), "locked": now.locked, "pending": records.count_pending()}
-    return render(schemas.LockStateView(**fields, flood=schemas.FloodView.of(unknown_names.flood())))
+    fields = asdict(now) | {"locked": now.locked, "pending": records.count_pending(), "flood": unknown_names.flood()}
+    return render(schemas.LockStateView.model_validate(fields, from_attributes=True))
 
 
 def _views(schema: type[AnyView], found: Iterable[Any]) -> Iterator[AnyView]:

@@ -31,8 +31,6 @@ from registry import decisions, filters, lock
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
 
-    from registry.mqtt_registration.unknown_names import Flood
-
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 __all__ = ["PageQuery", "SearchQuery", "failures"]
@@ -117,19 +115,6 @@ class FloodView(View):
     username_pattern: str = Field(description="matches most of the names; * if they have nothing in common")
     client_id_prefix: str | None
     addresses: list[AddressView] = Field(description="those with the most attempts, if the broker sends addresses")
-
-    @classmethod
-    def of(cls, flood: Flood | None) -> FloodView | None:
-        if flood is None:
-            return None
-        addresses = [AddressView(address=address, attempts=attempts) for address, attempts in flood.addresses]
-        return cls(
-            attempts=flood.attempts,
-            names=flood.names,
-            username_pattern=flood.username_pattern,
-            client_id_prefix=flood.client_id_prefix,
-            addresses=addresses,
-        )
 
 
 class LockStateView(View):
@@ -242,11 +227,14 @@ class RegistrationView(View):
     )
 
 
-class RegistrationPage(View):
-    items: list[RegistrationView]
+class PageView(View):
     page: int
     per_page: int
     total: int
+
+
+class RegistrationPage(PageView):
+    items: list[RegistrationView]
 
 
 class GivenBody(OptionalBody):

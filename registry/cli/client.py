@@ -60,6 +60,11 @@ class Enrolment:
     def __repr__(self) -> str:
         return f"Enrolment({self.server!r}, {self.username!r})"
 
+    @property
+    def verify(self) -> bool | str:
+        """The CA file for `requests`, or True for the system's authorities."""
+        return str(self.ca_file) if self.ca_file else True
+
 
 def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float | None = None) -> dict[str, Any]:
     """Register until granted, write the certificate files and return the answer; raise `Refused` for a refusal.
@@ -99,9 +104,8 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
     new_key = _key(directory, NEXT_KEY)
     body = _renewal(certificate, _key(directory), new_key, now)
     url = enrolment.server.rstrip("/") + "/api/certificates/renew"
-    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     try:
-        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
     except (requests.RequestException, ValueError) as error:
         raise Refused(f"the server does not answer: {type(error).__name__}") from None
     answer = _json(reply)
@@ -157,11 +161,10 @@ def _renewal(
 
 def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], float]]:
     url = enrolment.server.rstrip("/") + "/api/client-registry/register"
-    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     with requests.Session() as session:
         while True:
             try:
-                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
             except requests.exceptions.SSLError:
                 raise Refused("the server's certificate is not trusted; give its CA with --ca-file") from None
             except (requests.ConnectionError, requests.Timeout):

@@ -38,6 +38,13 @@ _SHARE = 0.6
 _SHORTEST_PREFIX = 3
 
 
+class AddressCount(NamedTuple):
+    """A source address, or the /64 network of IPv6 addresses, and its attempts."""
+
+    address: str
+    attempts: int
+
+
 class Flood(NamedTuple):
     """The unknown usernames of the last minute in all processes, and what most of them have in common.
 
@@ -48,7 +55,7 @@ class Flood(NamedTuple):
     names: int
     name_prefix: str | None
     client_id_prefix: str | None
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[AddressCount, ...]
     unlocked_at: datetime | None
 
     @property
@@ -66,7 +73,7 @@ class Flood(NamedTuple):
         if self.name_prefix:
             common = {"usernamePattern": self.username_pattern}
         elif self.addresses:
-            common = {"address": self.addresses[0][0]}
+            common = {"address": self.addresses[0].address}
         else:
             return None
         since = {"after": f"{self.unlocked_at:%Y-%m-%dT%H:%M:%SZ}"} if self.unlocked_at else {}
@@ -191,7 +198,7 @@ def flood() -> Flood | None:
         names,
         largest.name_prefix,
         largest.client_id_prefix,
-        tuple(addresses.most_common(_MAX_ADDRESSES)),
+        tuple(AddressCount(*one) for one in addresses.most_common(_MAX_ADDRESSES)),
         None if lock_state.locked else lock_state.opened_at,
     )
 

@@ -228,7 +228,7 @@ def test_requested_http_deny_rule_needs_no_confirmation(env: Environment) -> Non
 def test_unlock_window_and_enrolment_key_cannot_give_http_rights(env: Environment, role: str) -> None:
     expect_success(env.alice.post("/api/roles", {"name": "clerk", "permissions": [READS_ORDERS, OVER_USERS]}))
     assert refused_fields(env.alice.post(UNLOCK, {"roles": ["press", role]})) == ["roles[1]"]
-    assert refused_fields(env.alice.post(KEYS, {"label": "broker_env 3", "roles": [role]})) == ["roles[0]"]
+    assert refused_fields(env.alice.post(KEYS, {"label": "hall 3", "roles": [role]})) == ["roles[0]"]
     assert expect_success(env.alice.get("/api/client-registry"))["locked"]
     assert expect_success(env.alice.get(KEYS))["items"] == []
 

@@ -126,7 +126,7 @@ def test_failed_grant_is_rolled_back(env: Environment, table: str, condition: st
 @ON_BOTH_DATABASES
 def test_failed_grant_by_enrolment_key_is_rolled_back_with_its_use(env: Environment) -> None:
     keys = "/api/client-registry/enrolment-keys"
-    secret = expect_success(env.alice.post(keys, {"label": "broker_env 3"}))["secret"]
+    secret = expect_success(env.alice.post(keys, {"label": "hall 3"}))["secret"]
     expect_success(env.alice.post("/api/client-registry/preauthorizations", {"username": "carol"}))
     with failing_writes("audit_events", "NEW.action = 'registration.grant'"):
         assert env.register("bob", enrolmentKey=secret).status_code == 500
@@ -287,7 +287,7 @@ def test_expired_registrations_are_deleted_after_a_week(env: Environment) -> Non
 
 def test_every_decision_is_audited_without_secrets(env: Environment) -> None:
     env.unlock()
-    secret = expect_success(env.alice.post("/api/client-registry/enrolment-keys", {"label": "broker_env 3"}))["secret"]
+    secret = expect_success(env.alice.post("/api/client-registry/enrolment-keys", {"label": "hall 3"}))["secret"]
     env.register("erin", enrolmentKey=secret)
     bob, carol, dave = (
         env.register_pending(name, context={"note": "confidential"}) for name in ("bob", "carol", "dave")

@@ -29,7 +29,7 @@ KEYS = "/api/client-registry/enrolment-keys"
 
 def make_key(env: Environment, **fields: Any) -> dict[str, Any]:
     """Create a key as Alice; return it with its secret."""
-    return expect_success(env.alice.post(KEYS, {"label": "broker_env 3", **fields}))
+    return expect_success(env.alice.post(KEYS, {"label": "hall 3", **fields}))
 
 
 def listed(env: Environment) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_key_secret_is_shown_once_and_stored_as_a_digest(env: Environment) -> No
     key = make_key(env, uses=3, roles=["line"])
     secret = key.pop("secret")
     assert listed(env) == [key]
-    assert (key["label"], key["uses"], key["used"], key["roles"]) == ("broker_env 3", 3, 0, ["line"])
+    assert (key["label"], key["uses"], key["used"], key["roles"]) == ("hall 3", 3, 0, ["line"])
     assert (key["createdBy"], key["revoked"], key["expiresAt"]) == ("alice", None, None)
     env.register(enrolmentKey=secret)
     with session():
@@ -161,20 +161,20 @@ def test_keys_are_listed_newest_first(env: Environment) -> None:
     ],
 )
 def test_invalid_key_is_refused(env: Environment, fields: dict[str, Any], refused: str) -> None:
-    assert refused_fields(env.alice.post(KEYS, {"label": "broker_env 3", **fields})) == [refused]
+    assert refused_fields(env.alice.post(KEYS, {"label": "hall 3", **fields})) == [refused]
     assert listed(env) == []
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"])
 def test_expiry_outside_the_supported_years_is_refused(env: Environment, moment: str) -> None:
-    assert refused_fields(env.alice.post(KEYS, {"label": "broker_env 3", "expiresAt": moment})) == ["expiresAt"]
+    assert refused_fields(env.alice.post(KEYS, {"label": "hall 3", "expiresAt": moment})) == ["expiresAt"]
 
 
 def test_actor_cannot_create_a_key_with_rights_that_it_lacks(env: Environment) -> None:
-    answer = env.charlie.post(KEYS, {"label": "broker_env 3", "roles": ["admin"]})
+    answer = env.charlie.post(KEYS, {"label": "hall 3", "roles": ["admin"]})
     problem_of(answer, 403, "beyond-own-rights")
     assert listed(env) == []
-    expect_success(env.charlie.post(KEYS, {"label": "broker_env 3", "roles": ["press"]}))
+    expect_success(env.charlie.post(KEYS, {"label": "hall 3", "roles": ["press"]}))
 
 
 def test_key_with_a_deleted_role_still_registers(env: Environment) -> None:

@@ -340,7 +340,7 @@ def test_suggested_filter_excludes_other_new_devices(
     said = CliRunner().invoke(commands, ["registry", "status"]).output
     assert f"{FLOOD_NAMES} unknown usernames per minute" in said
     assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
-    assert ("the names of this flood" in browser.get("/admin/registry").text) == bool(advised)
+    assert ("the registrations of this flood" in browser.get("/admin/registry").text) == bool(advised)
 
 
 @ON_BOTH_DATABASES
@@ -365,9 +365,9 @@ def test_suggested_command_deletes_the_names_of_the_flood(
     if unlocked:
         env.unlock()
     reported(env, FLOOD_NAMES)
-    monkeypatch.setattr("registry.cli.opened", nullcontext)
+    monkeypatch.setattr("registry.cli.registry.opened", nullcontext)
     said = CliRunner().invoke(commands, ["registry", "status"]).output
-    command = shlex.split(said.partition("to forget them: authsvc ")[2])
+    command = shlex.split(said.partition("to delete them: authsvc ")[2])
     assert ("--after" in command) == unlocked
     assert CliRunner().invoke(commands, command).output == f"{FLOOD_NAMES} deleted\n"
 

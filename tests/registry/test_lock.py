@@ -160,7 +160,7 @@ def test_device_of_an_earlier_window_does_not_count(env: Environment) -> None:
 def test_device_with_an_enrolment_key_does_not_count(env: Environment) -> None:
     env.unlock(maxRegistrations=1)
     key = expect_success(
-        env.alice.post(f"{REGISTRY}/enrolment-keys", {"label": "broker_env 3", "uses": 2, "approvalRequired": True})
+        env.alice.post(f"{REGISTRY}/enrolment-keys", {"label": "hall 3", "uses": 2, "approvalRequired": True})
     )
     registrations = [env.register_pending(name, enrolmentKey=key["secret"]) for name in ("bob", "carol")]
     env.grant_successfully(registrations[0])
@@ -180,7 +180,7 @@ def test_deleted_user_does_not_count(env: Environment) -> None:
     [
         ("press_*", ["press_7", "press_"], ["Press_7", "my-press_7", "press-7"]),
         ("line-?", ["line-7"], ["line-77", "line-"]),
-        ("broker_env[12].*", ["hall1.a", "hall2."], ["hall3.a"]),
+        ("hall[12].*", ["hall1.a", "hall2."], ["hall3.a"]),
         ("bob", ["bob"], ["bobby"]),
     ],
 )

@@ -176,7 +176,7 @@ def test_too_short_password_is_reported(bob: Bob) -> None:
 
 def test_device_with_an_enrolment_key_is_granted_at_once(bob: Bob, tmp_path: Path) -> None:
     bob.service.call("POST", "/api/client-registry/lock")
-    made = bob.service.call("POST", "/api/client-registry/enrolment-keys", json={"label": "broker_env 3"}).json()
+    made = bob.service.call("POST", "/api/client-registry/enrolment-keys", json={"label": "hall 3"}).json()
     file = tmp_path / "enrolment-key"
     file.write_text(made["secret"] + "\n")
     ended = bob.register_pending("--enrolment-key-file", str(file))

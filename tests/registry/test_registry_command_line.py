@@ -97,12 +97,12 @@ def test_registry_is_unlocked_shown_and_locked(registry: Command, service: Servi
 
 
 def test_registration_is_listed_shown_and_granted(registry: Command, service: Service, bob: str) -> None:
-    asked = ask(service, bob, context={"broker_env": 3}, roles=["press"])
+    asked = ask(service, bob, context={"hall": 3}, roles=["press"])
     listed = registry("list", "--search", bob)
     assert asked["pairingCode"] in listed
     assert json.loads(registry("list", "--search", bob, "--json"))["items"][0]["id"] == asked["id"]
     shown = json.loads(registry("show", asked["id"]))
-    assert (shown["username"], shown["context"], shown["pairingCode"]) == (bob, {"broker_env": 3}, asked["pairingCode"])
+    assert (shown["username"], shown["context"], shown["pairingCode"]) == (bob, {"hall": 3}, asked["pairingCode"])
     words = registry("grant", asked["id"], "--permission", "readWrite devices/%u/#", "--accept-requested")
     assert words == f"{bob} granted\n"
     made = user(service, bob)
@@ -201,7 +201,7 @@ def test_invalid_file_preauthorizes_no_name(registry: Command, refusal: Command,
 
 
 def test_key_is_created_used_listed_and_revoked(registry: Command, service: Service, bob: str) -> None:
-    made = json.loads(registry("keys", "create", f"broker_env of {bob}", "--uses", "2", "--role", "press", "--json"))
+    made = json.loads(registry("keys", "create", f"hall of {bob}", "--uses", "2", "--role", "press", "--json"))
     registry("lock")
     assert ask(service, bob, enrolmentKey=made["secret"])["status"] == "granted"
     (listed,) = [key for key in json.loads(registry("keys", "list", "--json")) if key["id"] == made["id"]]

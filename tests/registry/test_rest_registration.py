@@ -163,7 +163,7 @@ def test_registration_over_mqtt_can_be_polled_over_rest(env: Environment) -> Non
 def test_requested_rights_are_shown_and_not_given(env: Environment) -> None:
     env.unlock()
     wishes: dict[str, Any] = {
-        "context": {"serial": "A-7", "broker_env": [1, None]},
+        "context": {"serial": "A-7", "hall": [1, None]},
         "roles": ["press"],
         "permissions": [WRITES_ITS_STATE],
     }
@@ -263,15 +263,15 @@ def test_pending_registration_writes_no_audit_event(env: Environment) -> None:
 def test_registrations_use_only_their_own_hash_slots(env: Environment) -> None:
     env.unlock()
     waiting = env.register().get_json()
-    places = env.app.extensions[routes.EXTENSION].rest_registration.places
+    slots = env.app.extensions[routes.EXTENSION].rest_registration.hash_slots
     number = env.services.settings.threads // 4
-    assert [places.acquire(blocking=False) for _ in range(number + 1)] == [True] * number + [False]
+    assert [slots.acquire(blocking=False) for _ in range(number + 1)] == [True] * number + [False]
     problem_of(env.register("carl"), 503, "hashing-busy")
     problem_of(env.register(), 503, "hashing-busy")
     assert stored_registration("carl") is None
     assert env.services.sign_ins.check_password("alice", ALICES_PASSWORD, "203.0.113.9").username == "alice"
-    places.release(1)
+    slots.release(1)
     assert env.register("carl").status_code == 202
     assert env.register().get_json() == waiting
-    assert places.acquire(blocking=False), "slots are free again"
+    assert slots.acquire(blocking=False), "slots are free again"
     assert env.register().get_json() == waiting, "a password that proved right before takes no hash"

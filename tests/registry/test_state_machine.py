@@ -227,7 +227,7 @@ class Registry(RuleBasedStateMachine):
     @precondition(lambda self: len(self.key_secrets) < 2)
     @rule(given=harmless, approval=st.booleans())
     def alice_makes_a_key(self, given: frozenset[str], approval: bool) -> None:
-        body = {"label": "broker_env 3", "uses": 2, "roles": sorted(given), "approvalRequired": approval}
+        body = {"label": "hall 3", "uses": 2, "roles": sorted(given), "approvalRequired": approval}
         self.key_secrets.append(expect_success(self.env.alice.post(KEYS, body))["secret"])
         self.key_entries.append(reference_model.EnrolmentKey(2, given, approval))
 

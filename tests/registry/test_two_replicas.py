@@ -120,7 +120,7 @@ def test_replicas_share_the_window_limit(replicas: Replicas) -> None:
 
 
 def test_replicas_share_the_uses_of_a_key(replicas: Replicas) -> None:
-    key = told(replicas[1], "POST", "/api/client-registry/enrolment-keys", {"label": "broker_env 3", "uses": 3})
+    key = told(replicas[1], "POST", "/api/client-registry/enrolment-keys", {"label": "hall 3", "uses": 3})
     assert both_at_once(replicas, 8, a_name(), enrolmentKey=key["secret"]) == [201] * 3 + [403] * 5
 
 
