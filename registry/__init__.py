@@ -1,5 +1,5 @@
-"""The client registry: strangers ask, an administrator grants.
+"""The client registry: an unknown device registers, and an administrator grants or denies it access.
 
-A package beside `authsvc`: it hears of unknown usernames through one signal, adds its own views to the app, and calls
-use cases. Nothing in `authsvc` imports it but the two places where parts are put together, `app` and `cli`.
+`authsvc` reports unknown usernames through one signal and does not import this package. The exceptions are the modules
+that put all parts together: `app`, `cli.main` and `cli.service`.
 """

@@ -1,4 +1,4 @@
-"""What an administrator does with a registration: grant, deny, delete; and what time does: expire."""
+"""Grant, deny, delete and expire registrations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from authsvc.accounts import users
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
-from authsvc.errors import AuthsvcError, Conflict, FieldError
+from authsvc.errors import AuthsvcError, Busy, Conflict, FieldError
 from authsvc.pki import certificates, csr
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.permissions import Permission
@@ -17,7 +17,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import audit_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import policy_change
-from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.database import DATABASE_GONE, database_time, session, transaction
 from authsvc.storage.models import Role, User
 from registry import lock, records, states
 from registry.models import Preauthorization, Registration
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.policy.actors import Actor
 
-# Long enough for an administrator to see who asked in vain; short enough that a flood leaves no sediment.
+# Long enough for an administrator to see whose registration expired, short enough that a flood does not accumulate.
 _EXPIRED_KEPT = timedelta(days=7)
-_UNCERTAIN = {
-    HeldReason.BINDING_NOT_MET: "it came without the secret or key that the name is bound to",
+_HELD_BECAUSE = {
+    HeldReason.BINDING_NOT_MET: "it lacks the secret or key that the name is bound to",
     HeldReason.TRIED_BEFORE: "somebody tried the name before it was preauthorized",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a grant gives, beside what a window, key or preauthorization let it start with; and what was confirmed.
+    """The rights that a grant adds to a registration's starting rights, and the risks that the actor accepts.
 
-    Nothing else is ever given, and in bulk no right over this service.
+    A grant `in_bulk` is refused if it would give any right over this service.
     """
 
     roles: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Grant:
 
 
 class ConfirmationNeeded(Conflict):
-    """It can be granted, but only by somebody who says in `field` that they know what they do."""
+    """The grant needs a confirmation: the request must set `field` to true."""
 
     def __init__(self, message: str, code: str, field: str) -> None:
         super().__init__(message, code)
@@ -62,121 +62,144 @@ class ConfirmationNeeded(Conflict):
 
 
 class Failure(NamedTuple):
-    """One of many that could not be done, and why."""
+    """A registration of a bulk request that was not decided, and why."""
 
     id: str
     error: AuthsvcError
 
 
-def grant(actor: Actor, registration_id: str, given: Grant, issuing: SigningPolicy) -> records.Record:
-    """Make the user with its roles, permissions and certificate, all at once or not at all.
+def grant(actor: Actor, registration_id: str, given: Grant, signing: SigningPolicy) -> records.RegistrationRecord:
+    """Create the user with its roles, permissions and certificate in one transaction.
 
-    `Locked` for one that was recorded while locked as long as the registry is locked, and for one that finds no place
-    in its unlock window any more; `Conflict` if it is not pending
-    or the name was taken meanwhile; `Forbidden` if it would hold more than the actor; `ConfirmationNeeded` if it has
-    conflicts or is held because another device may be meant, or would get rights over this service that the actor did
-    not name.
+    Errors: `Locked` if the registration was recorded while locked and the registry is still locked, or if its unlock
+    window is full; `Conflict` if it is not pending or a user has its name; `Forbidden` if it would get rights that the
+    actor lacks; `ConfirmationNeeded` if another device may be meant, or if it would get rights over this service that
+    the grant does not name.
     """
     with policy_change():
-        window_state = lock.hold()
+        lock_state = lock.state_for_update()
         row = records.row_of(registration_id)
-        states.after(Status(row.status), Event.GRANT)
+        states.next_status(Status(row.status), Event.GRANT)
         if row.recorded_while_locked:
             lock.require_unlocked()
-            row.window_opened_at = window_state.opened_at
-        lock.require_place(window_state, row.window_opened_at)
+            row.window_opened_at = lock_state.opened_at
+        lock.require_capacity(lock_state, row.window_opened_at)
         if row.damage:
-            words = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
-            raise Conflict(f"{words}; delete it, so that the device asks again", "registration-damaged")
+            problem = f"the registration of {row.username} is damaged in the database ({', '.join(row.damage)})"
+            raise Conflict(f"{problem}; delete it, so that the device registers again", "registration-damaged")
         if not given.accept_conflicts:
             _check_is_meant(row)
-        admit(actor, row, given, issuing)
+        create_user(actor, row, given, signing)
         return records.record_of(row)
 
 
 def grant_many(
-    actor: Actor, grants: Mapping[str, Grant], issuing: SigningPolicy
-) -> tuple[list[records.Record], list[Failure]]:
-    """Grant many by id, each on its own, and confirm nothing: what needs a closer look fails and is granted singly.
+    actor: Actor, grants: Mapping[str, Grant], signing: SigningPolicy
+) -> tuple[list[records.RegistrationRecord], list[Failure]]:
+    """Grant registrations by id, each in its own transaction, without accepting any risk.
 
-    What they request is accepted only if all that request something request the same, and never a right over this
-    service.
+    Requested rights are accepted only if all registrations that request rights request the same ones.
     """
     differing = _with_different_requests([id_ for id_, given in grants.items() if given.accept_requested])
 
-    def grant_one(registration_id: str) -> records.Record:
+    def grant_one(registration_id: str) -> records.RegistrationRecord:
         if registration_id in differing:
             raise Conflict("the registrations request different things; grant each alone", "bulk-requests-differ")
         given = replace(grants[registration_id], in_bulk=True, accept_conflicts=False, accept_http_rights=False)
-        return grant(actor, registration_id, given, issuing)
+        return grant(actor, registration_id, given, signing)
 
-    return each(grants, grant_one)
+    return apply_to_each(grants, grant_one)
 
 
-def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Record:
-    """Refuse it for good, until it is deleted; what it proved to hold is forgotten."""
+def deny(actor: Actor, registration_id: str, reason: str | None) -> records.RegistrationRecord:
+    """Deny a registration and delete its credentials. The username stays denied until the registration is deleted."""
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         row = records.row_of(registration_id)
-        _move(row, Event.DENY, actor, reason=reason, password_hash=None, public_key=None)
+        row.reason, row.password_hash, row.public_key = reason, None, None
+        _decide(row, Event.DENY, actor)
         audit.record(actor, "registration.deny", f"registration:{row.username}", after={"reason": reason})
         return records.record_of(row)
 
 
 def delete(actor: Actor, registration_id: str) -> None:
-    """Forget it, so that the name may ask again; a user that came of it stays."""
+    """Delete a registration, so that its username can register again; the user of a granted one stays."""
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         row = records.row_of(registration_id)
         row.delete_instance()
         audit.record(actor, "registration.delete", f"registration:{row.username}", before={"status": row.status})
 
 
-def each(ids: Iterable[str], action: Callable[[str], records.Record]) -> tuple[list[records.Record], list[Failure]]:
-    """Do the same to many, each on its own: what fails for one does not undo the others."""
-    done, failed = [], []
-    for registration_id in dict.fromkeys(ids):
+def apply_to_each(
+    ids: Iterable[str], action: Callable[[str], records.RegistrationRecord]
+) -> tuple[list[records.RegistrationRecord], list[Failure]]:
+    """Apply an action to each registration in its own transaction; return the results and the failures.
+
+    If the database is lost after some were decided, the remaining ones are failures, so that the caller still learns
+    what was done.
+    """
+    done: list[records.RegistrationRecord] = []
+    failed: list[Failure] = []
+    remaining = list(dict.fromkeys(ids))
+    while remaining:
         try:
-            done.append(action(registration_id))
+            done.append(action(remaining[0]))
         except AuthsvcError as error:
-            failed.append(Failure(registration_id, error))
+            failed.append(Failure(remaining[0], error))
+        except DATABASE_GONE:
+            if not done:
+                raise
+            lost = "the database cannot be reached"
+            failed.append(Failure(remaining[0], Busy(f"{lost}; check whether it was changed", "database-unavailable")))
+            unchanged = Busy(f"{lost}; it was not changed", "database-unavailable")
+            return done, failed + [Failure(id_, unchanged) for id_ in remaining[1:]]
+        del remaining[0]
     return done, failed
 
 
-def admit(actor: Actor, row: Registration, given: Grant, issuing: SigningPolicy) -> None:
+def create_user(actor: Actor, row: Registration, given: Grant, signing: SigningPolicy) -> None:
     """Turn a pending registration into a user, inside the caller's `policy_change`."""
     if users.exists(row.username):
         raise Conflict(f"a user named {row.username} exists", "user-exists")
+    credentials = {GrantType.PASSWORD: row.password_hash, GrantType.CERTIFICATE: row.public_key}
+    requested_roles = row.requested_roles if given.accept_requested else ()
+    requested_permissions = row.requested_permissions if given.accept_requested else ()
+    unnamed_permissions = (*(row.starting_permissions or ()), *requested_permissions)
     wanted = users.UserChanges(
-        grant_types=_grant_types(row),
-        roles=_roles(row, given),
-        permissions=_permissions(row, given),
+        grant_types=frozenset(grant_type for grant_type, credential in credentials.items() if credential),
+        roles=tuple(dict.fromkeys((*existing_roles(row.starting_roles), *given.roles, *requested_roles))),
+        permissions=(*given.permissions, *(Permission.from_fields(**fields) for fields in unnamed_permissions)),
         client_ids=given.client_ids,
     )
     _check_http_rights(actor, row, wanted, given)
     record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
-    # A name that has become a user was expected no longer, however it was granted.
+    # However it was granted: a preauthorization for the name of a user has no purpose.
     Preauthorization.delete().where(Preauthorization.username == row.username).execute()
     if row.public_key:
-        issued = certificates.issue(actor, row.username, csr.read_public_key(row.public_key), issuing)
+        issued = certificates.issue(actor, row.username, csr.read_public_key(row.public_key), signing)
         row.certificate, row.ca_certificate = issued.record.certificate, issued.ca_certificate
     row.user = User.get(User.username == row.username)
-    _move(row, Event.GRANT, actor)
-    given_facts = audit_fields(record)
-    facts = {name: given_facts[name] for name in ("roles", "permissions", "clientIds")}
-    audit.record(actor, "registration.grant", f"registration:{row.username}", after=facts)
+    _decide(row, Event.GRANT, actor)
+    user_fields = audit_fields(record)
+    after = {name: user_fields[name] for name in ("roles", "permissions", "clientIds")}
+    audit.record(actor, "registration.grant", f"registration:{row.username}", after=after)
 
 
 def expire(ttl_hours: int) -> int:
-    """Expire pending registrations that were first seen longer ago, however often they came back; return how many."""
+    """Expire pending registrations first seen more than `ttl_hours` ago; return how many.
+
+    Registrations that expired long ago are deleted.
+    """
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         now = database_time()
-        waiting = Registration.status == Status.PENDING
-        outdated = Registration.first_seen < now - timedelta(hours=ttl_hours)
-        usernames = [row.username for row in Registration.select().where(waiting, outdated)]
-        gone = {"status": Status.EXPIRED, "password_hash": None, "public_key": None, "decided_at": now}
-        Registration.update(**gone).where(waiting, outdated).execute()
+        outdated = (Registration.status == Status.PENDING) & (
+            Registration.first_seen < now - timedelta(hours=ttl_hours)
+        )
+        usernames = [row.username for row in Registration.select().where(outdated)]
+        changes = {"status": Status.EXPIRED, "password_hash": None, "public_key": None, "decided_at": now}
+        Registration.update(**changes).where(outdated).execute()
         for username in usernames:
             audit.record(SERVICE, "registration.expire", f"registration:{username}")
         long_ago = Registration.decided_at < now - _EXPIRED_KEPT
@@ -184,38 +207,20 @@ def expire(ttl_hours: int) -> int:
         return len(usernames)
 
 
-def _move(row: Registration, event: Event, actor: Actor, **changes: str | None) -> None:
-    row.status = states.after(Status(row.status), event)
-    row.decided_by = actor.username
-    row.decided_at = database_time()
-    for name, value in changes.items():
-        setattr(row, name, value)
-    row.save()
-
-
-def _grant_types(row: Registration) -> frozenset[GrantType]:
-    held = {GrantType.PASSWORD: row.password_hash, GrantType.CERTIFICATE: row.public_key}
-    return frozenset(grant_type for grant_type, proof in held.items() if proof)
-
-
-def _roles(row: Registration, given: Grant) -> tuple[str, ...]:
-    requested = row.requested_roles if given.accept_requested else ()
-    return tuple(dict.fromkeys((*existing_roles(row.starting_roles), *given.roles, *requested)))
-
-
 def existing_roles(names: Iterable[str]) -> tuple[str, ...]:
-    """Return those roles, promised some time ago, that there still are; a role that was removed gives nothing."""
+    """Return the names that are still roles; the role of an old promise may have been deleted since."""
     return tuple(name for name in names if Role.select().where(Role.name == name).exists())
 
 
-def _permissions(row: Registration, given: Grant) -> tuple[Permission, ...]:
-    requested = row.requested_permissions if given.accept_requested else ()
-    unnamed = (*(row.starting_permissions or ()), *requested)
-    return (*given.permissions, *(Permission.from_fields(**words) for words in unnamed))
+def _decide(row: Registration, event: Event, actor: Actor) -> None:
+    row.status = states.next_status(Status(row.status), event)
+    row.decided_by = actor.username
+    row.decided_at = database_time()
+    row.save()
 
 
 def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChanges, given: Grant) -> None:
-    """Refuse rights over this service that the actor lacks, that come in bulk, or that nobody named or confirmed."""
+    """Refuse rights that the actor lacks, and rights over this service in bulk or without a name or confirmation."""
     roles, permissions = wanted["roles"], wanted["permissions"]
     actor.must_hold([*permissions, *policy_reader.rights_of_roles(set(roles))])
     risky_roles = with_http_rights(roles)
@@ -226,25 +231,25 @@ def _check_http_rights(actor: Actor, row: Registration, wanted: users.UserChange
     unnamed = sorted(risky_roles - set(given.roles))
     unnamed += ["permissions of its own"] if risky_permissions - set(given.permissions) else []
     if unnamed and not given.accept_http_rights:
-        words = f"{row.username} would get rights over this service (http) that the grant does not name"
-        raise ConfirmationNeeded(f"{words}: {', '.join(unnamed)}", "registration-http-rights", "acceptHttpRights")
+        message = f"{row.username} would get rights over this service (http) that the grant does not name"
+        raise ConfirmationNeeded(f"{message}: {', '.join(unnamed)}", "registration-http-rights", "acceptHttpRights")
 
 
 def _check_is_meant(row: Registration) -> None:
-    """Raise `ConfirmationNeeded` if the name may be meant for another device than the one that is registered."""
+    """Raise `ConfirmationNeeded` if the username may be meant for another device than the registered one."""
     if row.conflicts:
         attempts = f"{row.conflicts} attempt{'' if row.conflicts == 1 else 's'}"
         addresses = f" from {', '.join(row.conflict_addresses)}" if row.conflict_addresses else ""
-        words = f"{attempts}{addresses} under the name {row.username} came with another password or key"
-        raise ConfirmationNeeded(words, "registration-has-conflicts", "acceptConflicts")
-    if row.held_reason in _UNCERTAIN:
-        why = _UNCERTAIN[HeldReason(row.held_reason)]
-        words = f"{row.username} is preauthorized, and this may be another device: {why}"
-        raise ConfirmationNeeded(words, "registration-held", "acceptConflicts")
+        message = f"{attempts}{addresses} under the name {row.username} came with another password or key"
+        raise ConfirmationNeeded(message, "registration-has-conflicts", "acceptConflicts")
+    if row.held_reason in _HELD_BECAUSE:
+        reason = _HELD_BECAUSE[HeldReason(row.held_reason)]
+        message = f"{row.username} is preauthorized, and this may be another device: {reason}"
+        raise ConfirmationNeeded(message, "registration-held", "acceptConflicts")
 
 
 def _with_different_requests(ids: list[str]) -> frozenset[str]:
-    """Return those of the registrations that request something, unless all of them request the same."""
+    """Return the ids of the registrations that request rights, unless all of them request the same."""
     columns = (Registration.id, Registration.requested_roles, Registration.requested_permissions)
     with session():
         rows = list(Registration.select(*columns).where(Registration.id.in_(ids)))

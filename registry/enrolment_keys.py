@@ -1,11 +1,11 @@
-"""Enrolment keys: secrets that vouch for so many registrations, so that nobody has to stand by an open window."""
+"""Enrolment keys: secrets that let a limited number of devices register while the registry is locked."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,14 @@ MAX_USES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """An enrolment key without its secret, which is shown once and stored only as a digest."""
+class EnrolmentKeyRecord:
+    """An enrolment key without its secret. `used` counts the registrations out of at most `uses`."""
 
     id: str
     label: str
     uses: int
     used: int
-    roles: tuple[str, ...]
+    roles: list[str]
     approval_required: bool
     expires_at: datetime | None
     created_by: str
@@ -42,8 +42,8 @@ class KeyRecord:
 
 def create(
     actor: Actor, label: str, uses: int, roles: tuple[str, ...], expires_at: datetime | None, *, approval_required: bool
-) -> tuple[str, KeyRecord]:
-    """Make a key that is good for so many registrations and return its secret, to be shown this once."""
+) -> tuple[str, EnrolmentKeyRecord]:
+    """Create a key for this number of registrations. Return its secret, which is stored only as a digest."""
     if not 1 <= uses <= MAX_USES:
         raise invalid("uses", f"must be from 1 to {MAX_USES}")
     secret = f"ek_{secrets.token_urlsafe(24)}"
@@ -61,13 +61,13 @@ def create(
             created_by=actor.username,
             created_at=database_time(),
         )
-        facts = {"label": label, "uses": uses, "roles": list(roles), "approvalRequired": approval_required}
-        audit.record(actor, "enrolment-key.create", f"enrolment-key:{row.id}", after=facts)
+        after = {"label": label, "uses": uses, "roles": list(roles), "approvalRequired": approval_required}
+        audit.record(actor, "enrolment-key.create", f"enrolment-key:{row.id}", after=after)
     return secret, _record(row)
 
 
-def search(page: int, per_page: int) -> Page[KeyRecord]:
-    """Return one page of keys, newest first, also those that are used up or revoked."""
+def search(page: int, per_page: int) -> Page[EnrolmentKeyRecord]:
+    """Return one page of all keys, newest first."""
     query = EnrolmentKey.select()
     return fetch_page(
         query.order_by(EnrolmentKey.created_at.desc(), EnrolmentKey.id), page, per_page, convert=partial(map, _record)
@@ -75,7 +75,7 @@ def search(page: int, per_page: int) -> Page[KeyRecord]:
 
 
 def revoke(actor: Actor, key_id: str) -> None:
-    """End a key at once; what was registered with it stays."""
+    """Revoke a key; registrations that were made with it stay."""
     with transaction():
         row = EnrolmentKey.get_or_none(EnrolmentKey.id == key_id)
         if row is None:
@@ -85,41 +85,33 @@ def revoke(actor: Actor, key_id: str) -> None:
             audit.record(actor, "enrolment-key.revoke", f"enrolment-key:{key_id}", before={"label": row.label})
 
 
-def check(secret: str) -> KeyRecord:
-    """Return the key with this secret; `Forbidden`, the same for every cause, when it is not good for another use."""
+def check(secret: str) -> EnrolmentKeyRecord:
+    """Return the key with this secret.
+
+    Raise the same `Forbidden` for a key that is unknown, expired, revoked or used up.
+    """
     row = EnrolmentKey.get_or_none(EnrolmentKey.digest == digest_of(secret))
-    if row is None or not _good(row):
-        raise Forbidden("the enrolment key is not valid", "enrolment-key-invalid")
+    is_expired = row is not None and row.expires_at is not None and row.expires_at <= database_time()
+    if row is None or is_expired or row.revoked_at is not None or row.used >= row.uses:
+        raise _not_valid()
     return _record(row)
 
 
-def use(key: KeyRecord) -> None:
-    """Count one use, inside the transaction that registers; `Forbidden` when another took the last one meanwhile."""
-    alive = (EnrolmentKey.id == key.id) & (EnrolmentKey.used < EnrolmentKey.uses) & EnrolmentKey.revoked_at.is_null()
-    if not EnrolmentKey.update(used=EnrolmentKey.used + 1).where(alive).execute():
-        raise Forbidden("the enrolment key is not valid", "enrolment-key-invalid")
-
-
-def _good(row: EnrolmentKey) -> bool:
-    expired = row.expires_at is not None and row.expires_at <= database_time()
-    return row.revoked_at is None and row.used < row.uses and not expired
+def use(key: EnrolmentKeyRecord) -> None:
+    """Count one use, inside the transaction that registers; `Forbidden` if the key has been used up or revoked."""
+    is_valid = (EnrolmentKey.used < EnrolmentKey.uses) & EnrolmentKey.revoked_at.is_null()
+    if not EnrolmentKey.update(used=EnrolmentKey.used + 1).where(EnrolmentKey.id == key.id, is_valid).execute():
+        raise _not_valid()
 
 
 def digest_of(secret: str) -> str:
-    """Return the form in which a random secret is stored: nobody can guess one, so a fast hash is enough."""
+    """Return the stored form of a secret. A fast hash is enough, because secrets are random and long."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _record(row: EnrolmentKey) -> KeyRecord:
-    return KeyRecord(
-        row.id,
-        row.label,
-        row.uses,
-        row.used,
-        tuple(row.roles),
-        row.approval_required,
-        row.expires_at,
-        row.created_by,
-        row.created_at,
-        row.revoked_at,
-    )
+def _not_valid() -> Forbidden:
+    return Forbidden("the enrolment key is not valid", "enrolment-key-invalid")
+
+
+def _record(row: EnrolmentKey) -> EnrolmentKeyRecord:
+    return EnrolmentKeyRecord(**{field.name: getattr(row, field.name) for field in fields(EnrolmentKeyRecord)})

@@ -1,13 +1,15 @@
-"""Decisions on all registrations that match a filter, in one transaction and with one audit event."""
+"""Deny or delete all registrations that match a filter, in one transaction with one audit event."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peewee import chunked
+from pydantic.alias_generators import to_camel
 
 from authsvc.activity import audit
 from authsvc.errors import invalid
@@ -18,7 +20,6 @@ from registry.states import Event, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from authsvc.policy.actors import Actor
 
@@ -27,10 +28,10 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which registrations: a registration matches if it fits everything that is given.
+    """A registration matches if it satisfies every field that is not None; at least one field must be set.
 
-    Patterns have `*`, `?` and `[...]`, as for an unlock window. A client id pattern needs one client id that fits.
-    `after` and `before` compare with the time the registration was first seen. `address` is an address or a network.
+    Patterns may contain `*`, `?` and `[...]`. One matching client id is enough for `client_id_pattern`. `after` and
+    `before` compare with `first_seen`. `address` is an IP address or a network.
     """
 
     username_pattern: str | None = None
@@ -48,20 +49,13 @@ class Filter:
 
     @property
     def audit_fields(self) -> audit.Fields:
-        """What of it is given, for the audit trail."""
-        given = {
-            "usernamePattern": self.username_pattern,
-            "clientIdPattern": self.client_id_pattern,
-            "address": self.address,
-            "after": self.after and self.after.isoformat(),
-            "before": self.before and self.before.isoformat(),
-            "maxAttempts": self.max_attempts,
-        }
-        return {name: value for name, value in given.items() if value is not None}
+        """The fields that are set, for the audit trail."""
+        fields = {to_camel(name): value for name, value in asdict(self).items() if value is not None}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
 def check_network(text: str) -> str:
-    """Return an IP address or network as it is; `InvalidInput` for anything else."""
+    """Return the text if it is an IP address or network, otherwise raise `InvalidInput`."""
     try:
         ip_network(text, strict=False)
     except ValueError:
@@ -70,19 +64,18 @@ def check_network(text: str) -> str:
 
 
 def matching(wanted: Filter, status: Status = Status.PENDING) -> list[tuple[str, str]]:
-    """Return id and username of each registration of a status that matches, oldest first."""
+    """Return id and username of each matching registration of this status, oldest first."""
     with session():
         return list(_matching(wanted, status))
 
 
 def deny(actor: Actor, wanted: Filter, reason: str | None) -> int:
-    """Deny all pending registrations that match and return how many; they stay denied until they are deleted."""
-    denied = states.after(Status.PENDING, Event.DENY)
+    """Deny all pending registrations that match; return how many."""
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         found = [registration_id for registration_id, _ in _matching(wanted, Status.PENDING)]
         changes = {
-            "status": denied,
+            "status": states.next_status(Status.PENDING, Event.DENY),
             "decided_by": actor.username,
             "decided_at": database_time(),
             "reason": reason,
@@ -97,9 +90,9 @@ def deny(actor: Actor, wanted: Filter, reason: str | None) -> int:
 
 
 def delete(actor: Actor, wanted: Filter, status: Status) -> int:
-    """Delete all registrations of a status that match and return how many; their names may then ask again."""
+    """Delete all matching registrations of this status, so that their usernames can register again; return how many."""
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         found = [registration_id for registration_id, _ in _matching(wanted, status)]
         for batch in chunked(found, _BATCH):
             Registration.delete().where(Registration.id.in_(batch)).execute()
@@ -122,13 +115,10 @@ def _matching(wanted: Filter, status: Status) -> Iterator[tuple[str, str]]:
     for row in query.order_by(Registration.first_seen, Registration.id):
         if network and not (row.address and ip_address(row.address) in network):
             continue
-        if _fits(row.username, wanted.username_pattern) and _any_fits(row.client_ids, wanted.client_id_pattern):
+        names, client_ids = [row.username], [client_id for client_id in row.client_ids if client_id]
+        if _any_matches(names, wanted.username_pattern) and _any_matches(client_ids, wanted.client_id_pattern):
             yield row.id, row.username
 
 
-def _fits(text: str, pattern: str | None) -> bool:
-    return pattern is None or fnmatchcase(text, pattern)
-
-
-def _any_fits(texts: Any, pattern: str | None) -> bool:
-    return pattern is None or any(fnmatchcase(text, pattern) for text in texts if text)
+def _any_matches(texts: list[str], pattern: str | None) -> bool:
+    return pattern is None or any(fnmatchcase(text, pattern) for text in texts)

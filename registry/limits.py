@@ -1,4 +1,4 @@
-"""Limits on registration requests, counted in the memory of one process before anything reads the database."""
+"""Rate limits on registration requests, counted in the memory of one process before the database is read."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 _MINUTE = 60.0
 # Each entry takes about 300 bytes.
 MAX_COUNTED = 20_000
-MAX_PROOFS = 10_000
-# Each costs a hash or two; a process makes about 15 a second.
+MAX_VERIFIED = 10_000
+# Each costs one or two password hashes; a process computes about 15 per second.
 COMPARED_PER_SECOND = 5
 
 
-class Holder(Enum):
-    """Whose request it is: each kind has comparisons of its own, so that made-up names use up none of the users'."""
+class CheckedAgainst(Enum):
+    """What a password is compared with. Each has its own budget, so that made-up names do not use up that of users."""
 
     REGISTRATION = auto()
     USER = auto()
 
 
 class PerMinute:
-    """Counts events by key, each key in minutes of its own; beyond `max_keys` the oldest minute is forgotten."""
+    """Counts events by key and minute, for up to `max_keys` keys; the key with the oldest minute is evicted first."""
 
     def __init__(self, limit: int, max_keys: int = MAX_COUNTED, clock: Callable[[], float] = monotonic) -> None:
         self._limit = limit
@@ -45,7 +45,7 @@ class PerMinute:
         return len(self._counts)
 
     def add(self, key: Hashable) -> float:
-        """Count one event; return 0 within the limit, otherwise the seconds until the key's minute ends."""
+        """Count one event. Return 0 within the limit, otherwise the seconds until the key's minute ends."""
         now = self._clock()
         since, count = self._counts.get(key, (-_MINUTE, 0))
         if now - since >= _MINUTE:
@@ -58,7 +58,7 @@ class PerMinute:
 
 
 class TokenBucket:
-    """Allows `burst` events at once and `per_second` in the long run."""
+    """A token bucket of size `burst` that refills at `per_second`."""
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
         self._per_second = per_second
@@ -68,7 +68,7 @@ class TokenBucket:
         self._filled_at = clock()
 
     def take(self) -> bool:
-        """Return whether one more event is allowed now, and count it if so."""
+        """Take a token and return True, or return False if none is left."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._filled_at) * self._per_second)
         self._filled_at = now
@@ -79,27 +79,26 @@ class TokenBucket:
 
 
 class Limits(NamedTuple):
-    """How many requests a minute one process answers."""
+    """Requests per minute and process; `names` limits the number of different usernames."""
 
     per_name_and_address: int
     per_address: int
     names: int
 
 
-class BeyondLimit(TooMany):
-    """A limit over many names is reached. The caller may compare what was sent with what is stored.
+class LimitExceeded(TooMany):
+    """A limit by address or on names is exceeded. The caller may still compare the credentials with the stored ones.
 
-    Unless they are equal, it answers with this error, so that nothing is told about the name.
+    If they differ, the caller raises this error, so that the answer is the same for every name.
     """
 
 
 class RequestLimits:
-    """Limits requests by name and address, by address, and by how many different names are answered at all.
+    """Limits requests by name and address, by address, and by number of different names.
 
-    Nobody who has proved to hold the password and key of a registration is counted, so that others, even behind the
-    same address, cannot put a device on 429. The proofs are keyed digests; the key lives and dies with the process.
-    The proofs are gone after a restart, so `COMPARED_PER_SECOND` requests beyond the limits by address and of names may
-    still prove to come from a holder: see `BeyondLimit`.
+    Requests with verified credentials are not counted. So no other client, even behind the same address, can make a
+    device receive 429. Verified credentials are remembered as digests under a key of this process, and lost when it
+    restarts. Therefore `COMPARED_PER_SECOND` requests beyond the limits may still be compared: see `LimitExceeded`.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
@@ -109,47 +108,55 @@ class RequestLimits:
         self._names: set[str] = set()
         self._names_since = clock()
         self._clock = clock
-        self._comparisons = {kind: TokenBucket(COMPARED_PER_SECOND, COMPARED_PER_SECOND, clock) for kind in Holder}
+        self._comparisons = {
+            kind: TokenBucket(COMPARED_PER_SECOND, COMPARED_PER_SECOND, clock) for kind in CheckedAgainst
+        }
         self._key = secrets.token_bytes(32)
-        self._proofs: OrderedDict[bytes, None] = OrderedDict()
+        self._verified: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def proof_of(self, username: str, password: str | None, fingerprint: str | None) -> bytes:
-        """Return what a name and the credentials sent with it are remembered by."""
+    def digest_of(self, username: str, password: str | None, fingerprint: str | None) -> bytes:
+        """Return the keyed digest of a username and the credentials sent with it."""
         sent = repr((username, password, fingerprint)).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(sent, key=self._key, digest_size=16).digest()
 
-    def count(self, username: str, address: str | None, proof: bytes, holder: Holder = Holder.REGISTRATION) -> None:
-        """Count a request; `TooMany`, the same for every name, beyond the limits. A remembered proof is not counted.
+    def count(
+        self,
+        username: str,
+        address: str | None,
+        digest: bytes,
+        against: CheckedAgainst = CheckedAgainst.REGISTRATION,
+    ) -> None:
+        """Count a request unless its credentials are verified; raise `TooMany` beyond the limits.
 
-        It is `BeyondLimit` if the request may be compared with what is stored.
+        The error is `LimitExceeded` if the credentials may still be compared with the stored ones.
         """
         network = network_of(address)
         with self._lock:
-            if proof in self._proofs:
-                self._proofs.move_to_end(proof)
+            if digest in self._verified:
+                self._verified.move_to_end(digest)
                 return
-            # One device that repeats itself is refused by the first, and does not use up its neighbours' share.
+            # The limit by name and address comes first: a device that repeats itself uses up no shared limit.
             pair_seconds = self._pairs.add((username, network))
             seconds = pair_seconds or self._addresses.add(network) or self._add_name(username)
-            # The limit by name and address is the one on guesses at a password.
-            is_compared = seconds > 0 and not pair_seconds and self._comparisons[holder].take()
+            # The limit by name and address is the limit on password guesses.
+            is_compared = seconds > 0 and not pair_seconds and self._comparisons[against].take()
         if seconds:
-            error = BeyondLimit if is_compared else TooMany
+            error = LimitExceeded if is_compared else TooMany
             raise error("too many attempts; wait a little", "too-many-attempts", math.ceil(seconds))
 
-    def remember(self, proof: bytes) -> None:
-        """Count no further request with these credentials."""
+    def mark_verified(self, digest: bytes) -> None:
+        """Stop counting requests with these credentials."""
         with self._lock:
-            self._proofs[proof] = None
-            self._proofs.move_to_end(proof)
-            if len(self._proofs) > MAX_PROOFS:
-                self._proofs.popitem(last=False)
+            self._verified[digest] = None
+            self._verified.move_to_end(digest)
+            if len(self._verified) > MAX_VERIFIED:
+                self._verified.popitem(last=False)
 
-    def forget(self, proof: bytes) -> None:
+    def unmark_verified(self, digest: bytes) -> None:
         """Count requests with these credentials again."""
         with self._lock:
-            self._proofs.pop(proof, None)
+            self._verified.pop(digest, None)
 
     def _add_name(self, username: str) -> float:
         now = self._clock()

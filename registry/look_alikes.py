@@ -1,4 +1,4 @@
-"""Names that can be mistaken for that of a registration: of users, of preauthorized devices, and of denied ones."""
+"""Usernames that can be mistaken for the username of a registration."""
 
 from __future__ import annotations
 
@@ -18,23 +18,20 @@ MAX_NAMES = 10
 
 
 def similar_names(usernames: Iterable[str]) -> dict[str, list[str]]:
-    """Return for each name up to `MAX_NAMES` other names that look like it.
+    """Return for each username up to `MAX_NAMES` other names with the same skeleton.
 
-    They are those of users, of preauthorizations that have not expired, and of denied registrations.
+    They are the names of users, of preauthorizations that have not expired, and of denied registrations.
     """
     skeletons = {username: skeleton(username) for username in usernames}
-    wanted = set(skeletons.values())
     found: dict[str, set[str]] = defaultdict(set)
-    in_force = Preauthorization.expires_at.is_null() | (Preauthorization.expires_at > database_time())
-    for query in (
-        _named(User, wanted),
-        _named(Preauthorization, wanted, in_force),
-        _named(Registration, wanted, Registration.status == Status.DENIED),
-    ):
-        for form, name in query.tuples():
+    is_valid = Preauthorization.expires_at.is_null() | (Preauthorization.expires_at > database_time())
+    conditions: dict[Any, list[Any]] = {
+        User: [],
+        Preauthorization: [is_valid],
+        Registration: [Registration.status == Status.DENIED],
+    }
+    for model, extra in conditions.items():
+        has_skeleton = model.skeleton.in_(set(skeletons.values()))
+        for form, name in model.select(model.skeleton, model.username).where(has_skeleton, *extra).tuples():
             found[form].add(name)
     return {username: sorted(found[form] - {username})[:MAX_NAMES] for username, form in skeletons.items()}
-
-
-def _named(model: Any, skeletons: set[str], *conditions: Any) -> Any:
-    return model.select(model.skeleton, model.username).where(model.skeleton.in_(skeletons), *conditions)

@@ -1,4 +1,4 @@
-"""What `/metrics` shows of the registry. No label holds a name: outcomes and statuses are closed lists."""
+"""Prometheus metrics of the registry. No label holds a name: outcomes and statuses are closed lists."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from registry.mqtt_registration.registration import MqttRegistration
     from registry.mqtt_registration.unknown_names import UnknownNames
 
-_ANSWERS = Counter("authsvc_registry_answers", "Answers to explicit registrations", ["status"])
+_ANSWERS = Counter("authsvc_registry_answers", "Answers to registrations over REST", ["status"])
 _CONTACTS = Gauge(
     "authsvc_registry_contacts",
-    "What became of refused CONNECTs of unknown usernames since the worker started",
+    "Refused CONNECTs of unknown usernames since the worker started, by outcome",
     ["outcome"],
     multiprocess_mode="livesum",
 )
-_WAITING = Gauge("authsvc_registry_waiting", "Usernames heard of and not written yet", multiprocess_mode="livesum")
+_WAITING = Gauge("authsvc_registry_waiting", "Unknown usernames not written yet", multiprocess_mode="livesum")
 _UNKNOWN = Gauge(
     "authsvc_registry_unknown_names",
     "Different unknown usernames of the last minute that were not recorded before",
@@ -30,20 +30,20 @@ _UNKNOWN_ATTEMPTS = Gauge(
     "Attempts of the last minute under unknown usernames that were not recorded before",
     multiprocess_mode="livesum",
 )
-_PENDING = Gauge("authsvc_registry_pending", "Registrations that wait for a decision", multiprocess_mode="mostrecent")
+_PENDING = Gauge("authsvc_registry_pending", "Pending registrations", multiprocess_mode="mostrecent")
 
 
 def count_answer(status: int) -> None:
-    """Count one answer to an explicit registration."""
+    """Count one answer to a registration over REST."""
     _ANSWERS.labels(str(status)).inc()
 
 
-def observe(intake: MqttRegistration, unknown_names: UnknownNames) -> None:
-    """Publish the state of this worker's intake, how many unknown names arrive, and how much is pending."""
+def update(mqtt_registration: MqttRegistration, unknown_names: UnknownNames) -> None:
+    """Set the gauges of this worker and the number of pending registrations."""
     unknown = unknown_names.summary()
     _UNKNOWN.set(unknown.names)
     _UNKNOWN_ATTEMPTS.set(unknown.attempts)
-    for outcome, number in intake.counters.items():
+    for outcome, number in mqtt_registration.counters.items():
         _CONTACTS.labels(outcome).set(number)
-    _WAITING.set(intake.waiting)
+    _WAITING.set(mqtt_registration.waiting)
     _PENDING.set(records.count_pending())

@@ -1,4 +1,4 @@
-"""The registry's tables."""
+"""The tables of the client registry."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from authsvc.storage.fields import JsonField, Model, NumberedModel, UnreadableJs
 from authsvc.storage.models import User
 
 
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _permissions(value: Any) -> bool:
+def _is_permission_list(value: Any) -> bool:
     try:
         return isinstance(value, list) and all(Permission.from_fields(**words) for words in value)
     except (TypeError, ValueError, AttributeError, InvalidInput):
         return False
 
 
-def _mapping(value: Any) -> bool:
+def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
 class Registration(Model):
-    """One stranger by name. `password_hash` and `public_key` are what it proved to hold; both go when it is refused.
+    """A device that asked for access under a username.
 
-    A granted one goes with the user that came of it. `window_opened_at` says in which unlock window it takes a place
-    once it is granted; null for none, as with an enrolment key.
+    `password_hash` and `public_key` hold its credentials; both are cleared when the registration is denied or expires.
+    A granted registration is deleted with its user. If `window_opened_at` is set, the registration counts towards the
+    limit of that unlock window once it is granted. It is null for a registration with an enrolment key.
     """
 
     id = peewee.CharField(32, primary_key=True)
@@ -40,7 +41,7 @@ class Registration(Model):
     kind = peewee.CharField(16)
     status = peewee.CharField(16, index=True)
     recorded_while_locked = peewee.BooleanField()
-    client_ids = JsonField(accepts=_texts)
+    client_ids = JsonField(accepts=_is_text_list)
     attempts = peewee.IntegerField()
     conflicts = peewee.IntegerField()
     first_seen = UtcDateTimeField()
@@ -50,24 +51,24 @@ class Registration(Model):
     csr_fingerprint = peewee.CharField(64, null=True)
     address = peewee.CharField(64, null=True)
     pairing_code = peewee.CharField(16, null=True)
-    context = JsonField(null=True, accepts=_mapping)
-    requested_roles = JsonField(accepts=_texts)
-    requested_permissions = JsonField(accepts=_permissions)
-    starting_roles = JsonField(accepts=_texts)
+    context = JsonField(null=True, accepts=_is_object)
+    requested_roles = JsonField(accepts=_is_text_list)
+    requested_permissions = JsonField(accepts=_is_permission_list)
+    starting_roles = JsonField(accepts=_is_text_list)
     decided_by = peewee.CharField(64, null=True)
     decided_at = UtcDateTimeField(null=True)
     reason = peewee.TextField(null=True)
     certificate = peewee.TextField(null=True)
     ca_certificate = peewee.TextField(null=True)
     skeleton = peewee.TextField(null=True, index=True)
-    starting_permissions = JsonField(null=True, accepts=_permissions)
+    starting_permissions = JsonField(null=True, accepts=_is_permission_list)
     held_reason = peewee.CharField(32, null=True)
-    conflict_addresses = JsonField(null=True, accepts=_texts)
+    conflict_addresses = JsonField(null=True, accepts=_is_text_list)
     window_opened_at = UtcDateTimeField(null=True, index=True)
 
     @property
     def damage(self) -> list[str]:
-        """The columns that hold what cannot be read."""
+        """The names of the columns whose value cannot be read."""
         return [name for name, value in self.__data__.items() if isinstance(value, UnreadableJson)]
 
     class Meta:
@@ -75,25 +76,25 @@ class Registration(Model):
 
 
 class Window(NumberedModel):
-    """One row: when the registry was last unlocked and until when, by the database's clock, and for whom."""
+    """One row: start, end and limits of the latest unlock window, in the database's time."""
 
     opened_at = UtcDateTimeField(null=True)
     unlocked_until = UtcDateTimeField(null=True)
     max_registrations = peewee.IntegerField(null=True)
     username_pattern = peewee.CharField(64, null=True)
-    roles = JsonField(accepts=_texts)
+    roles = JsonField(accepts=_is_text_list)
 
     class Meta:
         table_name = "registry_window"
 
 
 class Preauthorization(Model):
-    """A grant given before its name made contact; good for one."""
+    """A grant for a username before its first contact. It is deleted when it is used."""
 
     id = peewee.CharField(32, primary_key=True)
     username = peewee.CharField(64, unique=True)
-    roles = JsonField(accepts=_texts)
-    permissions = JsonField(accepts=_permissions)
+    roles = JsonField(accepts=_is_text_list)
+    permissions = JsonField(accepts=_is_permission_list)
     csr_fingerprint = peewee.CharField(64, null=True)
     expires_at = UtcDateTimeField(null=True)
     created_by = peewee.CharField(64)
@@ -104,7 +105,7 @@ class Preauthorization(Model):
 
     @property
     def is_damaged(self) -> bool:
-        """Whether its roles or permissions cannot be read; it lets nobody in then."""
+        """Whether its roles or permissions cannot be read. A damaged preauthorization is ignored."""
         return isinstance(self.roles, UnreadableJson) or isinstance(self.permissions, UnreadableJson)
 
     class Meta:
@@ -112,14 +113,14 @@ class Preauthorization(Model):
 
 
 class EnrolmentKey(Model):
-    """A secret that vouches for so many registrations; known by its digest alone."""
+    """A secret for a limited number of registrations. Only its digest is stored."""
 
     id = peewee.CharField(32, primary_key=True)
     label = peewee.CharField(200)
     digest = peewee.CharField(64, unique=True)
     uses = peewee.IntegerField()
     used = peewee.IntegerField()
-    roles = JsonField(accepts=_texts)
+    roles = JsonField(accepts=_is_text_list)
     approval_required = peewee.BooleanField()
     expires_at = UtcDateTimeField(null=True)
     created_by = peewee.CharField(64)
@@ -131,7 +132,7 @@ class EnrolmentKey(Model):
 
 
 class UnknownNameReport(Model):
-    """What one process counted of unknown usernames in the last minute; written only while there are many."""
+    """Unknown usernames that one process saw in the last minute; written only while there are many."""
 
     source = peewee.CharField(32, primary_key=True)
     at = UtcDateTimeField(index=True)
@@ -139,7 +140,7 @@ class UnknownNameReport(Model):
     names = peewee.IntegerField()
     name_prefix = peewee.CharField(64, null=True)
     client_id_prefix = peewee.CharField(200, null=True)
-    addresses = JsonField(accepts=_mapping)
+    addresses = JsonField(accepts=_is_object)
 
     class Meta:
         table_name = "unknown_name_reports"

@@ -1,7 +1,7 @@
-"""Grants given in advance: the first contact of a name is let in at once, also while the registry is locked; once.
+"""Preauthorizations: grants for usernames before their first contact. Each is used once, also while locked.
 
-One that is bound to a one-time secret or to a key is for whoever has it, whatever others tried under the name. One that
-is bound to nothing goes to the first contact, so it is held for an administrator where somebody tried the name earlier.
+A preauthorization that is bound to a one-time secret or a key grants only a device that has it. One without a binding
+grants the first device that uses the username. If somebody tried the username before, an administrator must approve.
 """
 
 from __future__ import annotations
@@ -15,125 +15,159 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
 
+from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.policy.permissions import Permission
 from authsvc.storage import policy_reader
-from authsvc.storage.database import database_time, transaction
+from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
 from authsvc.storage.paging import Page, fetch_page
 from registry import lock
+from registry.decisions import Grant, existing_roles
 from registry.enrolment_keys import digest_of
 from registry.models import Preauthorization, Registration
+from registry.records import StartingRights
 from registry.states import HeldReason, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from authsvc.credentials.passwords import PasswordPolicy
     from authsvc.policy.actors import Actor
+    from registry.mqtt_registration.attempted_names import AttemptedNames
 
 MAX_CSV_ROWS = 10_000
 _BATCH = 200
-# How far back an attempt counts that was forgotten since; as long as an expired registration is kept.
-_TRACES_KEPT = timedelta(days=7)
-_BOUND_ALONE = "gives rights over this service (http); bind the preauthorization to a secret or a key"
+# How long deleted registrations count as earlier attempts; expired registrations are kept as long.
+_ATTEMPTS_KEPT = timedelta(days=7)
+# Long enough for every process to check a new preauthorization more than once.
+_RECENT = timedelta(seconds=5)
+_NEEDS_BINDING = "gives rights over this service (http); bind the preauthorization to a secret or a key"
 
 
 @dataclass(frozen=True, slots=True)
 class NewPreauthorization:
-    """One grant in advance: for whom, with what, until when; and the line of a file it is from.
-
-    It is bound to a key, to a one-time secret that the service makes, or to nothing.
-    """
+    """A preauthorization to be created; `line` is its line in a CSV file."""
 
     username: str
     roles: tuple[str, ...] = ()
     permissions: tuple[Permission, ...] = ()
     csr_fingerprint: str | None = None
     expires_at: datetime | None = None
-    line: int | None = None
     with_secret: bool = False
+    line: int | None = None
 
     @property
     def is_bound(self) -> bool:
-        """Whether it is for the holder of a secret or key alone."""
+        """Whether only the device with a one-time secret or key is granted."""
         return self.with_secret or self.csr_fingerprint is not None
 
 
-@dataclass(frozen=True, slots=True)
-class PreauthorizationRecord:
-    """A stored grant in advance, with who gave it, and why it needs an approval after all, if it does."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreauthorizationRecord(NewPreauthorization):
+    """A stored preauthorization. If `held_reason` is set, its first contact needs an approval."""
 
     id: str
-    advance: NewPreauthorization
     created_by: str
     created_at: datetime
     held_reason: str | None
 
 
 class CreatedPreauthorization(NamedTuple):
-    """A grant in advance that was just made; the secret it is bound to, if any, is shown this once."""
+    """A new preauthorization and the one-time secret that it is bound to, which is stored only as a digest."""
 
     record: PreauthorizationRecord
     secret: str | None
 
 
-def create(
-    actor: Actor, advances: Iterable[NewPreauthorization], policy: PasswordPolicy
-) -> list[CreatedPreauthorization]:
-    """Store grants in advance, all or none; `Conflict` for a name that has one, is registered, or is a user.
+class Match(NamedTuple):
+    """A preauthorization as it applies to one contact; `held_reason` is None if the contact is granted at once.
 
-    One that is bound may be given to a name that is registered and pending: its holder takes that one's place.
+    `secret` is the one-time secret that the contact sent.
     """
-    wanted = list(advances)
-    for advance in wanted:
-        with _naming(advance):
-            validate_username(advance.username)
-            if advance.with_secret and advance.csr_fingerprint:
+
+    record: PreauthorizationRecord
+    held_reason: HeldReason | None
+    secret: str | None = None
+
+    @property
+    def grants_at_once(self) -> bool:
+        return self.held_reason is None
+
+    @property
+    def proves_binding(self) -> bool:
+        """Whether the contact has the secret or key, so that it takes precedence over every other contact."""
+        return self.grants_at_once and self.record.is_bound
+
+    @property
+    def bypasses_lock(self) -> bool:
+        """Whether the contact is recorded as if the registry were unlocked."""
+        return self.held_reason is not HeldReason.BINDING_NOT_MET
+
+    @property
+    def starting_rights(self) -> StartingRights:
+        """The starting rights of a registration that is held."""
+        if not self.bypasses_lock:
+            return StartingRights(held_reason=self.held_reason)
+        permissions = tuple(each.fields() for each in self.record.permissions)
+        return StartingRights(existing_roles(self.record.roles), permissions, self.held_reason)
+
+
+def create(
+    actor: Actor, preauthorizations: Iterable[NewPreauthorization], policy: PasswordPolicy
+) -> list[CreatedPreauthorization]:
+    """Store preauthorizations, all or none.
+
+    Raise `Conflict` for a username that is preauthorized, registered or a user's. A bound preauthorization may name a
+    pending registration, which the device with the secret or key then replaces.
+    """
+    wanted = list(preauthorizations)
+    for one in wanted:
+        with _errors_with_line(one):
+            validate_username(one.username)
+            if one.with_secret and one.csr_fingerprint:
                 raise invalid("withSecret", "cannot be combined with csrFingerprint")
-    # A device may send it as its password, so it satisfies the policy for passwords.
-    secrets = [generate(policy) if advance.with_secret else None for advance in wanted]
+    # A device may send the secret as its password, so it satisfies the password policy.
+    secrets = [generate(policy) if one.with_secret else None for one in wanted]
     with transaction():
-        lock.hold()
+        lock.state_for_update()
         _check_roles(actor, wanted)
         _check_names(wanted)
-        tried = _tried_names(advance.username for advance in wanted if not advance.is_bound)
+        tried = _tried_names(one.username for one in wanted if not one.is_bound)
         now = database_time()
         rows = [
-            _row(actor, advance, now, secret, HeldReason.TRIED_BEFORE if advance.username in tried else None)
-            for advance, secret in zip(wanted, secrets, strict=True)
+            _row(actor, one, now, secret, one.username in tried) for one, secret in zip(wanted, secrets, strict=True)
         ]
         for batch in chunked(rows, _BATCH):
             Preauthorization.insert_many(batch).execute()
         audit.record_many(actor, "preauthorization.create", map(_event, wanted))
         return [
-            CreatedPreauthorization(
-                PreauthorizationRecord(row["id"], advance, actor.username, now, row["held_reason"]), secret
-            )
-            for row, advance, secret in zip(rows, wanted, secrets, strict=True)
+            CreatedPreauthorization(_record(Preauthorization(**row)), secret)
+            for row, secret in zip(rows, secrets, strict=True)
         ]
 
 
 def search(text: str, page: int, per_page: int) -> Page[PreauthorizationRecord]:
-    """Return one page of those that were not used yet, by username."""
+    """Return one page of unused preauthorizations by username. An empty `text` matches all."""
     query = Preauthorization.select()
     if text:
         query = query.where(Preauthorization.username.contains(text))
-    return fetch_page(query.order_by(Preauthorization.username), page, per_page, convert=partial(map, record_of))
+    return fetch_page(query.order_by(Preauthorization.username), page, per_page, convert=partial(map, _record))
 
 
-def delete(actor: Actor, advance_id: str) -> None:
-    """Take one back before it is used."""
+def delete(actor: Actor, preauthorization_id: str) -> None:
+    """Delete an unused preauthorization."""
     with transaction():
-        row = Preauthorization.get_or_none(Preauthorization.id == advance_id)
+        row = Preauthorization.get_or_none(Preauthorization.id == preauthorization_id)
         if row is None:
             raise NotFound("no such preauthorization", "preauthorization-not-found")
         row.delete_instance()
@@ -141,9 +175,9 @@ def delete(actor: Actor, advance_id: str) -> None:
 
 
 def read_csv(text: str, *, with_secrets: bool = False) -> list[NewPreauthorization]:
-    """Read `username,roles,csrFingerprint` lines; roles are parted by spaces. Errors name the line.
+    """Parse lines of `username,roles,csrFingerprint`, with roles separated by spaces. Errors name the line.
 
-    With `with_secrets` each line that names no key is bound to a one-time secret.
+    With `with_secrets` each line without a fingerprint is bound to a one-time secret.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
@@ -151,125 +185,231 @@ def read_csv(text: str, *, with_secrets: bool = False) -> list[NewPreauthorizati
         if "username" not in columns or not set(columns) <= {"username", "roles", "csrFingerprint"}:
             raise invalid("csv", "must begin with the line username,roles,csrFingerprint (the last two are optional)")
         rows = itertools.islice(reader, MAX_CSV_ROWS + 1)
-        advances = [_advance(fields, reader.line_num, with_secrets) for fields in rows]
+        found = [_parse_line(fields, reader.line_num, with_secrets) for fields in rows]
     except csv.Error:
         raise invalid("csv", "is not a list of comma-separated values") from None
-    if len(advances) > MAX_CSV_ROWS:
+    if len(found) > MAX_CSV_ROWS:
         raise invalid("csv", f"must have at most {MAX_CSV_ROWS} lines")
-    return advances
+    return found
 
 
-def _advance(fields: dict[str, str | None], line: int, with_secrets: bool) -> NewPreauthorization:
+def find_match(
+    username: str,
+    csr_fingerprint: str | None,
+    offered: Iterable[str | None],
+    attempted: AttemptedNames,
+    *,
+    has_password: bool = False,
+    has_conflicts: bool = False,
+) -> Match | None:
+    """Return the preauthorization of this username as it applies to a contact with this key or these secrets.
+
+    `attempted` holds the names that this process has seen.
+    """
+    row: Preauthorization | None = Preauthorization.get_or_none(Preauthorization.username == username)
+    now = database_time()
+    if row is None or _is_invalid(row, now):
+        return None
+    if row.secret_digest is not None:
+        secret = _find_secret(offered, row.secret_digest)
+        return Match(_record(row), None if secret else HeldReason.BINDING_NOT_MET, secret)
+    if row.csr_fingerprint is not None:
+        # A CSR is not secret: with a copy of it, somebody else could set the user's password.
+        is_met = row.csr_fingerprint == csr_fingerprint and not has_password
+        return Match(_record(row), None if is_met else HeldReason.BINDING_NOT_MET)
+    held_reason = None
+    if row.held_reason or attempted.tried_before(username, (now - row.created_at).total_seconds()):
+        held_reason = HeldReason.TRIED_BEFORE
+    elif has_conflicts:
+        held_reason = HeldReason.CONFLICTS
+    elif _gives_http_rights(row):
+        held_reason = HeldReason.HTTP_RIGHTS
+    return Match(_record(row), held_reason)
+
+
+def _gives_http_rights(row: Preauthorization) -> bool:
+    own = any(Permission.from_fields(**fields).is_http_right for fields in row.permissions)
+    return own or bool(with_http_rights(row.roles))
+
+
+def names_bypassing_lock(offered: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the names whose contact over MQTT is granted or held also while the registry is locked.
+
+    `offered` are the passwords by name. A name that is bound to something else is excluded, so that a flood of
+    preauthorized names writes no more than any other flood.
+    """
+    now = database_time()
+    return {
+        row.username
+        for batch in chunked(offered, _BATCH)
+        for row in Preauthorization.select().where(Preauthorization.username.in_(batch))
+        if not _is_invalid(row, now) and row.csr_fingerprint is None
+        if row.secret_digest is None or _find_secret(offered[row.username], row.secret_digest)
+    }
+
+
+def secret_digests(usernames: Iterable[str]) -> dict[str, str]:
+    """Return the digests of the one-time secrets that usernames are bound to."""
+    is_bound = Preauthorization.secret_digest.is_null(False)
+    return {
+        row.username: row.secret_digest or ""
+        for batch in chunked(usernames, _BATCH)
+        for row in Preauthorization.select().where(Preauthorization.username.in_(batch), is_bound)
+    }
+
+
+def hold_attempted_names(attempted: AttemptedNames) -> None:
+    """Hold new unbound preauthorizations whose usernames this process saw before they were created.
+
+    Every process does so, because the next attempt may reach another process.
+    """
+    columns = (Preauthorization.id, Preauthorization.username, Preauthorization.created_at)
+    unbound = Preauthorization.secret_digest.is_null() & Preauthorization.csr_fingerprint.is_null()
+    with session():
+        now = database_time()
+        recent = (Preauthorization.created_at > now - _RECENT) & Preauthorization.held_reason.is_null()
+        tried = [
+            row.id
+            for row in Preauthorization.select(*columns).where(recent, unbound)
+            if attempted.tried_before(row.username, (now - row.created_at).total_seconds())
+        ]
+        for batch in chunked(tried, _BATCH):
+            with transaction():
+                held = {Preauthorization.held_reason: HeldReason.TRIED_BEFORE}
+                Preauthorization.update(held).where(Preauthorization.id.in_(batch)).execute()
+
+
+def consume(used: PreauthorizationRecord) -> Grant:
+    """Delete a preauthorization inside the transaction that creates the user; return the rights that it grants."""
+    if not Preauthorization.delete().where(Preauthorization.id == used.id).execute():
+        raise Conflict("the preauthorization was used", "preauthorization-used")
+    return Grant(existing_roles(used.roles), used.permissions)
+
+
+def _is_invalid(row: Preauthorization, now: datetime) -> bool:
+    return row.is_damaged or (row.expires_at is not None and row.expires_at <= now)
+
+
+def _find_secret(offered: Iterable[str | None], digest: str) -> str | None:
+    return next((secret for secret in offered if secret and compare_digest(digest_of(secret), digest)), None)
+
+
+def _parse_line(fields: dict[str, str | None], line: int, with_secrets: bool) -> NewPreauthorization:
     if "" in fields:
         raise invalid(f"csv[{line}]", "has more fields than the first line names")
     fingerprint = fields.get("csrFingerprint") or None
     if fingerprint and not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
         raise invalid(f"csv[{line}]", "csrFingerprint must be 64 hexadecimal digits in lower case")
-    given = tuple((fields.get("roles") or "").split())
-    with_secret = with_secrets and not fingerprint
-    return NewPreauthorization((fields["username"] or "").strip(), given, (), fingerprint, None, line, with_secret)
+    return NewPreauthorization(
+        username=(fields["username"] or "").strip(),
+        roles=tuple((fields.get("roles") or "").split()),
+        csr_fingerprint=fingerprint,
+        with_secret=with_secrets and not fingerprint,
+        line=line,
+    )
 
 
 @contextmanager
-def _naming(advance: NewPreauthorization) -> Iterator[None]:
-    """Let an error say which line of a file it is about."""
+def _errors_with_line(one: NewPreauthorization) -> Iterator[None]:
+    """Add the line of the CSV file to an error."""
     try:
         yield
     except InvalidInput as error:
-        raise (invalid(f"csv[{advance.line}]", error.errors[0].message) if advance.line else error) from None
+        raise (invalid(f"csv[{one.line}]", error.errors[0].message) if one.line else error) from None
     except Conflict as error:
-        raise (Conflict(f"line {advance.line}: {error.message}", error.code) if advance.line else error) from None
+        raise (Conflict(f"line {one.line}: {error.message}", error.code) if one.line else error) from None
 
 
 def _check_roles(actor: Actor, wanted: list[NewPreauthorization]) -> None:
-    given = policy_reader.role_policies({role for advance in wanted for role in advance.roles})
-    for advance in wanted:
-        with _naming(advance):
-            for position, role in enumerate(advance.roles):
-                if role not in given:
+    found = policy_reader.role_policies({role for one in wanted for role in one.roles})
+    for one in wanted:
+        with _errors_with_line(one):
+            for position, role in enumerate(one.roles):
+                if role not in found:
                     raise invalid(f"roles[{position}]", "no such role")
-    # What is given in advance is given by whoever writes it down.
-    actor.must_hold(policy_reader.rights_of_roles(given))
-    actor.must_hold([each for advance in wanted for each in advance.permissions])
-    risky = {name for name, role in given.items() if any(right.is_http_right for right in role.rights)}
-    for advance in wanted:
-        if advance.is_bound:
+    # Nobody approves the grant later, so the actor must hold the rights now.
+    actor.must_hold(policy_reader.rights_of_roles(found))
+    actor.must_hold([right for one in wanted for right in one.permissions])
+    risky = {name for name, role in found.items() if any(right.is_http_right for right in role.rights)}
+    for one in wanted:
+        if one.is_bound:
             continue
-        with _naming(advance):
-            for position, role in enumerate(advance.roles):
+        with _errors_with_line(one):
+            for position, role in enumerate(one.roles):
                 if role in risky:
-                    raise invalid(f"roles[{position}]", _BOUND_ALONE)
-            for position, each in enumerate(advance.permissions):
-                if each.is_http_right:
-                    raise invalid(f"permissions[{position}]", _BOUND_ALONE)
+                    raise invalid(f"roles[{position}]", _NEEDS_BINDING)
+            for position, right in enumerate(one.permissions):
+                if right.is_http_right:
+                    raise invalid(f"permissions[{position}]", _NEEDS_BINDING)
 
 
 def _check_names(wanted: list[NewPreauthorization]) -> None:
-    names = [advance.username for advance in wanted]
     taken: set[str] = set()
     pending: set[str] = set()
-    for batch in chunked(names, _BATCH):
-        outdated = Preauthorization.expires_at <= database_time()
-        Preauthorization.delete().where(Preauthorization.username.in_(batch), outdated).execute()
-        taken |= _named(User, batch) | _named(Preauthorization, batch)
-        taken |= _named(Registration, batch, Registration.status.not_in([Status.EXPIRED, Status.PENDING]))
-        pending |= _named(Registration, batch, Registration.status == Status.PENDING)
-    for advance in wanted:
-        if advance.username in taken or (advance.username in pending and not advance.is_bound):
-            with _naming(advance):
-                message = f"{advance.username} is a user, has registered, or is preauthorized already"
+    for batch in chunked([one.username for one in wanted], _BATCH):
+        expired = Preauthorization.expires_at <= database_time()
+        Preauthorization.delete().where(Preauthorization.username.in_(batch), expired).execute()
+        taken |= _stored_names(User, batch) | _stored_names(Preauthorization, batch)
+        taken |= _stored_names(Registration, batch, Registration.status.not_in([Status.EXPIRED, Status.PENDING]))
+        pending |= _stored_names(Registration, batch, Registration.status == Status.PENDING)
+    for one in wanted:
+        if one.username in taken or (one.username in pending and not one.is_bound):
+            with _errors_with_line(one):
+                message = f"{one.username} is a user, has registered, or is preauthorized already"
                 raise Conflict(message, "username-taken")
-        taken.add(advance.username)
+        taken.add(one.username)
 
 
 def _tried_names(usernames: Iterable[str]) -> set[str]:
-    """Return those of the names that somebody tried earlier: their registrations expired or were deleted lately."""
+    """Return the usernames whose registration expired, or was deleted within `_ATTEMPTS_KEPT`."""
     tried: set[str] = set()
-    since = database_time() - _TRACES_KEPT
+    since = database_time() - _ATTEMPTS_KEPT
     for batch in chunked(usernames, _BATCH):
-        tried |= _named(Registration, batch, Registration.status == Status.EXPIRED)
+        tried |= _stored_names(Registration, batch, Registration.status == Status.EXPIRED)
         targets = audit.targets_of("registration.delete", [f"registration:{name}" for name in batch], since)
         tried |= {target.removeprefix("registration:") for target in targets}
     return tried
 
 
-def _named(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
+def _stored_names(model: Any, names: Iterable[str], *conditions: Any) -> set[str]:
     return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
 
 
-def _row(
-    actor: Actor, advance: NewPreauthorization, now: datetime, secret: str | None, held: HeldReason | None
-) -> dict[str, Any]:
+def _row(actor: Actor, new: NewPreauthorization, now: datetime, secret: str | None, tried: bool) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
-        "username": advance.username,
-        "skeleton": skeleton(advance.username),
-        "roles": list(advance.roles),
-        "permissions": [each.fields() for each in advance.permissions],
-        "csr_fingerprint": advance.csr_fingerprint,
-        "expires_at": advance.expires_at,
+        "username": new.username,
+        "skeleton": skeleton(new.username),
+        "roles": list(new.roles),
+        "permissions": [each.fields() for each in new.permissions],
+        "csr_fingerprint": new.csr_fingerprint,
+        "expires_at": new.expires_at,
         "created_by": actor.username,
         "created_at": now,
         "secret_digest": digest_of(secret) if secret else None,
-        "held_reason": held,
+        "held_reason": HeldReason.TRIED_BEFORE if tried else None,
     }
 
 
-def _event(advance: NewPreauthorization) -> tuple[str, audit.Fields]:
-    facts: audit.Fields = {"roles": list(advance.roles), "permissions": [each.fields() for each in advance.permissions]}
-    bound = {"csrFingerprint": advance.csr_fingerprint, "withSecret": advance.with_secret}
-    return f"preauthorization:{advance.username}", facts | bound
+def _event(new: NewPreauthorization) -> tuple[str, audit.Fields]:
+    return f"preauthorization:{new.username}", {
+        "roles": list(new.roles),
+        "permissions": [each.fields() for each in new.permissions],
+        "csrFingerprint": new.csr_fingerprint,
+        "withSecret": new.with_secret,
+    }
 
 
-def record_of(row: Preauthorization) -> PreauthorizationRecord:
-    """Show a row."""
-    permissions = tuple(Permission.from_fields(**words) for words in row.permissions)
-    advance = NewPreauthorization(
-        row.username,
-        tuple(row.roles),
-        permissions,
-        row.csr_fingerprint,
-        row.expires_at,
+def _record(row: Preauthorization) -> PreauthorizationRecord:
+    return PreauthorizationRecord(
+        id=row.id,
+        username=row.username,
+        roles=tuple(row.roles),
+        permissions=tuple(Permission.from_fields(**fields) for fields in row.permissions),
+        csr_fingerprint=row.csr_fingerprint,
         with_secret=row.secret_digest is not None,
+        held_reason=row.held_reason,
+        expires_at=row.expires_at,
+        created_by=row.created_by,
+        created_at=row.created_at,
     )
-    return PreauthorizationRecord(row.id, advance, row.created_by, row.created_at, row.held_reason)

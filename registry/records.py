@@ -1,10 +1,10 @@
-"""Registrations as administrators see them, and as the registry writes them."""
+"""Registrations: reading, searching, creating and counting them."""
 
 from __future__ import annotations
 
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-# Without letters and digits that are taken for one another when read aloud.
+# Without letters and digits that are easily confused when read aloud.
 _PAIRING_ALPHABET = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 _BATCH = 500
 MAX_CLIENT_IDS = 10
@@ -39,15 +39,13 @@ NO_CLIENT_ID = ""
 
 
 class RegistrationKind(StrEnum):
-    """How a stranger asked: by trying to connect, or over REST."""
-
-    IMPLICIT = "implicit"
-    EXPLICIT = "explicit"
+    IMPLICIT = "implicit"  # by a refused CONNECT
+    EXPLICIT = "explicit"  # over REST
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One registration; of what its holder proved to hold, only the key's fingerprint."""
+class RegistrationRecord:
+    """A registration as administrators see it, without its password hash and public key."""
 
     id: str
     username: str
@@ -79,13 +77,13 @@ class Record:
 
     @property
     def literal_client_ids(self) -> list[str]:
-        """The recorded client ids that can be spelled as allowed client ids."""
+        """The recorded client ids that can be used as allowed client ids."""
         return _literal(self.client_ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a stranger brings: who it wants to be, what it holds, and what it asks for."""
+class NewRegistration:
+    """A registration to be recorded: username, credentials and requested rights."""
 
     username: str
     kind: RegistrationKind
@@ -102,25 +100,27 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What a registration will hold once granted, whatever the grant names; and why nobody granted it at once."""
+class StartingRights:
+    """Rights that a registration gets with any grant, from its unlock window, enrolment key or preauthorization.
+
+    `held_reason` says why a preauthorization did not grant it at once.
+    """
 
     roles: tuple[str, ...] = ()
     permissions: tuple[dict[str, str], ...] = ()
-    held: HeldReason | None = None
+    held_reason: HeldReason | None = None
 
 
-NOTHING = Start()
+NO_STARTING_RIGHTS = StartingRights()
 
 
-def get(registration_id: str) -> Record:
-    """Return one registration; `NotFound` otherwise."""
+def get(registration_id: str) -> RegistrationRecord:
     with session():
         return record_of(row_of(registration_id))
 
 
-def search(status: str, text: str, page: int, per_page: int) -> Page[Record]:
-    """Return one page of registrations, latest contact first; of one status and with the text in the name, if given."""
+def search(status: str, text: str, page: int, per_page: int) -> Page[RegistrationRecord]:
+    """Return one page of registrations, latest contact first. An empty `status` or `text` matches all."""
     query = Registration.select()
     if status:
         query = query.where(Registration.status == status)
@@ -132,14 +132,13 @@ def search(status: str, text: str, page: int, per_page: int) -> Page[Record]:
 
 
 def count_pending() -> int:
-    """Return how many registrations wait for a decision."""
     with session():
         count: int = Registration.select().where(Registration.status == Status.PENDING).count()
         return count
 
 
 def count_pending_while_locked(*, never_came_back: bool = False) -> int:
-    """Return how many pending registrations were recorded while locked; on request only those of a single attempt."""
+    """Return how many pending registrations were recorded while locked; optionally only those of a single attempt."""
     query = Registration.select().where(Registration.status == Status.PENDING, Registration.recorded_while_locked)
     if never_came_back:
         query = query.where(Registration.attempts == 1)
@@ -148,14 +147,14 @@ def count_pending_while_locked(*, never_came_back: bool = False) -> int:
         return count
 
 
-def make_room(most: int, *, while_locked: bool) -> int:
-    """Delete pending registrations until one more fits below `most`, inside a transaction; return how many.
+def evict_excess(limit: int, *, while_locked: bool) -> int:
+    """Delete pending registrations until one more fits within the limit, inside a transaction; return how many.
 
-    Those recorded while locked and those recorded while unlocked have separate limits. The oldest that never came
-    back go first, then those that were not seen for longest.
+    Registrations recorded while locked and while unlocked have separate limits. Those of a single attempt are deleted
+    first, oldest first; then those with the oldest last contact.
     """
     pending = (Registration.status == Status.PENDING) & (Registration.recorded_while_locked == while_locked)
-    excess = Registration.select().where(pending).count() - most + 1
+    excess = Registration.select().where(pending).count() - limit + 1
     if excess <= 0:
         return 0
     came_back = Case(None, [(Registration.attempts > 1, 1)], 0)
@@ -166,7 +165,7 @@ def make_room(most: int, *, while_locked: bool) -> int:
 
 
 def row_of(registration_id: str) -> Registration:
-    """Return the row of one registration; `NotFound` otherwise."""
+    """Return the row of a registration, or raise `NotFound`."""
     row: Registration | None = Registration.get_or_none(Registration.id == registration_id)
     if row is None:
         raise NotFound("no such registration", "registration-not-found")
@@ -174,7 +173,7 @@ def row_of(registration_id: str) -> Registration:
 
 
 def current(username: str) -> Registration | None:
-    """Return the registration under a name that counts, if any: one that ran out is as good as none."""
+    """Return the row of a username's registration unless it has expired."""
     row: Registration | None = Registration.get_or_none(
         Registration.username == username, Registration.status != Status.EXPIRED
     )
@@ -182,7 +181,7 @@ def current(username: str) -> Registration | None:
 
 
 def known_names(names: Iterable[str]) -> set[str]:
-    """Return those of the names that are a user's or registered."""
+    """Return the names that belong to a user or to a registration that has not expired."""
     known: set[str] = set()
     for batch in chunked(names, _BATCH):
         registered: Any = Registration.select(Registration.username).where(
@@ -193,66 +192,59 @@ def known_names(names: Iterable[str]) -> set[str]:
     return known
 
 
-def yields_to_holder(row: Registration) -> bool:
-    """Say whether the holder of what the name is bound to takes the place of this registration.
+def is_replaceable(row: Registration) -> bool:
+    """Return whether a contact that proves the preauthorization's binding replaces this registration.
 
-    It does so of a pending one, and of one that was denied because it came without that secret or key.
+    That is so if it is pending, or if it was denied as one that lacked the secret or key.
     """
     was_impostor = row.status == Status.DENIED and row.held_reason == HeldReason.BINDING_NOT_MET
     return row.status == Status.PENDING or was_impostor
 
 
-def remove_for_holder(username: str) -> None:
-    """Remove the registration of a name that yields to the holder of the secret or key, if there is one."""
+def delete_replaceable(username: str) -> None:
+    """Delete the registration of a username if `is_replaceable`."""
     row = current(username)
-    if row and yields_to_holder(row):
+    if row and is_replaceable(row):
         row.delete_instance()
         audit.record(SERVICE, "registration.replace", f"registration:{username}", before={"status": row.status})
 
 
-def write(
-    claim: Claim, start: Start = NOTHING, *, while_locked: bool, window_opened_at: datetime | None = None
+def create(
+    new: NewRegistration,
+    starting: StartingRights = NO_STARTING_RIGHTS,
+    *,
+    while_locked: bool,
+    window_opened_at: datetime | None = None,
 ) -> Registration:
-    """Record a claim as pending, in place of an expired one of that name, and return its row.
+    """Insert a pending registration, in place of an expired one of that username, and return its row.
 
-    One that came through an unlock window names it by the time it was opened.
+    `window_opened_at` identifies the unlock window that it came through, if any.
     """
-    Registration.delete().where(
-        Registration.username == claim.username, Registration.status == Status.EXPIRED
-    ).execute()
+    Registration.delete().where(Registration.username == new.username, Registration.status == Status.EXPIRED).execute()
     now = database_time()
-    row: Registration = Registration.create(
-        id=uuid.uuid4().hex,
-        username=claim.username,
-        skeleton=skeleton(claim.username),
-        kind=claim.kind,
-        status=Status.PENDING,
-        recorded_while_locked=while_locked,
-        client_ids=bounded_client_ids(claim.client_ids),
-        attempts=claim.attempts,
-        conflicts=claim.conflicts,
-        first_seen=now,
-        last_seen=now,
-        password_hash=claim.password_hash,
-        public_key=claim.public_key,
-        csr_fingerprint=claim.csr_fingerprint,
-        address=normalize_address(claim.address),
-        pairing_code=_pairing_code() if claim.kind is RegistrationKind.EXPLICIT else None,
-        context=claim.context,
-        requested_roles=list(claim.requested_roles),
-        requested_permissions=list(claim.requested_permissions),
-        starting_roles=list(start.roles),
-        starting_permissions=list(start.permissions),
-        held_reason=start.held,
-        window_opened_at=window_opened_at,
-    )
+    computed = {
+        "id": uuid.uuid4().hex,
+        "skeleton": skeleton(new.username),
+        "status": Status.PENDING,
+        "recorded_while_locked": while_locked,
+        "client_ids": bounded_client_ids(new.client_ids),
+        "first_seen": now,
+        "last_seen": now,
+        "address": normalize_address(new.address),
+        "pairing_code": _pairing_code() if new.kind is RegistrationKind.EXPLICIT else None,
+        "starting_roles": starting.roles,
+        "starting_permissions": starting.permissions,
+        "held_reason": starting.held_reason,
+        "window_opened_at": window_opened_at,
+    }
+    row: Registration = Registration.create(**(asdict(new) | computed))
     return row
 
 
-def touch(
+def count_contact(
     row: Registration, attempts: int, conflicts: int, client_ids: tuple[str, ...] = (), addresses: tuple[str, ...] = ()
 ) -> None:
-    """Count further contact under a name that is already recorded; the addresses are those of the conflicts."""
+    """Add further contact to a registration; `addresses` are the source addresses of the conflicts."""
     Registration.update(
         attempts=Registration.attempts + attempts,
         conflicts=Registration.conflicts + conflicts,
@@ -263,70 +255,51 @@ def touch(
 
 
 def bounded_addresses(addresses: Iterable[str]) -> list[str]:
-    """Return the first few different addresses."""
+    """Return the first `MAX_ADDRESSES` different addresses."""
     return list(dict.fromkeys(addresses))[:MAX_ADDRESSES]
 
 
 def bounded_client_ids(client_ids: tuple[str, ...]) -> list[str]:
-    """Return the first few different client ids, none longer than anybody would read."""
+    """Return the first `MAX_CLIENT_IDS` different client ids, each cut to `MAX_CLIENT_ID_LENGTH` characters."""
     shortened = (client_id[:MAX_CLIENT_ID_LENGTH] for client_id in client_ids)
     return list(dict.fromkeys(shortened))[:MAX_CLIENT_IDS]
 
 
-def record_of(row: Registration) -> Record:
-    """Show a row."""
+def record_of(row: Registration) -> RegistrationRecord:
     return _records_of([row])[0]
 
 
-def _records_of(rows: list[Registration]) -> list[Record]:
+def _records_of(rows: list[Registration]) -> list[RegistrationRecord]:
     similar = similar_names(row.username for row in rows)
     return [_record(row, similar[row.username]) for row in rows]
 
 
-def _record(row: Registration, similar: list[str]) -> Record:
-    return Record(
-        id=row.id,
-        username=row.username,
-        kind=row.kind,
-        status=row.status,
-        recorded_while_locked=row.recorded_while_locked,
-        client_ids=[client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
-        suggested_client_ids=_suggested_client_ids(row),
-        attempts=row.attempts,
-        conflicts=row.conflicts,
-        conflict_addresses=row.conflict_addresses or [],
-        similar_to=similar,
-        held_reason=row.held_reason,
-        first_seen=row.first_seen,
-        last_seen=row.last_seen,
-        pairing_code=row.pairing_code,
-        csr_fingerprint=row.csr_fingerprint,
-        has_password=row.password_hash is not None,
-        address=row.address,
-        context=None if isinstance(row.context, UnreadableJson) else row.context,
-        requested_roles=row.requested_roles,
-        requested_permissions=row.requested_permissions,
-        starting_roles=row.starting_roles,
-        starting_permissions=row.starting_permissions or [],
-        decided_by=row.decided_by,
-        decided_at=row.decided_at,
-        reason=row.reason,
-        damage=row.damage,
-    )
+def _record(row: Registration, similar: list[str]) -> RegistrationRecord:
+    computed: dict[str, Any] = {
+        "client_ids": [client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
+        "suggested_client_ids": _suggested_client_ids(row),
+        "conflict_addresses": row.conflict_addresses or [],
+        "similar_to": similar,
+        "has_password": row.password_hash is not None,
+        "context": None if isinstance(row.context, UnreadableJson) else row.context,
+        "starting_permissions": row.starting_permissions or [],
+    }
+    stored = {one.name: getattr(row, one.name) for one in fields(RegistrationRecord) if one.name not in computed}
+    return RegistrationRecord(**stored, **computed)
 
 
 def _suggested_client_ids(row: Registration) -> list[str]:
-    """Return the one client id that all attempts of a device came with, of which there were two or more, if any."""
-    one_for_all = (
+    """Return the client id of all attempts over MQTT if there were two or more, all with the same one."""
+    is_only_one = (
         row.kind == RegistrationKind.IMPLICIT and row.attempts > 1 and not row.conflicts and len(row.client_ids) == 1
     )
-    return _literal(row.client_ids) if one_for_all else []
+    return _literal(row.client_ids) if is_only_one else []
 
 
 def _literal(client_ids: list[str]) -> list[str]:
-    """Return those that can be spelled as allowed client ids; one that may have been cut cannot."""
-    whole = (one for one in client_ids if one != NO_CLIENT_ID and len(one) < MAX_CLIENT_ID_LENGTH)
-    return [one for one in whole if can_be_literal(one)]
+    # A client id of the maximum length may have been cut.
+    complete = (one for one in client_ids if one != NO_CLIENT_ID and len(one) < MAX_CLIENT_ID_LENGTH)
+    return [one for one in complete if can_be_literal(one)]
 
 
 def _pairing_code() -> str:

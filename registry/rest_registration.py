@@ -1,4 +1,4 @@
-"""The explicit flow: a client asks over REST, and repeats the same request until it has its answer."""
+"""Registration over REST: a client sends the same request again until it is granted or denied."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from authsvc.pki import certificates
 from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import session, transaction
-from registry import decisions, enrolment_keys, lock, preauthorization_match, records
+from registry import decisions, enrolment_keys, lock, preauthorizations, records
 from registry.decisions import Grant
-from registry.limits import BeyondLimit, RequestLimits
-from registry.records import Start
+from registry.limits import LimitExceeded, RequestLimits
+from registry.records import StartingRights
 from registry.states import Status
 
 if TYPE_CHECKING:
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import SigningRequest
-    from registry.enrolment_keys import KeyRecord
+    from registry.enrolment_keys import EnrolmentKeyRecord
     from registry.models import Registration
     from registry.mqtt_registration.attempted_names import AttemptedNames
-    from registry.mqtt_registration.contacts import Contacts
+    from registry.mqtt_registration.contacts import ContactWriter
     from registry.mqtt_registration.unknown_names import UnknownNames
-    from registry.preauthorization_match import Match
+    from registry.preauthorizations import Match
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """What a client sends: who it wants to be, the password, key or both that it holds, and what it asks for."""
+    """A registration as a client sends it: with a password, a CSR or both."""
 
     username: str
     password: str | None
-    request: SigningRequest | None
+    csr: SigningRequest | None
     context: Any = None
     requested_roles: tuple[str, ...] = ()
     requested_permissions: tuple[dict[str, str], ...] = ()
@@ -50,18 +50,22 @@ class RegistrationRequest:
     address: str | None = None
 
     def __repr__(self) -> str:
-        return f"Application({self.username!r})"
+        return f"RegistrationRequest({self.username!r})"  # without the password
+
+    @property
+    def csr_fingerprint(self) -> str | None:
+        return self.csr.fingerprint if self.csr else None
 
 
 class Pending(NamedTuple):
-    """The request was recorded, and an administrator has yet to decide."""
+    """The registration is recorded and waits for an administrator."""
 
     id: str
     pairing_code: str | None
 
 
 class Granted(NamedTuple):
-    """The client is a user now; with a certificate if it sent a signing request."""
+    """The client is a user; it has a certificate if it sent a CSR."""
 
     username: str
     certificate: str | None
@@ -69,213 +73,207 @@ class Granted(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """Why an unknown client may be recorded: an enrolment key, a grant in advance, or the open window (neither)."""
+    """Why an unknown client may register: its enrolment key, its preauthorization, or (neither) the unlock window."""
 
-    key: KeyRecord | None
-    advance: Match | None
-    start: Start
+    key: EnrolmentKeyRecord | None
+    preauthorization: Match | None
+    starting: StartingRights
 
     @property
-    def at_once(self) -> bool:
-        """Whether nobody needs to decide any more."""
+    def grants_at_once(self) -> bool:
         if self.key:
-            return not self.key.approval_required and self.start.held is None
-        return self.advance is not None and self.advance.admits
+            return not self.key.approval_required and self.starting.held_reason is None
+        return self.preauthorization is not None and self.preauthorization.grants_at_once
 
 
 @dataclass(frozen=True, slots=True)
 class RestRegistration:
-    """Answers applications under the registry's settings.
+    """Answers registration requests.
 
-    `places` limits how many hashes of applications may be under way in this process: one more is `Busy` at once, so
-    that a flood of applications leaves threads and hashes for sign-ins.
+    `hash_slots` limits the number of concurrent password hashes in this process. A request beyond it fails with `Busy`,
+    so that a flood of requests leaves threads and hashes for sign-ins.
     """
 
     hasher: PasswordHasher
     verifier: PasswordVerifier
-    issuing: SigningPolicy
+    signing: SigningPolicy
     max_pending: int
     limits: RequestLimits
-    contacts: Contacts
+    contacts: ContactWriter
     unknown_names: UnknownNames
     attempted: AttemptedNames
-    places: BoundedSemaphore
+    hash_slots: BoundedSemaphore
 
-    def register(self, application: RegistrationRequest) -> Pending | Granted:
-        """Record the application, or say where the one recorded earlier stands.
+    def register(self, request: RegistrationRequest) -> Pending | Granted:
+        """Record the registration, or return the state of the recorded one.
 
-        `Locked` while nobody may register; `Forbidden` once denied, or for a bad enrolment key; `Conflict`, always
-        the same, when the name is taken or belongs to a client with another password or key; `TooMany` when asked
-        too often. A client that was answered 202 or 201 before is not counted.
+        Errors: `Locked` while the client cannot register; `Forbidden` if it was denied or its enrolment key is not
+        valid; `Conflict`, always with the same text, if the name is a user's or was registered with another password
+        or key; `TooMany` beyond the limits. Clients whose credentials were accepted before are not counted.
         """
-        self.attempted.note(application.username)
-        fingerprint = application.request.fingerprint if application.request else None
-        proof = self.limits.proof_of(application.username, application.password, fingerprint)
+        self.attempted.add(request.username)
+        digest = self.limits.digest_of(request.username, request.password, request.csr_fingerprint)
         try:
-            self._count(application, proof)
-            outcome = self._answer(application, fingerprint)
+            self._count(request, digest)
+            outcome = self._answer(request)
         except TooMany:
-            # The name may be a user's: nobody has looked.
-            self.unknown_names.count_refused(application.address)
+            # The name was not looked up, so it may be a user's.
+            self.unknown_names.count_refused(request.address)
             raise
         except (Conflict, Forbidden, Locked):
-            self.limits.forget(proof)
+            self.limits.unmark_verified(digest)
             raise
-        self.limits.remember(proof)
+        self.limits.mark_verified(digest)
         return outcome
 
-    def _count(self, application: RegistrationRequest, proof: bytes) -> None:
+    def _count(self, request: RegistrationRequest, digest: bytes) -> None:
         try:
-            self.limits.count(application.username, application.address, proof)
-        except BeyondLimit:
-            if not self._is_holder(application):
-                raise
+            self.limits.count(request.username, request.address, digest)
+        except LimitExceeded:
+            with session(), suppress(Busy):
+                row = records.current(request.username)
+                if row is not None and row.status != Status.DENIED and self._has_credentials(row, request):
+                    return
+            raise
 
-    def _is_holder(self, application: RegistrationRequest) -> bool:
-        with session(), suppress(Busy):
-            row = records.current(application.username)
-            return row is not None and row.status != Status.DENIED and self._same_holder(row, application)
-        return False
-
-    def _answer(self, application: RegistrationRequest, fingerprint: str | None) -> Pending | Granted:
+    def _answer(self, request: RegistrationRequest) -> Pending | Granted:
         with session():
-            # Before the registration is looked for: one granted in between has certified this very key, and used up
-            # the preauthorization.
-            is_used = fingerprint is not None and certificates.is_used(fingerprint)
-            advance = self._advance(application, fingerprint)
-            row = records.current(application.username)
-            if row is None and users.exists(application.username):
-                # It may have been granted between the two looks.
-                row = records.current(application.username)
+            # Read before the registration: a grant in between certifies this very key and deletes the preauthorization.
+            is_used = request.csr_fingerprint is not None and certificates.is_used(request.csr_fingerprint)
+            match = preauthorizations.find_match(
+                request.username,
+                request.csr_fingerprint,
+                (request.enrolment_key, request.password),
+                self.attempted,
+                has_password=request.password is not None,
+            )
+            row = records.current(request.username)
+            if row is None and users.exists(request.username):
+                # It may have been granted between the two queries.
+                row = records.current(request.username)
                 if row is None:
                     raise _taken()
-            if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
-                return self._poll(row, application)
-            if application.enrolment_key is None:
-                self.unknown_names.count(application.username, address=application.address)
+            if row and not (records.is_replaceable(row) and match and match.proves_binding):
+                return self._poll(row, request)
+            if request.enrolment_key is None:
+                self.unknown_names.count(request.username, address=request.address)
             if is_used:
                 raise Conflict("this key was certified before; make a new one", "key-used")
-            admission = self._admission(application, advance)
-        claim = self._claim(application)
+            admission = self._admission(request, match)
+        new = self._new_registration(request)
         try:
-            return self._record(claim, admission)
+            return self._record(new, admission)
         except peewee.IntegrityError:
-            # Somebody recorded the same name meanwhile; whether it was this client shows now.
+            # The name was registered concurrently, by this client or by another one.
             with session():
-                row = records.current(application.username)
+                row = records.current(request.username)
                 if row is None:
                     raise
-                return self._poll(row, application)
+                return self._poll(row, request)
 
-    def _poll(self, row: Registration, application: RegistrationRequest) -> Pending | Granted:
+    def _poll(self, row: Registration, request: RegistrationRequest) -> Pending | Granted:
         if row.status == Status.DENIED:
             raise Forbidden("the registration was denied", "registration-denied")
-        if not self._same_holder(row, application):
-            self.contacts.add(row, attempts=0, conflicts=1, address=application.address)
+        if not self._has_credentials(row, request):
+            self.contacts.add(row, attempts=0, conflicts=1, address=request.address)
             raise _taken()
-        if row.status == Status.GRANTED:
-            return Granted(row.username, row.certificate, row.ca_certificate)
-        if users.exists(row.username):
+        if row.status != Status.GRANTED and users.exists(row.username):
             granted = records.current(row.username)
             if granted is None or granted.status != Status.GRANTED:
                 raise _taken()
-            return Granted(granted.username, granted.certificate, granted.ca_certificate)
+            row = granted
+        if row.status == Status.GRANTED:
+            return Granted(row.username, row.certificate, row.ca_certificate)
         self.contacts.add(row, attempts=1, conflicts=0, client_ids=(records.NO_CLIENT_ID,))
         return Pending(row.id, row.pairing_code)
 
-    def _same_holder(self, row: Registration, application: RegistrationRequest) -> bool:
-        fingerprint = application.request.fingerprint if application.request else None
-        if row.csr_fingerprint != fingerprint or (row.password_hash is None) != (application.password is None):
+    def _has_credentials(self, row: Registration, request: RegistrationRequest) -> bool:
+        """Return whether the request has the registered password and key; raise `Busy` if no hash slot is free."""
+        if row.csr_fingerprint != request.csr_fingerprint or (row.password_hash is None) != (request.password is None):
             return False
-        if application.password is None or row.password_hash is None:
+        if request.password is None or row.password_hash is None:
             return True
-        # Remembered apart from users, who may have the same name.
-        name, password = f"registration:{row.id}", application.password
-        verdict = self.verifier.cached_verdict(name, password, row.password_hash)
+        # Cached under the id, because a user may have the same name.
+        name = f"registration:{row.id}"
+        verdict = self.verifier.cached_verdict(name, request.password, row.password_hash)
         if verdict is None:
-            with self._place():
-                verdict = self.verifier.verify(name, password, row.password_hash)
+            with self._hash_slot():
+                verdict = self.verifier.verify(name, request.password, row.password_hash)
         if verdict is Verdict.BUSY:
             raise _busy()
         return verdict is Verdict.RIGHT
 
-    def _advance(self, application: RegistrationRequest, fingerprint: str | None) -> Match | None:
-        secrets = (application.enrolment_key, application.password)
-        has_password = application.password is not None
-        return preauthorization_match.match(
-            application.username, fingerprint, secrets, self.attempted, has_password=has_password
-        )
-
-    def _admission(self, application: RegistrationRequest, advance: Match | None) -> Admission:
-        if advance and advance.proves_holder:
-            return Admission(None, advance, records.NOTHING)
-        if application.enrolment_key is not None:
-            key = enrolment_keys.check(application.enrolment_key)
-            if advance and not advance.opens:
+    def _admission(self, request: RegistrationRequest, match: Match | None) -> Admission:
+        if match and match.proves_binding:
+            return Admission(None, match, records.NO_STARTING_RIGHTS)
+        held_reason = match.held_reason if match else None
+        if request.enrolment_key is not None:
+            key = enrolment_keys.check(request.enrolment_key)
+            if match and not match.bypasses_lock:
                 raise _taken()
-            return Admission(key, None, Start(key.roles, held=advance.held if advance else None))
-        if advance and advance.opens:
-            return Admission(None, advance, advance.start)
+            return Admission(key, None, StartingRights(tuple(key.roles), held_reason=held_reason))
+        if match and match.bypasses_lock:
+            return Admission(None, match, match.starting_rights)
         state = lock.state()
-        if not state.admits(application.username):
+        if not state.admits(request.username):
             raise _locked()
-        return Admission(None, None, Start(state.roles, held=advance.held if advance else None))
+        return Admission(None, None, StartingRights(state.roles, held_reason=held_reason))
 
-    def _claim(self, application: RegistrationRequest) -> records.Claim:
+    def _new_registration(self, request: RegistrationRequest) -> records.NewRegistration:
         password_hash = None
-        if application.password is not None:
-            with self._place():
-                password_hash = self.hasher.hash(application.password)
-        request = application.request
-        return records.Claim(
-            username=application.username,
+        if request.password is not None:
+            with self._hash_slot():
+                password_hash = self.hasher.hash(request.password)
+        return records.NewRegistration(
+            username=request.username,
             kind=records.RegistrationKind.EXPLICIT,
             password_hash=password_hash,
-            public_key=request.public_key_pem if request else None,
-            csr_fingerprint=request.fingerprint if request else None,
-            address=application.address,
-            context=application.context,
-            requested_roles=application.requested_roles,
-            requested_permissions=application.requested_permissions,
+            public_key=request.csr.public_key_pem if request.csr else None,
+            csr_fingerprint=request.csr_fingerprint,
+            address=request.address,
+            context=request.context,
+            requested_roles=request.requested_roles,
+            requested_permissions=request.requested_permissions,
         )
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self.places.acquire(blocking=False):
+    def _hash_slot(self) -> Iterator[None]:
+        if not self.hash_slots.acquire(blocking=False):
             raise _busy()
         try:
             yield
         finally:
-            self.places.release()
+            self.hash_slots.release()
 
-    def _record(self, claim: records.Claim, admission: Admission) -> Pending | Granted:
-        if not admission.at_once:
+    def _record(self, new: records.NewRegistration, admission: Admission) -> Pending | Granted:
+        if not admission.grants_at_once:
             with transaction():
-                row = self._write(claim, admission)
+                row = self._insert(new, admission)
                 return Pending(row.id, row.pairing_code)
         with policy_change():
-            row = self._write(claim, admission)
-            given = preauthorization_match.use(admission.advance.record) if admission.advance else Grant()
-            decisions.admit(SERVICE, row, given, self.issuing)
+            row = self._insert(new, admission)
+            match = admission.preauthorization
+            grant = preauthorizations.consume(match.record) if match else Grant()
+            decisions.create_user(SERVICE, row, grant, self.signing)
             return Granted(row.username, row.certificate, row.ca_certificate)
 
-    def _write(self, claim: records.Claim, admission: Admission) -> Registration:
-        state = lock.hold()
-        by_window = not (admission.key or admission.advance)
+    def _insert(self, new: records.NewRegistration, admission: Admission) -> Registration:
+        state = lock.state_for_update()
+        by_window = not (admission.key or admission.preauthorization)
         if admission.key:
             enrolment_keys.use(admission.key)
-        elif by_window and not state.admits(claim.username):
+        elif by_window and not state.admits(new.username):
             raise _locked()
-        if not admission.at_once:
-            records.make_room(self.max_pending, while_locked=False)
-        if admission.advance and admission.advance.proves_holder:
-            records.remove_for_holder(claim.username)
+        if not admission.grants_at_once:
+            records.evict_excess(self.max_pending, while_locked=False)
+        if admission.preauthorization and admission.preauthorization.proves_binding:
+            records.delete_replaceable(new.username)
         opened_at = state.opened_at if by_window else None
-        return records.write(claim, admission.start, while_locked=False, window_opened_at=opened_at)
+        return records.create(new, admission.starting, while_locked=False, window_opened_at=opened_at)
 
 
 def _taken() -> AuthsvcError:
-    # One answer for a user's name and for another client's registration: which it is, is nobody's business.
+    # The same error for a user's name and for another client's registration, so that it does not reveal which.
     return Conflict("the username is taken", "username-taken")
 
 

@@ -1,4 +1,4 @@
-"""The life of a registration: which event may follow which status, and nothing besides."""
+"""The statuses of a registration, and the events that lead from one to the next."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from authsvc.errors import Conflict
 
 
 class Status(StrEnum):
-    """Where a registration stands."""
-
     PENDING = "pending"
     GRANTED = "granted"
     DENIED = "denied"
@@ -17,17 +15,15 @@ class Status(StrEnum):
 
 
 class HeldReason(StrEnum):
-    """Why a preauthorized name waits for an administrator after all."""
+    """Why a preauthorized username still needs an administrator's approval."""
 
-    TRIED_BEFORE = "tried-before"  # somebody tried the name before it was preauthorized, and may not be the one meant
+    TRIED_BEFORE = "tried-before"  # somebody tried the name before it was preauthorized: it may be another device
     CONFLICTS = "conflicts"  # the first contact came with several passwords
-    BINDING_NOT_MET = "binding-not-met"  # it is bound to a secret or key that this contact did not have
-    HTTP_RIGHTS = "http-rights"  # its roles give rights over this service by now, and it is bound to nothing
+    BINDING_NOT_MET = "binding-not-met"  # the contact lacks the secret or key that the name is bound to
+    HTTP_RIGHTS = "http-rights"  # its roles have gained rights over this service, and it has no binding
 
 
 class Event(StrEnum):
-    """What can happen to one: its holder makes contact, an administrator decides, or time runs out."""
-
     CONTACT = "contact"
     GRANT = "grant"
     DENY = "deny"
@@ -41,19 +37,16 @@ _NEXT: dict[tuple[Status, Event], Status] = {
     (Status.PENDING, Event.EXPIRE): Status.EXPIRED,
     (Status.GRANTED, Event.CONTACT): Status.GRANTED,
     (Status.DENIED, Event.CONTACT): Status.DENIED,
-    # Asking again after nobody answered is a new request.
+    # An expired registration does not block the name: the next contact is a new registration.
     (Status.EXPIRED, Event.CONTACT): Status.PENDING,
 }
 
 
-def after(status: Status, event: Event) -> Status:
-    """Return the status that follows; `Conflict` for every step that is not in the table.
+def next_status(status: Status, event: Event) -> Status:
+    """Return the status after an event; raise `Conflict` for a transition that is not in the table.
 
-    Deleting is no step but an end: it is possible in every status and forgets the registration.
+    Deletion is possible in every status, so it is not in the table.
     """
-    try:
-        return _NEXT[status, event]
-    except KeyError:
-        raise Conflict(
-            f"the registration is {status} and cannot be changed that way", f"registration-{status}"
-        ) from None
+    if (status, event) not in _NEXT:
+        raise Conflict(f"the registration is {status}, so {event} is not possible", f"registration-{status}")
+    return _NEXT[status, event]

@@ -1,6 +1,7 @@
-"""The Client Registry's pages: the lock, who stands before it, and who is expected.
+"""The pages of the Client Registry: lock, registrations, preauthorizations and enrolment keys.
 
-What is polled comes back as 204 while it is what the browser has already, which it says by the mark it was given.
+Parts of the pages are polled. The browser sends the content hash of what it shows, and the answer is 204 if the content
+is the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,6 @@ for part in (lock, registrations, selection, matching, preauthorizations, keys):
 
 
 def pending_tile() -> Tile:
-    """Return how many wait for a decision, for the overview."""
+    """Return the number of pending registrations for the overview."""
     pending = records.count_pending()
     return Tile("Pending registrations", f"{pending:,}", "/admin/registry", "warn" if pending else "")

@@ -1,4 +1,4 @@
-"""What the registry's forms share: fields as they are typed, turned into what the API's shapes expect."""
+"""Conversion of form fields into fields of the REST API's schemas."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
 
 _MAX_ROLES = 1000
 PERIODS = {
-    "": "No end",
-    "1": "An hour",
+    "": "No expiry",
+    "1": "1 hour",
     "8": "8 hours",
-    "24": "A day",
-    "168": "A week",
+    "24": "1 day",
+    "168": "1 week",
     "720": "30 days",
-    "8760": "A year",
+    "8760": "1 year",
 }
 
 
 def text(name: str) -> str | None:
-    """Return a text that was typed, None for nothing."""
+    """Return a text field without surrounding spaces, or None if it is empty."""
     return request.form.get(name, "").strip() or None
 
 
-def given() -> dict[str, Any]:
-    """Return what somebody is to get."""
+def rights() -> dict[str, Any]:
+    """Return the roles and permissions of the form."""
     return {"roles": request.form.getlist("roles"), "permissions": permission_rows(request.form)}
 
 
 def end_of_period(name: str) -> str | None:
-    """Return when a period of so many hours from now ends; what is none of `PERIODS` as it is."""
+    """Return the end of a period of `PERIODS` from now. Return any other value as it is: validation refuses it."""
     hours = request.form.get(name, "")
     if hours not in PERIODS:
         return hours
     return (datetime.now(UTC) + timedelta(hours=int(hours))).isoformat() if hours else None
 
 
-def roles_to_give() -> list[roles.RoleRecord]:
-    """Return the roles that can be chosen from: none for whoever may not see them."""
+def role_choices() -> list[roles.RoleRecord]:
+    """Return the roles for a role picker; none if the caller lacks the permission to read roles."""
     return roles.search("", 1, _MAX_ROLES).items if may_call("GET", "/api/roles") else []
 
 
-def risky_roles(shown: Iterable[records.Record], offered: Iterable[roles.RoleRecord] = ()) -> set[str]:
-    """Return the roles with rights over this service, of those that are requested, started with or offered."""
+def risky_roles(shown: Iterable[records.RegistrationRecord], offered: Iterable[roles.RoleRecord] = ()) -> set[str]:
+    """Return the requested, starting and offered roles that give rights over this service."""
     names = chain.from_iterable((*one.requested_roles, *one.starting_roles) for one in shown)
     return roles.with_http_rights(chain(names, (role.name for role in offered)))
 
 
-def escape_invisible_json(said: Any) -> str:
-    """Return JSON to be read by people."""
-    return escape_invisible(json.dumps(said, indent=2, ensure_ascii=False))
+def readable_json(value: Any) -> str:
+    """Return indented JSON with invisible characters escaped."""
+    return escape_invisible(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Enrolment keys: secrets that vouch for so many registrations, each shown once."""
+"""Pages of enrolment keys; each secret is shown once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import enrolment_keys
 from registry.admin import fields
-from registry.api import advance_schemas, schemas
+from registry.api import preauthorization_schemas, schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -24,7 +24,7 @@ blueprint = Blueprint("keys", __name__, url_prefix="/registry/enrolment-keys")
 @blueprint.get("")
 @authorize_as("GET", "/api/client-registry/enrolment-keys")
 def show() -> Response:
-    """List keys, newest first; never their secrets."""
+    """List enrolment keys without their secrets, newest first."""
     query = validated(schemas.PageQuery, **request.args.to_dict())
     return render("registry/enrolment_keys.html", found=enrolment_keys.search(query.page, query.per_page))
 
@@ -32,20 +32,20 @@ def show() -> Response:
 @blueprint.get("/new")
 @authorize_as("POST", "/api/client-registry/enrolment-keys")
 def ask() -> Response:
-    """Ask what a new key is good for."""
-    return _ask()
+    """Show the form for a new key."""
+    return _form()
 
 
 @blueprint.post("")
 @authorize_as("POST", "/api/client-registry/enrolment-keys")
 def create() -> AnyResponse:
-    """Make a key and show its secret, in this answer and never again."""
+    """Create a key and show its secret, which is not stored."""
     try:
         body = validated(
-            advance_schemas.KeyBody,
+            preauthorization_schemas.KeyBody,
             label=request.form.get("label", "").strip(),
             uses=parse_integer(request.form.get("uses", "")),
-            roles=fields.given()["roles"],
+            roles=fields.rights()["roles"],
             expiresAt=fields.end_of_period("expiresAt"),
             approvalRequired="approvalRequired" in request.form,
         )
@@ -53,8 +53,8 @@ def create() -> AnyResponse:
             actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
         )
     except AuthsvcError as error:
-        return _ask(error)
-    answer = render("registry/key_made.html", 201, secret=secret, one=record)
+        return _form(error)
+    answer = render("registry/key_created.html", 201, secret=secret, one=record)
     answer.headers["HX-Trigger"] = "keys-changed"
     return answer
 
@@ -62,17 +62,17 @@ def create() -> AnyResponse:
 @blueprint.post("/<key_id>/revoke")
 @authorize_as("DELETE", "/api/client-registry/enrolment-keys/{key_id}")
 def revoke(key_id: str) -> AnyResponse:
-    """End a key."""
+    """Revoke a key."""
     enrolment_keys.revoke(actor(), key_id)
-    flash("The key is revoked; what was registered with it stays.")
+    flash("The key is revoked. Devices that registered with it stay.")
     return redirect_to(url_for(".show"))
 
 
-def _ask(error: AuthsvcError | None = None) -> Response:
+def _form(error: AuthsvcError | None = None) -> Response:
     return render(
         "registry/key_new.html",
         status_of(error) if error else 200,
         periods=fields.PERIODS,
-        roles=fields.roles_to_give(),
+        roles=fields.role_choices(),
         errors=messages_by_field(error),
     )

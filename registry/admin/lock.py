@@ -1,4 +1,4 @@
-"""The registry's front page: its lock, with the table of who waits."""
+"""The registry's main page: the lock and the list of registrations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from authsvc.admin.pages import (
 from authsvc.errors import AuthsvcError
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
-from registry import lock as window
+from registry import lock as registry_lock
 from registry.admin import fields
-from registry.admin.listed import STATUSES, back, is_seen, listed, mark_of, unchanged
+from registry.admin.listing import STATUSES, content_hash, is_shown, list_url, listing, unchanged
 from registry.admin.matching import flood_context
 from registry.api import schemas
 
@@ -44,7 +44,7 @@ DURATIONS = {
 @blueprint.get("")
 @authorize_as("GET", "/api/client-registry")
 def show() -> Response:
-    """Show the lock and who waits."""
+    """Show the lock and the registrations."""
     return _page(None)
 
 
@@ -52,52 +52,52 @@ def show() -> Response:
 @authorize_as("GET", "/api/client-registry")
 @polled
 def state() -> AnyResponse:
-    """Draw the lock again, if it is another one than the browser has."""
+    """Render the lock if it has changed."""
     if not is_htmx_request():
         return redirect_to(url_for("registry_page.lock.show"))
     lock = _lock()
-    return unchanged() if is_seen(lock["mark"]) else render("registry/lock.html", **lock)
+    return unchanged() if is_shown(lock["content_hash"]) else render("registry/lock.html", **lock)
 
 
 @blueprint.post("/unlock")
 @authorize_as("POST", "/api/client-registry/unlock")
 def unlock() -> AnyResponse:
-    """Open the registry for a while."""
+    """Unlock the registry for a limited time."""
     try:
         body = validated(
             schemas.UnlockBody,
             durationSeconds=parse_integer(request.form.get("durationSeconds", "")),
             maxRegistrations=parse_integer(request.form.get("maxRegistrations", "")),
             usernamePattern=fields.text("usernamePattern"),
-            roles=fields.given()["roles"],
+            roles=fields.rights()["roles"],
         )
-        window.unlock(actor(), body.duration_seconds, body.limits())
+        registry_lock.unlock(actor(), body.duration_seconds, body.limits())
     except AuthsvcError as error:
         return _page(error)
     flash("The registry is unlocked.")
-    return redirect_to(back())
+    return redirect_to(list_url())
 
 
 @blueprint.post("/lock")
 @authorize_as("POST", "/api/client-registry/lock")
 def lock() -> AnyResponse:
-    """Close the registry."""
-    window.lock(actor())
+    """Lock the registry."""
+    registry_lock.lock(actor())
     flash("The registry is locked.")
-    return redirect_to(back())
+    return redirect_to(list_url())
 
 
 def _page(error: AuthsvcError | None) -> Response:
     require_read("/api/client-registry")
-    shown = listed()
+    shown = listing()
     return render(
         "registry/show.html",
         status_of(error) if error else 200,
         durations=DURATIONS,
         statuses=STATUSES,
-        listed=shown,
+        listing=shown,
         risky_roles=fields.risky_roles(shown.found.items),
-        roles=fields.roles_to_give(),
+        roles=fields.role_choices(),
         captures=services().settings.registry_capture_while_locked,
         errors=messages_by_field(error),
         **flood_context(),
@@ -106,6 +106,6 @@ def _page(error: AuthsvcError | None) -> Response:
 
 
 def _lock() -> dict[str, Any]:
-    state = window.state()
-    # The browser counts the seconds.
-    return {"state": state, "mark": mark_of((state.locked, replace(state, seconds_left=0)))}
+    state = registry_lock.state()
+    # Without the seconds left, which the browser counts down itself.
+    return {"state": state, "content_hash": content_hash((state.locked, replace(state, seconds_left=0)))}

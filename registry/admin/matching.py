@@ -1,4 +1,4 @@
-"""All registrations that match a filter: what they are, and deny or forget them at once."""
+"""Deny or delete all registrations that match a filter."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import filters
-from registry.admin import fields
-from registry.admin.listed import back, is_seen, mark_of, unchanged, where
-from registry.api import filter_schemas, schemas
+from registry.admin.fields import text
+from registry.admin.listing import content_hash, is_shown, list_query, list_url, unchanged
+from registry.api import schemas
 from registry.mqtt_registration import unknown_names
 from registry.states import Status
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 blueprint = Blueprint("matching", __name__, url_prefix="/registry")
 
 FIELDS = ("usernamePattern", "clientIdPattern", "address", "maxAttempts", "after", "before")
-# The form that unlocks the registry is on the same page and has fields of the same names.
+# Prefix of the field names, because the unlock form on the same page has fields of the same names.
 PREFIX = "filter"
 _EXAMPLES = 10
 
@@ -42,17 +42,17 @@ _EXAMPLES = 10
 @authorize_as("GET", "/api/client-registry")
 @polled
 def flood() -> AnyResponse:
-    """Draw again whether a flood is going on, if that is another answer than the browser has."""
+    """Render the notice of a flood if it has changed."""
     if not is_htmx_request():
         return redirect_to(url_for("registry_page.lock.show"))
     context = flood_context()
-    return unchanged() if is_seen(context["flood_mark"]) else render("registry/flood.html", **context)
+    return unchanged() if is_shown(context["flood_hash"]) else render("registry/flood.html", **context)
 
 
 @blueprint.get("/matching")
 @authorize_as("GET", "/api/client-registry/registrations")
 def show() -> Response:
-    """Ask for a filter, and show what matches it."""
+    """Show the form of a filter and the registrations that match."""
     return _show(request.args)
 
 
@@ -61,61 +61,61 @@ def show() -> Response:
 def deny() -> AnyResponse:
     """Deny all pending registrations that match."""
     try:
-        reason = validated(schemas.DenyBody, reason=fields.text("reason")).reason
+        reason = validated(schemas.DenyBody, reason=text("reason")).reason
         count = filters.deny(actor(), _filter(request.form), reason)
     except AuthsvcError as error:
         return _show(request.form, error)
     flash(f"{count:,} registrations are denied.")
-    return redirect_to(back())
+    return redirect_to(list_url())
 
 
 @blueprint.post("/matching/delete")
 @authorize_as("POST", "/api/client-registry/registrations/delete")
 def delete() -> AnyResponse:
-    """Forget all pending registrations that match."""
+    """Delete all pending registrations that match."""
     try:
         count = filters.delete(actor(), _filter(request.form), Status.PENDING)
     except AuthsvcError as error:
         return _show(request.form, error)
-    flash(f"{count:,} registrations are forgotten.")
-    return redirect_to(back())
+    flash(f"{count:,} registrations are deleted.")
+    return redirect_to(list_url())
 
 
 def flood_context() -> dict[str, Any]:
-    """Return what the templates say about a flood."""
+    """Return the template variables of a flood."""
     found = unknown_names.flood()
     suggested = (found and found.suggested_filter) or {}
     wanted = {f"{PREFIX}.{name}": value for name, value in suggested.items()}
-    return {"flood": found, "flood_filter": wanted, "flood_mark": mark_of(found)}
+    return {"flood": found, "flood_filter": wanted, "flood_hash": content_hash(found)}
 
 
-def _filter(given: MultiDict[str, str]) -> filters.Filter:
-    typed: dict[str, Any] = {name: _typed(given, name) or None for name in FIELDS}
-    typed["maxAttempts"] = parse_integer(_typed(given, "maxAttempts"))
+def _filter(form: MultiDict[str, str]) -> filters.Filter:
+    fields: dict[str, Any] = {name: _typed(form, name) or None for name in FIELDS}
+    fields["maxAttempts"] = parse_integer(_typed(form, "maxAttempts"))
     try:
-        return validated(filter_schemas.FilterBody, **typed).filter()
+        return validated(schemas.FilterBody, **fields).filter()
     except InvalidInput as error:
         raise error.within(PREFIX) from None
 
 
-def _typed(given: MultiDict[str, str], name: str) -> str:
-    return given.get(f"{PREFIX}.{name}", "").strip()
+def _typed(form: MultiDict[str, str], name: str) -> str:
+    return form.get(f"{PREFIX}.{name}", "").strip()
 
 
-def _show(given: MultiDict[str, str], error: AuthsvcError | None = None) -> Response:
+def _show(form: MultiDict[str, str], error: AuthsvcError | None = None) -> Response:
     require_read("/api/client-registry/registrations")
     names: list[str] | None = None
-    if any(_typed(given, name) for name in FIELDS):
+    if any(_typed(form, name) for name in FIELDS):
         try:
-            names = [name for _, name in filters.matching(_filter(given))]
-        except AuthsvcError as wrong:
-            error = wrong
+            names = [name for _, name in filters.matching(_filter(form))]
+        except AuthsvcError as filter_error:
+            error = filter_error
     return render(
         "registry/matching.html",
         status_of(error) if error else 200,
-        given={f"{PREFIX}.{name}": _typed(given, name) for name in FIELDS},
+        given={f"{PREFIX}.{name}": _typed(form, name) for name in FIELDS},
         names=names,
         examples=_EXAMPLES,
-        where=where(),
+        list_query=list_query(),
         errors=messages_by_field(error),
     )

@@ -1,4 +1,4 @@
-"""Preauthorizations: who is let in at the first contact."""
+"""Pages of preauthorizations."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 from registry import preauthorizations
 from registry.admin import fields
-from registry.api import advance_schemas, schemas
+from registry.api import preauthorization_schemas, schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
-blueprint = Blueprint("advances", __name__, url_prefix="/registry/preauthorizations")
+blueprint = Blueprint("preauthorizations", __name__, url_prefix="/registry/preauthorizations")
 
 
 @blueprint.get("")
 @authorize_as("GET", "/api/client-registry/preauthorizations")
 def show() -> Response:
-    """List those that were not used yet, and offer to add some."""
+    """List unused preauthorizations, with forms to add some."""
     return _page()
 
 
 @blueprint.post("")
 @authorize_as("POST", "/api/client-registry/preauthorizations")
 def create() -> AnyResponse:
-    """Preauthorize one."""
+    """Preauthorize a username."""
     try:
         binding = request.form.get("binding", "")
         body = validated(
-            advance_schemas.PreauthorizationBody,
+            preauthorization_schemas.PreauthorizationBody,
             username=request.form.get("username", "").strip(),
-            **fields.given(),
-            # Chosen and left empty, it is refused as no fingerprint.
+            **fields.rights(),
+            # If the binding is a key, an empty fingerprint is validated, and so refused.
             csrFingerprint=fields.text("csrFingerprint") or ("" if binding == "key" else None),
             withSecret=binding == "secret",
             expiresAt=fields.end_of_period("expiresAt"),
         )
-        (made,) = preauthorizations.create(actor(), [body.advance()], services().settings.password_policy)
+        (created,) = preauthorizations.create(actor(), [body.preauthorization()], services().settings.password_policy)
     except AuthsvcError as error:
         return _page(error, "one")
-    if made.secret:
-        return render("registry/preauthorization_made.html", 201, secret=made.secret, one=made.record)
-    if made.record.held_reason:
-        flash(f"{body.username} is preauthorized. Somebody tried the name earlier, so it waits for approval.")
+    if created.secret:
+        return render("registry/preauthorization_created.html", 201, secret=created.secret, one=created.record)
+    if created.record.held_reason:
+        flash(f"{body.username} is preauthorized. Somebody tried the name earlier, so it needs an approval.")
     else:
-        flash(f"{body.username} is let in at its first contact.")
+        flash(f"{body.username} is preauthorized.")
     return redirect_to(url_for(".show"))
 
 
 @blueprint.post("/csv")
 @authorize_as("POST", "/api/client-registry/preauthorizations/csv")
 def upload() -> AnyResponse:
-    """Preauthorize everybody in a list, or nobody."""
+    """Preauthorize all usernames of a CSV file, or none."""
     try:
-        advances = preauthorizations.read_csv(_uploaded(), with_secrets="withSecrets" in request.form)
-        stored = preauthorizations.create(actor(), advances, services().settings.password_policy)
+        wanted = preauthorizations.read_csv(_uploaded(), with_secrets="withSecrets" in request.form)
+        created = preauthorizations.create(actor(), wanted, services().settings.password_policy)
     except AuthsvcError as error:
         return _page(error, "many")
-    secrets = [one for one in stored if one.secret]
+    secrets = [one for one in created if one.secret]
     if secrets:
-        return render("registry/preauthorizations_made.html", 201, stored=stored, secrets=secrets)
-    flash(f"{len(stored):,} preauthorized.")
+        return render("registry/preauthorizations_created.html", 201, created=created, secrets=secrets)
+    flash(f"{len(created):,} preauthorized.")
     return redirect_to(url_for(".show"))
 
 
-@blueprint.post("/<advance_id>/delete")
-@authorize_as("DELETE", "/api/client-registry/preauthorizations/{advance_id}")
-def delete(advance_id: str) -> AnyResponse:
-    """Take one back."""
-    preauthorizations.delete(actor(), advance_id)
-    flash("The preauthorization is taken back.")
+@blueprint.post("/<preauthorization_id>/delete")
+@authorize_as("DELETE", "/api/client-registry/preauthorizations/{preauthorization_id}")
+def delete(preauthorization_id: str) -> AnyResponse:
+    """Delete an unused preauthorization."""
+    preauthorizations.delete(actor(), preauthorization_id)
+    flash("The preauthorization is deleted.")
     return redirect_to(url_for(".show"))
 
 
@@ -94,7 +94,7 @@ def _page(error: AuthsvcError | None = None, form: str = "") -> Response:
         found=preauthorizations.search(query.search, query.page, query.per_page),
         search=query.search,
         periods=fields.PERIODS,
-        roles=fields.roles_to_give(),
+        roles=fields.role_choices(),
         rows=permission_rows(request.form),
         errors={form: messages_by_field(error)},
     )

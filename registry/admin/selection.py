@@ -1,4 +1,4 @@
-"""Several registrations at once: what becomes of them, and what could not be done."""
+"""Grant or deny several registrations at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import decisions, lock, records
 from registry.admin import fields
-from registry.admin.listed import back, where
-from registry.api import filter_schemas, schemas
+from registry.admin.listing import list_query, list_url
+from registry.api import schemas
 from registry.api.routes import registry
 
 if TYPE_CHECKING:
@@ -28,46 +28,53 @@ blueprint = Blueprint("selection", __name__, url_prefix="/registry/registrations
 @blueprint.post("/selected")
 @authorize_as("GET", "/api/client-registry/registrations")
 def ask() -> Response:
-    """Show who was selected and ask what they get, or why they are denied."""
+    """Show the selected registrations and the form to grant or deny them."""
     decision = "deny" if request.form.get("decision") == "deny" else "grant"
     if not may_call("POST", f"/api/client-registry/registrations/{decision}"):
-        raise Forbidden(f"you may not {decision} registrations")
-    return _ask(decision)
+        raise Forbidden(f"your account lacks the permission to {decision} registrations")
+    return _form(decision)
 
 
 @blueprint.post("/grant")
 @authorize_as("POST", "/api/client-registry/registrations/grant")
 def grant() -> AnyResponse:
-    """Grant them all, each on its own."""
+    """Grant the selected registrations, each in its own transaction."""
     accepted = "acceptRequested" in request.form
     try:
         body = validated(
-            schemas.GrantManyBody, ids=_ids(), **fields.given(), acceptRequested=accepted, clientIdsOf=_ticked()
+            schemas.GrantManyBody,
+            ids=_ids(),
+            **fields.rights(),
+            acceptRequested=accepted,
+            clientIdsOf=_selected_client_ids(),
         )
         grants = body.grants()
     except AuthsvcError as error:
-        return _ask("grant", error)
-    names = _names(body.ids)
-    return _outcome(names, "granted", *decisions.grant_many(actor(), grants, registry().issuing))
+        return _form("grant", error)
+    return _outcome(_names(body.ids), "granted", *decisions.grant_many(actor(), grants, registry().signing))
 
 
 @blueprint.post("/deny")
 @authorize_as("POST", "/api/client-registry/registrations/deny")
 def deny() -> AnyResponse:
-    """Deny them all, each on its own."""
+    """Deny the selected registrations, each in its own transaction."""
     try:
-        body = validated(filter_schemas.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
+        body = validated(schemas.DenyManyBody, ids=_ids(), reason=fields.text("reason"))
     except AuthsvcError as error:
-        return _ask("deny", error)
-    names, author = _names(body.ids), actor()
-    return _outcome(names, "denied", *decisions.each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
+        return _form("deny", error)
+    author = actor()
+    return _outcome(
+        _names(body.ids),
+        "denied",
+        *decisions.apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)),
+    )
 
 
-def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
+def _form(decision: str, error: AuthsvcError | None = None) -> Response:
     require_read("/api/client-registry/registrations")
     chosen = list(_found(_ids()))
-    client_ids = _ticked() if error else {one.id: one.suggested_client_ids for one in chosen}
-    offered = fields.roles_to_give()
+    client_ids = _selected_client_ids() if error else {one.id: one.suggested_client_ids for one in chosen}
+    offered = fields.role_choices()
     return render(
         "registry/selection.html",
         status_of(error) if error else 200,
@@ -78,36 +85,36 @@ def _ask(decision: str, error: AuthsvcError | None = None) -> Response:
         roles=offered,
         rows=permission_rows(request.form),
         client_ids=client_ids,
-        where=where(),
+        list_query=list_query(),
         errors=messages_by_field(error),
     )
 
 
 def _outcome(
-    names: dict[str, str], word: str, done: list[records.Record], failed: list[decisions.Failure]
+    names: dict[str, str], word: str, done: list[records.RegistrationRecord], failed: list[decisions.Failure]
 ) -> AnyResponse:
     if failed:
-        words = [(names.get(id_, "one that was forgotten"), error.message) for id_, error in failed]
-        return render("registry/outcome.html", done=done, failed=words, word=word, where=where())
+        failures = [(names.get(id_, "a deleted registration"), error.message) for id_, error in failed]
+        return render("registry/outcome.html", done=done, failed=failures, word=word, list_query=list_query())
     flash(f"{len(done)} {'registration is' if len(done) == 1 else 'registrations are'} {word}.")
-    return redirect_to(back())
+    return redirect_to(list_url())
 
 
 def _ids() -> list[str]:
     return request.form.getlist("ids")
 
 
-def _ticked() -> dict[str, list[str]]:
-    """Return the client ids that are ticked, by registration; without those of which none is."""
-    ticked = {id_: request.form.getlist(f"clientIds.{id_}") for id_ in _ids()}
-    return {id_: client_ids for id_, client_ids in ticked.items() if client_ids}
+def _selected_client_ids() -> dict[str, list[str]]:
+    """Return the selected client ids by registration id, without registrations that have none."""
+    selected = {id_: request.form.getlist(f"clientIds.{id_}") for id_ in _ids()}
+    return {id_: client_ids for id_, client_ids in selected.items() if client_ids}
 
 
 def _names(ids: Iterable[str]) -> dict[str, str]:
     return {record.id: record.username for record in _found(ids)}
 
 
-def _found(ids: Iterable[str]) -> Iterable[records.Record]:
+def _found(ids: Iterable[str]) -> Iterable[records.RegistrationRecord]:
     for registration_id in ids:
         try:
             yield records.get(registration_id)

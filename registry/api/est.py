@@ -1,9 +1,9 @@
-"""Enrolment over Secure Transport (RFC 7030), the protocol that many devices speak already.
+"""Enrolment over Secure Transport (RFC 7030), a protocol that many devices support.
 
-`simpleenroll` is the explicit flow in another dress: HTTP Basic names the client and is its password, the body is its
-signing request. A user with that name and password gets its certificate at once, a stranger becomes a pending
-registration (`202`). TLS is the business of the proxy in front, so clients prove themselves by password here, which
-RFC 7030 section 3.2.3 allows; to renew with the current key instead there is `POST /api/certificates/renew`.
+`simpleenroll` is a registration over REST: HTTP Basic carries username and password, and the body is the CSR. A user
+with this name and password gets its certificate at once. An unknown client becomes a pending registration (`202`).
+A reverse proxy terminates TLS, so clients authenticate by password, which RFC 7030 section 3.2.3 allows. To renew a
+certificate with its key instead, use `POST /api/certificates/renew`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from authsvc.pki.authorities import signing_policy
 from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, catch_up, services
 from registry.api.routes import RETRY_SECONDS, registry
-from registry.limits import BeyondLimit, Holder
+from registry.limits import CheckedAgainst, LimitExceeded
 from registry.rest_registration import Granted, RegistrationRequest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ blueprint = Blueprint("est", __name__, url_prefix="/.well-known/est")
 
 @blueprint.get("/cacerts")
 def cacerts() -> Response:
-    """Give the authorities' certificates (RFC 7030 section 4.1)."""
+    """Return the certificates of the authorities (RFC 7030 section 4.1)."""
     return _certs_only(authorities.certificates_pem())
 
 
@@ -47,12 +47,12 @@ def _prepare() -> None:
 
 @blueprint.post("/simpleenroll")
 def simpleenroll() -> Response:
-    """Enrol a client: at once for a user, after an administrator's grant for a stranger (RFC 7030 section 4.2)."""
+    """Issue a certificate to a user, or register an unknown client (RFC 7030 section 4.2)."""
     username, password = _credentials()
     if services().policy.snapshot.users.get(username):
         return _issue(_known_user(username, password))
-    application = RegistrationRequest(username, password, _signing_request(username), address=request.remote_addr)
-    outcome = registry().explicit.register(application)
+    registration = RegistrationRequest(username, password, _signing_request(username), address=request.remote_addr)
+    outcome = registry().rest_registration.register(registration)
     if isinstance(outcome, Granted):
         return _certs_only(outcome.certificate or "")
     return Response("pending", 202, {"Retry-After": RETRY_SECONDS}, content_type="text/plain")
@@ -60,27 +60,27 @@ def simpleenroll() -> Response:
 
 @blueprint.post("/simplereenroll")
 def simplereenroll() -> Response:
-    """Certify another key for a user (RFC 7030 section 4.2.2)."""
+    """Issue a certificate for another key of a user (RFC 7030 section 4.2.2)."""
     return _issue(services().sign_ins.check_password(*_credentials(), request.remote_addr))
 
 
 def _known_user(username: str, password: str) -> UserPolicy:
-    """Return the user with this password; counted like a registration, since the answer tells that the user exists."""
-    limits = registry().explicit.limits
-    proof = limits.proof_of(username, password, None)
-    beyond: BeyondLimit | None = None
+    """Return the user with this password; limited like registrations, because the answer shows that the user exists."""
+    limits = registry().rest_registration.limits
+    digest = limits.digest_of(username, password, None)
+    exceeded: LimitExceeded | None = None
     try:
-        limits.count(username, request.remote_addr, proof, Holder.USER)
-    except BeyondLimit as error:
-        beyond = error
+        limits.count(username, request.remote_addr, digest, CheckedAgainst.USER)
+    except LimitExceeded as error:
+        exceeded = error
     try:
         user = services().sign_ins.check_password(username, password, request.remote_addr)
     except (Unauthenticated, TooMany, Busy):
-        limits.forget(proof)
-        if beyond:
-            raise beyond from None
+        limits.unmark_verified(digest)
+        if exceeded:
+            raise exceeded from None
         raise
-    limits.remember(proof)
+    limits.mark_verified(digest)
     return user
 
 

@@ -1,69 +1,72 @@
-"""The registry over REST: the lock, the front door, and what administrators do with who stands there."""
+"""The registry's REST API: lock, registrations, preauthorizations and enrolment keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import Response, current_app, request
 
-from authsvc.api.schemas import noun, permissions_from, render, render_page
+from authsvc.api.schemas import View, noun, permissions_from, render, render_page
 from authsvc.errors import AuthsvcError
 from authsvc.pki import csr
 from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, public, services
 from registry import decisions, enrolment_keys, filters, metrics, preauthorizations, records
-from registry import lock as window
-from registry.api import advance_schemas, filter_schemas, flood_schemas, schemas
+from registry import lock as registry_lock
+from registry.api import preauthorization_schemas, schemas
 from registry.mqtt_registration import unknown_names
 from registry.rest_registration import Granted, RegistrationRequest
 from registry.states import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from authsvc.pki.authorities import SigningPolicy
     from registry.mqtt_registration.registration import MqttRegistration
     from registry.rest_registration import RestRegistration
 
 EXTENSION = "registry"
 RETRY_SECONDS = "5"
+AnyView = TypeVar("AnyView", bound=View)
 
-blueprint = noun("client-registry", "Strangers ask, an administrator grants")
-advance_blueprint = noun("preauthorizations", "Grants given before their names make contact")
-key_blueprint = noun("enrolment-keys", "Secrets that vouch for so many registrations")
-BLUEPRINTS = (blueprint, advance_blueprint, key_blueprint)
+blueprint = noun("client-registry", "Unknown devices register, an administrator grants")
+preauthorization_blueprint = noun("preauthorizations", "Grants for usernames before their first contact")
+key_blueprint = noun("enrolment-keys", "Secrets that let a limited number of devices register")
+BLUEPRINTS = (blueprint, preauthorization_blueprint, key_blueprint)
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The registry's parts, as made in `registry.register`."""
+    """The registry's objects, as created by `extension.register`."""
 
-    explicit: RestRegistration
-    intake: MqttRegistration
-    issuing: SigningPolicy
+    rest_registration: RestRegistration
+    mqtt_registration: MqttRegistration
+    signing: SigningPolicy
     max_request_bytes: int
 
 
 def registry() -> Registry:
-    """Return the registry of the app that is answering."""
+    """Return the registry of the current app."""
     return cast("Registry", current_app.extensions[EXTENSION])
 
 
 @blueprint.get("/client-registry", responses={200: schemas.LockStateView})
 def state() -> dict[str, Any]:
-    """Show the lock and how many registrations are pending."""
-    return _state(window.state())
+    """Return the state of the lock and the number of pending registrations."""
+    return _state(registry_lock.state())
 
 
 @blueprint.post("/client-registry/unlock", responses={200: schemas.LockStateView})
 def unlock(body: schemas.UnlockBody) -> dict[str, Any]:
-    """Open the registry for a while; it locks itself again."""
-    return _state(window.unlock(actor(), body.duration_seconds, body.limits()))
+    """Unlock the registry for a limited time."""
+    return _state(registry_lock.unlock(actor(), body.duration_seconds, body.limits()))
 
 
 @blueprint.post("/client-registry/lock", responses={200: schemas.LockStateView})
 def lock() -> dict[str, Any]:
-    """Close the registry at once."""
-    return _state(window.lock(actor()))
+    """Lock the registry at once."""
+    return _state(registry_lock.lock(actor()))
 
 
 @blueprint.before_request
@@ -79,34 +82,30 @@ def _limit_request() -> None:
 )
 @public
 def register(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Ask to become a user; repeat the same request until it is answered 201."""
+    """Register a client. Repeat the same request until the answer is 201 (granted) or 403 (denied)."""
     try:
-        outcome = registry().explicit.register(_application(body))
+        outcome = registry().rest_registration.register(_registration_request(body))
     except AuthsvcError as error:
         metrics.count_answer(status_of(error))
         raise
     if isinstance(outcome, Granted):
         metrics.count_answer(201)
-        view = schemas.GrantedView(
-            username=outcome.username, certificate=outcome.certificate, ca_certificate=outcome.ca_certificate
-        )
-        return render(view), 201, {}
+        return render(schemas.GrantedView(**outcome._asdict())), 201, {}
     metrics.count_answer(202)
-    waiting = schemas.PendingView(id=outcome.id, pairing_code=outcome.pairing_code)
-    return render(waiting), 202, {"Retry-After": RETRY_SECONDS}
+    return render(schemas.PendingView(**outcome._asdict())), 202, {"Retry-After": RETRY_SECONDS}
 
 
 @blueprint.get("/client-registry/registrations", responses={200: schemas.RegistrationPage})
 def list_registrations(query: schemas.RegistrationQuery) -> dict[str, Any]:
     """List registrations, latest contact first."""
     found = records.search(query.status or "", query.search, query.page, query.per_page)
-    return render_page(found, map(schemas.view_registration, found.items))
+    return render_page(found, _views(schemas.RegistrationView, found.items))
 
 
 @blueprint.get("/client-registry/registrations/<id>", responses={200: schemas.RegistrationView})
 def show(path: schemas.IdPath) -> dict[str, Any]:
-    """Show a registration."""
-    return render(schemas.view_registration(records.get(path.id)))
+    """Return a registration."""
+    return _registration(records.get(path.id))
 
 
 @blueprint.post(
@@ -114,119 +113,127 @@ def show(path: schemas.IdPath) -> dict[str, Any]:
     responses={200: schemas.RegistrationView, **schemas.failures(423)},
 )
 def grant(path: schemas.IdPath, body: schemas.GrantBody) -> dict[str, Any]:
-    """Make the user, with what is named here and nothing else."""
-    record = decisions.grant(actor(), path.id, body.grant(), registry().issuing)
-    return render(schemas.view_registration(record))
+    """Grant a registration: create the user with the given rights and its starting rights."""
+    return _registration(decisions.grant(actor(), path.id, body.grant(), registry().signing))
 
 
 @blueprint.post("/client-registry/registrations/<id>/deny", responses={200: schemas.RegistrationView})
 def deny(path: schemas.IdPath, body: schemas.DenyBody) -> dict[str, Any]:
-    """Refuse a registration; remembered until it is deleted."""
-    return render(schemas.view_registration(decisions.deny(actor(), path.id, body.reason)))
+    """Deny a registration. The username stays denied until the registration is deleted."""
+    return _registration(decisions.deny(actor(), path.id, body.reason))
 
 
 @blueprint.delete("/client-registry/registrations/<id>", responses={204: None})
 def delete(path: schemas.IdPath) -> Response:
-    """Forget a registration, so that the name may ask again."""
+    """Delete a registration, so that the username can register again."""
     decisions.delete(actor(), path.id)
     return Response(status=204)
 
 
 @blueprint.post("/client-registry/registrations/grant", responses={200: schemas.BulkView})
 def grant_many(body: schemas.GrantManyBody) -> dict[str, Any]:
-    """Grant many, each on its own: what fails for one does not undo the others.
+    """Grant many registrations, each in its own transaction.
 
-    A row fails if it has conflicts (`registration-has-conflicts`), would get rights over this service
-    (`bulk-http-rights`), or, with `acceptRequested`, if those that request something request different things
+    A registration fails if it has conflicts (`registration-has-conflicts`) or would get rights over this service
+    (`bulk-http-rights`). With `acceptRequested`, registrations that request different rights fail too
     (`bulk-requests-differ`).
     """
-    return _bulk(*decisions.grant_many(actor(), body.grants(), registry().issuing))
+    return _bulk(*decisions.grant_many(actor(), body.grants(), registry().signing))
 
 
 @blueprint.post("/client-registry/registrations/deny", responses={200: schemas.BulkView})
-def deny_many(body: filter_schemas.DenyManyBody) -> dict[str, Any]:
-    """Deny many: each of those named by id on its own, or all that match a filter at once."""
+def deny_many(body: schemas.DenyManyBody) -> dict[str, Any]:
+    """Deny registrations by id, each in its own transaction, or all that match a filter in one transaction."""
     author = actor()
     if body.filter:
-        return render(
-            schemas.BulkView(count=filters.deny(author, body.filter.filter(), body.reason), items=[], failed=[])
-        )
-    return _bulk(*decisions.each(body.ids, lambda one: decisions.deny(author, one, body.reason)))
+        count = filters.deny(author, body.filter.filter(), body.reason)
+        return render(schemas.BulkView(count=count, items=[], failed=[]))
+    return _bulk(*decisions.apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
 
 
-@blueprint.post("/client-registry/registrations/delete", responses={200: filter_schemas.CountView})
-def delete_many(body: filter_schemas.DeleteManyBody) -> dict[str, Any]:
-    """Delete all registrations that match a filter, so that their names may ask again."""
-    return render(filter_schemas.CountView(count=filters.delete(actor(), body.filter.filter(), Status(body.status))))
+@blueprint.post("/client-registry/registrations/delete", responses={200: schemas.CountView})
+def delete_many(body: schemas.DeleteManyBody) -> dict[str, Any]:
+    """Delete all registrations that match a filter, so that their usernames can register again."""
+    return render(schemas.CountView(count=filters.delete(actor(), body.filter.filter(), Status(body.status))))
 
 
-@advance_blueprint.get("/client-registry/preauthorizations", responses={200: advance_schemas.PreauthorizationPage})
-def list_preauthorizations(query: schemas.SearchQuery) -> dict[str, Any]:
-    """List the preauthorizations that were not used yet."""
-    found = preauthorizations.search(query.search, query.page, query.per_page)
-    return render_page(found, map(advance_schemas.view_preauthorization, found.items))
-
-
-@advance_blueprint.post(
-    "/client-registry/preauthorizations", responses={201: advance_schemas.CreatedPreauthorizationView}
+@preauthorization_blueprint.get(
+    "/client-registry/preauthorizations", responses={200: preauthorization_schemas.PreauthorizationPage}
 )
-def create_preauthorization(body: advance_schemas.PreauthorizationBody) -> tuple[dict[str, Any], int]:
-    """Let a name in at its first contact, also while the registry is locked; once.
+def list_preauthorizations(query: schemas.SearchQuery) -> dict[str, Any]:
+    """List unused preauthorizations, by username."""
+    found = preauthorizations.search(query.search, query.page, query.per_page)
+    return render_page(found, _views(preauthorization_schemas.PreauthorizationView, found.items))
 
-    One that is bound to nothing goes to whoever comes first, and waits for an administrator if somebody tried the name
-    earlier.
+
+@preauthorization_blueprint.post(
+    "/client-registry/preauthorizations", responses={201: preauthorization_schemas.CreatedPreauthorizationView}
+)
+def create_preauthorization(body: preauthorization_schemas.PreauthorizationBody) -> tuple[dict[str, Any], int]:
+    """Preauthorize a username: its first contact is granted, also while the registry is locked.
+
+    Without a secret or key, the first device that uses the name is granted. If somebody tried the name earlier, an
+    administrator must approve it.
     """
-    ((record, secret),) = preauthorizations.create(actor(), [body.advance()], services().settings.password_policy)
-    view = advance_schemas.view_preauthorization(record)
-    return render(advance_schemas.CreatedPreauthorizationView(**view.model_dump(), secret=secret)), 201
+    policy = services().settings.password_policy
+    ((record, secret),) = preauthorizations.create(actor(), [body.preauthorization()], policy)
+    fields = {**asdict(record), "secret": secret}
+    return render(preauthorization_schemas.CreatedPreauthorizationView.model_validate(fields)), 201
 
 
-@advance_blueprint.post("/client-registry/preauthorizations/csv", responses={201: advance_schemas.UploadView})
+@preauthorization_blueprint.post(
+    "/client-registry/preauthorizations/csv", responses={201: preauthorization_schemas.UploadView}
+)
 def upload_preauthorizations(
-    query: advance_schemas.UploadQuery, raw: advance_schemas.CsvUpload
+    query: preauthorization_schemas.UploadQuery, raw: preauthorization_schemas.CsvUpload
 ) -> tuple[dict[str, Any], int]:
-    """Preauthorize many from `username,roles,csrFingerprint` lines; all of them or none."""
+    """Preauthorize usernames from lines of `username,roles,csrFingerprint`; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
-    advances = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
-    stored = preauthorizations.create(actor(), advances, services().settings.password_policy)
-    return render(advance_schemas.view_upload(stored)), 201
+    wanted = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
+    created = preauthorizations.create(actor(), wanted, services().settings.password_policy)
+    secrets = [
+        preauthorization_schemas.SecretView(username=record.username, secret=secret)
+        for record, secret in created
+        if secret
+    ]
+    return render(preauthorization_schemas.UploadView(created=len(created), secrets=secrets)), 201
 
 
-@advance_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
+@preauthorization_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
 def delete_preauthorization(path: schemas.IdPath) -> Response:
-    """Take a preauthorization back before it is used."""
+    """Delete an unused preauthorization."""
     preauthorizations.delete(actor(), path.id)
     return Response(status=204)
 
 
-@key_blueprint.get("/client-registry/enrolment-keys", responses={200: advance_schemas.KeyPage})
+@key_blueprint.get("/client-registry/enrolment-keys", responses={200: preauthorization_schemas.KeyPage})
 def list_keys(query: schemas.PageQuery) -> dict[str, Any]:
-    """List enrolment keys, newest first; never their secrets."""
+    """List enrolment keys without their secrets, newest first."""
     found = enrolment_keys.search(query.page, query.per_page)
-    return render_page(found, map(advance_schemas.view_key, found.items))
+    return render_page(found, _views(preauthorization_schemas.KeyView, found.items))
 
 
-@key_blueprint.post("/client-registry/enrolment-keys", responses={201: advance_schemas.NewKeyView})
-def create_key(body: advance_schemas.KeyBody) -> tuple[dict[str, Any], int]:
-    """Make an enrolment key; its secret is shown this once."""
+@key_blueprint.post("/client-registry/enrolment-keys", responses={201: preauthorization_schemas.NewKeyView})
+def create_key(body: preauthorization_schemas.KeyBody) -> tuple[dict[str, Any], int]:
+    """Create an enrolment key; its secret is returned only once."""
     secret, record = enrolment_keys.create(
         actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
     )
-    return render(advance_schemas.NewKeyView(**advance_schemas.view_key(record).model_dump(), secret=secret)), 201
+    return render(preauthorization_schemas.NewKeyView.model_validate({**asdict(record), "secret": secret})), 201
 
 
 @key_blueprint.delete("/client-registry/enrolment-keys/<id>", responses={204: None})
 def revoke_key(path: schemas.IdPath) -> Response:
-    """Revoke an enrolment key at once."""
+    """Revoke an enrolment key."""
     enrolment_keys.revoke(actor(), path.id)
     return Response(status=204)
 
 
-def _application(body: schemas.RegisterBody) -> RegistrationRequest:
+def _registration_request(body: schemas.RegisterBody) -> RegistrationRequest:
     return RegistrationRequest(
         username=body.username,
         password=body.password,
-        request=csr.read(body.csr, body.username) if body.csr is not None else None,
+        csr=csr.read(body.csr, body.username) if body.csr is not None else None,
         context=body.context,
         requested_roles=tuple(body.roles),
         requested_permissions=tuple(each.fields() for each in permissions_from(body.permissions)),
@@ -235,23 +242,20 @@ def _application(body: schemas.RegisterBody) -> RegistrationRequest:
     )
 
 
-def _state(now: window.LockState) -> dict[str, Any]:
-    view = schemas.LockStateView(
-        locked=now.locked,
-        unlocked_until=now.unlocked_until,
-        seconds_left=now.seconds_left,
-        pending=records.count_pending(),
-        max_registrations=now.max_registrations,
-        granted=now.granted,
-        username_pattern=now.username_pattern,
-        roles=list(now.roles),
-        flood=flood_schemas.view_flood(unknown_names.flood()),
-    )
-    return render(view)
+def _state(now: registry_lock.LockState) -> dict[str, Any]:
+    fields = asdict(now) | {"locked": now.locked, "pending": records.count_pending(), "flood": unknown_names.flood()}
+    return render(schemas.LockStateView.model_validate(fields, from_attributes=True))
 
 
-def _bulk(done: list[records.Record], failed: list[decisions.Failure]) -> dict[str, Any]:
+def _views(schema: type[AnyView], found: Iterable[Any]) -> Iterator[AnyView]:
+    return (schema.model_validate(record, from_attributes=True) for record in found)
+
+
+def _registration(record: records.RegistrationRecord) -> dict[str, Any]:
+    return render(*_views(schemas.RegistrationView, [record]))
+
+
+def _bulk(done: list[records.RegistrationRecord], failed: list[decisions.Failure]) -> dict[str, Any]:
     failures = [schemas.FailureView(id=id_, code=error.code, detail=error.message) for id_, error in failed]
-    return render(
-        schemas.BulkView(count=len(done), items=[schemas.view_registration(record) for record in done], failed=failures)
-    )
+    items = list(_views(schemas.RegistrationView, done))
+    return render(schemas.BulkView(count=len(done), items=items, failed=failures))

@@ -1,4 +1,4 @@
-"""What goes over the wire to and from the registry."""
+"""JSON schemas of registrations and of the registry's lock."""
 
 from __future__ import annotations
 
@@ -24,46 +24,52 @@ from authsvc.api.schemas import (
     failures,
     permissions_from,
 )
+from authsvc.errors import InvalidInput
 from authsvc.pki.csr import MAX_CHARACTERS
-from registry import decisions, lock
-from registry.api.flood_schemas import FloodView  # noqa: TC001 - pydantic reads it
+from registry import decisions, filters, lock
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
-
-    from registry.records import Record
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 __all__ = ["PageQuery", "SearchQuery", "failures"]
 
 
-def a_text(value: Any) -> Any:
+def _check_is_text(value: Any) -> Any:
     if value is not None and not isinstance(value, str):
-        raise ValueError("must be a time as RFC 3339 has it")
+        raise ValueError("must be an RFC 3339 time, such as 2026-11-20T08:00:00Z")
     return value
 
 
-def this_side_of_the_calendar(moment: datetime | None) -> datetime | None:
+def _check_year(moment: datetime | None) -> datetime | None:
     if moment is not None and not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
         raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
     return moment
 
 
-def _not_too_deep(value: Any, levels: int = 16) -> Any:
-    """Refuse what is nested beyond reading, and beyond what can be shown again."""
+def _check_depth(value: Any, levels: int = 16) -> Any:
+    """Refuse JSON that is nested too deeply to read and to serialize."""
     if levels == 0:
         raise ValueError("is nested too deeply")
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _not_too_deep(each, levels - 1)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, levels - 1)
     return value
 
 
+def _check_network(text: str) -> str:
+    try:
+        return filters.check_network(text)
+    except InvalidInput as error:
+        raise ValueError(error.errors[0].message) from None
+
+
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_check_is_text), AfterValidator(_check_year)]
 Expiry = Annotated[
     AwareDatetime | None,
     Field(None, strict=False, description="RFC 3339; null for never"),
-    BeforeValidator(a_text),
-    AfterValidator(this_side_of_the_calendar),
+    BeforeValidator(_check_is_text),
+    AfterValidator(_check_year),
 ]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the public key, hexadecimal")]
 Roles = Annotated[list[RoleName], Field(max_length=100)]
@@ -77,46 +83,64 @@ class IdPath(BaseModel):
 
 
 class UnlockBody(OptionalBody):
-    """For how long, and for whom."""
+    """Duration and limits of an unlock window."""
 
     duration_seconds: int = Field(lock.DEFAULT_SECONDS, ge=1, le=lock.MAX_SECONDS)
     max_registrations: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="how many registrations are granted at most: of those that come while the registry is unlocked, or "
-        "came while it was locked. Attempts do not count, so a flood of made-up names uses up no place",
+        description="maximum number of registrations that are granted in this unlock window, also of those recorded "
+        "while the registry was locked. Attempts do not count, so a flood of made-up names cannot exhaust it",
     )
     username_pattern: Text | None = Field(None, min_length=1, max_length=64, examples=["press_*"])
-    roles: Roles = Field([], description="what everything granted from this window starts with")
+    roles: Roles = Field([], description="roles of every registration that is granted in this unlock window")
 
     def limits(self) -> lock.Limits:
-        """Return for whom."""
         return lock.Limits(self.max_registrations, self.username_pattern, tuple(self.roles))
 
 
+class AddressView(View):
+    """An IPv4 address or a /64 network of IPv6 addresses, and its attempts in the last minute."""
+
+    address: str
+    attempts: int
+
+
+class FloodView(View):
+    """Many unknown usernames in the last minute: their number, and what most of them have in common."""
+
+    attempts: int
+    names: int
+    username_pattern: str = Field(description="matches most of the names; * if they have nothing in common")
+    client_id_prefix: str | None
+    addresses: list[AddressView] = Field(description="those with the most attempts, if the broker sends addresses")
+
+
 class LockStateView(View):
-    """The lock."""
+    """The state of the lock and the limits of the latest unlock window."""
 
     locked: bool
     unlocked_until: Moment | None
     seconds_left: int
     pending: int
     max_registrations: int | None
-    granted: int | None = Field(description="how many of `maxRegistrations` are granted; null without a limit")
+    granted: int | None = Field(
+        description="number of registrations granted in this window; null without `maxRegistrations`"
+    )
     username_pattern: str | None
     roles: list[str]
     flood: FloodView | None
 
 
 class RegisterBody(Body):
-    """Who wants to be a user, what proves that it is the same one who asks again, and what it asks for."""
+    """A registration: the username, the credentials that identify the client in later requests, and wanted rights."""
 
     username: Username
     password: Text | None = Field(None, max_length=200)
     csr: Text | None = Field(None, max_length=MAX_CHARACTERS, description="PEM, or Base64 of PEM")
-    context: Annotated[dict[str, Any] | None, AfterValidator(_not_too_deep)] = Field(
-        None, description="anything that helps whoever decides"
+    context: Annotated[dict[str, Any] | None, AfterValidator(_check_depth)] = Field(
+        None, description="any JSON that helps the administrator to decide"
     )
     roles: Roles = []
     permissions: Permissions = []
@@ -127,8 +151,8 @@ class RegisterBody(Body):
     )
 
     @model_validator(mode="after")
-    def something_to_hold(self) -> RegisterBody:
-        """Ask for a password or a signing request, since nobody could be told apart without."""
+    def has_credentials(self) -> RegisterBody:
+        """Require a password or a CSR, because later requests are matched by them."""
         if self.password is None and self.csr is None:
             raise ValueError("must have a password, a csr or both")
         return self
@@ -136,12 +160,12 @@ class RegisterBody(Body):
 
 class _WithoutNulls(View):
     @model_serializer(mode="wrap")
-    def leave_out_what_there_is_not(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def omit_nulls(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class PendingView(_WithoutNulls):
-    """An administrator has yet to decide; `pairingCode` is what both can compare."""
+    """The registration waits for an administrator, who compares `pairingCode` with the one on the device."""
 
     status: Literal["pending"] = "pending"
     id: str
@@ -149,7 +173,7 @@ class PendingView(_WithoutNulls):
 
 
 class GrantedView(_WithoutNulls):
-    """The client is a user now."""
+    """The client is a user."""
 
     status: Literal["granted"] = "granted"
     username: str
@@ -162,7 +186,7 @@ class RegistrationQuery(SearchQuery):
 
 
 class RegistrationView(View):
-    """A registration; of a password only whether there is one, of a key only its fingerprint."""
+    """A registration, with the fingerprint of its key and without its password."""
 
     id: str
     username: str
@@ -172,15 +196,17 @@ class RegistrationView(View):
     client_ids: list[str]
     attempts: int
     conflicts: int = Field(description="attempts under this name with another password or key")
-    conflict_addresses: list[str] = Field(description="where those came from, as far as it is known; the first 10")
+    conflict_addresses: list[str] = Field(
+        description="up to 10 source addresses of those, if the broker sends addresses"
+    )
     similar_to: list[str] = Field(
-        description="users, preauthorizations and denied registrations, up to 10, whose names look like this one: "
-        "`bad-1` and `Bad-l`"
+        description="up to 10 names of users, preauthorizations and denied registrations that look like this one, as "
+        "`bad-1` and `Bad-l` do"
     )
     held_reason: Literal["tried-before", "conflicts", "binding-not-met", "http-rights"] | None = Field(
-        description="why a preauthorized name waits for an administrator: somebody tried the name before it was "
-        "preauthorized; its first contact came with several passwords; the client does not have the secret or key that "
-        "the preauthorization is bound to; the roles now give rights over this service"
+        description="why a preauthorized name waits for an administrator: `tried-before`, somebody tried the name "
+        "before it was preauthorized; `conflicts`, its first contact came with several passwords; `binding-not-met`, "
+        "it lacks the bound secret or key; `http-rights`, its roles now give rights over this service"
     )
     first_seen: Moment
     last_seen: Moment
@@ -197,19 +223,22 @@ class RegistrationView(View):
     decided_at: Moment | None
     reason: str | None
     damage: list[str] = Field(
-        description="columns of its database row that cannot be read; it cannot be granted, only denied or deleted"
+        description="columns of its database row that cannot be read; if any, it can only be denied or deleted"
     )
 
 
-class RegistrationPage(View):
-    items: list[RegistrationView]
+class PageView(View):
     page: int
     per_page: int
     total: int
 
 
+class RegistrationPage(PageView):
+    items: list[RegistrationView]
+
+
 class GivenBody(OptionalBody):
-    """What users get; `acceptRequested` adds what the client asked for."""
+    """The rights that users get; `acceptRequested` adds the rights that the client requested."""
 
     roles: Roles = []
     permissions: Permissions = []
@@ -217,27 +246,27 @@ class GivenBody(OptionalBody):
     client_ids: ClientIds = []
 
     def grant(self) -> decisions.Grant:
-        """Return what it spells; `InvalidInput` by field when a permission is none."""
+        """Return the grant; raise `InvalidInput` by field for an invalid permission."""
         permissions, client_ids = permissions_from(self.permissions), tuple(self.client_ids)
         return decisions.Grant(tuple(self.roles), permissions, self.accept_requested, client_ids=client_ids)
 
 
 class GrantBody(GivenBody):
-    """What the user gets; `acceptRequested` adds what the client asked for. What is dangerous is confirmed by name."""
+    """The rights that the user gets, and the risks that the administrator accepts."""
 
     accept_conflicts: bool = Field(
         default=False,
-        description="grant although others tried the name, or although another device may be meant (`heldReason` "
-        "`binding-not-met` or `tried-before`); without it 409 `registration-has-conflicts` or `registration-held`",
+        description="grant although others tried the name, or another device may be meant (`heldReason` "
+        "`binding-not-met` or `tried-before`); otherwise 409 `registration-has-conflicts` or `registration-held`",
     )
     accept_http_rights: bool = Field(
         default=False,
-        description="also give rights over this service (http) that `roles` and `permissions` do not name, because the "
-        "client asked for them or starts with them; without it 409 `registration-http-rights`",
+        description="also give requested or starting rights over this service (http) that `roles` and `permissions` do "
+        "not name; otherwise 409 `registration-http-rights`",
     )
 
     def grant(self) -> decisions.Grant:
-        """Return what it spells; `InvalidInput` by field when a permission is none."""
+        """Return the grant; raise `InvalidInput` by field for an invalid permission."""
         given = super().grant()
         return replace(given, accept_conflicts=self.accept_conflicts, accept_http_rights=self.accept_http_rights)
 
@@ -247,30 +276,81 @@ class DenyBody(OptionalBody):
 
 
 class GrantManyBody(GivenBody):
-    """The same for each, and nothing that has to be confirmed: that is granted singly."""
+    """The rights that each user gets. A registration that needs a confirmation cannot be granted in bulk."""
 
     ids: Ids
     client_ids_of: dict[Id, ClientIds] = Field(
         {},
         max_length=1000,
-        description="by registration id, in place of `clientIds`: such as the one that all its attempts came with",
+        description="allowed client ids by registration id, in place of `clientIds`",
     )
 
     @model_validator(mode="after")
-    def is_about_those_that_are_granted(self) -> GrantManyBody:
-        """Refuse client ids of a registration that is not granted, which would be ignored."""
+    def client_ids_of_names_granted_ids(self) -> GrantManyBody:
+        """Refuse client ids of a registration that is not granted; they would be ignored."""
         if not self.client_ids_of.keys() <= set(self.ids):
             raise ValueError("clientIdsOf must name only registrations that are in ids")
         return self
 
     def grants(self) -> dict[str, decisions.Grant]:
-        """Return what it spells for each registration; `InvalidInput` by field when a permission is none."""
+        """Return the grants by registration id; raise `InvalidInput` by field for an invalid permission."""
         given = self.grant()
         return {id_: replace(given, client_ids=tuple(self.client_ids_of.get(id_, self.client_ids))) for id_ in self.ids}
 
 
+class FilterBody(Body):
+    """A filter for registrations: every given field must match, and at least one must be given."""
+
+    username_pattern: Text | None = Field(None, min_length=1, max_length=64, examples=["press_*"])
+    client_id_pattern: Text | None = Field(None, min_length=1, max_length=200, examples=["mqttjs_*"])
+    address: Annotated[Text, AfterValidator(_check_network)] | None = Field(
+        None, max_length=64, description="an IP address or a network", examples=["203.0.113.0/24"]
+    )
+    after: Time | None = Field(None, description="first seen at this time or later; RFC 3339")
+    before: Time | None = Field(None, description="first seen before this time; RFC 3339")
+    max_attempts: int | None = Field(None, ge=1, le=1_000_000_000, description="with at most this many attempts")
+
+    @model_validator(mode="after")
+    def is_not_empty(self) -> FilterBody:
+        """Refuse an empty filter, which would match every registration."""
+        try:
+            self.filter()
+        except InvalidInput as error:
+            raise ValueError(error.errors[0].message) from None
+        return self
+
+    def filter(self) -> filters.Filter:
+        return filters.Filter(**self.model_dump())
+
+
+class DenyManyBody(DenyBody):
+    """Either the ids of registrations, which are denied one by one, or a filter for pending registrations."""
+
+    ids: Ids = []
+    filter: FilterBody | None = None
+
+    @model_validator(mode="after")
+    def has_ids_or_a_filter(self) -> DenyManyBody:
+        if bool(self.ids) == (self.filter is not None):
+            raise ValueError("must have either ids or a filter")
+        return self
+
+
+class DeleteManyBody(Body):
+    """A filter for registrations of one status; granted ones cannot be deleted in bulk."""
+
+    filter: FilterBody
+    status: Literal["pending", "denied", "expired"] = "pending"
+
+
+class CountView(View):
+    """The number of registrations that were changed."""
+
+    count: int
+
+
 class FailureView(View):
-    """One that could not be done."""
+    """A registration that was not changed, and why."""
 
     id: str
     code: str
@@ -278,13 +358,8 @@ class FailureView(View):
 
 
 class BulkView(View):
-    """What was done, and what could not be; registrations chosen by a filter are only counted."""
+    """The registrations that were changed, and the failures. Registrations of a filter are only counted."""
 
     count: int
     items: list[RegistrationView]
     failed: list[FailureView]
-
-
-def view_registration(record: Record) -> RegistrationView:
-    """Show a registration."""
-    return RegistrationView.model_validate(record, from_attributes=True)

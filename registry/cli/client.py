@@ -1,7 +1,7 @@
-"""A device's side of the explicit flow: make a key, ask, wait for an administrator, keep what comes back.
+"""The client side of registration over REST: create a key, register, wait for the grant, store the certificate.
 
-The private key never leaves the directory, is never overwritten, and is what makes the next attempt the same client:
-the command may be ended and started again at any time.
+The private key never leaves the directory and is never overwritten. It identifies the client in the next request, so
+the command can be stopped and started again at any time.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ KEY, CERTIFICATE, CA_CERTIFICATE, NEXT_KEY = "client.key", "client.crt", "ca.crt
 _TIMEOUT_SECONDS = 30
 _DEFAULT_RETRY_SECONDS = 10
 _MAX_RETRY_SECONDS = 300
-_WAIT_FOR = {423: "the registry is locked; waiting for an administrator to unlock it", 429: "asked too often; waiting"}
+_WAIT_FOR = {
+    423: "the registry is locked; waiting for an administrator to unlock it",
+    429: "too many requests; waiting",
+}
 
 
 class Refused(AuthsvcError):
-    """The service has said no for good."""
+    """The service refused the request; the same request will not succeed later."""
 
     code = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """Who wants to register where, and with what. `password` None: with a certificate alone."""
+    """The server, the username and the credentials of a registration. `password` is None for a certificate alone."""
 
     server: str
     username: str
@@ -57,11 +60,16 @@ class Enrolment:
     def __repr__(self) -> str:
         return f"Enrolment({self.server!r}, {self.username!r})"
 
+    @property
+    def verify(self) -> bool | str:
+        """The CA file for `requests`, or True for the system's authorities."""
+        return str(self.ca_file) if self.ca_file else True
+
 
 def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float | None = None) -> dict[str, Any]:
-    """Ask until there is an answer, write the certificate files and return the answer; `Refused` for a final no.
+    """Register until granted, write the certificate files and return the answer; raise `Refused` for a refusal.
 
-    `say` is told each thing once; `give_up_at` is a `time.monotonic()` after which waiting ends with `Refused`.
+    `say` receives each new status message. `give_up_at` is the `time.monotonic()` after which it raises `Refused`.
     """
     body = _body(enrolment)
     said = ""
@@ -76,16 +84,16 @@ def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float
             say(message)
             said = message
         if give_up_at is not None and time.monotonic() + retry_after > give_up_at:
-            raise Refused("no decision yet; run the same command again to go on waiting")
+            raise Refused("no decision yet; run the same command again to continue waiting")
         time.sleep(retry_after)
-    raise AssertionError("the answers never end")
+    raise AssertionError("_answers ended")
 
 
 def renew(enrolment: Enrolment, now: datetime) -> bool:
-    """Replace key and certificate in the directory by new ones, if it is time; say whether it was. `Refused` for a no.
+    """Replace key and certificate by new ones after two thirds of its lifetime; return whether they were replaced.
 
-    The new key waits beside the current one until its certificate is there, so that nothing is lost on the way: started
-    again it goes on with the same new key.
+    The new key is stored beside the current one until its certificate arrives. An interrupted renewal continues with
+    the same new key. Raise `Refused` if the service refuses.
     """
     directory = enrolment.directory
     certificate, parsed = _current(directory / CERTIFICATE)
@@ -93,24 +101,23 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
         return True
     if now < parsed.not_valid_before_utc + (parsed.not_valid_after_utc - parsed.not_valid_before_utc) * 2 / 3:
         return False
-    following = _key(directory, NEXT_KEY)
-    body = _renewal(certificate, _key(directory), following, now)
+    new_key = _key(directory, NEXT_KEY)
+    body = _renewal(certificate, _key(directory), new_key, now)
     url = enrolment.server.rstrip("/") + "/api/certificates/renew"
-    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     try:
-        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
     except (requests.RequestException, ValueError) as error:
         raise Refused(f"the server does not answer: {type(error).__name__}") from None
     answer = _json(reply)
     if reply.status_code != 201:  # noqa: PLR2004
         raise Refused(f"{answer.get('detail', 'refused')} ({reply.status_code})")
-    _must_certify(answer, common_name_of(parsed), following)
+    _must_certify(answer, common_name_of(parsed), new_key)
     _keep(enrolment, answer)
     return _finish_renewal(directory, x509.load_pem_x509_certificate(answer["certificate"].encode()))
 
 
 def _must_certify(answer: dict[str, Any], username: str, key: ec.EllipticCurvePrivateKey) -> None:
-    """Raise `Refused` unless the answer holds a certificate for this user and key: any other would lock us out."""
+    """Raise `Refused` unless the certificate is for this user and key; any other would lock the device out."""
     try:
         certificate = x509.load_pem_x509_certificate(str(answer.get("certificate")).encode())
         fits = common_name_of(certificate) == username and certificate.public_key() == key.public_key()
@@ -129,25 +136,24 @@ def _current(path: Path) -> tuple[str, x509.Certificate]:
 
 
 def _finish_renewal(directory: Path, certificate: x509.Certificate) -> bool:
-    """Let the new key take the place of the old once the certificate is the new one's, also after an interruption."""
-    following = directory / NEXT_KEY
-    if not following.exists() or _key(directory, NEXT_KEY).public_key() != certificate.public_key():
+    """Replace the old key by the new one if the certificate is for the new one; return whether it was replaced."""
+    path = directory / NEXT_KEY
+    if not path.exists() or _key(directory, NEXT_KEY).public_key() != certificate.public_key():
         return False
-    following.replace(directory / KEY)
+    path.replace(directory / KEY)
     return True
 
 
 def _renewal(
-    certificate: str, current: ec.EllipticCurvePrivateKey, following: ec.EllipticCurvePrivateKey, now: datetime
+    certificate: str, current: ec.EllipticCurvePrivateKey, new_key: ec.EllipticCurvePrivateKey, now: datetime
 ) -> dict[str, Any]:
     parsed = x509.load_pem_x509_certificate(certificate.encode())
-    username = common_name_of(parsed)
     time_ = now.isoformat(timespec="seconds")
-    fingerprint = fingerprint_of(following.public_key())
+    fingerprint = fingerprint_of(new_key.public_key())
     signed = current.sign(message(f"{parsed.serial_number:x}", fingerprint, time_), ec.ECDSA(hashes.SHA256()))
     return {
         "certificate": certificate,
-        "csr": _signing_request(username, following),
+        "csr": _signing_request(common_name_of(parsed), new_key),
         "time": time_,
         "signature": base64.b64encode(signed).decode(),
     }
@@ -155,23 +161,22 @@ def _renewal(
 
 def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], float]]:
     url = enrolment.server.rstrip("/") + "/api/client-registry/register"
-    verify: bool | str = str(enrolment.ca_file) if enrolment.ca_file else True
     with requests.Session() as session:
         while True:
             try:
-                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=verify)
+                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
             except requests.exceptions.SSLError:
-                raise Refused("the server's certificate is not trusted; name its authority with --ca-file") from None
+                raise Refused("the server's certificate is not trusted; give its CA with --ca-file") from None
             except (requests.ConnectionError, requests.Timeout):
                 yield 0, {}, _DEFAULT_RETRY_SECONDS
                 continue
             except (requests.RequestException, ValueError):
-                raise Refused(f"{enrolment.server} is not an address of a server") from None
+                raise Refused(f"{enrolment.server} is not the URL of a server") from None
             yield answer.status_code, _json(answer), _retry_after(answer)
 
 
 def _message(status: int, answer: dict[str, Any]) -> str:
-    """Say what is waited for; `Refused` when nothing is."""
+    """Return the status message of an answer; raise `Refused` if waiting is pointless."""
     if status == 0:
         return "the server does not answer; trying again"
     if status == 202:  # noqa: PLR2004
@@ -179,7 +184,7 @@ def _message(status: int, answer: dict[str, Any]) -> str:
     if status in _WAIT_FOR:
         return _WAIT_FOR[status]
     if status >= 500:  # noqa: PLR2004
-        return "the server is in trouble; trying again"
+        return f"the server answered {status}; trying again"
     raise Refused(f"{answer.get('detail', 'refused')} ({status})")
 
 
@@ -195,7 +200,7 @@ def _body(enrolment: Enrolment) -> dict[str, Any]:
 
 
 def _key(directory: Path, name: str = KEY) -> ec.EllipticCurvePrivateKey:
-    """Return the key in the directory, made now unless it is there."""
+    """Return the key in the directory; create it if there is none."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
     if not path.exists():
@@ -218,32 +223,32 @@ def _signing_request(username: str, key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def _keep(enrolment: Enrolment, answer: dict[str, Any]) -> None:
-    # The certificate comes last: by it the next run sees that all is there.
+    # The certificate comes last, because its presence means that all files are complete.
     for name, field in ((CA_CERTIFICATE, "caCertificate"), (CERTIFICATE, "certificate")):
         if answer.get(field):
-            unfinished = _unfinished(enrolment.directory / name)
-            unfinished.write_text(answer[field])
-            unfinished.replace(enrolment.directory / name)
+            temporary = _temporary(enrolment.directory / name)
+            temporary.write_text(answer[field])
+            temporary.replace(enrolment.directory / name)
 
 
-def _unfinished(path: Path) -> Path:
-    """Return a name beside the file that nobody has; what an earlier run left behind when it broke off goes."""
+def _temporary(path: Path) -> Path:
+    """Return a new temporary name beside the file, and delete the temporary files of interrupted runs."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Write a file only its owner can read, whole under its name or not at all."""
-    unfinished = _unfinished(path)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    """Create a file that only its owner can read, atomically; fail if it exists."""
+    temporary = _temporary(path)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    # A link fails where a rename would overwrite.
-    os.link(unfinished, path)
-    unfinished.unlink()
+    # A hard link fails if the file exists; a rename would overwrite it.
+    os.link(temporary, path)
+    temporary.unlink()
 
 
 def _json(answer: requests.Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The options of a command line that name all registrations that match a filter."""
+"""Command line options that build a registration filter."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from registry import filters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
-
+_TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 of_status = click.option(
     "--status",
@@ -27,24 +26,26 @@ of_status = click.option(
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a filter."""
+    """Add the options of a filter to a command."""
     for option in (
-        click.option("--max-attempts", type=click.IntRange(1), help="Those with at most this many attempts."),
-        click.option("--before", type=click.DateTime(_MOMENTS), help="Those first seen before this time; UTC."),
-        click.option("--after", type=click.DateTime(_MOMENTS), help="Those first seen at this time or later; UTC."),
-        click.option("--address", help="Those from this IP address or network."),
-        click.option("--client-id-pattern", help="Those with a client id like this, such as 'mqttjs_*'."),
-        click.option("--username-pattern", help="Those with a username like this, such as 'press_*'; * fits all."),
+        click.option("--max-attempts", type=click.IntRange(1), help="At most this many attempts."),
+        click.option("--before", type=click.DateTime(_TIME_FORMATS), help="First seen before this time, in UTC."),
+        click.option("--after", type=click.DateTime(_TIME_FORMATS), help="First seen at this time or later, in UTC."),
+        click.option("--address", help="From this IP address or network."),
+        click.option("--client-id-pattern", help="With a client id that matches this pattern, such as 'mqttjs_*'."),
+        click.option(
+            "--username-pattern", help="With a username that matches this pattern, such as 'press_*'; '*' matches all."
+        ),
     ):
         command = option(command)
     return command
 
 
 def filter_from(ids: tuple[str, ...], wanted: dict[str, Any]) -> filters.Filter | None:
-    """Return the filter that the options spell, None for ids; exactly one of both must be given."""
+    """Return the filter of the options, or None if ids are given; exactly one of the two must be given."""
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(ids) == bool(given):
-        raise invalid("", "name either IDs or a filter, such as --username-pattern 'press_*'")
+        raise invalid("", "give either IDs or a filter, such as --username-pattern 'press_*'")
     for name in ("after", "before"):
         if name in given:
             given[name] = given[name].replace(tzinfo=given[name].tzinfo or UTC)

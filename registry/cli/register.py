@@ -1,4 +1,4 @@
-"""`authsvc register`: run on a device, to become a user of a service elsewhere."""
+"""`authsvc register`: run on a device, to register it at a remote service."""
 
 from __future__ import annotations
 
@@ -13,30 +13,35 @@ from registry.cli import client
 
 
 @click.command("register")
-@click.option("--server", required=True, metavar="URL", help="Where authsvc answers, such as https://auth.example.")
-@click.option("--username", help="Who the device wants to be; not needed with --renew.")
+@click.option("--server", required=True, metavar="URL", help="URL of authsvc, such as https://auth.example.")
+@click.option("--username", help="Username of the device; not needed with --renew.")
 @click.option(
     "--csr", "with_certificate", is_flag=True, help="Register for a certificate (the default without --password)."
 )
 @click.option(
-    "--password", "with_password", is_flag=True, help="Register with a password; asked for, or from --password-stdin."
+    "--password", "with_password", is_flag=True, help="Register with a password, from a prompt or --password-stdin."
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option(
-    "--enrolment-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Holds an enrolment key."
+    "--enrolment-key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File that contains an enrolment key.",
 )
 @click.option(
     "--ca-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The authority of the server's certificate.",
+    help="CA certificate of the server.",
 )
 @click.option(
-    "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Where the files go."
+    "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Directory for the files."
 )
 @click.option(
-    "--wait", type=click.FloatRange(0), metavar="SECONDS", help="Give up after so long; the default is to wait."
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Give up after this time; waits without limit by default.",
 )
-@click.option("--renew", is_flag=True, help="Renew the certificate in --out if it is time; for cron.")
+@click.option("--renew", is_flag=True, help="Renew the certificate in --out if it is due; for cron.")
 def command(
     server: str,
     username: str | None,
@@ -50,10 +55,10 @@ def command(
     password_stdin: bool,
     renew: bool,
 ) -> None:
-    """Ask to become a user and wait for an administrator.
+    """Register this device and wait until an administrator grants it.
 
-    Writes client.key, client.crt and ca.crt, ready for `mosquitto_pub --key --cert --cafile`. May be ended and started
-    again at any time; a key that is there is used and never overwritten.
+    Writes client.key, client.crt and ca.crt for `mosquitto_pub --key --cert --cafile`. You can stop the command and
+    start it again at any time: it uses an existing key and never overwrites it.
     """
     if not renew and not username:
         raise click.UsageError("--username is needed")
@@ -68,19 +73,23 @@ def command(
     )
     if renew:
         renewed = client.renew(enrolment, datetime.now(UTC))
-        click.echo("renewed; restart what uses the certificate" if renewed else "not due before two thirds of its life")
+        click.echo(
+            "renewed; restart the programs that use the certificate"
+            if renewed
+            else "not renewed: the certificate is due after two thirds of its lifetime"
+        )
         return
     give_up_at = None if wait is None else time.monotonic() + wait
-    answer = client.register(enrolment, lambda words: click.echo(words, err=True), give_up_at)
-    click.echo(f"{username} may connect now")
+    answer = client.register(enrolment, lambda message: click.echo(message, err=True), give_up_at)
+    click.echo(f"{username} can connect now")
     if "certificate" in answer:
         names = (client.KEY, client.CERTIFICATE, client.CA_CERTIFICATE)
-        click.echo("key, certificate and its authority: " + ", ".join(str(directory / name) for name in names))
+        click.echo("key, certificate and CA certificate: " + ", ".join(str(directory / name) for name in names))
 
 
 def _password(*, from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    # Asked once: it is the same when the command is started again.
+    # No confirmation: the user types the same password again when the command is restarted.
     answer: str = click.prompt("Password", hide_input=True)
     return answer

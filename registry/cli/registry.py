@@ -1,4 +1,4 @@
-"""`authsvc registry`: who wants in, and letting them."""
+"""`authsvc registry`: unlock the registry, list registrations, grant and deny."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ from authsvc.cli.terminal import (
 from authsvc.pki.authorities import signing_policy
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from registry import decisions, filters, preauthorizations, records
-from registry import lock as window
+from registry import lock as registry_lock
 from registry.cli import enrolment_keys
 from registry.cli.filter_options import filter_from, filtered, of_status
 from registry.mqtt_registration import unknown_names
 from registry.states import Status
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
-_ROLE_HELP = "May be repeated."
-_roles = click.option("--role", "role_names", multiple=True, help=_ROLE_HELP)
+_roles = click.option("--role", "role_names", multiple=True, help="May be repeated.")
 _permissions = click.option(
     "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
 )
@@ -44,27 +43,31 @@ _permissions = click.option(
 
 @click.group("registry")
 def group() -> None:
-    """See who wants in; grant or deny."""
+    """List registrations; grant or deny access."""
 
 
 @group.command()
 @as_json
 def status(*, as_json: bool) -> None:
-    """Show whether the registry is locked, and how much is pending."""
+    """Show whether the registry is locked, and the number of pending registrations."""
     with opened():
-        _print_state(window.state(), as_json=as_json)
+        _print_state(registry_lock.state(), as_json=as_json)
 
 
 @group.command()
 @click.option(
-    "--seconds", default=window.DEFAULT_SECONDS, type=click.IntRange(1, window.MAX_SECONDS), show_default=True
+    "--seconds",
+    default=registry_lock.DEFAULT_SECONDS,
+    type=click.IntRange(1, registry_lock.MAX_SECONDS),
+    show_default=True,
+    help="Length of the unlock window.",
 )
 @click.option(
     "--max-registrations",
     type=click.IntRange(1),
-    help="How many registrations are granted at most; attempts do not count.",
+    help="Maximum number of granted registrations; attempts do not count.",
 )
-@click.option("--username-pattern", help="A glob, such as 'press_*'.")
+@click.option("--username-pattern", help="Only usernames that match, such as 'press_*'.")
 @_roles
 @as_json
 def unlock(
@@ -75,17 +78,17 @@ def unlock(
     *,
     as_json: bool,
 ) -> None:
-    """Open the registry for a while; it locks itself again."""
+    """Unlock the registry for a limited time."""
     with opened():
-        limits = window.Limits(max_registrations, username_pattern, role_names)
-        _print_state(window.unlock(operator(), seconds, limits), as_json=as_json)
+        limits = registry_lock.Limits(max_registrations, username_pattern, role_names)
+        _print_state(registry_lock.unlock(operator(), seconds, limits), as_json=as_json)
 
 
 @group.command()
 def lock() -> None:
-    """Close the registry at once."""
+    """Lock the registry at once."""
     with opened():
-        _print_state(window.lock(operator()), as_json=False)
+        _print_state(registry_lock.lock(operator()), as_json=False)
 
 
 @group.command("list")
@@ -98,7 +101,7 @@ def lock() -> None:
 @click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
 @as_json
 def list_registrations(wanted: str, search: str, page: int, per_page: int, *, watch: bool, as_json: bool) -> None:
-    """List registrations, latest contact first; the pending ones unless told otherwise."""
+    """List registrations, latest contact first; pending ones by default."""
     chosen = ("" if wanted == "all" else wanted, search, page, per_page)
     with opened():
         if watch:
@@ -106,7 +109,7 @@ def list_registrations(wanted: str, search: str, page: int, per_page: int, *, wa
             return
         found = records.search(*chosen)
     if as_json:
-        print_json({"items": list(map(_facts, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        print_json({"items": list(map(_fields, found.items)), "page": page, "perPage": per_page, "total": found.total})
         return
     print_table(_COLUMNS, map(_row, found.items))
 
@@ -116,18 +119,20 @@ def list_registrations(wanted: str, search: str, page: int, per_page: int, *, wa
 def show(registration_id: str) -> None:
     """Show one registration, as JSON."""
     with opened():
-        print_json(_facts(records.get(registration_id)))
+        print_json(_fields(records.get(registration_id)))
 
 
 @group.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @_roles
 @_permissions
-@click.option("--accept-requested", is_flag=True, help="Also give what the client asked for.")
+@click.option("--accept-requested", is_flag=True, help="Also give the requested rights.")
 @client_ids
-@click.option("--accept-conflicts", is_flag=True, help="Grant one although another device may be meant.")
+@click.option("--accept-conflicts", is_flag=True, help="Grant although another device may be meant; for a single ID.")
 @click.option(
-    "--accept-http-rights", is_flag=True, help="Also give one rights over this service that are not named here."
+    "--accept-http-rights",
+    is_flag=True,
+    help="Also give rights over this service that no option names; for a single ID.",
 )
 def grant(
     ids: tuple[str, ...],
@@ -139,10 +144,10 @@ def grant(
     accept_conflicts: bool,
     accept_http_rights: bool,
 ) -> None:
-    """Make users of registrations, with what is named here and nothing else.
+    """Grant registrations: create users with the given rights and their starting rights.
 
-    Several at once get no rights over this service, none with conflicts is among them, and what they request is given
-    only if all request the same.
+    With several IDs, registrations with conflicts and rights over this service are refused, and requested rights are
+    given only if all registrations request the same.
     """
     if len(ids) > 1 and (accept_conflicts or accept_http_rights):
         raise click.UsageError("--accept-conflicts and --accept-http-rights are for one registration at a time")
@@ -151,11 +156,11 @@ def grant(
         role_names, rules, accept_requested, accept_conflicts, accept_http_rights, client_ids=client_ids
     )
     with opened() as settings:
-        issuing = signing_policy(settings)
+        signing = signing_policy(settings)
         if len(ids) == 1:
-            click.echo(f"{decisions.grant(operator(), ids[0], given, issuing).username} granted")
+            click.echo(f"{decisions.grant(operator(), ids[0], given, signing).username} granted")
             return
-        done, failed = decisions.grant_many(operator(), dict.fromkeys(ids, given), issuing)
+        done, failed = decisions.grant_many(operator(), dict.fromkeys(ids, given), signing)
     for record in done:
         click.echo(f"{record.username} granted")
     for registration_id, error in failed:
@@ -169,7 +174,7 @@ def grant(
 @click.option("--reason")
 @filtered
 def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
-    """Refuse registrations by ID, or all pending ones that fit every option given; remembered until deleted."""
+    """Deny registrations by ID, or all pending ones that match every given option."""
     with opened():
         chosen = filter_from(ids, wanted)
         if chosen:
@@ -183,14 +188,17 @@ def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
 @of_status
 @filtered
 def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
-    """Forget registrations by ID, or all of a status that fit every option given; their names may ask again."""
+    """Delete registrations by ID, or all of a status that match every given option.
+
+    Their usernames can register again.
+    """
     with opened():
         chosen = filter_from(ids, wanted)
         if chosen:
-            click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} forgotten")
+            click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} deleted")
         for registration_id in ids:
             decisions.delete(operator(), registration_id)
-            click.echo(f"{registration_id} forgotten")
+            click.echo(f"{registration_id} deleted")
 
 
 @group.command()
@@ -201,12 +209,12 @@ def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
     "--csv",
     "csv_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="username,roles,csrFingerprint",
+    help="File of username,roles,csrFingerprint lines.",
 )
 @click.option(
     "--with-secret",
     is_flag=True,
-    help="Bind each that names no key to a one-time secret, and print `username,secret` lines, this once.",
+    help="Bind each name without a key to a one-time secret; print `username,secret` lines, only once.",
 )
 def preauthorize(
     usernames: tuple[str, ...],
@@ -216,23 +224,24 @@ def preauthorize(
     *,
     with_secret: bool,
 ) -> None:
-    """Let names in at their first contact, also while the registry is locked; once each.
+    """Preauthorize usernames: their first contact is granted, also while the registry is locked.
 
-    Without a key or secret a name goes to whoever comes first, and waits for approval if somebody tried it earlier.
+    Without a key or secret, the first device that uses the name is granted. If somebody tried the name earlier, an
+    administrator must approve it.
     """
     rules = tuple(map(Permission.parse, permissions))
-    advances = [
+    wanted = [
         preauthorizations.NewPreauthorization(name, role_names, rules, with_secret=with_secret) for name in usernames
     ]
     if csv_file:
-        advances += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
+        wanted += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
     with opened() as settings:
-        created = preauthorizations.create(operator(), advances, settings.password_policy)
+        created = preauthorizations.create(operator(), wanted, settings.password_policy)
     for record, secret in created:
         if secret:
-            click.echo(f"{record.advance.username},{secret}")
+            click.echo(f"{record.username},{secret}")
         elif record.held_reason:
-            click.echo(f"{record.advance.username} was tried earlier, so its first contact needs approval", err=True)
+            click.echo(f"{record.username} was tried earlier, so its first contact needs an approval", err=True)
     if not with_secret:
         click.echo(f"{len(created)} preauthorized")
 
@@ -251,7 +260,7 @@ def _watch(chosen: tuple[str, str, int, int]) -> None:
 
 
 def _table(chosen: tuple[str, str, int, int]) -> Table:
-    now = window.state()
+    now = registry_lock.state()
     title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
     table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
     for record in records.search(*chosen).items:
@@ -259,29 +268,29 @@ def _table(chosen: tuple[str, str, int, int]) -> Table:
     return table
 
 
-def _print_state(now: window.LockState, *, as_json: bool) -> None:
+def _print_state(now: registry_lock.LockState, *, as_json: bool) -> None:
     pending = records.count_pending()
     if as_json:
         until = spell_moment(now.unlocked_until) or None
         print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
         return
-    places = "" if now.locked or now.granted is None else f", {now.granted} of at most {now.max_registrations} granted"
-    click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}{places}, {pending} pending")
+    limit = "" if now.locked or now.granted is None else f", {now.granted} of at most {now.max_registrations} granted"
+    click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}{limit}, {pending} pending")
     if flood := unknown_names.flood():
         like = f", most like '{flood.username_pattern}'" if flood.name_prefix else ""
-        click.echo(f"{flood.names} unknown usernames a minute{like}{_advice(flood.suggested_filter)}")
+        click.echo(f"{flood.names} unknown usernames per minute{like}{_advice(flood.suggested_filter)}")
 
 
 def _advice(suggested: dict[str, str | int] | None) -> str:
     if suggested is None:
         return ""
-    words = " ".join(
+    options = " ".join(
         f"--{to_snake(name).replace('_', '-')} {shlex.quote(str(value))}" for name, value in suggested.items()
     )
-    return f"; to forget them: authsvc registry delete {words}"
+    return f"; to delete them: authsvc registry delete {options}"
 
 
-def _row(record: records.Record) -> tuple[str, ...]:
+def _row(record: records.RegistrationRecord) -> tuple[str, ...]:
     notes = ["while locked"] if record.recorded_while_locked else []
     notes += [f"{record.conflicts} conflicts"] if record.conflicts else []
     notes += [f"damaged: {', '.join(record.damage)}"] if record.damage else []
@@ -302,8 +311,8 @@ def _row(record: records.Record) -> tuple[str, ...]:
     )
 
 
-def _facts(record: records.Record) -> dict[str, Any]:
-    facts = dataclasses.asdict(record)
+def _fields(record: records.RegistrationRecord) -> dict[str, Any]:
+    fields = dataclasses.asdict(record)
     return {
-        to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in facts.items()
+        to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in fields.items()
     }

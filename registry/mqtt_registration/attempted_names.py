@@ -1,4 +1,4 @@
-"""Names of unknown devices that this process has seen, kept in memory: a flood of made-up names writes nothing."""
+"""Unknown usernames that this process has seen; in memory, so that a flood of made-up names writes nothing."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ class _Attempts:
 
 
 class AttemptedNames:
-    """When each name was first tried, and how often without being recorded.
+    """The time of the first attempt under each name, and the number of attempts that were not recorded.
 
-    Beyond `MAX_NAMES` the name tried least recently is forgotten.
+    Beyond `MAX_NAMES` the least recently used name is evicted.
     """
 
     def __init__(self) -> None:
         self._names: OrderedDict[str, _Attempts] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(self, username: str) -> None:
-        """Remember that somebody tried this name, unless it was tried earlier."""
+    def add(self, username: str) -> None:
+        """Store the time of this attempt if the name is new."""
         with self._lock:
-            self._noted(username)
+            self._entry(username)
 
     def tried_before(self, username: str, seconds_ago: float) -> bool:
-        """Say whether somebody tried this name more than so many seconds ago."""
+        """Return whether the first attempt under this name is more than this many seconds ago."""
         with self._lock:
             known = self._names.get(username)
         return known is not None and monotonic() - known.first > seconds_ago
 
     def count_unrecorded(self, username: str, attempts: int) -> None:
-        """Add attempts under this name that are written nowhere."""
+        """Add attempts under this name that are not written to the database."""
         with self._lock:
-            self._noted(username).unrecorded += attempts
+            self._entry(username).unrecorded += attempts
 
-    def take_unrecorded(self, username: str) -> int:
-        """Return how many attempts under this name were counted and not recorded, and count from 0 again."""
+    def pop_unrecorded(self, username: str) -> int:
+        """Return the number of unrecorded attempts under this name and reset it to 0."""
         with self._lock:
             known = self._names.get(username)
             if known is None:
@@ -51,7 +51,7 @@ class AttemptedNames:
             unrecorded, known.unrecorded = known.unrecorded, 0
             return unrecorded
 
-    def _noted(self, username: str) -> _Attempts:
+    def _entry(self, username: str) -> _Attempts:
         known = self._names.setdefault(username, _Attempts(monotonic()))
         self._names.move_to_end(username)
         if len(self._names) > MAX_NAMES:

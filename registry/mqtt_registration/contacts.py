@@ -1,4 +1,4 @@
-"""Further contact of registrations: counted in memory and written at a bounded rate, however often somebody asks."""
+"""Counts further contact of recorded registrations in memory and writes it at a limited rate."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ class _Unwritten:
     addresses: tuple[str, ...] = ()
 
     def add(self, other: _Unwritten) -> None:
-        """Add other contact of the same registration."""
         self.attempts += other.attempts
         self.conflicts += other.conflicts
         self.client_ids = tuple(records.bounded_client_ids((*self.client_ids, *other.client_ids)))
         self.addresses = tuple(records.bounded_addresses((*self.addresses, *other.addresses)))
 
 
-class Contacts:
-    """Adds attempts and conflicts to registrations: at once while the write rate allows it, otherwise later.
+class ContactWriter:
+    """Adds attempts and conflicts to registrations: at once within the write rate, otherwise at a later `flush`.
 
-    The first conflict of a registration is always written at once, so that nobody grants it without seeing that.
-    A database error is raised, and what could not be written is kept for later.
+    The first conflict of a registration is always written at once, so that no administrator grants it unaware.
+    If the database fails, the error is raised and the contact is kept for a later `flush`.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -51,7 +50,7 @@ class Contacts:
 
     @property
     def unwritten(self) -> int:
-        """How many registrations have contact that is not written yet."""
+        """The number of registrations with unwritten contact."""
         return len(self._unwritten)
 
     def add(
@@ -62,18 +61,19 @@ class Contacts:
         client_ids: tuple[str, ...] = (),
         address: str | None = None,
     ) -> None:
-        """Count contact of a registration, and write it if the rate allows it; the address counts for conflicts."""
-        came_from = normalize_address(address) if conflicts else None
+        """Count contact of a registration and write it if the rate allows. `address` is stored for conflicts only."""
+        conflict_address = normalize_address(address) if conflicts else None
         is_first_conflict = conflicts > 0 and row.conflicts == 0
+        addresses = (conflict_address,) if conflict_address else ()
         with self._lock:
-            self._keep(row.id, _Unwritten(attempts, conflicts, client_ids, (came_from,) if came_from else ()))
+            self._keep(row.id, _Unwritten(attempts, conflicts, client_ids, addresses))
             is_due = self._bucket.take() or is_first_conflict
             due = self._unwritten.pop(row.id, None) if is_due else None
         if due:
             self._write(row.id, due)
 
-    def write(self) -> None:
-        """Write what is due, longest waiting first, as far as the rate allows."""
+    def flush(self) -> None:
+        """Write unwritten contact, oldest first, as far as the rate allows."""
         while True:
             with self._lock:
                 if not self._unwritten or not self._bucket.take():
@@ -91,7 +91,7 @@ class Contacts:
             with transaction():
                 row = Registration.get_or_none(Registration.id == registration_id)
                 if row:
-                    records.touch(row, due.attempts, due.conflicts, due.client_ids, due.addresses)
+                    records.count_contact(row, due.attempts, due.conflicts, due.client_ids, due.addresses)
         except DATABASE_ERRORS:
             with self._lock:
                 self._keep(registration_id, due)

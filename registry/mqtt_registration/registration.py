@@ -1,7 +1,7 @@
-"""The implicit flow: a refused CONNECT becomes a pending registration, outside the broker's request.
+"""Registration over MQTT: a refused CONNECT with an unknown username becomes a pending registration.
 
-`enqueue` runs inside the broker's request: it touches one bounded queue and returns. `flush` runs in a thread of its
-own: it hashes and writes. Of a flood it writes little: see `contact_queue`, `locked_attempts` and `contacts`.
+`enqueue` runs inside the broker's webhook and only appends to a bounded queue. `flush` runs in a background thread: it
+hashes passwords and writes. For the limits on a flood see `contact_queue`, `locked_attempts` and `contacts`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
 from authsvc.storage.database import DATABASE_ERRORS, session, transaction
-from registry import decisions, lock, preauthorization_match, records
+from registry import decisions, lock, preauthorizations, records
 from registry.mqtt_registration.contact_queue import Contact, ContactQueue
 from registry.mqtt_registration.locked_attempts import LockedAttempts
-from registry.records import Start
+from registry.records import StartingRights
 from registry.states import Status
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
     from registry.models import Registration
     from registry.mqtt_registration.attempted_names import AttemptedNames
-    from registry.mqtt_registration.contacts import Contacts
+    from registry.mqtt_registration.contacts import ContactWriter
     from registry.mqtt_registration.unknown_names import UnknownNames
-    from registry.preauthorization_match import Match
+    from registry.preauthorizations import Match
 
-# Longer than this nobody who comes later waits for those before it.
-_DRAIN_SECONDS = 1.0
-# Each costs a hash.
+# After this time the remaining contacts are queued again, so that new contacts with several attempts overtake them.
+_FLUSH_SECONDS = 1.0
+# Passwords of one contact that are compared; each costs a hash.
 _MAX_COMPARED = 3
 
 
 class Outcome(StrEnum):
-    """What became of a refused CONNECT; a closed list, ready to label a metric."""
+    """The outcome of a refused CONNECT, used as a metric label."""
 
     RECORDED = "recorded"
     REPEATED = "repeated"
@@ -51,27 +51,25 @@ class Outcome(StrEnum):
     NOT_RECORDED = "not-recorded"
     EVICTED = "evicted"
     LOCKED = "locked"
-    UNUSABLE_PASSWORD = "unusable-password"  # noqa: S105 - a word, not a secret
+    UNUSABLE_PASSWORD = "unusable-password"  # noqa: S105 - an outcome, not a secret
     FAILED = "failed"
 
 
 class Capacity(NamedTuple):
-    """How many registrations may be pending: recorded while unlocked, and while locked (0 records none)."""
+    """Maximum numbers of pending registrations recorded while unlocked and while locked (0 records none)."""
 
     unlocked: int
     locked: int
 
 
 class MqttRegistration:
-    """A bounded queue by username, and its writer."""
-
     def __init__(
         self,
         hasher: PasswordHasher,
         verifier: PasswordVerifier,
-        issuing: SigningPolicy,
+        signing: SigningPolicy,
         capacity: Capacity,
-        contacts: Contacts,
+        contacts: ContactWriter,
         unknown_names: UnknownNames,
         attempted: AttemptedNames,
         clock: Callable[[], float] = monotonic,
@@ -79,7 +77,7 @@ class MqttRegistration:
         self.counters: Counter[Outcome] = Counter()
         self._hasher = hasher
         self._verifier = verifier
-        self._issuing = issuing
+        self._signing = signing
         self._capacity = capacity
         self._contacts = contacts
         self._unknown_names = unknown_names
@@ -90,63 +88,65 @@ class MqttRegistration:
 
     @property
     def waiting(self) -> int:
-        """How many usernames wait to be written."""
+        """The number of usernames in the queue."""
         return len(self._queue)
 
     def enqueue(
         self, _sender: object, username: str, password: str, client_id: str, address: str | None = None
     ) -> None:
-        """Note one refused CONNECT of an unknown username, or drop one; never waits, never raises."""
-        self._attempted.note(username)
+        """Queue a refused CONNECT with an unknown username. Never blocks on I/O and never raises."""
+        self._attempted.add(username)
         if len(password) > MAX_BYTES:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1
         elif not self._queue.enqueue(username, password, client_id, address):
             self.counters[Outcome.QUEUE_FULL] += 1
 
     def flush(self) -> None:
-        """Write what was heard so far, as far as it fits a second; what a database error keeps from it is dropped."""
-        contacts = self._queue.take()
+        """Write queued contacts for up to `_FLUSH_SECONDS`. Contacts that meet a database error are dropped."""
+        contacts = self._queue.drain()
         if not contacts:
             return
         try:
             with session():
-                due = self._due(contacts)
-                crowded = [contact.username for contact in contacts if contact.is_crowded]
-                self._queue.keep_secrets(preauthorization_match.secret_digests(crowded))
+                due = self._select(contacts)
+                truncated = [contact.username for contact in contacts if contact.is_truncated]
+                self._queue.protect_secrets(preauthorizations.secret_digests(truncated))
         except DATABASE_ERRORS:
             self.counters[Outcome.FAILED] += len(contacts)
             return
-        deadline = self._clock() + _DRAIN_SECONDS
+        deadline = self._clock() + _FLUSH_SECONDS
         for position, contact in enumerate(due):
             if self._clock() > deadline:
-                if dropped := self._queue.put_back(due[position:]):
-                    self.counters[Outcome.QUEUE_FULL] += dropped
+                if evicted := self._queue.requeue(due[position:]):
+                    self.counters[Outcome.QUEUE_FULL] += evicted
                 return
-            self.counters[self._outcome(contact)] += 1
+            try:
+                with session():
+                    outcome = self._write(contact)
+            except (*DATABASE_ERRORS, AuthsvcError, ValueError):
+                # ValueError: a stored value cannot be read. It must not stop the other contacts.
+                outcome = Outcome.FAILED
+            self.counters[outcome] += 1
 
-    def _due(self, contacts: list[Contact]) -> list[Contact]:
-        """Return the contacts to be written, in order; the others are counted in memory."""
-        names = [contact.username for contact in contacts]
-        known = records.known_names(names)
-        opened = preauthorization_match.opened_names({contact.username: contact.passwords for contact in contacts})
+    def _select(self, contacts: list[Contact]) -> list[Contact]:
+        """Return the contacts to write, in order; count the others in memory."""
+        known = records.known_names([contact.username for contact in contacts])
+        bypassing = preauthorizations.names_bypassing_lock({one.username: one.passwords for one in contacts})
         state = lock.state()
         first: list[Contact] = []
         while_locked: list[Contact] = []
         for contact in contacts:
-            if contact.username in opened:
+            if contact.username in bypassing:
                 first.append(contact)
             elif contact.username not in known:
                 self._count_unknown(contact)
                 if self._is_usable(contact):
                     (first if state.admits(contact.username) else while_locked).append(contact)
-        return [*first, *self._chosen(while_locked), *(one for one in contacts if one.username in known - opened)]
-
-    def _chosen(self, contacts: list[Contact]) -> list[Contact]:
-        chosen = self._locked_attempts.choose(contacts) if self._capacity.locked else []
-        if len(chosen) < len(contacts):
+        chosen = self._locked_attempts.choose(while_locked) if self._capacity.locked else []
+        if len(chosen) < len(while_locked):
             left_out = Outcome.NOT_RECORDED if self._capacity.locked else Outcome.LOCKED
-            self.counters[left_out] += len(contacts) - len(chosen)
-        return chosen
+            self.counters[left_out] += len(while_locked) - len(chosen)
+        return [*first, *chosen, *(one for one in contacts if one.username in known - bypassing)]
 
     def _count_unknown(self, contact: Contact) -> None:
         client_id = next(iter(contact.client_ids()), "")
@@ -162,78 +162,70 @@ class MqttRegistration:
             return False
         return True
 
-    def _outcome(self, contact: Contact) -> Outcome:
-        try:
-            with session():
-                return self._take(contact)
-        except (*DATABASE_ERRORS, AuthsvcError, ValueError):
-            # A ValueError: a stored value cannot be read. The next contact must not suffer from it.
-            return Outcome.FAILED
-
-    def _take(self, contact: Contact) -> Outcome:
+    def _write(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
         is_user = users.exists(contact.username)
-        advance = None if is_user else self._advance(contact)
-        if row and not (records.yields_to_holder(row) and advance and advance.proves_holder):
-            self._repeat(row, contact)
+        match = None if is_user else self._find_match(contact)
+        if row and not (records.is_replaceable(row) and match and match.proves_binding):
+            self._count_repeated(row, contact)
             return Outcome.REPEATED
         if is_user:
-            return Outcome.REPEATED  # granted a moment ago, and the broker's snapshot not yet told
-        password = advance.secret if advance and advance.secret else contact.password
+            return Outcome.REPEATED  # granted a moment ago; the broker worker's snapshot is older
+        password = match.secret if match and match.secret else contact.password
         try:
             password_hash = self._hasher.hash(password)
         except InvalidInput:
             return Outcome.UNUSABLE_PASSWORD
-        return self._record(self._claim(contact, password, password_hash), advance)
-
-    def _advance(self, contact: Contact) -> Match | None:
-        several = contact.passwords[contact.password] < contact.attempts
-        return preauthorization_match.match(
-            contact.username, None, contact.passwords, self._attempted, has_conflicts=several
-        )
-
-    def _claim(self, contact: Contact, password: str, password_hash: str) -> records.Claim:
         client_ids = contact.client_ids_with(password)
-        return records.Claim(
+        new = records.NewRegistration(
             contact.username,
             records.RegistrationKind.IMPLICIT,
             password_hash=password_hash,
             address=contact.address,
-            client_ids=(*client_ids, records.NO_CLIENT_ID) if contact.earlier else client_ids,
+            client_ids=(*client_ids, records.NO_CLIENT_ID) if contact.earlier_attempts else client_ids,
             attempts=contact.total,
             conflicts=contact.attempts - contact.passwords[password],
         )
+        return self._grant(new, match) if match and match.grants_at_once else self._record(new, match)
 
-    def _record(self, claim: records.Claim, advance: Match | None) -> Outcome:
-        if advance and advance.admits:
-            with policy_change():
-                lock.hold()
-                if advance.proves_holder:
-                    records.remove_for_holder(claim.username)
-                row = records.write(claim, while_locked=False)
-                decisions.admit(SERVICE, row, preauthorization_match.use(advance.record), self._issuing)
-            return Outcome.GRANTED
+    def _find_match(self, contact: Contact) -> Match | None:
+        has_conflicts = contact.passwords[contact.password] < contact.attempts
+        return preauthorizations.find_match(
+            contact.username, None, contact.passwords, self._attempted, has_conflicts=has_conflicts
+        )
+
+    def _grant(self, new: records.NewRegistration, match: Match) -> Outcome:
+        with policy_change():
+            lock.state_for_update()
+            if match.proves_binding:
+                records.delete_replaceable(new.username)
+            row = records.create(new, while_locked=False)
+            decisions.create_user(SERVICE, row, preauthorizations.consume(match.record), self._signing)
+        return Outcome.GRANTED
+
+    def _record(self, new: records.NewRegistration, match: Match | None) -> Outcome:
         with transaction():
-            state = lock.hold()
-            opened = advance is not None and advance.opens
-            by_window = not opened and state.admits(claim.username)
-            admitted = opened or by_window
-            if not admitted and not self._capacity.locked:
+            state = lock.state_for_update()
+            bypasses_lock = match is not None and match.bypasses_lock
+            by_window = not bypasses_lock and state.admits(new.username)
+            while_locked = not (bypasses_lock or by_window)
+            if while_locked and not self._capacity.locked:
                 return Outcome.LOCKED
-            most = self._capacity.unlocked if admitted else self._capacity.locked
-            evicted = records.make_room(most, while_locked=not admitted)
-            if advance and advance.opens:
-                start = advance.start
+            limit = self._capacity.locked if while_locked else self._capacity.unlocked
+            evicted = records.evict_excess(limit, while_locked=while_locked)
+            if match and bypasses_lock:
+                starting = match.starting_rights
             else:
-                start = Start(state.roles if admitted else (), held=advance.held if advance else None)
+                roles = () if while_locked else state.roles
+                starting = StartingRights(roles, held_reason=match.held_reason if match else None)
             opened_at = state.opened_at if by_window else None
-            records.write(claim, start, while_locked=not admitted, window_opened_at=opened_at)
+            records.create(new, starting, while_locked=while_locked, window_opened_at=opened_at)
         if evicted:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED
 
     def _compare(self, row: Registration, contact: Contact) -> tuple[str | None, int]:
-        """Return the password of the registration, if it was offered, and how many attempts certainly had another."""
+        """Return the registration's password if it was sent, and the number of attempts known to have another one."""
         wrong = 0
         for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
             verdict = self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
@@ -243,7 +235,7 @@ class MqttRegistration:
                 wrong += count
         return None, wrong
 
-    def _repeat(self, row: Registration, contact: Contact) -> None:
+    def _count_repeated(self, row: Registration, contact: Contact) -> None:
         conflicts = 0
         client_ids = contact.client_ids()
         if row.password_hash and row.status == Status.PENDING:
@@ -251,8 +243,8 @@ class MqttRegistration:
             if right is not None:
                 client_ids = contact.client_ids_with(right)
             else:
-                # An attempt that was not compared may have been the holder's, with any client id.
+                # An attempt that was not compared may come from the registered device, with any client id.
                 client_ids = (records.NO_CLIENT_ID,) if conflicts < contact.attempts else ()
-        # Of attempts with and without the right password the address may be the holder's own.
+        # If some attempts had the right password, the address may be the registered device's own.
         address = contact.address if conflicts == contact.attempts else None
         self._contacts.add(row, contact.total, conflicts, client_ids, address)

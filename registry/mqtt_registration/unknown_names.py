@@ -1,7 +1,7 @@
-"""How many unknown usernames arrive, and what they have in common: counted in memory, reported to all processes.
+"""Counts unknown usernames and detects a flood of them.
 
-A process counts for itself, in memory. Every 5 seconds it replaces its one row in the database, and only while there
-is something to report, so a flood costs no writes of its own. The page and the API add up the rows of all processes.
+Each process counts in memory. While there are many, it replaces its row in the database every 5 seconds, so a larger
+flood costs no more writes. The page and the API add up the rows of all processes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-# From so many different names a minute on it is called a flood.
+# A flood is at least this many different names per minute.
 FLOOD_NAMES = 60
-# A process with fewer reports nothing; a few devices that retry are no news.
+# A process with fewer names per minute writes no report: these may be a few devices that retry.
 _REPORTED_NAMES = 10
 _SECONDS = 60
 _BUCKET_SECONDS = 5.0
@@ -33,40 +33,47 @@ _MAX_NAMES = 10_000
 _MAX_SAMPLES = 200
 _MAX_ADDRESSES = 3
 _REPORT_LASTS = timedelta(seconds=15)
-# A prefix says something if most names begin with it, and if it is no mere letter.
+# A common prefix is reported if this share of the names has it, and from this length.
 _SHARE = 0.6
 _SHORTEST_PREFIX = 3
 
 
-class Flood(NamedTuple):
-    """Unknown usernames of the last minute over all processes: how many, and what most of them have in common.
+class AddressCount(NamedTuple):
+    """A source address, or the /64 network of IPv6 addresses, and its attempts."""
 
-    `unlocked_at` is when the registry was unlocked; None while it is locked.
+    address: str
+    attempts: int
+
+
+class Flood(NamedTuple):
+    """The unknown usernames of the last minute in all processes, and what most of them have in common.
+
+    `unlocked_at` is the start of the unlock window; None while the registry is locked.
     """
 
     attempts: int
     names: int
     name_prefix: str | None
     client_id_prefix: str | None
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[AddressCount, ...]
     unlocked_at: datetime | None
 
     @property
     def username_pattern(self) -> str:
-        """The pattern that most of the names fit."""
+        """A pattern that matches most of the names."""
         return f"{self.name_prefix or ''}*"
 
     @property
     def suggested_filter(self) -> dict[str, str | int] | None:
-        """The filter, as in the API, that finds the names of the flood and spares every device that came back.
+        """The fields of an API filter for the names of the flood; it excludes every name with several attempts.
 
-        While the registry is unlocked, it also spares names that came earlier. None if the names have neither a prefix
-        nor an address in common: a filter would match every newcomer.
+        While the registry is unlocked, it also excludes names from before the unlock window. None if the names have
+        neither a prefix nor an address in common, because the filter would match every new device.
         """
         if self.name_prefix:
             common = {"usernamePattern": self.username_pattern}
         elif self.addresses:
-            common = {"address": self.addresses[0][0]}
+            common = {"address": self.addresses[0].address}
         else:
             return None
         since = {"after": f"{self.unlocked_at:%Y-%m-%dT%H:%M:%SZ}"} if self.unlocked_at else {}
@@ -74,7 +81,7 @@ class Flood(NamedTuple):
 
 
 class _Bucket:
-    """What was counted in 5 seconds."""
+    """The counts of `_BUCKET_SECONDS`."""
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -91,7 +98,7 @@ class _Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one process counted in the last minute."""
+    """The counts of one process in the last minute."""
 
     attempts: int
     names: int
@@ -101,7 +108,7 @@ class Summary:
 
 
 class UnknownNames:
-    """Counts one process' unknown usernames over the last minute, in bounded memory."""
+    """Counts the unknown usernames of this process in the last minute, in bounded memory."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -111,7 +118,7 @@ class UnknownNames:
         self._lock = threading.Lock()
 
     def count(self, username: str, attempts: int = 1, client_id: str = "", address: str | None = None) -> None:
-        """Count attempts of a name that is neither a user nor registered."""
+        """Count attempts under a name that is neither a user's nor registered."""
         with self._lock:
             bucket = self._current()
             bucket.attempts += attempts
@@ -122,14 +129,13 @@ class UnknownNames:
             bucket.count_address(address, attempts)
 
     def count_refused(self, address: str | None) -> None:
-        """Count a request that was refused before its name was looked up; the name may be a user's."""
+        """Count a request that was refused before its name was looked up. The name may be a user's."""
         with self._lock:
             bucket = self._current()
             bucket.attempts += 1
             bucket.count_address(address, 1)
 
     def summary(self) -> Summary:
-        """Return what was counted in the last minute."""
         with self._lock:
             self._drop_old()
             names: set[int] = set().union(*(bucket.names for bucket in self._buckets))
@@ -145,7 +151,7 @@ class UnknownNames:
         )
 
     def report(self) -> None:
-        """Write this process' summary for all others to read; nothing while hardly any unknown name arrives."""
+        """Write the summary of this process, or delete it if there are fewer than `_REPORTED_NAMES` names."""
         found = self.summary()
         if found.names < _REPORTED_NAMES:
             if self._reported:
@@ -155,20 +161,11 @@ class UnknownNames:
             return
         with transaction():
             now = database_time()
-            row = {
-                "source": self._source,
-                "at": now,
-                "attempts": found.attempts,
-                "names": found.names,
-                "name_prefix": found.name_prefix,
-                "client_id_prefix": found.client_id_prefix,
-                "addresses": found.addresses,
-            }
-            changes = {name: value for name, value in row.items() if name != "source"}
-            UnknownNameReport.insert(row).on_conflict(
+            changes = {"at": now, **asdict(found)}
+            UnknownNameReport.insert({"source": self._source, **changes}).on_conflict(
                 conflict_target=[UnknownNameReport.source], update=changes
             ).execute()
-            # Left behind by processes that ended.
+            # Reports of processes that have ended.
             UnknownNameReport.delete().where(UnknownNameReport.at < now - 4 * _REPORT_LASTS).execute()
         self._reported = True
 
@@ -186,28 +183,28 @@ class UnknownNames:
 
 
 def flood() -> Flood | None:
-    """Return what arrives while so many unknown names arrive that it is called a flood; otherwise None."""
+    """Return the flood of unknown usernames, or None below `FLOOD_NAMES` names per minute."""
     with session():
         since = database_time() - _REPORT_LASTS
         rows = list(UnknownNameReport.select().where(UnknownNameReport.at >= since))
-        registry = lock.state()
+        lock_state = lock.state()
     names = sum(row.names for row in rows)
     if names < FLOOD_NAMES:
         return None
-    loudest = max(rows, key=lambda row: row.names)
+    largest = max(rows, key=lambda row: row.names)
     addresses = sum((Counter(row.addresses) for row in rows), Counter[str]())
     return Flood(
         sum(row.attempts for row in rows),
         names,
-        loudest.name_prefix,
-        loudest.client_id_prefix,
-        tuple(addresses.most_common(_MAX_ADDRESSES)),
-        None if registry.locked else registry.opened_at,
+        largest.name_prefix,
+        largest.client_id_prefix,
+        tuple(AddressCount(*one) for one in addresses.most_common(_MAX_ADDRESSES)),
+        None if lock_state.locked else lock_state.opened_at,
     )
 
 
 def common_prefix(texts: Iterable[str]) -> str | None:
-    """Return the longest prefix that most of the texts share; None if it says nothing."""
+    """Return the longest prefix that most texts share, without trailing digits; None if it is too short."""
     left = [text for text in texts if text]
     needed = max(len(left) * _SHARE, 2)
     prefix = ""
@@ -217,5 +214,5 @@ def common_prefix(texts: Iterable[str]) -> str | None:
             break
         prefix += character
         left = [text for text in left if text.startswith(prefix)]
-    prefix = prefix.rstrip("0123456789")  # names that are numbered share the first digits for a while
+    prefix = prefix.rstrip("0123456789")  # numbered names share their first digits
     return prefix if len(prefix) >= _SHORTEST_PREFIX else None

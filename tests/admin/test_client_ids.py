@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.admin.registry_client import Registry, open_decision_dialog
+from tests.admin.registry_client import RegistryDriver, open_decision_dialog
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ _numbers = count()
 
 
 @pytest.fixture
-def registry(service: Service) -> Registry:
+def registry(service: Service) -> RegistryDriver:
     """The client registry of the service."""
-    return Registry(service)
+    return RegistryDriver(service)
 
 
 def new_user(service: Service, *permissions: str, **fields: Any) -> str:
@@ -114,31 +114,33 @@ def test_dry_run_reports_a_client_id_that_is_not_allowed(service: Service, admin
     expect(page.locator("#decision")).to_contain_text("Denied: the user may not use this client id.")
 
 
-def test_only_client_id_of_several_attempts_is_preselected(registry: Registry, admin: Window) -> None:
+def test_only_client_id_of_several_attempts_is_preselected(registry: RegistryDriver, admin: Window) -> None:
     page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
-    registry.attempt_login(username, client_id="plc-7")
+    registry.try_to_connect(username, client_id="plc-7")
     admin.open("/admin/registry")
     dialog = open_decision_dialog(page, username)
-    expect(dialog.get_by_label("Only the client id that asked: plc-7")).to_be_checked()
+    expect(dialog.get_by_label("Only the recorded client id: plc-7")).to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
     assert registry.user(username)["clientIds"] == ["plc-7"]
     assert not admin.script_errors
 
 
-def test_client_id_of_a_single_attempt_is_offered_but_not_preselected(registry: Registry, admin: Window) -> None:
+def test_client_id_of_a_single_attempt_is_offered_but_not_preselected(registry: RegistryDriver, admin: Window) -> None:
     page, username = admin.page, registry.add_unknown_device(client_id="plc-7")
     admin.open("/admin/registry")
     dialog = open_decision_dialog(page, username)
-    expect(dialog.get_by_label("Only the client id that asked: plc-7")).not_to_be_checked()
+    expect(dialog.get_by_label("Only the recorded client id: plc-7")).not_to_be_checked()
     dialog.get_by_role("button", name="Allow").click()
     expect(page.get_by_role("status")).to_contain_text(f"{username} is granted")
     assert registry.user(username)["clientIds"] == []
 
 
-def test_selected_client_ids_are_kept_when_the_dialog_unlocks_the_registry(registry: Registry, admin: Window) -> None:
+def test_selected_client_ids_are_kept_when_the_dialog_unlocks_the_registry(
+    registry: RegistryDriver, admin: Window
+) -> None:
     page, username = admin.page, registry.add_unknown_device(locked=True, client_id="plc-7")
-    registry.attempt_login(username, client_id="plc-8")
+    registry.try_to_connect(username, client_id="plc-8")
     admin.open("/admin/registry")
     dialog = open_decision_dialog(page, username)
     expect(dialog.get_by_label("Allow plc-7")).not_to_be_checked()
@@ -151,8 +153,8 @@ def test_selected_client_ids_are_kept_when_the_dialog_unlocks_the_registry(regis
     assert registry.user(username)["clientIds"] == ["plc-8"]
 
 
-def test_client_id_that_would_be_a_pattern_is_not_offered(registry: Registry, admin: Window) -> None:
+def test_client_id_that_would_be_a_pattern_is_not_offered(registry: RegistryDriver, admin: Window) -> None:
     page, username = admin.page, registry.add_unknown_device(client_id="*")
-    registry.attempt_login(username, client_id="*")
+    registry.try_to_connect(username, client_id="*")
     admin.open("/admin/registry")
-    expect(open_decision_dialog(page, username).get_by_text("Only the client id that asked")).to_have_count(0)
+    expect(open_decision_dialog(page, username).get_by_text("Only the recorded client id")).to_have_count(0)

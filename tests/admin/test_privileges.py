@@ -108,7 +108,7 @@ def hidden(service: Service) -> dict[str, str]:
         "token_id": str(token["id"]),
         "serial": str(certificate["serial"]),
         "session_id": str(session["id"]),
-        "advance_id": str(advances["id"]),
+        "preauthorization_id": str(advances["id"]),
         "registration_id": str(registration["id"]),
     }
 

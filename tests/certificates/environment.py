@@ -49,8 +49,8 @@ class Environment:
         return env
 
     def close(self) -> None:
-        """Disconnect from the signal for unknown usernames, which all apps of the process share."""
-        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].intake.enqueue)
+        """Listen to strangers no more; the signal is the whole process's."""
+        unknown_username.disconnect(self.app.extensions[routes.EXTENSION].mqtt_registration.enqueue)
 
     @property
     def services(self) -> Services:

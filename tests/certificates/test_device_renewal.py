@@ -95,10 +95,10 @@ def test_command_prints_what_it_did(device: client.Enrolment) -> None:
         assert done.exit_code == 0, done.output
         return done.output.splitlines()[-1]  # what stands before it is the log of the service
 
-    assert says() == "not due before two thirds of its life"
+    assert says() == "not renewed: the certificate is due after two thirds of its lifetime"
     with travel(DUE, tick=True):
-        assert says() == "renewed; restart what uses the certificate"
-        assert says() == "not due before two thirds of its life"
+        assert says() == "renewed; restart the programs that use the certificate"
+        assert says() == "not renewed: the certificate is due after two thirds of its lifetime"
 
 
 def test_renewal_updates_the_authoritys_certificate(device: client.Enrolment) -> None:

@@ -26,7 +26,7 @@ from tests.certificates.disconnects import (
 )
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Environment, orders
 from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, FakeBroker
-from tests.registry.environment import at_once
+from tests.registry.environment import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +151,7 @@ def several_workers_run_orders(fake_broker: FakeBroker, env: Environment) -> Non
         store_seen(name, f"{name}-a", f"{name}-b")
         env.change_user(name, enabled=False)
     age_orders(SECOND)
-    done = at_once(3, lambda _: disconnects.run_due_orders(takeover_at(fake_broker.port)))
+    done = in_parallel(3, lambda _: disconnects.run_due_orders(takeover_at(fake_broker.port)))
     assert sum(done) == len(names)
     assert len(disconnect_events()) == len(names)
     assert sorted(connect.client_id for connect in fake_broker.connects) == sorted(

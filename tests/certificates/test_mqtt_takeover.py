@@ -22,7 +22,7 @@ from tests.certificates.disconnects import disconnect_events, run_due_orders, st
 from tests.certificates.environment import ON_SQLITE, Environment
 from tests.certificates.fake_broker import ACCEPTED, NOT_AUTHORIZED, FakeBroker
 from tests.http.callers import problem_of
-from tests.registry.environment import soon
+from tests.registry.environment import wait_until
 
 if TYPE_CHECKING:
     from tests.certificates.fake_broker import ConnectPacket
@@ -164,7 +164,7 @@ def test_only_allowed_clients_are_recorded(env: Environment) -> None:
         begun = access.may_log_in("bob", client_id, password, NOW)
         assert isinstance(begun, Future)
         begun.result(10)
-        soon(lambda: not env.services.verifier._running)
+        wait_until(lambda: not env.services.verifier._running)
         access.may_log_in("bob", client_id, password, NOW)
     access.may_access("bob", "press-8", "devices/bob/up", 2)
     access.may_access("bob", "press-9", "elsewhere", 2)

@@ -15,7 +15,7 @@ from authsvc.storage.models import Authority
 from tests.actors import OPERATOR
 from tests.certificates.environment import ON_SQLITE, Environment, crls_in, entries_of, number_of, serial_of
 from tests.certificates.tools import openssl, openssl_refuses, pem, write_file
-from tests.registry.environment import at_once
+from tests.registry.environment import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +212,7 @@ def test_only_one_of_many_workers_signs_a_due_crl(env: Environment) -> None:
     def ask(_: int) -> list[RevocationList]:
         return authorities.revocation_lists(env.signing_policy)
 
-    seen = at_once(6, ask)
+    seen = in_parallel(6, ask)
     assert {each[0].number for each in seen} == {2}
     assert len({each[0].pem for each in seen}) == 1
 

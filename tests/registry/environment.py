@@ -1,4 +1,4 @@
-"""One service with its registry, seen by those who meet there: strangers, the broker, Alice, and Charlie."""
+"""A service with its registry, and its callers: unknown devices, the broker, Alice and Charlie."""
 
 from __future__ import annotations
 
@@ -56,41 +56,41 @@ Result = TypeVar("Result")
 
 
 def with_settings(**changes: Any) -> pytest.MarkDecorator:
-    """Give the service of a test other settings."""
+    """Change settings of the service in a test."""
     return pytest.mark.parametrize("settings", [changes], indirect=True, ids=[""])
 
 
-def settle() -> None:
-    """Make Alice, who administers, Charlie, who may do all in the registry and nothing else, and roles to give."""
+def seed_users_and_roles() -> None:
+    """Create Alice, an administrator, Charlie, who has all permissions on the registry only, and two roles."""
     roles.create(OPERATOR, "press", "what every press may do", [mqtt("readWrite", "presses/%u/#")])
     roles.create(OPERATOR, "line", "what a line needs", [mqtt("write", "lines/+")])
-    _move_in("alice", password=ALICES_PASSWORD, roles=("admin",))
-    _move_in("charlie", password=CHARLIES_PASSWORD, permissions=(http("readWrite", "/api/client-registry/#"),))
+    _create_user("alice", password=ALICES_PASSWORD, roles=("admin",))
+    _create_user("charlie", password=CHARLIES_PASSWORD, permissions=(http("readWrite", "/api/client-registry/#"),))
 
 
-def _move_in(username: str, **fields: Any) -> None:
+def _create_user(username: str, **fields: Any) -> None:
     users.create(OPERATOR, username, UserChanges(**fields), HASHER)  # type: ignore[typeddict-item]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A running app and the ways to it."""
+class Environment:
+    """An app and its callers."""
 
     app: OpenAPI
 
     @classmethod
-    def opened(cls, settings: Settings) -> Place:
-        """Return the app as gunicorn would load it, without the threads beside it."""
-        place = cls(create_app(settings))
-        place.services.policy.catch_up()
-        return place
+    def opened(cls, settings: Settings) -> Environment:
+        """Create the app without its background threads."""
+        env = cls(create_app(settings))
+        env.services.policy.catch_up()
+        return env
 
     def close(self) -> None:
-        """Listen to strangers no more; the signal is the whole process's."""
-        unknown_username.disconnect(self.intake.enqueue)
+        """Disconnect from the signal, which is shared by the whole process."""
+        unknown_username.disconnect(self.mqtt.enqueue)
 
     @property
-    def stranger(self) -> Caller:
+    def anonymous(self) -> Caller:
         return Caller(self.app.test_client())
 
     @property
@@ -108,97 +108,97 @@ class Place:
         return parts
 
     @property
-    def intake(self) -> MqttRegistration:
+    def mqtt(self) -> MqttRegistration:
         parts = self.app.extensions[routes.EXTENSION]
         assert isinstance(parts, routes.Registry)
-        return parts.intake
+        return parts.mqtt_registration
 
     @property
     def unknown_names(self) -> UnknownNames:
         parts = self.app.extensions[routes.EXTENSION]
         assert isinstance(parts, routes.Registry)
-        return parts.explicit.unknown_names
+        return parts.rest_registration.unknown_names
 
     @property
     def attempted(self) -> AttemptedNames:
         parts = self.app.extensions[routes.EXTENSION]
         assert isinstance(parts, routes.Registry)
-        return parts.explicit.attempted
+        return parts.rest_registration.attempted
 
-    def hears(self, username: str, password: str, client_id: str = "c1") -> str:
-        """Let the broker ask about one CONNECT, and return the reason that it is given."""
+    def authenticate(self, username: str, password: str, client_id: str = "c1") -> str:
+        """Send one CONNECT to the broker webhook; return the reason of the denial, empty if allowed."""
         fields = {"username": username, "password": password, "clientid": client_id}
         request = WebhookRequest("user", b"", b"application/json", b"", json.dumps(fields).encode())
         reason: str = json.loads(self.services.webhooks.answer(request).body)["error"]
         return reason
 
-    def connects(self, username: str, password: str, client_id: str = "c1") -> bool:
-        """Say whether a CONNECT is let in, once all that was known is in force; a stranger's is written down."""
+    def connect(self, username: str, password: str, client_id: str = "c1") -> bool:
+        """Update the policy, send a CONNECT, write unknown names; return whether the CONNECT is allowed."""
         self.services.policy.catch_up()
-        answers = iter(lambda: self.hears(username, password, client_id), None)
-        # A device that comes while its hash is being verified comes again.
+        answers = iter(lambda: self.authenticate(username, password, client_id), None)
+        # A device retries while its password is being verified.
         reason = next(answer for answer in answers if answer not in ("verifying", "hashing-busy"))
-        self.writes_down()
+        self.flush()
         return not reason
 
-    def writes_down(self) -> None:
-        """Write what was heard, however many turns that takes."""
-        self.intake.flush()
-        while self.intake.waiting:
-            self.intake.flush()
+    def flush(self) -> None:
+        """Write all queued contacts."""
+        self.mqtt.flush()
+        while self.mqtt.waiting:
+            self.mqtt.flush()
 
-    def registers(self, username: str = "bob", *, address: str = "127.0.0.1", **body: Any) -> TestResponse:
-        """Ask as a client does; with Bob's password unless it brings something else."""
+    def register(self, username: str = "bob", *, address: str = "127.0.0.1", **body: Any) -> TestResponse:
+        """Send a registration, with Bob's password unless the body has other credentials."""
         held = body if {"password", "csr"} & set(body) else {"password": BOBS_PASSWORD, **body}
         client = {"REMOTE_ADDR": address}
-        return self.stranger.post(REGISTER, {"username": username, **held}, environ_base=client)
+        return self.anonymous.post(REGISTER, {"username": username, **held}, environ_base=client)
 
-    def asks(self, username: str = "bob", **body: Any) -> str:
-        """Register, which must be taken down, and return the registration's id."""
-        answer = self.registers(username, **body)
+    def register_pending(self, username: str = "bob", **body: Any) -> str:
+        """Register with the expected answer 202; return the registration's id."""
+        answer = self.register(username, **body)
         assert answer.status_code == 202, answer.text
         registration: str = answer.get_json()["id"]
         return registration
 
     def unlock(self, **limits: Any) -> None:
-        done(self.alice.post("/api/client-registry/unlock", limits))
+        expect_success(self.alice.post("/api/client-registry/unlock", limits))
 
     def lock(self) -> None:
-        done(self.alice.post("/api/client-registry/lock"))
+        expect_success(self.alice.post("/api/client-registry/lock"))
 
     def grant(self, registration: str, **given: Any) -> TestResponse:
         return self.alice.post(f"{REGISTRATIONS}/{registration}/grant", given)
 
-    def granted(self, registration: str, **given: Any) -> dict[str, Any]:
-        """Let Alice grant it, which must succeed."""
-        return done(self.grant(registration, **given))
+    def grant_successfully(self, registration: str, **given: Any) -> dict[str, Any]:
+        """Let Alice grant a registration and assert that it succeeds."""
+        return expect_success(self.grant(registration, **given))
 
     def deny(self, registration: str, **body: Any) -> TestResponse:
         return self.alice.post(f"{REGISTRATIONS}/{registration}/deny", body)
 
     def registrations(self, **query: Any) -> list[dict[str, Any]]:
-        """Return what Alice sees."""
-        items: list[dict[str, Any]] = done(self.alice.get(REGISTRATIONS, query_string=query))["items"]
+        """Return the registrations that Alice sees."""
+        items: list[dict[str, Any]] = expect_success(self.alice.get(REGISTRATIONS, query_string=query))["items"]
         return items
 
     def registration(self, username: str = "bob") -> dict[str, Any]:
-        """Return the one registration under a name, as Alice sees it."""
+        """Return the registration of a username that Alice sees."""
         (found,) = [one for one in self.registrations(search=username) if one["username"] == username]
         return found
 
     def user(self, username: str = "bob") -> dict[str, Any] | None:
-        """Return the user as Alice sees it, if there is one."""
+        """Return the user that Alice sees, or None."""
         answer = self.alice.get(f"/api/users/{username}")
-        return None if answer.status_code == 404 else done(answer)
+        return None if answer.status_code == 404 else expect_success(answer)
 
-    def in_status(self, status: str, username: str = "bob") -> str:
-        """Bring a registration to a status and return its id."""
+    def create_in_status(self, status: str, username: str = "bob") -> str:
+        """Create a registration in a status and return its id."""
         self.unlock()
-        registration = self.asks(username)
+        registration = self.register_pending(username)
         if status == "granted":
-            self.granted(registration)
+            self.grant_successfully(registration)
         elif status == "denied":
-            done(self.deny(registration))
+            expect_success(self.deny(registration))
         elif status == "expired":
             expire()
         assert self.registration(username)["status"] == status
@@ -212,15 +212,15 @@ def csrf_token(browser: FlaskClient, path: str) -> str:
     return found[1]
 
 
-def done(answer: TestResponse) -> dict[str, Any]:
-    """Return the body of an answer that must be a success."""
+def expect_success(answer: TestResponse) -> dict[str, Any]:
+    """Assert that the status is 200 or 201; return the body."""
     assert answer.status_code in (200, 201), answer.text
     body: dict[str, Any] = answer.get_json()
     return body
 
 
-def time_passes(passed: timedelta) -> None:
-    """Let all that the registry has stored have happened so much earlier."""
+def shift_time(passed: timedelta) -> None:
+    """Move all times that the registry has stored into the past."""
     with transaction():
         for model in (Registration, Window, Preauthorization, EnrolmentKey, UnknownNameReport, Attempt):
             for row in list(model.select()):
@@ -236,20 +236,20 @@ def _shift(row: Model, passed: timedelta) -> None:
 
 
 def expire(ttl_hours: int = 24) -> int:
-    """Let all that is pending run out."""
-    time_passes(timedelta(hours=ttl_hours, seconds=1))
+    """Expire all pending registrations; return how many."""
+    shift_time(timedelta(hours=ttl_hours, seconds=1))
     return decisions.expire(ttl_hours)
 
 
-def stored(username: str = "bob") -> Registration | None:
-    """Return the row of a registration, with what nobody is shown."""
+def stored_registration(username: str = "bob") -> Registration | None:
+    """Return the database row of a registration."""
     with session():
         row: Registration | None = Registration.get_or_none(Registration.username == username)
         return row
 
 
 def actions() -> list[str]:
-    """Return what the audit trail says was done, oldest first."""
+    """Return the actions of the audit trail, oldest first."""
     return [event.action for event in events()]
 
 
@@ -260,15 +260,15 @@ def events() -> list[audit.Event]:
     return audit.events(1, count + 1, {}).items[::-1]
 
 
-def everything() -> dict[str, list[Any]]:
-    """Return every row of every table, to be compared with itself later."""
+def all_rows() -> dict[str, list[Any]]:
+    """Return every row of every table."""
     with session():
         return {model.__name__: sorted(model.select().tuples(), key=repr) for model in (*foundation.ALL, *models.ALL)}
 
 
 @contextmanager
-def broken(table: str, condition: str, event: str = "INSERT") -> Iterator[None]:
-    """Let the database refuse such rows."""
+def failing_writes(table: str, condition: str, event: str = "INSERT") -> Iterator[None]:
+    """Let the database refuse rows that meet the condition."""
     before = f"BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition})"
     body = "BEGIN SELECT RAISE(ABORT, 'broken'); END"
     with session():
@@ -282,25 +282,25 @@ def broken(table: str, condition: str, event: str = "INSERT") -> Iterator[None]:
         database.execute_sql("DROP TRIGGER broken" + ("" if is_sqlite() else f" ON {table}"))
 
 
-def soon(ask: Callable[[], Result], within: float = 10.0) -> Result:
-    """Ask until there is something to return; what does not come is an error."""
+def wait_until(ask: Callable[[], Result], within: float = 10.0) -> Result:
+    """Poll until the result is true and return it; fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not (answer := ask()):
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "nothing came within the time limit"
         time.sleep(0.01)
     return answer
 
 
 @contextmanager
 def no_writes() -> Iterator[None]:
-    """Hold what happens inside to changing nothing in the database."""
-    before = everything()
+    """Assert that the block does not change the database."""
+    before = all_rows()
     yield
-    assert everything() == before
+    assert all_rows() == before
 
 
-def at_once(number: int, action: Callable[[int], Result]) -> list[Result]:
-    """Do the same in so many threads, which all begin at the same moment."""
+def in_parallel(number: int, action: Callable[[int], Result]) -> list[Result]:
+    """Run the action in this many threads that start at the same moment."""
     ready = Barrier(number)
 
     def act(position: int) -> Result:

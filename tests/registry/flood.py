@@ -1,4 +1,4 @@
-"""A flood of strangers on one kept connection, in a process of its own: `python -m tests.registry.flood PORT COUNT`."""
+"""Sends CONNECTs of unknown devices on one connection; run as `python -m tests.registry.flood PORT COUNT`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Asking(BrokerConnection):
-    """A broker that takes no for an answer."""
+    """A broker connection that accepts denials."""
 
     def ask(self, path: str, fields: Mapping[str, str | int]) -> tuple[int, float]:
-        """Ask once and return the status and the seconds it took."""
+        """Send one request; return the status and the duration in seconds."""
         request = post(path, fields)
         started = perf_counter()
         self._socket.sendall(request)
@@ -26,16 +26,20 @@ class Asking(BrokerConnection):
         return status, perf_counter() - started
 
 
-def stranger(number: int) -> dict[str, str | int]:
-    """Return the CONNECT of one of them."""
-    return {"username": f"stranger-{number}", "password": f"a stranger's secret {number}", "clientid": f"c{number}"}
+def unknown_device(number: int) -> dict[str, str | int]:
+    """Return the CONNECT of an unknown device."""
+    return {
+        "username": f"unknown-{number}",
+        "password": f"an unknown device's secret {number}",
+        "clientid": f"c{number}",
+    }
 
 
 def main(port: int, count: int) -> None:
-    """Let them all come, and print how often each status was answered and how long it took in all."""
+    """Send all CONNECTs; print the number of answers by status and the total duration."""
     connection = Asking(port)
     started = perf_counter()
-    statuses = Counter(connection.ask("/auth/user", stranger(number))[0] for number in range(count))
+    statuses = Counter(connection.ask("/auth/user", unknown_device(number))[0] for number in range(count))
     print(json.dumps({"statuses": statuses, "seconds": perf_counter() - started}))  # noqa: T201
     connection.close()
 

@@ -1,4 +1,4 @@
-"""What ought to be: the registry's rules told a second time, as plainly as can be, to hold the service to them."""
+"""A second, simple implementation of the registry's rules, to compare the service with."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_PENDING = 2
-# As many as there are names: how this list changes when it is full depends on time, and has tests of its own.
+# The number of names: evictions from a full list depend on time and are tested elsewhere.
 MAX_LOCKED = 3
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a client proves to hold: a password, a key by its number, or both."""
+    """The credentials of a client: a password, a key by its number, or both."""
 
     password: str | None = None
     key: int | None = None
@@ -24,7 +24,7 @@ class Held:
 
 @dataclass
 class Member:
-    """A user, and what somebody has given it."""
+    """A user with its roles."""
 
     held: Held
     roles: frozenset[str] = frozenset()
@@ -45,13 +45,13 @@ class Request:
     held_reason: str | None = None
 
     @property
-    def yields_to_holder(self) -> bool:
+    def is_replaceable(self) -> bool:
         return self.status == "pending" or (self.status == "denied" and self.held_reason == "binding-not-met")
 
 
 @dataclass
-class Advance:
-    """A grant given in advance, to the holder of a key or secret alone if one is named."""
+class ModelPreauthorization:
+    """A preauthorization, bound to a key or secret if one is set."""
 
     roles: frozenset[str]
     key: int | None = None
@@ -63,7 +63,7 @@ class Advance:
         return self.key is not None or self.secret is not None
 
     def is_met_by(self, held: Held, secret: str | None) -> bool:
-        """Whether a contact has what it is bound to."""
+        """Whether a contact has the bound key or secret."""
         return (self.key is not None and self.key == held.key and held.password is None) or (
             self.secret is not None and self.secret in (secret, held.password)
         )
@@ -71,7 +71,7 @@ class Advance:
 
 @dataclass
 class EnrolmentKey:
-    """A key to the front door."""
+    """An enrolment key."""
 
     uses: int
     roles: frozenset[str]
@@ -79,20 +79,20 @@ class EnrolmentKey:
 
 
 @dataclass
-class Ledger:
-    """Everything that matters of a registry; each method is an event and returns the status it is answered with."""
+class RegistryModel:
+    """The state of a registry; each method is a request and returns the HTTP status."""
 
     open: bool = False
     window_roles: frozenset[str] = frozenset()
     users: dict[str, Member] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
-    advances: dict[str, Advance] = field(default_factory=dict)
+    preauthorizations: dict[str, ModelPreauthorization] = field(default_factory=dict)
     certificates: dict[str, int] = field(default_factory=dict)
     moments: Iterator[int] = field(default_factory=count)
     tried: set[str] = field(default_factory=set)
 
     def known(self, name: str) -> Request | None:
-        """Return the registration that counts: not one that ran out, or whose user is gone."""
+        """Return the registration of a name unless it has expired or its user was deleted."""
         request = self.requests.get(name)
         if request is None or request.status == "expired" or (request.status == "granted" and name not in self.users):
             return None
@@ -105,51 +105,51 @@ class Ledger:
         self, name: str, held: Held, wishes: frozenset[str], key: EnrolmentKey | None, secret: str | None = None
     ) -> int:
         self.tried.add(name)
-        advance, known = self.advances.get(name), self.known(name)
-        is_meant = advance is not None and advance.is_met_by(held, secret)
-        if known and not (known.yields_to_holder and is_meant):
+        preauthorization, known = self.preauthorizations.get(name), self.known(name)
+        is_meant = preauthorization is not None and preauthorization.is_met_by(held, secret)
+        if known and not (known.is_replaceable and is_meant):
             return self._poll(name, held)
         if name in self.users:
             return 409
-        if advance and is_meant:
-            self._admit(name, Request(held), advance.roles)
+        if preauthorization and is_meant:
+            self._admit(name, Request(held), preauthorization.roles)
             return 201
         if secret is not None and key is None:
             return 403
         return self._register_unknown(name, Request(held, wishes=wishes), key)
 
     def _register_unknown(self, name: str, request: Request, key: EnrolmentKey | None) -> int:
-        advance = self.advances.get(name)
+        preauthorization = self.preauthorizations.get(name)
         if key:
             request.starting_roles = key.roles
             return self._enrol(name, request, key)
-        if advance and not advance.is_bound:
-            return self._come_unbound(name, request, advance)
+        if preauthorization and not preauthorization.is_bound:
+            return self._contact_unbound(name, request, preauthorization)
         if not self.open:
             return 423
-        request.held_reason = "binding-not-met" if advance else None
+        request.held_reason = "binding-not-met" if preauthorization else None
         request.starting_roles = self.window_roles
-        return self._take_down(name, request)
+        return self._record(name, request)
 
     def connect(self, name: str, password: str) -> bool:
-        """Return whether the device is let in."""
+        """Return whether the device can connect."""
         member, held = self.users.get(name), Held(password)
         if member:
             return member.held.password == password
         self.tried.add(name)
-        advance, known = self.advances.get(name), self.known(name)
-        if advance and advance.is_met_by(held, None) and (known is None or known.yields_to_holder):
-            self._admit(name, Request(held), advance.roles)
+        preauthorization, known = self.preauthorizations.get(name), self.known(name)
+        if preauthorization and preauthorization.is_met_by(held, None) and (known is None or known.is_replaceable):
+            self._admit(name, Request(held), preauthorization.roles)
         elif known:
             known.conflicts += known.status == "pending" and known.held.password not in (None, password)
             self._see_again(known)
-        elif advance and not advance.is_bound:
-            self._come_unbound(name, Request(held), advance)
+        elif preauthorization and not preauthorization.is_bound:
+            self._contact_unbound(name, Request(held), preauthorization)
         else:
             roles = self.window_roles if self.open else frozenset()
-            reason = "binding-not-met" if advance else None
+            reason = "binding-not-met" if preauthorization else None
             request = Request(held, while_locked=not self.open, starting_roles=roles, held_reason=reason)
-            self._take_down(name, request)
+            self._record(name, request)
         return False
 
     def grant(self, name: str, roles: frozenset[str], accept: bool, may_give: frozenset[str], confirmed: bool) -> int:
@@ -175,14 +175,14 @@ class Ledger:
         request.status = "denied"
         return 200
 
-    def preauthorize(self, name: str, advance: Advance) -> int:
+    def preauthorize(self, name: str, preauthorization: ModelPreauthorization) -> int:
         known = self.known(name)
-        if name in self.users or name in self.advances:
+        if name in self.users or name in self.preauthorizations:
             return 409
-        if known and not (known.status == "pending" and advance.is_bound):
+        if known and not (known.status == "pending" and preauthorization.is_bound):
             return 409
-        advance.is_held = name in self.tried and not advance.is_bound
-        self.advances[name] = advance
+        preauthorization.is_held = name in self.tried and not preauthorization.is_bound
+        self.preauthorizations[name] = preauthorization
         return 201
 
     def create_user(self, name: str, password: str) -> int:
@@ -191,7 +191,7 @@ class Ledger:
         self.users[name] = Member(Held(password))
         return 201
 
-    def a_day_passes(self) -> None:
+    def expire_pending(self) -> None:
         self.open = False
         for request in self.requests.values():
             if request.status == "pending":
@@ -219,30 +219,30 @@ class Ledger:
     def _enrol(self, name: str, request: Request, key: EnrolmentKey) -> int:
         if key.uses == 0:
             return 403
-        advance = self.advances.get(name)
-        if advance and advance.is_bound:
+        preauthorization = self.preauthorizations.get(name)
+        if preauthorization and preauthorization.is_bound:
             return 409
-        if advance and advance.is_held:
+        if preauthorization and preauthorization.is_held:
             request.held_reason = "tried-before"
         if key.approval_required or request.held_reason:
-            answer = self._take_down(name, request)
+            answer = self._record(name, request)
         else:
             self._admit(name, request, request.starting_roles)
             answer = 201
         key.uses -= 1
         return answer
 
-    def _come_unbound(self, name: str, request: Request, advance: Advance) -> int:
-        """Take the first contact of a name whose grant in advance is for whoever comes."""
-        request.starting_roles = advance.roles
-        if advance.is_held:
+    def _contact_unbound(self, name: str, request: Request, preauthorization: ModelPreauthorization) -> int:
+        """Apply an unbound preauthorization to the first contact of its name."""
+        request.starting_roles = preauthorization.roles
+        if preauthorization.is_held:
             request.held_reason = "tried-before"
-            return self._take_down(name, request)
-        self._admit(name, request, advance.roles)
+            return self._record(name, request)
+        self._admit(name, request, preauthorization.roles)
         return 201
 
-    def _take_down(self, name: str, request: Request) -> int:
-        """Record it; of those recorded under the same lock, the oldest that never came back makes room."""
+    def _record(self, name: str, request: Request) -> int:
+        """Record a registration; a full list evicts the oldest one with a single attempt."""
         self.requests.pop(name, None)
         alike = [
             (other.attempts > 1, other.last_seen, who)
@@ -257,7 +257,7 @@ class Ledger:
 
     def _admit(self, name: str, request: Request, roles: frozenset[str]) -> None:
         request.status = "granted"
-        self.advances.pop(name, None)
+        self.preauthorizations.pop(name, None)
         self.requests[name] = request
         self.users[name] = Member(request.held, roles)
         self.certificates[name] = self.certificates.get(name, 0) + (request.held.key is not None)

@@ -1,4 +1,4 @@
-"""Keys and certificate signing requests as clients make them, honest and otherwise."""
+"""Keys and CSRs, valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """Return a key of the kind that most clients make."""
+    """Return a P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def signing_request(
     username: str, key: CertificateIssuerPrivateKeyTypes | None = None, *extensions: x509.ExtensionType
 ) -> str:
-    """Return a request as PEM, for a new key unless one is given."""
+    """Return a CSR as PEM, for a new key unless one is given."""
     return pem_of(request_for([username], key or new_key(), *extensions))
 
 
 def request_for(
     common_names: list[str], key: CertificateIssuerPrivateKeyTypes, *extensions: x509.ExtensionType
 ) -> x509.CertificateSigningRequest:
-    """Return a request with any number of Common Names."""
-    # Without the library's own checks, which an attacker would not run.
+    """Return a CSR with any number of Common Names."""
+    # Without the library's checks, which an attacker would omit.
     names = [x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in common_names]
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
     for extension in extensions:
@@ -43,7 +43,7 @@ def request_for(
 
 
 def pem_of(request: x509.CertificateSigningRequest) -> str:
-    """Return the form that clients send."""
+    """Return the CSR as PEM."""
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -53,11 +53,11 @@ def der_of(text: str) -> bytes:
 
 
 def pem_around(der: bytes) -> str:
-    """Return any bytes dressed up as a request."""
+    """Return any bytes in the PEM armour of a CSR."""
     marker = "CERTIFICATE REQUEST-----\n"
     return f"-----BEGIN {marker}{base64.encodebytes(der).decode()}-----END {marker}"
 
 
 def spki(key: PublicKeyTypes) -> bytes:
-    """Return what makes two public keys the same."""
+    """Return the SubjectPublicKeyInfo, to compare keys."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -1,4 +1,4 @@
-"""Commands in a process and a terminal of their own, and what they print while they run."""
+"""Runs a command in a pseudo terminal and reads its output while it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.registry.environment import soon
+from tests.registry.environment import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ _PATIENCE = 20.0
 
 
 class Running:
-    """A command that goes on until it is ended; it knows no settings but those it is given."""
+    """A running command, without settings from the environment of the tests."""
 
     def __init__(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
         self._printed = bytearray()
@@ -49,16 +49,16 @@ class Running:
 
     @property
     def printed(self) -> str:
-        """All that it has printed so far."""
+        """The output so far."""
         return self._printed.decode(errors="replace")
 
     def wait_for(self, text: str) -> None:
-        """Wait until it has printed this; it must not have ended before."""
-        soon(lambda: text in self.printed or self._process.poll() is not None, _PATIENCE)
+        """Wait until the output contains the text; fail if the command ends before."""
+        wait_until(lambda: text in self.printed or self._process.poll() is not None, _PATIENCE)
         assert text in self.printed, self.printed
 
     def wait(self) -> int:
-        """Wait for its end and return its exit status."""
+        """Wait for the end; return the exit status."""
         return self._process.wait(_PATIENCE)
 
     def interrupt(self) -> None:
@@ -66,11 +66,11 @@ class Running:
         self._process.send_signal(signal.SIGINT)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it as a power cut would, if it still runs."""
+        """Kill the command if it still runs."""
         self._process.kill()
         self._process.wait(_PATIENCE)
 

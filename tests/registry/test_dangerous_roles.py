@@ -1,4 +1,4 @@
-"""Where a role with rights over this service can be given to a registration, the page says so."""
+"""The pages mark roles with rights over this service."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.registry.environment import done
+from tests.registry.environment import expect_success
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
-    from tests.registry.environment import Place
+    from tests.registry.environment import Environment
 
 OVER_USERS = {"context": "http", "operation": "write", "resource": "/api/users/#", "effect": "allow"}
 
 
 def marked_roles(page: str) -> set[str]:
-    """Return the roles that can be ticked and carry the badge."""
+    """Return the roles in the picker that have the badge."""
     labels = re.findall(r'name="roles" value="([^"]+)"[^\n]*?</label>', page)
     assert {"admin", "line", "press"} <= set(labels)
     found = re.findall(r'name="roles" value="([^"]+)"[^\n]*?>rights over this service</span>', page)
     return set(found)
 
 
-def test_a_role_with_rights_over_this_service_is_marked_where_a_registration_is_granted(
-    place: Place, browser: FlaskClient
-) -> None:
-    done(place.alice.post("/api/roles", {"name": "clerk", "permissions": [OVER_USERS]}))
-    place.unlock()
-    registration = place.asks()
+def test_role_with_http_rights_is_marked_in_the_grant_dialog(env: Environment, browser: FlaskClient) -> None:
+    expect_success(env.alice.post("/api/roles", {"name": "clerk", "permissions": [OVER_USERS]}))
+    env.unlock()
+    registration = env.register_pending()
     page = browser.get(f"/admin/registry/registrations/{registration}").text
     assert marked_roles(page) == {"admin", "clerk", "minimum-access"}
     fields = {"ids": registration, "decision": "grant", "csrf_token": _csrf_token(page)}
@@ -41,17 +39,17 @@ def test_a_role_with_rights_over_this_service_is_marked_where_a_registration_is_
 @pytest.mark.parametrize(
     ("wishes", "words"),
     [
-        ({"roles": ["line"]}, "it starts with rights"),
-        ({"roles": ["admin"]}, "it requests and starts with rights"),
-        ({}, "it starts with rights"),
+        ({"roles": ["line"]}, "the starting rights include rights"),
+        ({"roles": ["admin"]}, "the requested and starting rights include rights"),
+        ({}, "the starting rights include rights"),
     ],
 )
-def test_the_page_says_where_the_rights_come_from(
-    place: Place, browser: FlaskClient, wishes: dict[str, Any], words: str
+def test_page_says_whether_http_rights_are_requested_or_starting_rights(
+    env: Environment, browser: FlaskClient, wishes: dict[str, Any], words: str
 ) -> None:
-    place.unlock(roles=["press"])
-    registration = place.asks(**wishes)
-    done(place.alice.patch("/api/roles/press", {"permissions": [OVER_USERS]}))
+    env.unlock(roles=["press"])
+    registration = env.register_pending(**wishes)
+    expect_success(env.alice.patch("/api/roles/press", {"permissions": [OVER_USERS]}))
     page = browser.get(f"/admin/registry/registrations/{registration}").text
     assert words in page
 

@@ -1,4 +1,4 @@
-"""`make demo` tells its story, in time, and leaves nothing behind."""
+"""`make demo` runs completely, in time, and leaves no files or processes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ STORY = [
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> dict[str, str]:
-    """An environment with a directory for temporary files that nobody else uses."""
+    """Environment variables with an own directory for temporary files."""
     return {**os.environ, "TMPDIR": str(tmp_path)}
 
 
 def left_behind(surroundings: Mapping[str, str]) -> list[str]:
-    """Return files in that directory, and processes that work in it."""
+    """Return the files in that directory and the processes that use it."""
     home = Path(surroundings["TMPDIR"])
     return [str(path) for path in home.iterdir()] + [path for path in map(str, _processes()) if _works_in(path, home)]
 
@@ -49,7 +49,7 @@ def _processes() -> list[Path]:
 
 
 def _works_in(process: str, home: Path) -> bool:
-    """Say whether a process was started with this directory in its arguments or settings."""
+    """Return whether a process has this directory in its arguments or environment."""
     try:
         said = Path(process, "cmdline").read_bytes() + Path(process, "environ").read_bytes()
     except OSError:  # ended meanwhile, or somebody else's
@@ -57,7 +57,7 @@ def _works_in(process: str, home: Path) -> bool:
     return f"{home}".encode() in said
 
 
-def test_the_story_is_told_from_the_beginning_to_the_end(surroundings: dict[str, str]) -> None:
+def test_demo_runs_all_steps_in_order(surroundings: dict[str, str]) -> None:
     told = subprocess.run(
         _DEMO, cwd=CHECKOUT, env=surroundings, capture_output=True, text=True, timeout=60, check=False
     )
@@ -69,7 +69,7 @@ def test_the_story_is_told_from_the_beginning_to_the_end(surroundings: dict[str,
     assert left_behind(surroundings) == []
 
 
-def test_ended_in_the_middle_it_leaves_nothing_behind_either(surroundings: dict[str, str]) -> None:
+def test_interrupted_demo_leaves_no_files_or_processes(surroundings: dict[str, str]) -> None:
     with Running(*_DEMO, environment=surroundings) as telling:
         telling.wait_for("It will go on trying")
         assert "\x1b[" in telling.printed  # in a terminal there are colours

@@ -1,4 +1,4 @@
-"""What anybody may send to the front door: judged, bounded, and harmless to whoever looks at it afterwards."""
+"""Invalid and hostile registration requests."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.http.callers import basic, problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTER, REGISTRATIONS, done, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTER,
+    REGISTRATIONS,
+    expect_success,
+    with_settings,
+)
 from tests.registry.signing import der_of, new_key, pem_of, request_for
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
-    from tests.registry.environment import Place
+    from tests.registry.environment import Environment
 
 BAD_RULE = {"context": "mqtt", "operation": "write", "resource": "a/#/b"}
 
 
-def test_a_request_of_more_than_64_kib_is_refused_unread(place: Place) -> None:
-    place.unlock()
-    assert place.registers(context={"note": "x" * 60_000}).status_code == 202
-    problem_of(place.registers("carol", context={"note": "x" * 70_000}), 413, "request-entity-too-large")
+def test_request_of_more_than_64_kib_is_refused_unread(env: Environment) -> None:
+    env.unlock()
+    assert env.register(context={"note": "x" * 60_000}).status_code == 202
+    problem_of(env.register("carol", context={"note": "x" * 70_000}), 413, "request-entity-too-large")
 
 
 @with_settings(registry_max_request_bytes=1024)
-def test_the_size_limit_can_be_set(place: Place) -> None:
-    place.unlock()
-    problem_of(place.registers(context={"note": "x" * 1024}), 413, "request-entity-too-large")
-    # Administrators' requests have a limit of their own.
-    assert place.deny("nobody", reason="x" * 1000 + "ä" * 100).status_code == 400
+def test_the_size_limit_can_be_set(env: Environment) -> None:
+    env.unlock()
+    problem_of(env.register(context={"note": "x" * 1024}), 413, "request-entity-too-large")
+    # Requests of administrators have another limit.
+    assert env.deny("nobody", reason="x" * 1000 + "ä" * 100).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -57,20 +64,20 @@ def test_the_size_limit_can_be_set(place: Place) -> None:
         ([], "body"),
     ],
 )
-def test_a_bad_request_names_the_field_and_repeats_nothing(place: Place, body: Any, field: str) -> None:
-    place.unlock()
-    answer = place.stranger.post(REGISTER, body)
+def test_invalid_request_names_the_field_without_its_value(env: Environment, body: Any, field: str) -> None:
+    env.unlock()
+    answer = env.anonymous.post(REGISTER, body)
     assert refused_fields(answer) == [field]
     password = body.get("password") if isinstance(body, dict) else None
     if isinstance(password, str) and password:
         assert password not in answer.text
-    assert place.registrations() == []
+    assert env.registrations() == []
 
 
-def test_what_is_no_json_is_refused(place: Place) -> None:
-    place.unlock()
+def test_body_that_is_not_json_is_refused(env: Environment) -> None:
+    env.unlock()
     for junk in (b"", b"\xff\xfe", b"{", b"[" * 10_000, b'"text"'):
-        answer = place.stranger.call("POST", REGISTER, data=junk, content_type="application/json")
+        answer = env.anonymous.call("POST", REGISTER, data=junk, content_type="application/json")
         assert answer.status_code == 400
         assert answer.content_type == "application/problem+json"
 
@@ -88,30 +95,30 @@ def test_what_is_no_json_is_refused(place: Place) -> None:
         pytest.param(f'{{"note": {"[" * 100}{"]" * 100}}}', id="nested"),
     ],
 )
-def test_whatever_a_context_holds_administrators_can_read_the_list(place: Place, context: str) -> None:
-    _sends_context(place, context)
+def test_list_can_be_read_with_any_context(env: Environment, context: str) -> None:
+    _sends_context(env, context)
 
 
 @pytest.mark.parametrize("depth", [260, 400, 900])
-def test_a_context_nested_beyond_reason_is_refused_and_hides_nobody(place: Place, depth: int) -> None:
-    _sends_context(place, f'{{"note": {"[" * depth}{"]" * depth}}}')
+def test_too_deeply_nested_context_is_refused(env: Environment, depth: int) -> None:
+    _sends_context(env, f'{{"note": {"[" * depth}{"]" * depth}}}')
 
 
-def _sends_context(place: Place, context: str) -> None:
-    place.unlock()
-    place.asks("carol")
+def _sends_context(env: Environment, context: str) -> None:
+    env.unlock()
+    env.register_pending("carol")
     body = f'{{"username": "bob", "password": "{BOBS_PASSWORD}", "context": {context}}}'
-    answer = place.stranger.call("POST", REGISTER, data=body, content_type="application/json")
+    answer = env.anonymous.call("POST", REGISTER, data=body, content_type="application/json")
     assert answer.status_code in (202, 400)
-    shown = {one["username"]: one["id"] for one in place.registrations()}
+    shown = {one["username"]: one["id"] for one in env.registrations()}
     assert "carol" in shown
     for registration in shown.values():
-        done(place.alice.get(f"{REGISTRATIONS}/{registration}"))
+        expect_success(env.alice.get(f"{REGISTRATIONS}/{registration}"))
 
 
-def enrols(place: Place, name: str) -> TestResponse:
-    """Ask for a certificate over EST, with Bob's password and a new key."""
-    return place.stranger.call(
+def enrols(env: Environment, name: str) -> TestResponse:
+    """Enrol over EST with Bob's password and a new key."""
+    return env.anonymous.call(
         "POST",
         "/.well-known/est/simpleenroll",
         data=base64.encodebytes(der_of(pem_of(request_for([name], new_key())))),
@@ -122,7 +129,7 @@ def enrols(place: Place, name: str) -> TestResponse:
 @ON_BOTH_DATABASES
 @pytest.mark.filterwarnings("ignore:Attribute's length")
 @pytest.mark.parametrize("name", ["no/name", "b", "x" * 100, "x" * 300, "bob\0"])
-def test_over_est_a_name_that_no_user_could_have_is_refused_too(place: Place, name: str) -> None:
-    place.unlock()
-    assert enrols(place, name).status_code == 400
-    assert place.registrations() == []
+def test_invalid_username_is_refused_over_est(env: Environment, name: str) -> None:
+    env.unlock()
+    assert enrols(env, name).status_code == 400
+    assert env.registrations() == []

@@ -1,4 +1,4 @@
-"""A name that can be mistaken for that of a user, of a preauthorized device or of a denied one is marked."""
+"""Names that look like those of users, preauthorizations or denied registrations are marked."""
 
 from __future__ import annotations
 
@@ -7,103 +7,113 @@ from datetime import timedelta
 import pytest
 
 from authsvc.storage.database import database, session
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, REGISTRATIONS, Place, done, expire, time_passes
-from tests.registry.test_preauthorizations import ADVANCES
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    REGISTRATIONS,
+    Environment,
+    expect_success,
+    expire,
+    shift_time,
+)
+from tests.registry.test_preauthorizations import PREAUTHORIZATIONS
 
 
-def similar(place: Place, username: str) -> list[str]:
-    names: list[str] = place.registration(username)["similarTo"]
+def similar(env: Environment, username: str) -> list[str]:
+    names: list[str] = env.registration(username)["similarTo"]
     return names
 
 
 @ON_BOTH_DATABASES
 @pytest.mark.parametrize("name", ["Bad-1", "BAD_1", "bad.l", "bad-I", "bacl-1", "8ad-1", "bad1"])
-def test_a_denied_name_does_not_come_back_unmarked(place: Place, name: str) -> None:
-    place.unlock()
-    done(place.deny(place.asks("bad-1")))
-    registration = place.asks(name)
-    assert similar(place, name) == ["bad-1"]
-    assert done(place.alice.get(f"{REGISTRATIONS}/{registration}"))["similarTo"] == ["bad-1"]
-    assert done(place.grant(registration))["similarTo"] == ["bad-1"]
+def test_look_alike_of_a_denied_name_is_marked(env: Environment, name: str) -> None:
+    env.unlock()
+    expect_success(env.deny(env.register_pending("bad-1")))
+    registration = env.register_pending(name)
+    assert similar(env, name) == ["bad-1"]
+    assert expect_success(env.alice.get(f"{REGISTRATIONS}/{registration}"))["similarTo"] == ["bad-1"]
+    assert expect_success(env.grant(registration))["similarTo"] == ["bad-1"]
 
 
 @pytest.mark.parametrize("name", ["A1ice", "a1ice", "aIice", "ALICE"])
-def test_a_name_that_looks_like_a_user_s_is_marked(place: Place, name: str) -> None:
-    place.connects(name, BOBS_PASSWORD)
-    assert similar(place, name) == ["alice"]
+def test_look_alike_of_a_user_is_marked(env: Environment, name: str) -> None:
+    env.connect(name, BOBS_PASSWORD)
+    assert similar(env, name) == ["alice"]
 
 
-def test_a_name_of_its_own_is_not_marked(place: Place) -> None:
-    place.connects("alicia", BOBS_PASSWORD)
-    assert similar(place, "alicia") == []
+def test_unlike_name_is_not_marked(env: Environment) -> None:
+    env.connect("alicia", BOBS_PASSWORD)
+    assert similar(env, "alicia") == []
 
 
-def test_users_made_in_every_way_are_compared(place: Place) -> None:
-    place.unlock()
-    place.granted(place.asks("press-7"))
-    place.alice.creates_user("oven-1", "by hand")
+def test_users_created_in_every_way_are_compared(env: Environment) -> None:
+    env.unlock()
+    env.grant_successfully(env.register_pending("press-7"))
+    env.alice.creates_user("oven-1", "by hand")
     for name, looks_like in (("Press_7", "press-7"), ("0ven-l", "oven-1"), ("adm1n", "admin"), ("press7", "press-7")):
-        place.asks(name)
-        assert similar(place, name) == [looks_like]
+        env.register_pending(name)
+        assert similar(env, name) == [looks_like]
 
 
-def test_a_name_is_not_like_itself_and_not_like_what_is_gone(place: Place) -> None:
-    place.unlock()
-    place.granted(place.asks("press-7"))
-    done(place.deny(denied := place.asks("oven-1")))
-    assert similar(place, "press-7") == similar(place, "oven-1") == []
-    place.asks("Press-7")
-    place.asks("Oven-1")
-    assert place.alice.delete("/api/users/press-7").status_code == 204
-    assert place.alice.delete(f"{REGISTRATIONS}/{denied}").status_code == 204
-    assert similar(place, "Press-7") == similar(place, "Oven-1") == []
+def test_name_is_not_compared_with_itself_or_deleted_names(env: Environment) -> None:
+    env.unlock()
+    env.grant_successfully(env.register_pending("press-7"))
+    expect_success(env.deny(denied := env.register_pending("oven-1")))
+    assert similar(env, "press-7") == similar(env, "oven-1") == []
+    env.register_pending("Press-7")
+    env.register_pending("Oven-1")
+    assert env.alice.delete("/api/users/press-7").status_code == 204
+    assert env.alice.delete(f"{REGISTRATIONS}/{denied}").status_code == 204
+    assert similar(env, "Press-7") == similar(env, "Oven-1") == []
     expire()
-    place.unlock()
-    place.asks("0ven-1")
-    assert similar(place, "0ven-1") == []
+    env.unlock()
+    env.register_pending("0ven-1")
+    assert similar(env, "0ven-1") == []
 
 
-def test_ten_names_are_shown(place: Place) -> None:
+def test_at_most_ten_similar_names_are_shown(env: Environment) -> None:
     for number in range(12):
-        place.alice.creates_user(f"press{'-_.'[number % 3] * (number + 1)}7", "by hand")
-    place.connects("PRESS-7", BOBS_PASSWORD)
-    assert len(similar(place, "PRESS-7")) == 10
+        env.alice.creates_user(f"press{'-_.'[number % 3] * (number + 1)}7", "by hand")
+    env.connect("PRESS-7", BOBS_PASSWORD)
+    assert len(similar(env, "PRESS-7")) == 10
 
 
 @ON_BOTH_DATABASES
 @pytest.mark.parametrize("name", ["Press-7", "PRESS_7", "press.7", "pre5s7"])
-def test_a_name_that_looks_like_a_preauthorized_one_is_marked(place: Place, name: str) -> None:
-    done(place.alice.post(ADVANCES, {"username": "press-7", "withSecret": True}))
-    place.connects(name, BOBS_PASSWORD)
-    assert similar(place, name) == ["press-7"]
+def test_look_alike_of_a_preauthorized_name_is_marked(env: Environment, name: str) -> None:
+    expect_success(env.alice.post(PREAUTHORIZATIONS, {"username": "press-7", "withSecret": True}))
+    env.connect(name, BOBS_PASSWORD)
+    assert similar(env, name) == ["press-7"]
 
 
-def test_the_device_that_was_preauthorized_is_not_marked(place: Place) -> None:
-    done(place.alice.post(ADVANCES, {"username": "press-7", "withSecret": True}))
-    place.connects("press-7", "a guess")
-    assert similar(place, "press-7") == []
+def test_preauthorized_device_is_not_marked(env: Environment) -> None:
+    expect_success(env.alice.post(PREAUTHORIZATIONS, {"username": "press-7", "withSecret": True}))
+    env.connect("press-7", "a guess")
+    assert similar(env, "press-7") == []
 
 
-def test_a_preauthorization_that_is_over_marks_nobody(place: Place) -> None:
-    taken_back = done(place.alice.post(ADVANCES, {"username": "press-7"}))["id"]
-    done(place.alice.post(ADVANCES, {"username": "oven-1", "expiresAt": "2099-01-01T00:00:00Z"}))
+def test_expired_preauthorization_is_not_compared(env: Environment) -> None:
+    taken_back = expect_success(env.alice.post(PREAUTHORIZATIONS, {"username": "press-7"}))["id"]
+    expect_success(env.alice.post(PREAUTHORIZATIONS, {"username": "oven-1", "expiresAt": "2099-01-01T00:00:00Z"}))
     for name in ("Press-7", "Oven-1"):
-        place.connects(name, BOBS_PASSWORD)
-    assert (similar(place, "Press-7"), similar(place, "Oven-1")) == (["press-7"], ["oven-1"])
-    assert place.alice.delete(f"{ADVANCES}/{taken_back}").status_code == 204
-    time_passes(timedelta(days=36_500))
-    assert similar(place, "Press-7") == similar(place, "Oven-1") == []
+        env.connect(name, BOBS_PASSWORD)
+    assert (similar(env, "Press-7"), similar(env, "Oven-1")) == (["press-7"], ["oven-1"])
+    assert env.alice.delete(f"{PREAUTHORIZATIONS}/{taken_back}").status_code == 204
+    shift_time(timedelta(days=36_500))
+    assert similar(env, "Press-7") == similar(env, "Oven-1") == []
 
 
-def test_a_list_of_preauthorized_names_is_compared(place: Place) -> None:
-    answer = place.alice.call("POST", f"{ADVANCES}/csv", data="username\npress-7\noven-1\n", content_type="text/csv")
+def test_uploaded_preauthorizations_are_compared(env: Environment) -> None:
+    answer = env.alice.call(
+        "POST", f"{PREAUTHORIZATIONS}/csv", data="username\npress-7\noven-1\n", content_type="text/csv"
+    )
     assert answer.status_code == 201, answer.text
-    place.connects("0ven-l", BOBS_PASSWORD)
-    assert similar(place, "0ven-l") == ["oven-1"]
+    env.connect("0ven-l", BOBS_PASSWORD)
+    assert similar(env, "0ven-l") == ["oven-1"]
 
 
 @pytest.mark.parametrize("table", ["users", "registrations", "preauthorizations"])
-def test_look_alikes_are_found_by_an_index(place: Place, table: str) -> None:
+def test_look_alike_query_uses_an_index(env: Environment, table: str) -> None:
     with session():
         query = f"EXPLAIN QUERY PLAN SELECT username FROM {table} WHERE skeleton IN ('a', 'b')"
         plan = str(database.execute_sql(query).fetchall())

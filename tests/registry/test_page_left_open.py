@@ -1,4 +1,4 @@
-"""A page that refreshes itself keeps nobody signed in who has gone home."""
+"""Polling does not extend a browser session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLLS = ("/admin/registry/lock", "/admin/registry/registrations")
 
 
 @pytest.mark.parametrize("poll", POLLS)
-def test_a_page_left_open_is_signed_out_though_it_asks_all_the_time(browser: FlaskClient, poll: str) -> None:
+def test_polling_page_does_not_extend_the_browser_session(browser: FlaskClient, poll: str) -> None:
     begin = datetime.now(UTC)
     for minutes in (10, 20, 29):
         with time_machine.travel(begin + timedelta(minutes=minutes)):
@@ -26,7 +26,7 @@ def test_a_page_left_open_is_signed_out_though_it_asks_all_the_time(browser: Fla
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/admin/sign-in")
 
 
-def test_whoever_clicks_stays_signed_in(browser: FlaskClient) -> None:
+def test_clicks_extend_the_browser_session(browser: FlaskClient) -> None:
     begin = datetime.now(UTC)
     for minutes in (20, 40, 60):
         with time_machine.travel(begin + timedelta(minutes=minutes)):

@@ -1,4 +1,4 @@
-"""Grants given in advance: the first contact of a name is let in at once, also while the registry is locked; once."""
+"""Preauthorizations without a binding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.registry.environment import (
     BOBS_PASSWORD,
     ON_BOTH_DATABASES,
     actions,
-    at_once,
-    done,
+    expect_success,
     expire,
-    time_passes,
+    in_parallel,
+    shift_time,
     with_settings,
 )
 from tests.registry.signing import new_key, signing_request, spki
@@ -24,19 +24,19 @@ from tests.registry.signing import new_key, signing_request, spki
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-    from tests.registry.environment import Place
+    from tests.registry.environment import Environment
 
-ADVANCES = "/api/client-registry/preauthorizations"
+PREAUTHORIZATIONS = "/api/client-registry/preauthorizations"
 READS_ORDERS = {"context": "mqtt", "operation": "read", "resource": "orders/%u", "effect": "allow"}
 
 
-def preauthorize(place: Place, username: str = "bob", **fields: Any) -> dict[str, Any]:
-    return done(place.alice.post(ADVANCES, {"username": username, **fields}))
+def preauthorize(env: Environment, username: str = "bob", **fields: Any) -> dict[str, Any]:
+    return expect_success(env.alice.post(PREAUTHORIZATIONS, {"username": username, **fields}))
 
 
-def waiting(place: Place) -> list[str]:
-    """Return the names that are preauthorized and did not come yet."""
-    return [one["username"] for one in done(place.alice.get(ADVANCES))["items"]]
+def waiting(env: Environment) -> list[str]:
+    """Return the names of unused preauthorizations."""
+    return [one["username"] for one in expect_success(env.alice.get(PREAUTHORIZATIONS))["items"]]
 
 
 def fingerprint(key: EllipticCurvePrivateKey) -> str:
@@ -44,129 +44,129 @@ def fingerprint(key: EllipticCurvePrivateKey) -> str:
 
 
 @ON_BOTH_DATABASES
-def test_a_device_is_in_at_its_second_attempt(place: Place) -> None:
-    preauthorize(place, roles=["press"], permissions=[READS_ORDERS])
-    assert not place.connects("bob", BOBS_PASSWORD, "press-7")
-    assert place.connects("bob", BOBS_PASSWORD, "press-7")
-    user = place.user()
+def test_preauthorized_device_connects_at_its_second_attempt(env: Environment) -> None:
+    preauthorize(env, roles=["press"], permissions=[READS_ORDERS])
+    assert not env.connect("bob", BOBS_PASSWORD, "press-7")
+    assert env.connect("bob", BOBS_PASSWORD, "press-7")
+    user = env.user()
     assert user
     assert (user["roles"], user["permissions"]) == (["press"], [READS_ORDERS])
-    shown = place.registration()
+    shown = env.registration()
     assert (shown["kind"], shown["status"], shown["clientIds"]) == ("implicit", "granted", ["press-7"])
     assert not shown["recordedWhileLocked"]
-    assert waiting(place) == []
+    assert waiting(env) == []
 
 
 @ON_BOTH_DATABASES
-def test_a_client_is_in_at_once(place: Place) -> None:
-    preauthorize(place, roles=["press"])
-    answer = place.registers(csr=signing_request("bob"), roles=["admin"])
+def test_preauthorized_client_is_granted_at_once_over_rest(env: Environment) -> None:
+    preauthorize(env, roles=["press"])
+    answer = env.register(csr=signing_request("bob"), roles=["admin"])
     assert answer.status_code == 201
     assert "BEGIN CERTIFICATE" in answer.get_json()["certificate"]
-    user = place.user()
+    user = env.user()
     assert user
     assert user["roles"] == ["press"]
 
 
-def test_it_is_good_for_one(place: Place) -> None:
-    preauthorize(place)
-    assert place.registers().status_code == 201
-    assert place.alice.delete("/api/users/bob").status_code == 204
-    problem_of(place.registers(), 423, "registry-locked")
+def test_preauthorization_can_be_used_once(env: Environment) -> None:
+    preauthorize(env)
+    assert env.register().status_code == 201
+    assert env.alice.delete("/api/users/bob").status_code == 204
+    problem_of(env.register(), 423, "registry-locked")
 
 
 @ON_BOTH_DATABASES
-def test_of_many_at_once_one_gets_it(place: Place) -> None:
-    preauthorize(place)
+def test_concurrent_clients_use_a_preauthorization_once(env: Environment) -> None:
+    preauthorize(env)
     passwords = [f"secret number {number}" for number in range(8)]
-    answers = at_once(8, lambda number: place.registers(password=passwords[number]))
+    answers = in_parallel(8, lambda number: env.register(password=passwords[number]))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
-    assert [place.connects("bob", password) for password in passwords].count(True) == 1
+    assert [env.connect("bob", password) for password in passwords].count(True) == 1
 
 
-def test_a_first_contact_with_several_passwords_waits_for_approval(place: Place) -> None:
-    preauthorize(place, roles=["press"])
-    place.hears("bob", BOBS_PASSWORD)
-    place.hears("bob", "charlie's secret")
-    assert place.connects("bob", BOBS_PASSWORD) is False
-    assert place.connects("bob", BOBS_PASSWORD) is False
-    shown = place.registration()
+def test_first_contact_with_several_passwords_needs_approval(env: Environment) -> None:
+    preauthorize(env, roles=["press"])
+    env.authenticate("bob", BOBS_PASSWORD)
+    env.authenticate("bob", "charlie's secret")
+    assert env.connect("bob", BOBS_PASSWORD) is False
+    assert env.connect("bob", BOBS_PASSWORD) is False
+    shown = env.registration()
     assert (shown["status"], shown["heldReason"], shown["startingRoles"]) == ("pending", "conflicts", ["press"])
-    problem_of(place.grant(shown["id"]), 409, "registration-has-conflicts")
-    place.granted(shown["id"], acceptConflicts=True)
-    assert place.connects("bob", BOBS_PASSWORD) is True
+    problem_of(env.grant(shown["id"]), 409, "registration-has-conflicts")
+    env.grant_successfully(shown["id"], acceptConflicts=True)
+    assert env.connect("bob", BOBS_PASSWORD) is True
 
 
-def test_one_for_a_key_is_for_that_key_alone(place: Place) -> None:
+def test_preauthorization_for_a_key_grants_only_that_key(env: Environment) -> None:
     key = new_key()
-    preauthorize(place, csrFingerprint=fingerprint(key))
-    problem_of(place.registers(csr=signing_request("bob")), 423, "registry-locked")
-    problem_of(place.registers(password=BOBS_PASSWORD), 423, "registry-locked")
-    assert place.registers(csr=signing_request("bob", key)).status_code == 201
+    preauthorize(env, csrFingerprint=fingerprint(key))
+    problem_of(env.register(csr=signing_request("bob")), 423, "registry-locked")
+    problem_of(env.register(password=BOBS_PASSWORD), 423, "registry-locked")
+    assert env.register(csr=signing_request("bob", key)).status_code == 201
 
 
-def test_one_for_a_key_does_not_let_in_a_password(place: Place) -> None:
-    preauthorize(place, csrFingerprint=fingerprint(new_key()))
-    assert not place.connects("bob", BOBS_PASSWORD)
-    assert not place.connects("bob", BOBS_PASSWORD)
-    assert place.registration()["status"] == "pending"
-    assert place.registration()["recordedWhileLocked"]
+def test_preauthorization_for_a_key_does_not_grant_a_password(env: Environment) -> None:
+    preauthorize(env, csrFingerprint=fingerprint(new_key()))
+    assert not env.connect("bob", BOBS_PASSWORD)
+    assert not env.connect("bob", BOBS_PASSWORD)
+    assert env.registration()["status"] == "pending"
+    assert env.registration()["recordedWhileLocked"]
 
 
-def test_one_that_ran_out_lets_nobody_in(place: Place) -> None:
-    preauthorize(place, expiresAt=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
-    preauthorize(place, "carol", expiresAt=(datetime.now(UTC) + timedelta(hours=3)).isoformat())
-    time_passes(timedelta(hours=2))
-    problem_of(place.registers(), 423, "registry-locked")
-    assert place.registers("carol").status_code == 201
+def test_expired_preauthorization_is_ignored(env: Environment) -> None:
+    preauthorize(env, expiresAt=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    preauthorize(env, "carol", expiresAt=(datetime.now(UTC) + timedelta(hours=3)).isoformat())
+    shift_time(timedelta(hours=2))
+    problem_of(env.register(), 423, "registry-locked")
+    assert env.register("carol").status_code == 201
 
 
-def test_one_can_be_taken_back(place: Place) -> None:
-    advance = preauthorize(place)
-    assert place.alice.delete(f"{ADVANCES}/{advance['id']}").status_code == 204
-    problem_of(place.registers(), 423, "registry-locked")
-    problem_of(place.alice.delete(f"{ADVANCES}/{advance['id']}"), 404, "preauthorization-not-found")
+def test_preauthorization_can_be_deleted(env: Environment) -> None:
+    preauthorization = preauthorize(env)
+    assert env.alice.delete(f"{PREAUTHORIZATIONS}/{preauthorization['id']}").status_code == 204
+    problem_of(env.register(), 423, "registry-locked")
+    problem_of(env.alice.delete(f"{PREAUTHORIZATIONS}/{preauthorization['id']}"), 404, "preauthorization-not-found")
     assert actions()[-2:] == ["preauthorization.create", "preauthorization.delete"]
 
 
 @pytest.mark.parametrize("status", ["pending", "granted", "denied"])
-def test_a_name_that_is_taken_or_decided_on_gets_none(place: Place, status: str) -> None:
-    place.in_status(status)
-    problem_of(place.alice.post(ADVANCES, {"username": "bob"}), 409, "username-taken")
-    problem_of(place.alice.post(ADVANCES, {"username": "alice"}), 409, "username-taken")
+def test_taken_or_decided_name_cannot_be_preauthorized(env: Environment, status: str) -> None:
+    env.create_in_status(status)
+    problem_of(env.alice.post(PREAUTHORIZATIONS, {"username": "bob"}), 409, "username-taken")
+    problem_of(env.alice.post(PREAUTHORIZATIONS, {"username": "alice"}), 409, "username-taken")
 
 
-def test_a_name_gets_no_second_one(place: Place) -> None:
-    preauthorize(place)
-    problem_of(place.alice.post(ADVANCES, {"username": "bob"}), 409, "username-taken")
+def test_name_cannot_be_preauthorized_twice(env: Environment) -> None:
+    preauthorize(env)
+    problem_of(env.alice.post(PREAUTHORIZATIONS, {"username": "bob"}), 409, "username-taken")
 
 
 @pytest.mark.parametrize("status", ["expired", "user deleted"])
-def test_a_name_that_may_ask_anew_may_be_preauthorized_and_then_needs_an_approval(place: Place, status: str) -> None:
-    place.in_status("expired" if status == "expired" else "granted")
-    place.alice.delete("/api/users/bob")
-    place.lock()
-    preauthorize(place)
-    assert place.registers().status_code == 202
-    place.granted(place.registration()["id"], acceptConflicts=True)
-    assert place.registers().status_code == 201
+def test_preauthorization_after_an_earlier_registration_needs_approval(env: Environment, status: str) -> None:
+    env.create_in_status("expired" if status == "expired" else "granted")
+    env.alice.delete("/api/users/bob")
+    env.lock()
+    preauthorize(env)
+    assert env.register().status_code == 202
+    env.grant_successfully(env.registration()["id"], acceptConflicts=True)
+    assert env.register().status_code == 201
 
 
-def test_one_that_ran_out_can_be_given_anew(place: Place) -> None:
-    preauthorize(place, expiresAt=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
-    time_passes(timedelta(hours=2))
-    preauthorize(place)
+def test_expired_preauthorization_can_be_replaced(env: Environment) -> None:
+    preauthorize(env, expiresAt=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    shift_time(timedelta(hours=2))
+    preauthorize(env)
 
 
 @with_settings(registry_max_pending=1)
-def test_those_who_are_preauthorized_stand_in_no_line(place: Place) -> None:
-    preauthorize(place)
-    preauthorize(place, "dave")
-    place.unlock()
-    place.asks("carol")
-    assert place.registers().status_code == 201
-    assert not place.connects("dave", "dave's secret")
-    assert place.connects("dave", "dave's secret")
+def test_preauthorized_names_ignore_the_pending_limit(env: Environment) -> None:
+    preauthorize(env)
+    preauthorize(env, "dave")
+    env.unlock()
+    env.register_pending("carol")
+    assert env.register().status_code == 201
+    assert not env.connect("dave", "dave's secret")
+    assert env.connect("dave", "dave's secret")
 
 
 @pytest.mark.parametrize(
@@ -180,30 +180,30 @@ def test_those_who_are_preauthorized_stand_in_no_line(place: Place) -> None:
         ({"permissions": [{"context": "mqtt", "operation": "read", "resource": "a/#/b"}]}, "permissions[0].resource"),
     ],
 )
-def test_one_that_makes_no_sense_is_refused(place: Place, fields: dict[str, Any], refused: str) -> None:
-    assert refused_fields(place.alice.post(ADVANCES, {"username": "bob", **fields})) == [refused]
-    assert waiting(place) == []
+def test_invalid_preauthorization_is_refused(env: Environment, fields: dict[str, Any], refused: str) -> None:
+    assert refused_fields(env.alice.post(PREAUTHORIZATIONS, {"username": "bob", **fields})) == [refused]
+    assert waiting(env) == []
 
 
-def test_charlie_gives_no_rights_in_advance_that_he_lacks(place: Place) -> None:
+def test_actor_cannot_preauthorize_rights_that_it_lacks(env: Environment) -> None:
     over_users = {"context": "http", "operation": "write", "resource": "/api/users/#"}
     for given in ({"roles": ["admin"]}, {"permissions": [over_users]}):
-        problem_of(place.charlie.post(ADVANCES, {"username": "bob", **given}), 403, "beyond-own-rights")
-    assert waiting(place) == []
-    done(place.charlie.post(ADVANCES, {"username": "bob", "roles": ["press"]}))
+        problem_of(env.charlie.post(PREAUTHORIZATIONS, {"username": "bob", **given}), 403, "beyond-own-rights")
+    assert waiting(env) == []
+    expect_success(env.charlie.post(PREAUTHORIZATIONS, {"username": "bob", "roles": ["press"]}))
 
 
-def test_one_whose_role_was_deleted_keeps_nobody_else_out(place: Place) -> None:
-    preauthorize(place, roles=["press"])
-    assert place.alice.delete("/api/roles/press").status_code == 204
-    place.hears("bob", BOBS_PASSWORD)
-    place.hears("carol", "carol's secret")
-    place.writes_down()
-    assert place.registration("carol")["status"] == "pending"
+def test_deleted_role_does_not_stop_other_preauthorizations(env: Environment) -> None:
+    preauthorize(env, roles=["press"])
+    assert env.alice.delete("/api/roles/press").status_code == 204
+    env.authenticate("bob", BOBS_PASSWORD)
+    env.authenticate("carol", "carol's secret")
+    env.flush()
+    assert env.registration("carol")["status"] == "pending"
 
 
-def test_an_expired_registration_makes_way_for_the_grant_in_advance(place: Place) -> None:
-    preauthorize(place, csrFingerprint=fingerprint(key := new_key()))
-    assert not place.connects("bob", BOBS_PASSWORD)
+def test_preauthorization_replaces_an_expired_registration(env: Environment) -> None:
+    preauthorize(env, csrFingerprint=fingerprint(key := new_key()))
+    assert not env.connect("bob", BOBS_PASSWORD)
     expire()
-    assert place.registers(csr=signing_request("bob", key)).status_code == 201
+    assert env.register(csr=signing_request("bob", key)).status_code == 201

@@ -1,12 +1,12 @@
-"""A client that asks in the very moment in which it is granted is answered as the one it is, not as a stranger."""
+"""Requests at the same moment as a grant or denial of the same client."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from authsvc.accounts import users
-from registry import preauthorization_match
-from tests.registry.environment import BOBS_PASSWORD, done
+from registry import preauthorizations
+from tests.registry.environment import BOBS_PASSWORD, expect_success
 from tests.registry.signing import signing_request
 from tests.registry.test_enrolment_keys import make_key
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.registry.environment import Place
+    from tests.registry.environment import Environment
 
 
 def once(before: Callable[[], object], action: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the action with something happening just before it runs for the first time."""
+    """Return the action, with `before` called before its first run."""
     waiting = [before]
 
     def act(*arguments: Any, **options: Any) -> Any:
@@ -30,46 +30,40 @@ def once(before: Callable[[], object], action: Callable[..., Any]) -> Callable[.
     return act
 
 
-def test_a_client_that_is_granted_while_its_password_is_checked_gets_in(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place.unlock()
-    registration = place.asks()
-    verifier = place.services.verifier
-    monkeypatch.setattr(verifier, "verify", once(lambda: place.granted(registration), verifier.verify))
-    assert place.registers().status_code == 201
+def test_client_granted_during_password_check_gets_201(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.unlock()
+    registration = env.register_pending()
+    verifier = env.services.verifier
+    monkeypatch.setattr(verifier, "verify", once(lambda: env.grant_successfully(registration), verifier.verify))
+    assert env.register().status_code == 201
 
 
-def test_a_client_that_asks_twice_at_once_with_a_key_is_answered_twice(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    body = {"enrolmentKey": make_key(place, uses=5)["secret"], "csr": signing_request("bob")}
+def test_concurrent_requests_with_a_key_get_the_same_answer(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"enrolmentKey": make_key(env, uses=5)["secret"], "csr": signing_request("bob")}
     answers = []
-    another = once(lambda: answers.append(place.registers(**body)), users.exists)
+    another = once(lambda: answers.append(env.register(**body)), users.exists)
     monkeypatch.setattr(users, "exists", another)
-    answers.append(place.registers(**body))
+    answers.append(env.register(**body))
     assert [answer.status_code for answer in answers] == [201, 201]
-    assert done(answers[0]) == done(answers[1])
+    assert expect_success(answers[0]) == expect_success(answers[1])
 
 
-def test_a_name_that_another_client_takes_by_a_preauthorization_at_the_same_moment_is_taken(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done(place.alice.post("/api/client-registry/preauthorizations", {"username": "bob"}))
+def test_concurrent_use_of_a_preauthorization_gives_409(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect_success(env.alice.post("/api/client-registry/preauthorizations", {"username": "bob"}))
     answers = []
-    another = once(lambda: answers.append(place.registers()), preauthorization_match.match)
-    monkeypatch.setattr(preauthorization_match, "match", another)
-    answers.append(place.registers(password="charlie's secret"))
+    another = once(lambda: answers.append(env.register()), preauthorizations.find_match)
+    monkeypatch.setattr(preauthorizations, "find_match", another)
+    answers.append(env.register(password="charlie's secret"))
     assert [answer.status_code for answer in answers] == [201, 409]
 
 
-def test_a_client_that_is_denied_while_its_password_is_checked_is_told_so_next_time(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_client_denied_during_password_check_gets_403_next_time(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.unlock()
-    registration = place.asks()
-    verifier = place.services.verifier
-    monkeypatch.setattr(verifier, "verify", once(lambda: place.deny(registration), verifier.verify))
-    assert place.registers().status_code in (202, 403)
-    assert place.registers().status_code == 403
-    assert not place.connects("bob", BOBS_PASSWORD)
+    env.unlock()
+    registration = env.register_pending()
+    verifier = env.services.verifier
+    monkeypatch.setattr(verifier, "verify", once(lambda: env.deny(registration), verifier.verify))
+    assert env.register().status_code in (202, 403)
+    assert env.register().status_code == 403
+    assert not env.connect("bob", BOBS_PASSWORD)

@@ -1,4 +1,4 @@
-"""`authsvc register`: on a device, to get in with a certificate, a password or both."""
+"""`authsvc register` on a device, with a certificate, a password or both."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PASSWORD = "a device's secret"
 
 @dataclass(frozen=True)
 class Bob:
-    """A device that has a directory and a name, and asks once and no longer unless told otherwise."""
+    """A device with a directory and a username; it does not wait by default."""
 
     service: Service
     name: str
@@ -46,11 +46,11 @@ class Bob:
     def arguments(self, *more: str) -> list[str]:
         return ["register", "--server", self.service.url, "--username", self.name, "--out", str(self.directory), *more]
 
-    def asks(self, *more: str, stdin: str = "") -> CompletedProcess[str]:
+    def register_pending(self, *more: str, stdin: str = "") -> CompletedProcess[str]:
         return self.console.command(*self.arguments("--wait", "0", *more), stdin=stdin)
 
     def registration(self) -> dict[str, Any]:
-        """Return what the administrator sees."""
+        """Return the registration that the administrator sees."""
         (found,) = self.service.call("GET", REGISTRATIONS, params={"search": self.name}).json()["items"]
         return dict(found)
 
@@ -63,7 +63,7 @@ class Bob:
         return self.directory / "client.key"
 
     def holds_what_it_needs(self) -> bool:
-        """Say whether key, certificate and authority belong together."""
+        """Return whether key, certificate and CA certificate fit together."""
         key = serialization.load_pem_private_key(self.key.read_bytes(), None)
         certificate = x509.load_pem_x509_certificate((self.directory / "client.crt").read_bytes())
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate((self.directory / "ca.crt").read_bytes()))
@@ -72,44 +72,44 @@ class Bob:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service of this module's own."""
+    """A running service for this module."""
     with Service(tmp_path_factory.mktemp("service")) as service:
         yield service
 
 
 @pytest.fixture
 def console(capsys: pytest.CaptureFixture[str]) -> Console:
-    """Runs commands on the device, which knows no settings of a service."""
+    """Runs commands without settings of a service."""
     return Console({}, capsys)
 
 
 @pytest.fixture
 def bob(service: Service, console: Console, tmp_path: Path) -> Bob:
-    """A device that nobody knows yet, at an open window."""
+    """An unknown device; the registry is unlocked."""
     assert service.call("POST", "/api/client-registry/unlock").status_code == 200
     return Bob(service, f"bob-{next(_numbers)}", tmp_path / "device", console)
 
 
-def test_a_device_asks_shows_its_code_and_fetches_its_certificate(bob: Bob) -> None:
-    asked = bob.asks()
+def test_device_registers_shows_its_code_and_gets_a_certificate(bob: Bob) -> None:
+    asked = bob.register_pending()
     assert asked.returncode == 1
     assert bob.registration()["pairingCode"] in asked.stderr
     assert "run the same command again" in asked.stderr
     assert stat.S_IMODE(bob.key.stat().st_mode) == 0o600
     key = bob.key.read_bytes()
     bob.is_granted()
-    fetched = bob.asks()
+    fetched = bob.register_pending()
     assert fetched.returncode == 0, fetched.stderr
-    assert f"{bob.name} may connect now" in fetched.stdout
+    assert f"{bob.name} can connect now" in fetched.stdout
     assert bob.key.read_bytes() == key
     assert bob.holds_what_it_needs()
     assert sorted(path.name for path in bob.directory.iterdir()) == ["ca.crt", "client.crt", "client.key"]
-    # And again, as often as anybody likes.
-    assert bob.asks().returncode == 0
+    # The command can be repeated.
+    assert bob.register_pending().returncode == 0
     assert bob.holds_what_it_needs()
 
 
-def test_a_device_waits_by_itself_until_it_is_granted(bob: Bob) -> None:
+def test_command_waits_until_granted(bob: Bob) -> None:
     with Running(AUTHSVC, *bob.arguments()) as waiting:
         waiting.wait_for("pairing code")
         bob.is_granted()
@@ -118,7 +118,7 @@ def test_a_device_waits_by_itself_until_it_is_granted(bob: Bob) -> None:
     assert bob.holds_what_it_needs()
 
 
-def test_a_device_that_lost_its_power_goes_on_where_it_was(bob: Bob) -> None:
+def test_restarted_command_continues(bob: Bob) -> None:
     with Running(AUTHSVC, *bob.arguments()) as waiting:
         waiting.wait_for("pairing code")
         waiting.kill()
@@ -128,65 +128,65 @@ def test_a_device_that_lost_its_power_goes_on_where_it_was(bob: Bob) -> None:
     with Running(AUTHSVC, *bob.arguments()) as waiting:
         waiting.wait_for(code)
     bob.is_granted()
-    assert bob.asks().returncode == 0
+    assert bob.register_pending().returncode == 0
     assert bob.key.read_bytes() == key
     assert bob.holds_what_it_needs()
 
 
-def test_a_device_that_is_denied_is_told_so(bob: Bob) -> None:
-    bob.asks()
+def test_denied_device_sees_the_denial(bob: Bob) -> None:
+    bob.register_pending()
     bob.service.call("POST", f"{REGISTRATIONS}/{bob.registration()['id']}/deny")
-    told = bob.asks()
+    told = bob.register_pending()
     assert told.returncode == 1
     assert "denied" in told.stderr
     assert not (bob.directory / "client.crt").exists()
 
 
-def test_another_device_of_the_same_name_is_told_that_it_is_taken(bob: Bob, tmp_path: Path) -> None:
-    bob.asks()
-    told = replace(bob, directory=tmp_path / "another").asks()
+def test_second_device_of_a_name_sees_that_it_is_taken(bob: Bob, tmp_path: Path) -> None:
+    bob.register_pending()
+    told = replace(bob, directory=tmp_path / "another").register_pending()
     assert told.returncode == 1
     assert "taken" in told.stderr
 
 
-def test_at_a_locked_door_a_device_is_told_what_it_waits_for(bob: Bob) -> None:
+def test_command_reports_a_locked_registry(bob: Bob) -> None:
     bob.service.call("POST", "/api/client-registry/lock")
-    told = bob.asks()
+    told = bob.register_pending()
     assert told.returncode == 1
     assert "locked" in told.stderr
     assert bob.key.exists()
 
 
 @pytest.mark.parametrize(("options", "files"), [([], []), (["--csr"], ["ca.crt", "client.crt", "client.key"])])
-def test_a_password_comes_from_standard_input(bob: Bob, options: list[str], files: list[str]) -> None:
-    assert bob.asks("--password-stdin", *options, stdin=f"{PASSWORD}\n").returncode == 1
+def test_password_is_read_from_standard_input(bob: Bob, options: list[str], files: list[str]) -> None:
+    assert bob.register_pending("--password-stdin", *options, stdin=f"{PASSWORD}\n").returncode == 1
     bob.is_granted()
-    assert bob.asks("--password-stdin", *options, stdin=f"{PASSWORD}\r\n").returncode == 0
+    assert bob.register_pending("--password-stdin", *options, stdin=f"{PASSWORD}\r\n").returncode == 0
     assert sorted(path.name for path in bob.directory.glob("*")) == files
     login = {"username": bob.name, "password": PASSWORD, "clientid": "c1"}
     assert requests.post(f"{bob.service.broker_url}/auth/user", json=login, timeout=20).status_code == 200
 
 
-def test_a_password_that_is_too_short_is_named_as_the_reason(bob: Bob) -> None:
-    told = bob.asks("--password-stdin", stdin="1234\n")
+def test_too_short_password_is_reported(bob: Bob) -> None:
+    told = bob.register_pending("--password-stdin", stdin="1234\n")
     assert told.returncode == 1
     assert "password" in told.stderr
     assert "1234" not in told.stderr
 
 
-def test_with_an_enrolment_key_a_device_is_in_at_once(bob: Bob, tmp_path: Path) -> None:
+def test_device_with_an_enrolment_key_is_granted_at_once(bob: Bob, tmp_path: Path) -> None:
     bob.service.call("POST", "/api/client-registry/lock")
     made = bob.service.call("POST", "/api/client-registry/enrolment-keys", json={"label": "hall 3"}).json()
     file = tmp_path / "enrolment-key"
     file.write_text(made["secret"] + "\n")
-    ended = bob.asks("--enrolment-key-file", str(file))
+    ended = bob.register_pending("--enrolment-key-file", str(file))
     assert ended.returncode == 0, ended.stderr
     assert made["secret"] not in ended.stdout + ended.stderr
     assert bob.holds_what_it_needs()
 
 
 def keys_that_are_no_good() -> dict[str, bytes]:
-    """Return what may lie where the key belongs."""
+    """Return invalid contents of the key file."""
     form, secret = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"passphrase")
     encrypted = ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, form, secret)
     none = serialization.NoEncryption()
@@ -195,25 +195,25 @@ def keys_that_are_no_good() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", keys_that_are_no_good())
-def test_a_key_that_is_there_is_never_overwritten(bob: Bob, kind: str) -> None:
+def test_existing_key_is_never_overwritten(bob: Bob, kind: str) -> None:
     bob.directory.mkdir()
     found = keys_that_are_no_good()[kind]
     bob.key.write_bytes(found)
-    told = bob.asks()
+    told = bob.register_pending()
     assert told.returncode == 1
     assert "never overwritten" in told.stderr
     assert bob.key.read_bytes() == found
     assert list(bob.directory.iterdir()) == [bob.key]
 
 
-def test_where_nobody_answers_a_device_keeps_trying(tmp_path: Path) -> None:
+def test_command_retries_while_the_server_is_down(tmp_path: Path) -> None:
     with Running(AUTHSVC, "register", "--server", f"http://127.0.0.1:{free_port()}", "--username", "bob",
                  "--out", str(tmp_path)) as trying:  # fmt: skip
         trying.wait_for("the server does not answer; trying again")
 
 
-class Stranger(BaseHTTPRequestHandler):
-    """A server that is none of ours."""
+class OtherServer(BaseHTTPRequestHandler):
+    """An HTTP server that is not authsvc."""
 
     def do_POST(self) -> None:
         body = b"<html>It works!</html>"
@@ -227,8 +227,8 @@ class Stranger(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stranger() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+def other_server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), OtherServer) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -237,21 +237,23 @@ def stranger() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("status", [200, 404, 405])
-def test_a_server_of_another_kind_is_a_reason_to_end(
-    console: Console, stranger: str, status: int, tmp_path: Path
+def test_command_ends_if_the_server_is_not_authsvc(
+    console: Console, other_server: str, status: int, tmp_path: Path
 ) -> None:
-    told = console.command("register", "--server", f"{stranger}/{status}", "--username", "bob", "--out", str(tmp_path))
+    told = console.command(
+        "register", "--server", f"{other_server}/{status}", "--username", "bob", "--out", str(tmp_path)
+    )
     assert told.returncode == 1
     assert f"refused ({status})" in told.stderr
 
 
 @pytest.mark.parametrize("server", ["auth.example", "ftp://auth.example", "http://", "http://[::1"])
-def test_an_address_that_is_none_is_said_in_one_line(console: Console, server: str, tmp_path: Path) -> None:
+def test_invalid_url_is_reported_in_one_line(console: Console, server: str, tmp_path: Path) -> None:
     told = console.command("register", "--server", server, "--username", "bob", "--wait", "0", "--out", str(tmp_path))
     assert error_of(told)
 
 
-def test_a_server_that_keeps_silent_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_retries_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_TIMEOUT_SECONDS", 0.05)
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -261,15 +263,15 @@ def test_a_server_that_keeps_silent_is_tried_again(tmp_path: Path, monkeypatch: 
     assert said == ["the server does not answer; trying again"]
 
 
-def test_only_a_trusted_server_is_told_anything(bob: Bob) -> None:
-    # Plain HTTP behind an https address: no TLS, so nothing is sent.
+def test_nothing_is_sent_to_an_untrusted_server(bob: Bob) -> None:
+    # An https URL of a plain HTTP server: the TLS handshake fails, so nothing is sent.
     address = bob.service.url.replace("http:", "https:")
-    told = replace(bob, service=cast("Service", SimpleNamespace(url=address))).asks()
+    told = replace(bob, service=cast("Service", SimpleNamespace(url=address))).register_pending()
     assert told.returncode == 1
     assert bob.service.call("GET", REGISTRATIONS, params={"search": bob.name}).json()["items"] == []
 
 
-def test_the_registry_shows_what_the_device_shows(bob: Bob) -> None:
-    bob.asks()
+def test_pairing_code_and_fingerprint_are_equal_on_device_and_registry(bob: Bob) -> None:
+    bob.register_pending()
     shown = bob.service.command("registry", "show", bob.registration()["id"]).stdout
-    assert json.loads(shown)["pairingCode"] in bob.asks().stderr
+    assert json.loads(shown)["pairingCode"] in bob.register_pending().stderr

@@ -1,4 +1,4 @@
-"""`authsvc registry`: who wants in, and letting them, from a terminal beside the running service."""
+"""`authsvc registry` on the database of a running service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import requests
 
 from authsvc.storage.database import database
 from tests.http.console import Console, error_of, stdout_of
-from tests.registry.environment import REGISTER, soon
+from tests.registry.environment import REGISTER, wait_until
 from tests.registry.terminal import AUTHSVC, Running
 from tests.service import Service, permission
 
@@ -28,7 +28,7 @@ PASSWORD = "a device's secret"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service of this module's own."""
+    """A running service for this module."""
     with Service(tmp_path_factory.mktemp("service")) as service:
         service.call("POST", "/api/roles", json={"name": "press", "description": "", "permissions": []})
         yield service
@@ -36,7 +36,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def bob(service: Service) -> str:
-    """A name that nobody had before, and a window to ask at."""
+    """A new username; the registry is unlocked."""
     unlock(service)
     return f"bob-{next(_numbers)}"
 
@@ -54,13 +54,13 @@ def console(service: Service, capsys: pytest.CaptureFixture[str]) -> Iterator[Co
 
 @pytest.fixture
 def registry(console: Console) -> Command:
-    """Runs `authsvc registry ...`, which must succeed, and returns what it prints."""
+    """Runs `authsvc registry ...` with success and returns its output."""
     return lambda *arguments: stdout_of(console.command("registry", *arguments))
 
 
 @pytest.fixture
 def refusal(console: Console) -> Command:
-    """Runs `authsvc registry ...`, which must fail, and returns why."""
+    """Runs `authsvc registry ...` with an error and returns the message."""
     return lambda *arguments: error_of(console.command("registry", *arguments))
 
 
@@ -75,7 +75,7 @@ def ask(service: Service, username: str, **body: Any) -> dict[str, Any]:
 
 
 def connect(service: Service, username: str, client_id: str = "c1") -> bool:
-    """Say whether the broker would let this in."""
+    """Return whether the broker webhook allows the login."""
     fields = {"username": username, "password": PASSWORD, "clientid": client_id}
     return requests.post(f"{service.broker_url}/auth/user", json=fields, timeout=20).status_code == 200
 
@@ -85,7 +85,7 @@ def user(service: Service, username: str) -> dict[str, Any]:
     return found
 
 
-def test_the_lock_is_opened_shown_and_closed(registry: Command, service: Service) -> None:
+def test_registry_is_unlocked_shown_and_locked(registry: Command, service: Service) -> None:
     assert "unlocked for 60 s" in registry("unlock", "--seconds", "60", "--role", "press")
     shown = json.loads(registry("status", "--json"))
     assert shown["locked"] is False
@@ -96,7 +96,7 @@ def test_the_lock_is_opened_shown_and_closed(registry: Command, service: Service
     assert "0 of at most 2 granted" in registry("unlock", "--max-registrations", "2")
 
 
-def test_a_stranger_is_listed_shown_and_granted(registry: Command, service: Service, bob: str) -> None:
+def test_registration_is_listed_shown_and_granted(registry: Command, service: Service, bob: str) -> None:
     asked = ask(service, bob, context={"hall": 3}, roles=["press"])
     listed = registry("list", "--search", bob)
     assert asked["pairingCode"] in listed
@@ -108,35 +108,35 @@ def test_a_stranger_is_listed_shown_and_granted(registry: Command, service: Serv
     made = user(service, bob)
     assert made["roles"] == ["press"]
     assert [rule["resource"] for rule in made["permissions"]] == ["devices/%u/#"]
-    assert soon(lambda: connect(service, bob))
+    assert wait_until(lambda: connect(service, bob))
     assert bob not in registry("list", "--search", bob)
     assert bob in registry("list", "--search", bob, "--status", "all")
 
 
-def test_a_stranger_is_denied_and_forgotten(registry: Command, refusal: Command, service: Service, bob: str) -> None:
+def test_registration_is_denied_and_deleted(registry: Command, refusal: Command, service: Service, bob: str) -> None:
     asked = ask(service, bob)["id"]
     assert registry("deny", asked, "--reason", "not ours") == f"{bob} denied\n"
     assert json.loads(registry("show", asked))["reason"] == "not ours"
     assert "denied" in refusal("grant", asked)
-    assert "forgotten" in registry("delete", asked)
+    assert "deleted" in registry("delete", asked)
     assert ask(service, bob)["id"] != asked
 
 
-def test_all_that_match_are_denied_or_forgotten(
+def test_matching_registrations_are_denied_or_deleted(
     registry: Command, refusal: Command, service: Service, bob: str
 ) -> None:
     for number in range(3):
         ask(service, f"{bob}-{number}")
     assert registry("deny", "--username-pattern", f"{bob}-[01]", "--max-attempts", "1") == "2 denied\n"
-    assert registry("delete", "--username-pattern", f"{bob}-*", "--address", "127.0.0.0/8") == "1 forgotten\n"
-    assert registry("delete", "--username-pattern", f"{bob}-*", "--after", "2999-01-01") == "0 forgotten\n"
-    assert registry("delete", "--username-pattern", f"{bob}-*", "--status", "denied") == "2 forgotten\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--address", "127.0.0.0/8") == "1 deleted\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--after", "2999-01-01") == "0 deleted\n"
+    assert registry("delete", "--username-pattern", f"{bob}-*", "--status", "denied") == "2 deleted\n"
     assert "either IDs or a filter" in refusal("deny")
     assert "either IDs or a filter" in refusal("delete", "x", "--max-attempts", "1")
     assert "address" in refusal("delete", "--address", "nonsense")
 
 
-def test_names_are_preauthorized_one_by_one_and_from_a_file(
+def test_names_are_preauthorized_by_argument_and_file(
     registry: Command, service: Service, bob: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "presses.csv"
@@ -148,7 +148,7 @@ def test_names_are_preauthorized_one_by_one_and_from_a_file(
         assert user(service, name)["roles"] == roles
 
 
-def test_conflicts_and_rights_over_the_service_are_accepted_one_by_one(
+def test_conflicts_and_http_rights_are_accepted_for_a_single_id(
     registry: Command, refusal: Command, service: Service, bob: str
 ) -> None:
     asked = ask(service, bob, roles=["admin"])["id"]
@@ -160,7 +160,7 @@ def test_conflicts_and_rights_over_the_service_are_accepted_one_by_one(
     assert user(service, bob)["roles"] == ["admin"]
 
 
-def test_several_are_granted_each_on_its_own_and_none_gets_rights_over_the_service(
+def test_several_ids_are_granted_without_http_rights(
     console: Console, registry: Command, service: Service, bob: str
 ) -> None:
     ids = [ask(service, f"{bob}-{wish}", roles=[wish])["id"] for wish in ("admin", "press")]
@@ -193,16 +193,14 @@ def test_names_are_preauthorized_with_secrets(registry: Command, service: Servic
     assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 423
 
 
-def test_of_a_command_with_a_bad_file_nothing_is_done(
-    registry: Command, refusal: Command, bob: str, tmp_path: Path
-) -> None:
+def test_invalid_file_preauthorizes_no_name(registry: Command, refusal: Command, bob: str, tmp_path: Path) -> None:
     file = tmp_path / "presses.csv"
     file.write_text("username\nnot a name\n")
     assert "csv[2]" in refusal("preauthorize", bob, "--csv", str(file))
     assert registry("preauthorize", bob) == "1 preauthorized\n"
 
 
-def test_a_key_is_made_used_listed_and_revoked(registry: Command, service: Service, bob: str) -> None:
+def test_key_is_created_used_listed_and_revoked(registry: Command, service: Service, bob: str) -> None:
     made = json.loads(registry("keys", "create", f"hall of {bob}", "--uses", "2", "--role", "press", "--json"))
     registry("lock")
     assert ask(service, bob, enrolmentKey=made["secret"])["status"] == "granted"
@@ -227,11 +225,11 @@ def test_a_key_is_made_used_listed_and_revoked(registry: Command, service: Servi
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_done_is_said_in_one_line(refusal: Command, arguments: tuple[str, ...]) -> None:
+def test_errors_are_reported_in_one_line(refusal: Command, arguments: tuple[str, ...]) -> None:
     assert refusal(*arguments)
 
 
-def test_the_list_is_watched_until_ctrl_c(service: Service, bob: str) -> None:
+def test_watch_runs_until_ctrl_c(service: Service, bob: str) -> None:
     with Running(AUTHSVC, "registry", "list", "--watch", environment=service.environment) as watching:
         watching.wait_for("client registry: unlocked")
         assert not connect(service, bob, "press-7")
@@ -242,15 +240,15 @@ def test_the_list_is_watched_until_ctrl_c(service: Service, bob: str) -> None:
     assert "Traceback" not in watching.printed
 
 
-def test_no_stranger_ends_the_watch_by_what_it_calls_itself(registry: Command, service: Service, bob: str) -> None:
+def test_hostile_names_do_not_end_the_watch(registry: Command, service: Service, bob: str) -> None:
     assert not connect(service, bob, "[/bold]")
-    soon(lambda: "[/bold]" in registry("list", "--search", bob))
+    wait_until(lambda: "[/bold]" in registry("list", "--search", bob))
     with Running(AUTHSVC, "registry", "list", "--watch", "--search", bob, environment=service.environment) as watching:
         watching.wait_for("implicit")
         assert "[/bold]" in watching.printed
 
 
-def test_no_stranger_writes_to_the_terminal_of_whoever_lists_it(registry: Command, service: Service, bob: str) -> None:
+def test_hostile_names_do_not_write_control_characters(registry: Command, service: Service, bob: str) -> None:
     assert not connect(service, bob, "\x1b[2J\x1b]0;all is well\x07\x9b31m")
-    listed = soon(lambda: found if bob in (found := registry("list", "--search", bob)) else "")
+    listed = wait_until(lambda: found if bob in (found := registry("list", "--search", bob)) else "")
     assert not {"\x1b", "\x07", "\x9b"} & set(listed)

@@ -1,4 +1,4 @@
-"""Ten thousand strangers at full speed: all are refused, nobody who is known waits for them, and nothing grows."""
+"""Ten thousand unknown devices: all are refused, known devices do not wait, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.registry.environment import soon
-from tests.registry.flood import Asking, stranger
+from tests.registry.environment import wait_until
+from tests.registry.flood import Asking, unknown_device
 from tests.service import Service
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ACL: dict[str, str | int] = {"username": "bob", "clientid": "press-7", "topic": 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A service as in earnest, with room for a hundred strangers and with one device that it knows."""
+    """A service with realistic settings, room for 100 pending registrations, and one known device."""
     environment = {"AUTHSVC_BCRYPT_COST": "10", "AUTHSVC_REGISTRY_MAX_LOCKED": str(MAX_PENDING)}
     with Service(tmp_path, environment) as service:
         service.create_user("bob", str(LOGIN["password"]), "write presses/%u/#")
@@ -34,14 +34,14 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 class Bob:
-    """A known device, by way of its broker: it logs in and publishes, over and over."""
+    """A known device that logs in and publishes repeatedly."""
 
     def __init__(self, service: Service) -> None:
         self._connection = Asking(service.broker_port)
-        soon(lambda: self._connection.ask("/auth/user", LOGIN)[0] == 200)
+        wait_until(lambda: self._connection.ask("/auth/user", LOGIN)[0] == 200)
 
     def goes_on_while(self, busy: Callable[[], bool]) -> dict[str, list[float]]:
-        """Return how long each of its questions took; every answer must be yes."""
+        """Return the duration of each webhook request; every answer must be allowed."""
         times: dict[str, list[float]] = {"login": [], "acl": []}
         while busy():
             for check, path, fields in (("login", "/auth/user", LOGIN), ("acl", "/auth/acl", ACL)):
@@ -59,7 +59,7 @@ def memory(service: Service) -> int:
 
 
 def percentile(seconds: list[float], share: int) -> float:
-    """Return how many microseconds so many of a hundred stay below."""
+    """Return a percentile of the durations in microseconds."""
     return sorted(seconds)[len(seconds) * share // 100] * 1e6
 
 
@@ -68,7 +68,7 @@ def registry(service: Service) -> dict[str, Any]:
     return state
 
 
-def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> None:
+def test_ten_thousand_unknown_devices_do_not_slow_known_ones(service: Service) -> None:
     until = monotonic() + 2
     quiet = Bob(service).goes_on_while(lambda: monotonic() < until)
     before = memory(service)
@@ -80,7 +80,7 @@ def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> N
     printed, _ = flood.communicate()
     outcome = json.loads(printed)
     assert outcome["statuses"] == {"403": STRANGERS}
-    soon(lambda: registry(service)["pending"] == MAX_PENDING, within=40)
+    wait_until(lambda: registry(service)["pending"] == MAX_PENDING, within=40)
     listed = service.call("GET", "/api/client-registry/registrations", params={"perPage": 1000}).json()
     assert listed["total"] == MAX_PENDING
     grown = memory(service) - before
@@ -97,11 +97,11 @@ def test_ten_thousand_strangers_at_full_speed_harm_nobody(service: Service) -> N
     service.kill()  # how it stops is another test's business
 
 
-def test_a_service_stops_in_good_time_also_in_the_middle_of_a_flood(tmp_path: Path) -> None:
+def test_service_stops_in_time_during_a_flood(tmp_path: Path) -> None:
     with Service(tmp_path, {"AUTHSVC_BCRYPT_COST": "10"}) as service:
         connection = Asking(service.broker_port)
         for number in range(1000):
-            assert connection.ask("/auth/user", stranger(number))[0] == 403
+            assert connection.ask("/auth/user", unknown_device(number))[0] == 403
         connection.close()
         assert service.process
         service.process.terminate()

@@ -1,4 +1,4 @@
-"""Requests to register are limited by name and address in memory, and never for the holder of a registration."""
+"""Rate limits on registration requests, which exempt verified clients."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ import pytest
 
 from authsvc.errors import TooMany
 from registry import limits
-from registry.limits import COMPARED_PER_SECOND, BeyondLimit, Holder, Limits, PerMinute, RequestLimits, TokenBucket
+from registry.limits import (
+    COMPARED_PER_SECOND,
+    CheckedAgainst,
+    LimitExceeded,
+    Limits,
+    PerMinute,
+    RequestLimits,
+    TokenBucket,
+)
 from tests.http.callers import problem_of
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, Place, no_writes, stored, with_settings
+from tests.registry.environment import (
+    BOBS_PASSWORD,
+    ON_BOTH_DATABASES,
+    Environment,
+    no_writes,
+    stored_registration,
+    with_settings,
+)
 from tests.registry.signing import new_key, signing_request
 from tests.registry.test_hostile_requests import enrols
 
@@ -23,7 +38,7 @@ strict = with_settings(registry_attempts_per_minute=30)
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that is set by the test."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -38,9 +53,9 @@ def clock() -> Clock:
 
 
 def is_counted(requests: RequestLimits, username: str, address: str = HOME, password: str = WRONG) -> int:
-    """Send one request and return how many seconds to wait, 0 if it is let pass."""
+    """Count one request; return the seconds to wait, 0 if it is within the limits."""
     try:
-        requests.count(username, address, requests.proof_of(username, password, None))
+        requests.count(username, address, requests.digest_of(username, password, None))
     except TooMany as error:
         return error.retry_after
     return 0
@@ -49,90 +64,90 @@ def is_counted(requests: RequestLimits, username: str, address: str = HOME, pass
 @strict
 @ON_BOTH_DATABASES
 @pytest.mark.parametrize("attacker", [HOME, ELSEWHERE])
-def test_a_device_is_answered_while_others_use_up_the_limits_of_its_name(place: Place, attacker: str) -> None:
-    place.unlock()
-    registration = place.registers(address=HOME).get_json()
-    answers = [place.registers(password=WRONG, address=attacker).status_code for _ in range(40)]
-    # The first request of the device itself was counted for its own address.
+def test_verified_device_is_answered_beyond_the_limits_of_its_name(env: Environment, attacker: str) -> None:
+    env.unlock()
+    registration = env.register(address=HOME).get_json()
+    answers = [env.register(password=WRONG, address=attacker).status_code for _ in range(40)]
+    # The device's own first request was counted for its address.
     others = 29 if attacker == HOME else 30
     assert answers == [409] * others + [429] * (40 - others)
     for _ in range(40):
-        answer = place.registers(address=HOME)
+        answer = env.register(address=HOME)
         assert answer.status_code == 202
         assert answer.get_json() == registration
-    place.granted(registration["id"], acceptConflicts=True)
-    assert place.registers(password=WRONG, address=attacker).status_code == 429
-    assert place.registers(address=HOME).status_code == 201
+    env.grant_successfully(registration["id"], acceptConflicts=True)
+    assert env.register(password=WRONG, address=attacker).status_code == 429
+    assert env.register(address=HOME).status_code == 201
 
 
 @strict
-def test_a_device_with_a_key_alone_is_answered_too(place: Place) -> None:
-    place.unlock()
+def test_verified_device_with_a_key_is_answered_beyond_the_limits(env: Environment) -> None:
+    env.unlock()
     key = new_key()
-    assert place.registers(csr=signing_request("bob", key)).status_code == 202
-    answers = {place.registers(csr=signing_request("bob")).status_code for _ in range(40)}
+    assert env.register(csr=signing_request("bob", key)).status_code == 202
+    answers = {env.register(csr=signing_request("bob")).status_code for _ in range(40)}
     assert answers == {409, 429}
-    assert place.registers(csr=signing_request("bob", key)).status_code == 202
+    assert env.register(csr=signing_request("bob", key)).status_code == 202
 
 
 @strict
-def test_a_device_whose_holder_is_not_known_yet_is_answered_while_others_guess_from_elsewhere(place: Place) -> None:
+def test_unverified_device_is_answered_while_others_guess_from_other_networks(env: Environment) -> None:
     for _ in range(40):
-        place.registers(password=WRONG, address=ELSEWHERE)
-    place.unlock()
-    assert place.registers(address=HOME).status_code == 202
+        env.register(password=WRONG, address=ELSEWHERE)
+    env.unlock()
+    assert env.register(address=HOME).status_code == 202
 
 
 @strict
-def test_a_denied_device_is_limited_like_everybody_else(place: Place) -> None:
-    registration = place.in_status("denied")
-    answers = [place.registers().status_code for _ in range(40)]
+def test_denied_device_is_limited(env: Environment) -> None:
+    registration = env.create_in_status("denied")
+    answers = [env.register().status_code for _ in range(40)]
     assert answers == [403] * 30 + [429] * 10
-    place.alice.delete(f"/api/client-registry/registrations/{registration}")
+    env.alice.delete(f"/api/client-registry/registrations/{registration}")
 
 
 @strict
 @ON_BOTH_DATABASES
-def test_made_up_names_write_nothing_while_the_registry_is_locked(place: Place) -> None:
+def test_made_up_names_write_nothing_while_the_registry_is_locked(env: Environment) -> None:
     with no_writes():
-        answers = [place.registers(f"made-up-{number}").status_code for number in range(200)]
+        answers = [env.register(f"made-up-{number}").status_code for number in range(200)]
     assert answers == [423] * 120 + [429] * 80
 
 
 @with_settings(registry_names_per_minute=50)
-def test_beyond_a_number_of_names_no_answer_tells_which_of_them_exist(place: Place) -> None:
-    place.alice.creates_user("dora", "dora's secret")
+def test_answers_beyond_the_name_limit_do_not_reveal_names(env: Environment) -> None:
+    env.alice.creates_user("dora", "dora's secret")
     for number in range(50):
-        assert place.registers(f"made-up-{number}", address=f"198.51.100.{number}").status_code == 423
-    answers = [place.registers(name, address=ELSEWHERE) for name in ("alice", "dora", "nobody-1")]
+        assert env.register(f"made-up-{number}", address=f"198.51.100.{number}").status_code == 423
+    answers = [env.register(name, address=ELSEWHERE) for name in ("alice", "dora", "nobody-1")]
     problems = [problem_of(answer, 429, "too-many-attempts") for answer in answers]
     assert problems[0] == problems[1] == problems[2]
     assert 1 <= int(answers[0].headers["Retry-After"]) <= 60
 
 
 @with_settings(registry_address_attempts_per_minute=50)
-def test_over_est_names_are_limited_like_over_rest(place: Place) -> None:
-    answers = [enrols(place, name).status_code for name in ("alice", *(f"made-up-{number}" for number in range(60)))]
+def test_est_requests_are_limited_like_rest_requests(env: Environment) -> None:
+    answers = [enrols(env, name).status_code for name in ("alice", *(f"made-up-{number}" for number in range(60)))]
     assert answers == [401] + [423] * 49 + [429] * 11
-    assert enrols(place, "charlie").status_code == 429
+    assert enrols(env, "charlie").status_code == 429
 
 
 @strict
-def test_conflicts_are_counted_though_few_of_them_are_written_at_once(place: Place) -> None:
-    place.unlock()
-    place.asks()
+def test_conflicts_are_counted_beyond_the_write_rate(env: Environment) -> None:
+    env.unlock()
+    env.register_pending()
     for number in range(90):
-        place.registers(password=WRONG, address=f"198.51.100.{number % 3}")
-    row = stored()
+        env.register(password=WRONG, address=f"198.51.100.{number % 3}")
+    row = stored_registration()
     assert row
     assert row.conflicts == 90
 
 
 @strict
-def test_the_address_of_a_registration_is_shown(place: Place) -> None:
-    place.unlock()
-    place.registers(address="::ffff:192.0.2.9")
-    assert place.registration()["address"] == "192.0.2.9"
+def test_the_address_of_a_registration_is_shown(env: Environment) -> None:
+    env.unlock()
+    env.register(address="::ffff:192.0.2.9")
+    assert env.registration()["address"] == "192.0.2.9"
 
 
 def test_each_name_has_a_limit_per_address(clock: Clock) -> None:
@@ -152,14 +167,14 @@ def test_each_address_has_a_limit_for_all_names(clock: Clock) -> None:
     assert is_counted(requests, "bob-9", ELSEWHERE) == 0
 
 
-def test_one_device_that_repeats_itself_leaves_its_neighbours_their_share(clock: Clock) -> None:
+def test_repeating_device_does_not_use_up_the_limit_of_its_network(clock: Clock) -> None:
     requests = RequestLimits(Limits(3, 10, 100), clock)
     for _ in range(50):
         is_counted(requests, "bob")
     assert [is_counted(requests, f"carol-{number}") for number in range(8)] == [0] * 7 + [60]
 
 
-def test_all_addresses_together_are_told_of_so_many_names(clock: Clock) -> None:
+def test_number_of_names_is_limited_over_all_addresses(clock: Clock) -> None:
     requests = RequestLimits(Limits(10, 10, 3), clock)
     answers = [is_counted(requests, f"bob-{number}", f"198.51.100.{number}") for number in range(5)]
     assert answers == [0, 0, 0, 60, 60]
@@ -168,34 +183,34 @@ def test_all_addresses_together_are_told_of_so_many_names(clock: Clock) -> None:
     assert is_counted(requests, "bob-4") == 0
 
 
-def test_a_proof_is_of_the_name_and_everything_that_was_sent_with_it(clock: Clock) -> None:
+def test_digest_covers_name_and_all_credentials(clock: Clock) -> None:
     requests = RequestLimits(Limits(1, 1, 1), clock)
     sent = [("bob", BOBS_PASSWORD, None), ("bob", None, BOBS_PASSWORD), ("carol", BOBS_PASSWORD, None)]
-    proofs = {requests.proof_of(*one) for one in sent}
+    proofs = {requests.digest_of(*one) for one in sent}
     assert len(proofs) == 3
-    assert RequestLimits(Limits(1, 1, 1), clock).proof_of(*sent[0]) not in proofs
+    assert RequestLimits(Limits(1, 1, 1), clock).digest_of(*sent[0]) not in proofs
 
 
-def test_what_is_remembered_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_use_bounded_memory(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = PerMinute(1, max_keys=10, clock=clock)
     for number in range(100):
         counts.add(number)
     assert len(counts) == 10
-    monkeypatch.setattr(limits, "MAX_PROOFS", 2)
+    monkeypatch.setattr(limits, "MAX_VERIFIED", 2)
     requests = RequestLimits(Limits(1, 1, 1), clock)
-    proofs = [requests.proof_of("bob", f"secret {number}", None) for number in range(3)]
+    proofs = [requests.digest_of("bob", f"secret {number}", None) for number in range(3)]
     for proof in proofs:
-        requests.remember(proof)
+        requests.mark_verified(proof)
     requests.count("bob", HOME, proofs[0])
     with pytest.raises(TooMany):
         requests.count("bob", HOME, proofs[0])
     requests.count("bob", HOME, proofs[1])
-    requests.forget(proofs[1])
+    requests.unmark_verified(proofs[1])
     with pytest.raises(TooMany):
         requests.count("bob", HOME, proofs[1])
 
 
-def test_a_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
+def test_token_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
     bucket = TokenBucket(2, 3, clock)
     assert [bucket.take() for _ in range(5)] == [True] * 3 + [False] * 2
     clock.now += 1
@@ -205,49 +220,49 @@ def test_a_bucket_allows_a_burst_and_then_its_rate(clock: Clock) -> None:
 
 
 @with_settings(registry_names_per_minute=20)
-def test_a_refused_name_that_may_be_a_users_is_not_reported_as_unknown(place: Place) -> None:
+def test_refused_name_is_not_reported_as_unknown(env: Environment) -> None:
     for number in range(20):
-        place.registers(f"made-up-{number}", address="203.0.113.5")
+        env.register(f"made-up-{number}", address="203.0.113.5")
     for number in range(60):
-        place.alice.creates_user(f"plant-{number}", BOBS_PASSWORD)
-        place.registers(f"plant-{number}", password=WRONG, address="203.0.113.5")
-    found = place.unknown_names.summary()
+        env.alice.creates_user(f"plant-{number}", BOBS_PASSWORD)
+        env.register(f"plant-{number}", password=WRONG, address="203.0.113.5")
+    found = env.unknown_names.summary()
     assert (found.attempts, found.names, found.name_prefix) == (80, 20, "made-up-")
     assert found.addresses == {"203.0.113.5": 80}
 
 
 @with_settings(registry_names_per_minute=20)
 @ON_BOTH_DATABASES
-def test_holders_are_answered_after_a_restart_in_a_flood_of_names(place: Place, settings: Settings) -> None:
-    place.unlock()
-    place.asks("bob")
-    place.alice.creates_user("dora", BOBS_PASSWORD, grantTypes=["password", "certificate"])
-    place.lock()
-    restarted = Place.opened(settings)
+def test_registered_devices_are_answered_after_a_restart_in_a_flood(env: Environment, settings: Settings) -> None:
+    env.unlock()
+    env.register_pending("bob")
+    env.alice.creates_user("dora", BOBS_PASSWORD, grantTypes=["password", "certificate"])
+    env.lock()
+    restarted = Environment.opened(settings)
     for number in range(20):
-        assert restarted.registers(f"made-up-{number}", address=f"198.51.100.{number}").status_code == 423
-    for wrong in (restarted.registers("bob", password=WRONG), enrols(restarted, "alice"), enrols(restarted, "nobody")):
+        assert restarted.register(f"made-up-{number}", address=f"198.51.100.{number}").status_code == 423
+    for wrong in (restarted.register("bob", password=WRONG), enrols(restarted, "alice"), enrols(restarted, "nobody")):
         assert wrong.status_code == 429
-    assert restarted.registers("bob").status_code == 202
+    assert restarted.register("bob").status_code == 202
     assert enrols(restarted, "dora").status_code == 200
     restarted.close()
 
 
-def test_few_requests_a_second_are_compared_beyond_the_limits(clock: Clock) -> None:
+def test_comparisons_beyond_the_limits_are_limited(clock: Clock) -> None:
     requests = RequestLimits(Limits(1, 100, 1), clock)
 
-    def errors(names: str, holder: Holder = Holder.REGISTRATION) -> list[type[TooMany]]:
+    def errors(names: str, holder: CheckedAgainst = CheckedAgainst.REGISTRATION) -> list[type[TooMany]]:
         found: list[type[TooMany]] = []
         for name in names:
             try:
-                requests.count(name, HOME, requests.proof_of(name, WRONG, None), holder)
+                requests.count(name, HOME, requests.digest_of(name, WRONG, None), holder)
             except TooMany as error:
                 found.append(type(error))
         return found
 
     assert errors("a") == []
-    assert errors("bcdefghi") == [BeyondLimit] * COMPARED_PER_SECOND + [TooMany] * (8 - COMPARED_PER_SECOND)
-    # Made-up names use up none of what the users' names have, and no guess at one name from one address is compared.
-    assert errors("jk", Holder.USER) == [BeyondLimit] * 2
+    assert errors("bcdefghi") == [LimitExceeded] * COMPARED_PER_SECOND + [TooMany] * (8 - COMPARED_PER_SECOND)
+    # Made-up names do not use up the comparisons of users, and repeated guesses from one address are not compared.
+    assert errors("jk", CheckedAgainst.USER) == [LimitExceeded] * 2
     clock.now += 1
-    assert errors("bl") == [TooMany, BeyondLimit]
+    assert errors("bl") == [TooMany, LimitExceeded]

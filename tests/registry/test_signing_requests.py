@@ -1,4 +1,4 @@
-"""Certificates for those who register with a signing request: what is taken from it, and what is refused."""
+"""Registration with a CSR: its certificate, and refused CSRs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from authsvc.errors import InvalidInput
 from authsvc.pki import csr as signing_requests
 from tests.http.callers import problem_of, refused_fields
-from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, done
+from tests.registry.environment import BOBS_PASSWORD, ON_BOTH_DATABASES, expect_success
 from tests.registry.signing import der_of, new_key, pem_around, pem_of, request_for, signing_request, spki
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.registry.environment import Place
+    from tests.registry.environment import Environment
 
 Key = Any
 MAKERS: dict[str, Callable[[], Key]] = {
@@ -43,11 +43,11 @@ def key_of(kind: str) -> Key:
     return MAKERS[kind]()
 
 
-def admitted(place: Place, csr: str, **more: Any) -> tuple[x509.Certificate, x509.Certificate]:
-    """Let a client register, be granted and fetch its certificate; return it and the authority's."""
-    place.unlock()
-    place.granted(place.asks(csr=csr, **more))
-    answer = place.registers(csr=csr, **more)
+def admitted(env: Environment, csr: str, **more: Any) -> tuple[x509.Certificate, x509.Certificate]:
+    """Register, grant and return the certificate and the CA certificate."""
+    env.unlock()
+    env.grant_successfully(env.register_pending(csr=csr, **more))
+    answer = env.register(csr=csr, **more)
     assert answer.status_code == 201
     body = answer.get_json()
     assert set(body) == {"status", "username", "certificate", "caCertificate"}
@@ -62,10 +62,10 @@ def extension(certificate: x509.Certificate, kind: type[Any]) -> Any:
 
 
 @ON_BOTH_DATABASES
-def test_the_certificate_says_what_the_service_decides(place: Place) -> None:
+def test_certificate_fields_are_set_by_the_service(env: Environment) -> None:
     key = new_key()
     before = datetime.now(UTC).replace(microsecond=0)
-    certificate, authority = admitted(place, signing_request("bob", key))
+    certificate, authority = admitted(env, signing_request("bob", key))
     after = datetime.now(UTC)
     certificate.verify_directly_issued_by(authority)
     assert [(name.oid, name.value) for name in certificate.subject] == [(NameOID.COMMON_NAME, "bob")]
@@ -83,10 +83,10 @@ def test_the_certificate_says_what_the_service_decides(place: Place) -> None:
 
 
 @ON_BOTH_DATABASES
-def test_fetching_it_twice_gives_the_same_certificate(place: Place) -> None:
+def test_repeated_request_gives_the_same_certificate(env: Environment) -> None:
     csr = signing_request("bob")
-    first, _ = admitted(place, csr)
-    assert place.registers(csr=csr).get_json()["certificate"].encode() == pem(first)
+    first, _ = admitted(env, csr)
+    assert env.register(csr=csr).get_json()["certificate"].encode() == pem(first)
 
 
 def pem(certificate: x509.Certificate) -> bytes:
@@ -95,11 +95,11 @@ def pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
-def test_a_new_request_for_the_same_key_is_the_same_client(place: Place) -> None:
+def test_new_csr_for_the_same_key_is_the_same_client(env: Environment) -> None:
     key = new_key()
-    place.unlock()
-    registration = place.asks(csr=signing_request("bob", key))
-    assert place.asks(csr=signing_request("bob", key)) == registration
+    env.unlock()
+    registration = env.register_pending(csr=signing_request("bob", key))
+    assert env.register_pending(csr=signing_request("bob", key)) == registration
 
 
 @pytest.mark.parametrize(
@@ -111,34 +111,34 @@ def test_a_new_request_for_the_same_key_is_the_same_client(place: Place) -> None
     ],
     ids=" and ".join,
 )
-def test_a_user_may_prove_itself_by_what_it_registered_with(
-    place: Place, brought: tuple[str, ...], grant_types: list[str]
+def test_user_gets_the_grant_types_of_its_credentials(
+    env: Environment, brought: tuple[str, ...], grant_types: list[str]
 ) -> None:
     everything = {"csr": signing_request("bob"), "password": BOBS_PASSWORD}
-    place.unlock()
-    place.granted(place.asks(**{what: everything[what] for what in brought}))
-    assert done(place.alice.get("/api/users/bob"))["grantTypes"] == grant_types
-    assert place.connects("bob", BOBS_PASSWORD) is ("password" in brought)
+    env.unlock()
+    env.grant_successfully(env.register_pending(**{what: everything[what] for what in brought}))
+    assert expect_success(env.alice.get("/api/users/bob"))["grantTypes"] == grant_types
+    assert env.connect("bob", BOBS_PASSWORD) is ("password" in brought)
 
 
 @pytest.mark.parametrize("kind", ["P-256", "P-384", "Ed25519", "RSA 2048"])
-def test_a_strong_key_of_any_common_kind_is_certified(place: Place, kind: str) -> None:
+def test_common_strong_keys_are_certified(env: Environment, kind: str) -> None:
     key = key_of(kind)
-    certificate, authority = admitted(place, signing_request("bob", key))
+    certificate, authority = admitted(env, signing_request("bob", key))
     certificate.verify_directly_issued_by(authority)
     assert spki(certificate.public_key()) == spki(key.public_key())
 
 
 @pytest.mark.parametrize("kind", ["RSA 1024", "RSA 2048 with exponent 3", "P-521", "secp256k1", "brainpool", "Ed448"])
-def test_a_weak_or_uncommon_key_is_refused(place: Place, kind: str) -> None:
-    assert_refused(place, signing_request("bob", key_of(kind)))
+def test_weak_or_uncommon_key_is_refused(env: Environment, kind: str) -> None:
+    assert_refused(env, signing_request("bob", key_of(kind)))
 
 
 @pytest.mark.parametrize("names", [[], [""], ["alice"], ["bob", "bob"], ["bob", "alice"], ["bob\0"], ["bob\0alice"],
                                    ["Bob"], [" bob"], ["bob "], ["bob,CN=alice"], ["b\u043eb"]])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Attribute's length")
-def test_a_common_name_other_than_the_username_is_refused(place: Place, names: list[str]) -> None:
-    assert_refused(place, pem_of(request_for(names, key_of("P-256"))))
+def test_common_name_must_equal_the_username(env: Environment, names: list[str]) -> None:
+    assert_refused(env, pem_of(request_for(names, key_of("P-256"))))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_a_common_name_other_than_the_username_is_refused(place: Place, names: l
     ],
     ids=["authority", "other names", "other uses", "unheard of"],
 )
-def test_what_a_request_wishes_beyond_its_key_is_ignored(place: Place, wish: x509.ExtensionType) -> None:
-    certificate, _ = admitted(place, signing_request("bob", None, wish))
+def test_csr_extensions_are_ignored(env: Environment, wish: x509.ExtensionType) -> None:
+    certificate, _ = admitted(env, signing_request("bob", None, wish))
     assert {each.oid for each in certificate.extensions} == {
         x509.BasicConstraints.oid,
         x509.KeyUsage.oid,
@@ -164,19 +164,19 @@ def test_what_a_request_wishes_beyond_its_key_is_ignored(place: Place, wish: x50
     assert list(extension(certificate, x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
 
 
-def test_a_request_that_another_key_signed_is_refused(place: Place) -> None:
+def test_csr_signed_by_another_key_is_refused(env: Environment) -> None:
     der = bytearray(der_of(signing_request("bob")))
     der[-1] ^= 1
-    assert_refused(place, pem_around(bytes(der)))
+    assert_refused(env, pem_around(bytes(der)))
 
 
-def test_a_request_in_base64_is_as_good_as_plain(place: Place) -> None:
+def test_base64_csr_is_accepted(env: Environment) -> None:
     key = new_key()
     csr = signing_request("bob", key)
     encoded = base64.encodebytes(csr.encode()).decode()
-    certificate, _ = admitted(place, encoded)
+    certificate, _ = admitted(env, encoded)
     assert spki(certificate.public_key()) == spki(key.public_key())
-    assert place.registers(csr=csr).status_code == 201
+    assert env.register(csr=csr).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -195,22 +195,22 @@ def test_a_request_in_base64_is_as_good_as_plain(place: Place) -> None:
     ],
     ids=["nothing", "junk", "padding", "umlaut", "head", "zeros", "empty", "unfinished", "DER", "20 kB"],
 )
-def test_junk_is_refused(place: Place, junk: str) -> None:
-    assert_refused(place, junk)
+def test_invalid_csr_is_refused(env: Environment, junk: str) -> None:
+    assert_refused(env, junk)
 
 
-def test_a_certificate_is_no_request(place: Place) -> None:
-    certificate, _ = admitted(place, signing_request("bob"))
-    assert_refused(place, pem(certificate).decode(), "carol")
+def test_certificate_is_refused_as_csr(env: Environment) -> None:
+    certificate, _ = admitted(env, signing_request("bob"))
+    assert_refused(env, pem(certificate).decode(), "carol")
 
 
-def test_a_mebibyte_of_junk_is_refused_unread(place: Place) -> None:
-    place.unlock()
-    problem_of(place.registers(csr="x" * 2**20), 413, "request-entity-too-large")
-    assert place.registrations() == []
+def test_body_of_one_mebibyte_is_refused_unread(env: Environment) -> None:
+    env.unlock()
+    problem_of(env.register(csr="x" * 2**20), 413, "request-entity-too-large")
+    assert env.registrations() == []
 
 
-def test_a_request_of_a_version_that_does_not_exist_is_refused() -> None:
+def test_csr_of_unknown_version_is_refused() -> None:
     der = der_of(signing_request("bob"))
     damaged = der.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1)
     assert damaged != der
@@ -219,7 +219,7 @@ def test_a_request_of_a_version_that_does_not_exist_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Attribute's length")
-def test_a_request_damaged_at_any_byte_is_refused_and_never_an_error() -> None:
+def test_csr_damaged_at_any_byte_is_refused_without_5xx() -> None:
     whole = der_of(signing_request("bob"))
     for position in range(len(whole)):
         damaged = bytearray(whole)
@@ -228,16 +228,16 @@ def test_a_request_damaged_at_any_byte_is_refused_and_never_an_error() -> None:
             signing_requests.read(pem_around(bytes(damaged)), "bob")
 
 
-def test_a_key_that_was_certified_before_is_refused_before_anybody_has_to_decide(place: Place) -> None:
+def test_certified_key_is_refused_at_registration(env: Environment) -> None:
     csr = signing_request("bob")
-    admitted(place, csr)
-    assert place.alice.delete("/api/users/bob").status_code == 204
-    problem_of(place.registers(csr=csr), 409, "key-used")
-    assert place.registrations() == []
+    admitted(env, csr)
+    assert env.alice.delete("/api/users/bob").status_code == 204
+    problem_of(env.register(csr=csr), 409, "key-used")
+    assert env.registrations() == []
 
 
-def assert_refused(place: Place, csr: str, username: str = "bob") -> None:
-    place.unlock()
-    answer = place.registers(username, csr=csr)
+def assert_refused(env: Environment, csr: str, username: str = "bob") -> None:
+    env.unlock()
+    answer = env.register(username, csr=csr)
     assert refused_fields(answer) == ["csr"]
-    assert [one for one in place.registrations() if one["username"] == username and one["status"] == "pending"] == []
+    assert [one for one in env.registrations() if one["username"] == username and one["status"] == "pending"] == []

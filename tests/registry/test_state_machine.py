@@ -1,4 +1,4 @@
-"""No sequence of requests makes a user that nobody granted, two users, or one with rights that no grant named."""
+"""Random sequences of requests have the same results as in the reference model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from authsvc.policy.decision import Denied
 from authsvc.settings import Settings
 from authsvc.storage.database import database, session
 from authsvc.storage.models import Certificate
-from registry import decisions, preauthorization_match
+from registry import decisions, preauthorizations
 from registry.models import Registration
 from tests.registry import reference_model
-from tests.registry.environment import REGISTRATIONS, Place, done, stored, time_passes
-from tests.registry.reference_model import MAX_LOCKED, MAX_PENDING, Advance, Held, Ledger
+from tests.registry.environment import REGISTRATIONS, Environment, expect_success, shift_time, stored_registration
+from tests.registry.reference_model import MAX_LOCKED, MAX_PENDING, Held, ModelPreauthorization, RegistryModel
 from tests.registry.signing import new_key, signing_request
 from tests.registry.test_enrolment_keys import KEYS
-from tests.registry.test_preauthorizations import ADVANCES, fingerprint
+from tests.registry.test_preauthorizations import PREAUTHORIZATIONS, fingerprint
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -63,15 +63,15 @@ def csr_of(name: str, number: int) -> str:
 
 
 class Registry(RuleBasedStateMachine):
-    """The service and the ledger, told the same things."""
+    """Sends the same requests to the service and to the reference model."""
 
-    def __init__(self, inhabited_directory: Path) -> None:
+    def __init__(self, seeded_directory: Path) -> None:
         super().__init__()
-        # In memory where there is such a place: a thousand transactions would wait for the disk most of the time.
+        # In memory if possible: a thousand transactions would mostly wait for the disk.
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.home = Path(tempfile.mkdtemp(prefix="authsvc-registry-", dir=memory))
         directory = self.home / "data"
-        shutil.copytree(inhabited_directory, directory)
+        shutil.copytree(seeded_directory, directory)
         chosen = Settings(
             directory,
             f"sqlite:///{directory}/authsvc.db",
@@ -82,9 +82,9 @@ class Registry(RuleBasedStateMachine):
             registry_attempts_per_minute=10_000,
         )
         bootstrap.open_database(chosen)
-        self.place = Place.opened(chosen)
-        self.ledger = Ledger()
-        # Two keys for each name, by number; one that was certified is good for nobody else, so it is replaced.
+        self.env = Environment.opened(chosen)
+        self.model = RegistryModel()
+        # Two keys for each name, by number. A certified key cannot be used again, so it is replaced.
         self.numbers = itertools.count()
         self.pockets = {name: [next(self.numbers), next(self.numbers)] for name in NAMES}
         self.key_secrets: list[str] = []
@@ -92,13 +92,13 @@ class Registry(RuleBasedStateMachine):
         self.secrets: dict[str, str] = {}
 
     def teardown(self) -> None:
-        self.place.close()
+        self.env.close()
         database.initialize(None)
         shutil.rmtree(self.home)
 
     @rule(name=names, password=passwords)
     def a_device_connects(self, name: str, password: str) -> None:
-        assert self.place.connects(name, password) is self.ledger.connect(name, password)
+        assert self.env.connect(name, password) is self.model.connect(name, password)
 
     @rule(name=names, password=st.none() | passwords, pocket=st.none() | pockets, wishes=roles,
           which=st.none() | pockets, whose_secret=st.none() | names)  # fmt: skip
@@ -123,8 +123,8 @@ class Registry(RuleBasedStateMachine):
         secret = None if key else self.secrets.get(whose_secret or "")
         if secret:
             body["enrolmentKey"] = secret
-        answer = self.place.registers(name, roles=sorted(wishes), **body)
-        assert answer.status_code == self.ledger.register(name, held, wishes, key, secret), answer.text
+        answer = self.env.register(name, roles=sorted(wishes), **body)
+        assert answer.status_code == self.model.register(name, held, wishes, key, secret), answer.text
 
     @precondition(lambda self: self.secrets)
     @rule(one=st.data())
@@ -132,7 +132,7 @@ class Registry(RuleBasedStateMachine):
         name = one.draw(st.sampled_from(sorted(self.secrets)))
         self.a_device_connects(name=name, password=self.secrets[name])
 
-    @precondition(lambda self: self.ledger.open and self._unheard_of())
+    @precondition(lambda self: self.model.open and self._unheard_of())
     @rule(one=st.data(), password=passwords, wishes=roles)
     def a_stranger_asks_at_the_open_window(self, one: st.DataObject, password: str, wishes: frozenset[str]) -> None:
         name = one.draw(st.sampled_from(self._unheard_of()))
@@ -144,27 +144,27 @@ class Registry(RuleBasedStateMachine):
 
     @rule(starting_roles=harmless)
     def alice_unlocks(self, starting_roles: frozenset[str]) -> None:
-        self.place.unlock(roles=sorted(starting_roles))
-        self.ledger.open, self.ledger.window_roles = True, starting_roles
+        self.env.unlock(roles=sorted(starting_roles))
+        self.model.open, self.model.window_roles = True, starting_roles
 
-    @precondition(lambda self: self.ledger.open)
+    @precondition(lambda self: self.model.open)
     @rule()
     def alice_locks(self) -> None:
-        self.place.lock()
-        self.ledger.open = False
+        self.env.lock()
+        self.model.open = False
 
-    @precondition(lambda self: self.ledger.open)
+    @precondition(lambda self: self.model.open)
     @rule()
     def the_window_closes(self) -> None:
-        time_passes(timedelta(seconds=301))
-        self.ledger.open = False
+        shift_time(timedelta(seconds=301))
+        self.model.open = False
 
-    @precondition(lambda self: self.ledger.pending())
+    @precondition(lambda self: self.model.pending())
     @rule()
-    def a_day_passes(self) -> None:
-        time_passes(timedelta(hours=25))
+    def expire_pending(self) -> None:
+        shift_time(timedelta(hours=25))
         decisions.expire(24)
-        self.ledger.a_day_passes()
+        self.model.expire_pending()
 
     @precondition(lambda self: self._waiting())
     @rule(one=st.data(), given=roles, accept=st.booleans(), by_charlie=st.booleans(), confirmed=st.booleans())
@@ -172,40 +172,40 @@ class Registry(RuleBasedStateMachine):
         self, one: st.DataObject, given: frozenset[str], accept: bool, by_charlie: bool, confirmed: bool
     ) -> None:
         name = one.draw(st.sampled_from(self._waiting()))
-        actor, may_give = (self.place.charlie, HARMLESS) if by_charlie else (self.place.alice, EVERYTHING)
+        actor, may_give = (self.env.charlie, HARMLESS) if by_charlie else (self.env.alice, EVERYTHING)
         body = {"roles": sorted(given), "acceptRequested": accept}
         body |= {"acceptConflicts": confirmed, "acceptHttpRights": confirmed}
         answer = actor.post(f"{REGISTRATIONS}/{self._id(name)}/grant", body)
-        assert answer.status_code == self.ledger.grant(name, given, accept, may_give, confirmed), answer.text
+        assert answer.status_code == self.model.grant(name, given, accept, may_give, confirmed), answer.text
 
     @precondition(lambda self: self._waiting())
     @rule(one=st.data())
     def alice_denies(self, one: st.DataObject) -> None:
         name = one.draw(st.sampled_from(self._waiting()))
-        assert self.place.deny(self._id(name)).status_code == self.ledger.deny(name) == 200
+        assert self.env.deny(self._id(name)).status_code == self.model.deny(name) == 200
 
-    @precondition(lambda self: self.ledger.requests)
+    @precondition(lambda self: self.model.requests)
     @rule(name=names)
     def alice_forgets(self, name: str) -> None:
-        row = stored(name)
+        row = stored_registration(name)
         if row:
-            assert self.place.alice.delete(f"{REGISTRATIONS}/{row.id}").status_code == 204
-            self.ledger.requests.pop(name, None)
+            assert self.env.alice.delete(f"{REGISTRATIONS}/{row.id}").status_code == 204
+            self.model.requests.pop(name, None)
 
-    @precondition(lambda self: self.ledger.users)
+    @precondition(lambda self: self.model.users)
     @rule(one=st.data())
     def alice_deletes_a_user(self, one: st.DataObject) -> None:
-        name = one.draw(st.sampled_from(sorted(self.ledger.users)))
-        assert self.place.alice.delete(f"/api/users/{name}").status_code == 204
-        del self.ledger.users[name]
+        name = one.draw(st.sampled_from(sorted(self.model.users)))
+        assert self.env.alice.delete(f"/api/users/{name}").status_code == 204
+        del self.model.users[name]
         self.pockets[name] = [next(self.numbers), next(self.numbers)]
 
     @precondition(lambda self: self._without_user())
     @rule(one=st.data(), password=passwords)
     def alice_makes_a_user(self, one: st.DataObject, password: str) -> None:
         name = one.draw(st.sampled_from(self._without_user()))
-        answer = self.place.alice.post("/api/users", {"username": name, "password": password})
-        assert answer.status_code == self.ledger.create_user(name, password) == 201, answer.text
+        answer = self.env.alice.post("/api/users", {"username": name, "password": password})
+        assert answer.status_code == self.model.create_user(name, password) == 201, answer.text
 
     @rule(name=names, given=harmless, binding=st.sampled_from(["key", "secret", "nothing"]))
     def alice_preauthorizes(self, name: str, given: frozenset[str], binding: str) -> None:
@@ -213,35 +213,37 @@ class Registry(RuleBasedStateMachine):
         key = self.pockets[name][0] if binding == "key" else None
         if key is not None:
             body["csrFingerprint"] = fingerprint(key_of(key))
-        answer = self.place.alice.post(ADVANCES, body)
+        answer = self.env.alice.post(PREAUTHORIZATIONS, body)
         secret = answer.get_json().get("secret")
         if secret:
             self.secrets[name] = secret
-        advance = Advance(given, key, secret or ("none was made" if binding == "secret" else None))
-        assert answer.status_code == self.ledger.preauthorize(name, advance), answer.text
-        # Every process does so soon, and what it has in memory knows nothing of the days that pass here.
-        preauthorization_match.hold_attempted(self.place.attempted)
+        preauthorization = ModelPreauthorization(
+            given, key, secret or ("none was made" if binding == "secret" else None)
+        )
+        assert answer.status_code == self.model.preauthorize(name, preauthorization), answer.text
+        # A periodic job does this. The names in memory do not follow the shifted time.
+        preauthorizations.hold_attempted_names(self.env.attempted)
 
     @precondition(lambda self: len(self.key_secrets) < 2)
     @rule(given=harmless, approval=st.booleans())
     def alice_makes_a_key(self, given: frozenset[str], approval: bool) -> None:
         body = {"label": "hall 3", "uses": 2, "roles": sorted(given), "approvalRequired": approval}
-        self.key_secrets.append(done(self.place.alice.post(KEYS, body))["secret"])
+        self.key_secrets.append(expect_success(self.env.alice.post(KEYS, body))["secret"])
         self.key_entries.append(reference_model.EnrolmentKey(2, given, approval))
 
     @invariant()
     def every_user_is_somebodys_doing_and_has_what_was_named(self) -> None:
         found = {user.username: user for user in users.search("", 1, 100).items if user.username not in STAFF}
         assert {name: frozenset(user.roles) for name, user in found.items()} == {
-            name: member.roles for name, member in self.ledger.users.items()
+            name: member.roles for name, member in self.model.users.items()
         }
         assert not any(user.permissions for user in found.values())
 
     @invariant()
     def a_password_works_if_it_is_the_one_that_was_granted(self) -> None:
-        self.place.services.policy.catch_up()
-        check = self.place.services.access.authenticate_password
-        for name, member in self.ledger.users.items():
+        self.env.services.policy.catch_up()
+        check = self.env.services.access.authenticate_password
+        for name, member in self.model.users.items():
             candidates = [*PASSWORDS, *self.secrets.values()]
             right = [password for password in candidates if not isinstance(check(name, password), Denied)]
             assert right == ([member.held.password] if member.held.password else [])
@@ -255,20 +257,20 @@ class Registry(RuleBasedStateMachine):
         assert pending[False] <= MAX_PENDING
         assert pending[True] <= MAX_LOCKED
         for row in rows:
-            entry = self.ledger.requests.get(row.username)
+            entry = self.model.requests.get(row.username)
             assert entry is None or entry.status == row.status
             if row.status in ("denied", "expired"):
                 assert (row.password_hash, row.public_key) == (None, None)
         recorded = {row.username for row in rows}
-        assert {name for name in self.ledger.requests if self.ledger.known(name)} <= recorded
-        assert issued == Counter(self.ledger.certificates)
+        assert {name for name in self.model.requests if self.model.known(name)} <= recorded
+        assert issued == Counter(self.model.certificates)
 
     def _waiting(self) -> list[str]:
-        return [name for name, request in self.ledger.requests.items() if request.status == "pending"]
+        return [name for name, request in self.model.requests.items() if request.status == "pending"]
 
     def _without_user(self) -> list[str]:
-        """Return names to make users of; who registered earlier and is gone is tested elsewhere."""
-        requests, users_ = self.ledger.requests, self.ledger.users
+        """Return names for new users. Names with earlier registrations are tested elsewhere."""
+        requests, users_ = self.model.requests, self.model.users
         return [
             name
             for name in NAMES
@@ -276,22 +278,22 @@ class Registry(RuleBasedStateMachine):
         ]
 
     def _unheard_of(self) -> list[str]:
-        return [name for name in self._without_user() if name not in self.ledger.requests | self.ledger.advances]
+        return [name for name in self._without_user() if name not in self.model.requests | self.model.preauthorizations]
 
     def _id(self, name: str) -> str:
-        row = stored(name)
+        row = stored_registration(name)
         assert row
         registration: str = row.id
         return registration
 
 
-def test_whatever_happens_nobody_gets_in_whom_nobody_let_in(inhabited_directory: Path) -> None:
+def test_service_behaves_like_the_reference_model(seeded_directory: Path) -> None:
     run_state_machine_as_test(
-        lambda: Registry(inhabited_directory),  # type: ignore[arg-type]  # any factory will do
+        lambda: Registry(seeded_directory),  # type: ignore[arg-type]  # any factory will do
         settings=settings(
             max_examples=20,
             stateful_step_count=50,
-            # Shrinking forty steps against a database takes longer than reading them.
+            # Shrinking forty steps against a database takes too long.
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
