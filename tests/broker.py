@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
 
-PLUGIN_SOURCE = Path(__file__).parent / "plugin" / "webhook_plugin.c"
+PLUGIN_SOURCE = Path(__file__).parent / "mosquitto_plugin" / "webhook_plugin.c"
 BUILD_DIR = Path(__file__).parent / ".build"
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 PATIENCE = 10.0  # seconds for anything the broker does at once; longer means that it never will
