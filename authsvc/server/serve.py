@@ -196,9 +196,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "proc_name": f"authsvc-{listener}",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
-            "post_fork": self._prepare_process,
-            "worker_exit": self._stop_process,
-            "child_exit": _forget_process,
+            "post_fork": self._begin_worker,
+            "worker_exit": self._end_worker,
+            "child_exit": _forget_worker,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -236,13 +236,13 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         elif not client_ids.has_begun(within=_CLIENT_IDS_WITHIN_SECONDS):
             log.warning("client ids are still loading; until they are loaded, devices count as unknown")
 
-    def _prepare_process(self, _arbiter: object, _worker: object) -> None:
+    def _begin_worker(self, _arbiter: object, _worker: object) -> None:
         asyncio.set_event_loop_policy(LimitedLoopPolicy(self._connections))
         # Before there is any thread, since each thread has a niceness of its own.
         if self._listener is Listener.API:
             os.nice(_API_NICENESS)
 
-    def _stop_process(self, _arbiter: object, _worker: object) -> None:
+    def _end_worker(self, _arbiter: object, _worker: object) -> None:
         if self._propagation:
             self._propagation.close()
         for thread in self._background:
@@ -270,7 +270,7 @@ def _prepare_metrics(directory: Path) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(own)
 
 
-def _forget_process(_arbiter: object, worker: Any) -> None:
+def _forget_worker(_arbiter: object, worker: Any) -> None:
     _forget_metrics_of(worker.pid)
 
 
