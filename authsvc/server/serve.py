@@ -196,8 +196,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "proc_name": f"authsvc-{listener}",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
-            "post_fork": self._prepare_worker,
-            "worker_exit": self._stop_worker,
+            "post_fork": self._begin_worker,
+            "worker_exit": self._end_worker,
             "child_exit": _forget_worker,
         }
         for name, value in options.items():
@@ -236,13 +236,13 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         elif not client_ids.wait_until_ready(within=_CLIENT_IDS_WITHIN_SECONDS):
             log.warning("client ids are still loading; until they are loaded, devices count as unknown")
 
-    def _prepare_worker(self, _arbiter: object, _worker: object) -> None:
+    def _begin_worker(self, _arbiter: object, _worker: object) -> None:
         asyncio.set_event_loop_policy(LimitedLoopPolicy(self._connections))
         # Before there is any thread, since each thread has a niceness of its own.
         if self._listener is Listener.API:
             os.nice(_API_NICENESS)
 
-    def _stop_worker(self, _arbiter: object, _worker: object) -> None:
+    def _end_worker(self, _arbiter: object, _worker: object) -> None:
         if self._propagation:
             self._propagation.close()
         for thread in self._background:
