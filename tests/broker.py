@@ -1,6 +1,7 @@
 """A real Mosquitto for tests, with a plugin that calls the webhooks as go-auth does."""
 
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -9,7 +10,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,20 +43,27 @@ def build_plugin(target_dir: Path = BUILD_DIR) -> Path:
     return plugin
 
 
-def free_port() -> int:
-    """Find a loopback port that nothing listens on.
+# Below the range from which Linux takes the ports of outgoing connections.
+_FIRST_PORT, _LAST_PORT = 20_000, 31_999
+_PORTS_OF_ONE_WORKER = 1_500
 
-    It lies below the range from which Linux serves outgoing connections, so that none of those takes it
-    before the caller does; and it is drawn at random, so that two test processes hardly ever draw the same.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+
+@cache
+def _ports() -> Iterator[int]:
+    """Yield the ports of this test process, each once before any comes again; no other worker has the same."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker * _PORTS_OF_ONE_WORKER % (_LAST_PORT + 1 - _FIRST_PORT)
+    start = secrets.randbelow(_PORTS_OF_ONE_WORKER)
+    return itertools.cycle(first + (start + offset) % _PORTS_OF_ONE_WORKER for offset in range(_PORTS_OF_ONE_WORKER))
+
+
+def free_port() -> int:
+    """Return a loopback port on which nothing listens, and which no test of this run uses."""
+    for port in _ports():
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("unreachable")
 
 
 def go_auth_config(
