@@ -58,6 +58,7 @@ def test_the_soft_limit_of_descriptors_is_raised_at_the_start(running: Service) 
         assert line.split()[3] == str(expected)
 
 
+@pytest.mark.slow
 def test_idle_connections_of_one_address_take_neither_webhooks_nor_database_down(running: Service) -> None:
     running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     running.start()
@@ -74,6 +75,7 @@ def test_idle_connections_of_one_address_take_neither_webhooks_nor_database_down
     assert '"level": "error"' not in running.log_text()
 
 
+@pytest.mark.slow
 def test_idle_connections_to_the_api_disturb_neither_brokers_nor_kept_connections(running: Service) -> None:
     running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     running.start()
@@ -83,6 +85,7 @@ def test_idle_connections_to_the_api_disturb_neither_brokers_nor_kept_connection
     assert '"level": "error"' not in running.log_text()
 
 
+@pytest.mark.slow
 def test_connections_that_look_like_a_brokers_leave_descriptors_for_the_database(running: Service) -> None:
     running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     running.start()

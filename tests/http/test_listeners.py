@@ -353,6 +353,7 @@ def test_separate_listener_replaces_its_worker_and_ends_in_time(separate: dict[s
 # An address that is in use.
 
 
+@pytest.mark.slow  # gunicorn tries for 5 s
 @pytest.mark.parametrize("only", [None, *LISTENERS])
 @pytest.mark.parametrize("taken", LISTENERS)
 def test_service_ends_with_an_error_if_an_address_is_in_use(tmp_path: Path, only: str | None, taken: str) -> None:
