@@ -24,7 +24,7 @@ ORDER = (
     *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),
     *("authsvc.addresses", "authsvc.errors", "authsvc"),
 )
-MAY_IMPORT_REGISTRY = {"authsvc.app", "authsvc.cli.main", "authsvc.cli.service"}
+MAY_IMPORT_REGISTRY = {"authsvc.app", "authsvc.cli.service"}
 PURE = ("authsvc.policy", "authsvc.credentials", "authsvc.addresses", "authsvc.errors")
 NOT_IN_PURE = {"flask", "peewee", "playhouse", "gunicorn", "psycopg", "click", "structlog", "prometheus_client"}
 KNOWS_FLASK = (

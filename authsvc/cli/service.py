@@ -1,4 +1,4 @@
-"""Commands for the whole service: serve, init, migrate, explain, backup, restore."""
+"""Commands for the whole service: init, migrate, explain, backup, restore."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from authsvc.accounts import bootstrap
+from authsvc.cli.serve import prepare
 from authsvc.cli.terminal import as_json, opened, print_json, read_settings
 from authsvc.policy.access import access_number, decide_access
-from authsvc.server import environment, serve
-from authsvc.settings import from_environment
 from authsvc.storage import backup as backups
 from authsvc.storage import models as storage_models
-from authsvc.storage.database import database
 from authsvc.storage.policy_cache import snapshot_of
 from registry import models as registry_models
 
@@ -26,37 +24,12 @@ if TYPE_CHECKING:
 
     from authsvc.policy.access import AccessName
     from authsvc.policy.decision import Decision
-    from authsvc.settings import Settings
-
-
-@click.command("serve")
-@click.option(
-    "--only",
-    type=click.Choice([listener.value for listener in serve.Listener]),
-    help="Run one listener by itself, for separate units or containers. [default: both]",
-)
-def serve_command(only: str | None) -> None:
-    """Serve the API on AUTHSVC_BIND and brokers on AUTHSVC_BROKER_BIND until stopped.
-
-    The first start creates the data directory, the database and the administrator.
-    """
-    listener = serve.Listener(only) if only else None
-    settings = from_environment(environment.with_secrets())
-    serve.check(settings, listener)
-    environment.restart_without_secrets()
-    _prepare(settings)
-    _drop_connections()
-    if listener is not serve.Listener.BROKER:
-        click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")
-    if listener is not serve.Listener.API:
-        click.echo(f"Brokers are answered at http://{settings.broker_bind}")
-    serve.run(settings, listener)
 
 
 @click.command()
 def init() -> None:
     """Create the data directory, the database and the administrator, unless they exist."""
-    _prepare(read_settings())
+    prepare(read_settings())
 
 
 @click.command()
@@ -113,7 +86,7 @@ def restore(file: Path) -> None:
 
 
 _TABLES = (*storage_models.ALL, *registry_models.ALL)
-COMMANDS = (serve_command, init, migrate, explain, backup, restore)
+COMMANDS = (init, migrate, explain, backup, restore)
 
 
 @contextmanager
@@ -124,27 +97,6 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _prepare(settings: Settings) -> None:
-    generated = bootstrap.prepare(settings)
-    if generated:
-        click.echo(
-            "\nFirst start. Sign in as the administrator:\n"
-            f"    username  {bootstrap.ADMINISTRATOR}\n"
-            f"    password  {generated}\n"
-            "This password is not shown again; set another with: authsvc users set-password admin\n"
-        )
-
-
-def _drop_connections() -> None:
-    # A worker must never share a connection that was opened before the fork.
-    close_all = getattr(database.obj, "close_all", None)
-    if close_all:
-        close_all()
-    elif not database.is_closed():
-        database.close()
-    sys.stdout.flush()
 
 
 def _shown(decision: Decision) -> dict[str, object]:

@@ -93,3 +93,6 @@ def _password(*, from_stdin: bool) -> str:
     # No confirmation: the user types the same password again when the command is restarted.
     answer: str = click.prompt("Password", hide_input=True)
     return answer
+
+
+COMMANDS = (command,)

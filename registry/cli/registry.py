@@ -316,3 +316,6 @@ def _fields(record: records.RegistrationRecord) -> dict[str, Any]:
     return {
         to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in fields.items()
     }
+
+
+COMMANDS = (group,)
