@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("authsvc", deadline=None)
 hypothesis.settings.load_profile("authsvc")
+
+# A shell that starts the tests in the background makes them, and every process they start, ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 # Every database the service was pointed at: a test that starts it twice has been connected twice.

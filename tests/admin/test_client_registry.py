@@ -256,7 +256,7 @@ def test_refused_grant_shows_the_reason_and_keeps_the_input(registry: RegistryDr
     dialog.get_by_label("Topic filter or path").fill("presses/#/state")
     dialog.get_by_role("button", name="Allow").click()
     # Wait for the check of the topic filter: its answer replaces text that is typed before.
-    expect(dialog.get_by_role("alert").filter(has_text="Nothing was changed")).to_be_visible()
+    expect(dialog.get_by_role("alert").filter(has_text="Nothing was saved")).to_be_visible()
     expect(dialog.locator(".permission-row .wrong")).to_have_text("# must be the last level")
     expect(dialog.get_by_label("Topic filter or path")).to_have_value("presses/#/state")
     dialog.get_by_label("Topic filter or path").fill("presses/%u/#")

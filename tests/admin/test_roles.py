@@ -98,7 +98,7 @@ def test_role_in_use_cannot_be_deleted_and_its_users_are_linked(service: Service
         service.create_user(username, "secret", roles=[name])
     admin.open(f"/admin/roles/{name}")
     page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_role("alert")).to_contain_text(f"3 users have the role {name}; take it from them first")
+    expect(page.get_by_role("alert")).to_contain_text(f"3 users have the role {name}; remove it from them first")
     assert get_role(service, name)
     page.get_by_role("link", name="3", exact=True).click()
     expect(page.get_by_role("rowheader")).to_have_text(sorted(holders))
@@ -135,7 +135,7 @@ def test_built_in_role_cannot_be_changed(service: Service, admin: Window) -> Non
     for path in ("edit", "delete"):
         answer = clerk.post(f"/admin/roles/minimum-access/{path}", drawn_at="/admin", **wanted)
         assert answer.status_code == 409
-        assert "is built in and stays as it is" in answer.text
+        assert "is built in and cannot be changed" in answer.text
     assert get_role(service, "minimum-access") == before
 
 

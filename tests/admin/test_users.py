@@ -283,7 +283,7 @@ def test_last_administrator_cannot_be_deleted_or_disabled(service: Service, admi
     admin.open("/admin/users/admin")
     for button in ("Delete", "Disable"):
         admin.page.get_by_role("button", name=button).click()
-        expect(admin.page.get_by_role("alert")).to_contain_text("nobody would be left", ignore_case=True)
+        expect(admin.page.get_by_role("alert")).to_contain_text("would remove the last administrator", ignore_case=True)
     assert get_user(service, "admin")["enabled"]
 
 

@@ -53,7 +53,7 @@ def test_recent_denial_is_listed_and_allow_this_adds_the_permission(service: Ser
     assert request_acl(service, username, "plant/line-2/state", WRITE) == 200
     assert request_acl(service, username, "plant/line-2/state", READ) == 403
     assert request_acl(service, username, "plant/line-2/other", WRITE) == 403
-    expect(page.get_by_role("row", name="plant/line-2/state").filter(has_text="allowed by now")).to_be_visible()
+    expect(page.get_by_role("row", name="plant/line-2/state").filter(has_text="allowed now")).to_be_visible()
     assert not admin.script_errors
 
 
