@@ -8,18 +8,21 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-packages check fmt bench broker demo screenshots secrets lock audit images clean
+.PHONY: help install run test test-all test-packages check fmt bench broker demo screenshots secrets lock audit images clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 13
 
 install: .venv/.installed ## build .venv, for running and for developing
 
 run: .venv/.runtime ## serve the API on 127.0.0.1:8080 and brokers on 127.0.0.1:8070, with SQLite in ./data
 	@exec $(BIN)/authsvc serve
 
-test: test-packages .venv/.installed ## run all tests, or some: make test ARGS="tests/rules -k wildcard"
+test: test-packages .venv/.installed ## run the tests in some minutes, or some of them: make test ARGS="tests/rules -k wildcard"
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal -m 'not slow' $(ARGS)
+
+test-all: test-packages .venv/.installed ## run all tests: also floods, storms, long deadlines, and storage on PostgreSQL
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: .venv/.installed ## run the linters and the type checker

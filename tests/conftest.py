@@ -38,6 +38,15 @@ _connected: list[Database | None] = []
 database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test on PostgreSQL as slow: its twin on SQLite tests the same behaviour."""
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("database_url") == "postgresql":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A real PostgreSQL of this test process alone; under root it runs as a user of its own, who must get in."""
