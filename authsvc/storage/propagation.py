@@ -143,18 +143,16 @@ def _age_of(path: Path) -> float | None:
 
 
 def _all_answered(connections: list[socket.socket]) -> bool:
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline, all_done = time.monotonic() + _WAIT_SECONDS, True
     for connection in connections:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            answer = connection.recv(1)
+            all_done &= connection.recv(1) != _FAILED
         except TimeoutError:
-            return False
+            all_done = False
         except ConnectionError:
             continue  # the process was killed while it reloaded
-        if answer == _FAILED:
-            return False
-    return True
+    return all_done
 
 
 def _answer(listening: socket.socket, reload: Callable[[], object]) -> None:
