@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.admin.page_objects import Window
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20_000  # a process reports every 5 seconds, and the page polls every 5
 
 

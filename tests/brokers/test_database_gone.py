@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.brokers.site import Site
 
+pytestmark = pytest.mark.slow
+
 MORE_THAN_THREADS = 24
 MOVED, STOPPED, FROZEN = "SQLite, file moved away", "PostgreSQL, stopped", "PostgreSQL, frozen"
 

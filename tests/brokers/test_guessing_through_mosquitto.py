@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.brokers.site import Site
     from tests.devices import Device
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 6
 TRIES = 30  # one a second; where nothing else runs a device needs one to three
 ANSWERED_WITHIN = 10.0

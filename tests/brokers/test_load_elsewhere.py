@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tests.brokers.site import Site
     from tests.devices import Device
 
+pytestmark = pytest.mark.slow
+
 MORE_THAN_THREADS = 40
 STORM = 20
 ATTEMPTS = 10

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.brokers.site import Site
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 RECONNECTED_WITHIN = 10.0  # a device tries once a second
 
 

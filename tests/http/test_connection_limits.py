@@ -125,6 +125,7 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
     assert within(10, lambda: requests.get(running.url + "/pki/none", timeout=10).status_code == 404)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [b"", b"POST /auth/", b"GET /healthz"])
 def test_connections_that_only_begin_like_a_brokers_count_for_their_address(running: Service, said: bytes) -> None:
     running.environment["AUTHSVC_CONNECTIONS_PER_ADDRESS"] = "20"
@@ -164,6 +165,7 @@ def is_open(connection: socket.socket) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_trusted_proxy_may_hold_more_connections(running: Service) -> None:
     running.environment |= {"AUTHSVC_CONNECTIONS_PER_ADDRESS": "5", "AUTHSVC_TRUSTED_PROXIES": "127.0.0.1"}
     running.start()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 BANNER = "The policy has not been refreshed"
 STALE = "policy cannot be refreshed"
 

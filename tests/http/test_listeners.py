@@ -217,6 +217,7 @@ def test_killed_broker_worker_is_replaced_and_disturbs_no_administrator(service:
     assert publishes(service, "bob", "devices/bob/up") == "user-disabled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_killed_listener_is_started_again_and_the_other_goes_on(service: Service, listener: str) -> None:
     (other,) = set(LISTENERS) - {listener}
@@ -234,6 +235,7 @@ def test_killed_listener_is_started_again_and_the_other_goes_on(service: Service
     assert publishes(service, "bob", "devices/bob/up") == "user-disabled"
 
 
+@pytest.mark.slow
 def test_both_listeners_end_when_the_supervisor_is_killed(service: Service) -> None:
     assert service.process
     group = service.process.pid
@@ -243,6 +245,7 @@ def test_both_listeners_end_when_the_supervisor_is_killed(service: Service) -> N
     assert within(20, lambda: not processes_of_group(group))
 
 
+@pytest.mark.slow
 def test_killed_service_leaves_no_process(service: Service) -> None:
     assert service.process
     group = service.process.pid
@@ -250,6 +253,7 @@ def test_killed_service_leaves_no_process(service: Service) -> None:
     assert processes_of_group(group) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_service_ends_in_time_with_connections_of_all_kinds_open(tmp_path: Path, number: signal.Signals) -> None:
     with Service(tmp_path) as service, ExitStack() as opened:
@@ -270,6 +274,7 @@ def test_service_ends_in_time_with_connections_of_all_kinds_open(tmp_path: Path,
         assert processes_of_group(group) == []
 
 
+@pytest.mark.slow
 def test_sighup_replaces_the_workers_and_keeps_the_addresses(service: Service) -> None:
     assert service.process
     before = service.workers()
@@ -325,6 +330,7 @@ def test_listeners_started_separately_share_what_one_of_them_prepared(separate: 
     assert is_ready(api)
 
 
+@pytest.mark.slow
 def test_listeners_started_together_on_a_fresh_directory_both_come_up(separate: dict[str, Service]) -> None:
     api, broker = separate["api"], separate["broker"]
     for service in (api, broker):
@@ -336,6 +342,7 @@ def test_listeners_started_together_on_a_fresh_directory_both_come_up(separate: 
     assert asks(broker, "user", username="bob", password="secret", clientid="c1") == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_separate_listener_replaces_its_worker_and_ends_in_time(separate: dict[str, Service], listener: str) -> None:
     service = separate[listener]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from tests.http.callers import Caller
 
+pytestmark = pytest.mark.slow
+
 # The users and roles that path parameters name; several, since the operations called DELETE work.
 _KNOWN = 3
 

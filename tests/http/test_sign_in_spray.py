@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 ATTACKERS = 60
 COST = 10
 

@@ -15,6 +15,8 @@ from tests.registry.terminal import CHECKOUT, Running
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.slow
+
 _DEMO = [sys.executable, "-m", "tests.demo"]
 STORY = [
     "authsvc on http://127.0.0.1:",

@@ -18,6 +18,8 @@ from tests.service import Service
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 STRANGERS = 10_000
 MAX_PENDING = 100
 LOGIN: dict[str, str | int] = {"username": "bob", "password": "bob's very own secret", "clientid": "press-7"}

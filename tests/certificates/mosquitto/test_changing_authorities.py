@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
 from cryptography import x509
 
 from tests.certificates.tools import certificate_for, key_pem, new_key_of, pem, write_file
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tests.certificates.mosquitto.certified import CertifiedDevice
     from tests.certificates.mosquitto.plant import Plant
     from tests.certificates.mosquitto.site import PlantSite
+
+pytestmark = pytest.mark.slow
 
 LINE = "readWrite line/#"
 
