@@ -29,6 +29,19 @@ _FLAGS = (
 )
 
 
+# What `make test` looks at in a browser: signing in, every page once, and a device from its first attempt to its grant.
+_QUICK = ("test_signing_in.py", "test_every_page.py", "test_unknown_device_appears_is_granted_and_publishes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in a browser as slow, except for the few that show that pages work in one."""
+    for item in items:
+        in_browser = isinstance(item, pytest.Function) and "browser" in item.fixturenames
+        if in_browser and not any(name in item.nodeid for name in _QUICK):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The debugging address of Debian's Chromium, one for all tests of this process."""

@@ -202,6 +202,7 @@ def test_failed_client_ids_are_attempted_again(env: Environment) -> None:
     assert (sorted(last["ended"]), last["failed"]) == (["press-6", "press-7", "press-8"], [])
 
 
+@pytest.mark.slow
 @ON_SQLITE
 def test_delays_between_attempts_grow_to_five_minutes(env: Environment) -> None:
     store_seen("bob", "press-7")

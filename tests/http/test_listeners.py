@@ -285,6 +285,7 @@ def test_sighup_replaces_the_workers_and_keeps_the_addresses(service: Service) -
     assert publishes(service, "bob", "devices/bob/up") == "user-disabled"
 
 
+@pytest.mark.slow
 def test_token_use_and_client_id_are_written_down_when_the_service_ends(service: Service) -> None:
     credentials = {"username": "tom", "password": BOBS_PASSWORD}
     token = service.call("POST", "/api/login", json=credentials).json()
@@ -313,6 +314,7 @@ def separate(tmp_path: Path) -> Iterator[dict[str, Service]]:
     broker.kill()
 
 
+@pytest.mark.slow
 def test_listeners_started_separately_share_what_one_of_them_prepared(separate: dict[str, Service]) -> None:
     api, broker = separate["api"], separate["broker"]
     api.start()

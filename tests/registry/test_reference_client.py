@@ -109,6 +109,7 @@ def test_device_registers_shows_its_code_and_gets_a_certificate(bob: Bob) -> Non
     assert bob.holds_what_it_needs()
 
 
+@pytest.mark.slow
 def test_command_waits_until_granted(bob: Bob) -> None:
     with Running(AUTHSVC, *bob.arguments()) as waiting:
         waiting.wait_for("pairing code")

@@ -39,6 +39,7 @@ def bob(plant: Plant) -> str:
     return username
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_leaves_the_list_alone_and_is_heard_again_when_it_is_back(
     plant: Plant, bob: str
 ) -> None:

@@ -64,6 +64,7 @@ def measure(site: PlantSite, bob: CertifiedDevice, carol: CertifiedDevice) -> Wi
     return Window(answered, heard_last, first["ended"], first["refused"])
 
 
+@pytest.mark.slow
 def test_the_window_between_revocation_and_the_end_of_everything(
     site: PlantSite, capsys: pytest.CaptureFixture[str]
 ) -> None:
