@@ -29,8 +29,12 @@ _FLAGS = (
 )
 
 
-# What `make test` looks at in a browser: signing in, every page once, and a device from its first attempt to its grant.
-_QUICK = ("test_signing_in.py", "test_every_page.py", "test_unknown_device_appears_is_granted_and_publishes")
+# What `make test` looks at in a browser: one sign-in, every page once, and a device from its first attempt to its grant.
+_QUICK = (
+    "test_administrator_signs_in_and_out",
+    "test_every_page.py",
+    "test_unknown_device_appears_is_granted_and_publishes",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

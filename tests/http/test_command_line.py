@@ -163,6 +163,7 @@ def _read(terminal: int) -> str:
 # Roles.
 
 
+@pytest.mark.slow
 def test_role_is_created_changed_and_deleted_by_command(shell: Service) -> None:
     made = _told(shell, "roles", "create", "queue", "--description", "who waits", "--permission", "read queue/#")
     assert made == {

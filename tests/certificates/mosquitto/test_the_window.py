@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
+
 from tests.certificates.mosquitto.plant import SYNC_EVERY
 from tests.certificates.mosquitto.waiting import PATIENCE
 from tests.devices import V5
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from tests.certificates.mosquitto.certified import CertifiedDevice
     from tests.certificates.mosquitto.site import PlantSite
