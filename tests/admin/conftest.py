@@ -29,7 +29,7 @@ _FLAGS = (
 )
 
 
-# What `make test` looks at in a browser: one sign-in, every page once, and a device from its first attempt to its grant.
+# The browser tests of `make test`: one sign-in, every page once, and a device from its first attempt to its grant.
 _QUICK = (
     "test_administrator_signs_in_and_out",
     "test_every_page.py",
