@@ -144,7 +144,7 @@ class Mosquitto:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        # The log, and not a probe of the port: that could meet a stranger who took the port first.
+        # The log, and not a probe of the port: another program could have taken the port first.
         self._wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
 
     def reload(self) -> None:

@@ -82,7 +82,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a new database; whoever connects to it is disconnected after the test."""
+    """The URL of a new database; all connections to it are closed after the test."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/data/authsvc.db"
         _disconnect()

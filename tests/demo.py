@@ -29,7 +29,7 @@ PRESS, PASSWORD = "press-7", "chosen at the factory"
 SCREEN, SCREENS_PASSWORD = "screen", "known to the hall"
 OWN, ANOTHERS = "presses/press-7/state", "presses/press-8/state"
 _PATIENCE = 15.0
-# Long enough to read what happened; whoever reads a file needs no time.
+# Long enough to read what happened; a file needs no pauses.
 _PAUSE = 1.5 if sys.stdout.isatty() else 0.0
 
 

@@ -108,7 +108,7 @@ def _short(path: Path) -> Iterator[str]:
 def _connect(path: Path) -> socket.socket | None:
     """Return a connection to a broker process, None if the process has ended.
 
-    Raise `BlockingIOError` if so many notifications wait already that the process must be at a standstill.
+    Raise `BlockingIOError` if the process's queue of waiting notifications is full.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:

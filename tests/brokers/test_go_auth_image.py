@@ -108,7 +108,7 @@ def mosquitto(network: Network, image: str, pki: Path) -> DockerContainer:
 
 
 def fetch_pki(service: Api, directory: Path) -> Path:
-    """Return `/pki` as the broker finds it, beside what `make secrets` makes; whoever the broker is may write there."""
+    """Return `/pki` as the broker finds it, beside what `make secrets` makes; every user may write there."""
     subprocess.run([shutil.copy(ROOT / "deploy" / "make-secrets.sh", directory)], check=True)
     pki = directory / "pki"
     pki.mkdir()

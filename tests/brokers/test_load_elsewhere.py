@@ -1,4 +1,4 @@
-"""Whoever else calls the service or comes to the broker, however many and however slowly, keeps no device waiting.
+"""Slow clients and floods of clients, at the service and at the broker, do not delay connected devices.
 
 The broker has one thread: an answer that takes longer than its timeout costs a device its connection.
 """

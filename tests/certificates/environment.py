@@ -49,7 +49,7 @@ class Environment:
         return env
 
     def close(self) -> None:
-        """Listen to strangers no more; the signal is the whole process's."""
+        """Disconnect from the signal for unknown usernames, which all apps of the process share."""
         unknown_username.disconnect(self.app.extensions[routes.EXTENSION].mqtt_registration.enqueue)
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_logins_and_denials_are_counted(broker: Broker, alice: Caller, services: Services) -> None:
-    metrics.flush_decisions()  # of whoever was here before
+    metrics.flush_decisions()  # of earlier tests
     services.decision_stats.store()
     before = alice.get("/api/history?hours=1").get_json()["buckets"]
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Policy that cannot be refreshed, or is not loaded yet, is seen by whoever looks: log, metric, `/readyz` and pages."""
+"""Policy that cannot be refreshed, or is not loaded yet, shows in the log, in a metric, at `/readyz` and on pages."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ WRONG, THROTTLED = no("wrong-password"), no("throttled")
 def answers(
     broker: Broker, guesses: int, client_id: str = "made up", username: str = "bob", **fields: Any
 ) -> list[Told]:
-    """Return what so many different wrong passwords are answered, each with a client id of its own unless told."""
+    """Return the answers to this many different wrong passwords, each with its own client id unless one is given."""
     return [
         broker.ask(
             "user",

@@ -46,7 +46,7 @@ HANG_UP = Reply(status=0)  # the connection ends where an answer should begin
 
 
 class Webhooks(ThreadingHTTPServer):
-    """Records every call; answers each path with its replies in turn, the last one for ever after."""
+    """Records every call; answers each path with its replies in turn, then repeats the last one."""
 
     daemon_threads = True
     calls: list[Call]

@@ -54,7 +54,7 @@ def _works_in(process: str, home: Path) -> bool:
     """Return whether a process has this directory in its arguments or environment."""
     try:
         said = Path(process, "cmdline").read_bytes() + Path(process, "environ").read_bytes()
-    except OSError:  # ended meanwhile, or somebody else's
+    except OSError:  # ended in the meantime, or owned by another user
         return False
     return f"{home}".encode() in said
 

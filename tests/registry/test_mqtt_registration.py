@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from authsvc.settings import Settings
     from tests.registry.environment import Environment
 
-AT_ONCE = 1.0  # seconds, on a busy machine; whoever waits for the database waits five
+AT_ONCE = 1.0  # seconds, on a busy machine; a thread that waits for the database waits 5
 
 
 def authenticate_many(env: Environment, number: int, name: str = "flood") -> None:

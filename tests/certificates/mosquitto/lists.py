@@ -27,7 +27,7 @@ def new_authority(name: str = "ours") -> CertificateAuthority:
 def new_list(
     authority: CertificateAuthority, number: int = 1, revoked: int = 0, valid: tuple[float, float] = (0, 7)
 ) -> str:
-    """Return a list that names so many, valid from so many days hence until so many days hence."""
+    """Return a revocation list with this many entries, valid from and until the given numbers of days from now."""
     now = datetime.now(UTC)
     entries = [CrlEntry(f"{serial:x}", now, RevocationReason.UNSPECIFIED) for serial in range(1, revoked + 1)]
     begins, ends = (now + timedelta(days=days) for days in valid)

@@ -148,7 +148,7 @@ class Plant:
         return row or ()
 
     def ages(self, papers: Papers, days: int) -> None:
-        """Let a device have a certificate of a year that was made so many days ago, in place of its own."""
+        """Replace a device's certificate by a one-year certificate issued the given number of days ago."""
         then = datetime.now(UTC) - timedelta(days=days)
         old = papers.certificate
         key: Any = old.public_key()

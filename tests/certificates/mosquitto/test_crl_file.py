@@ -1,4 +1,4 @@
-"""The broker's `crlfile` under `authsvc crl sync`: whatever happens, whoever reads it finds a good list."""
+"""The broker's `crlfile` under `authsvc crl sync`: the broker always reads a valid list."""
 
 from __future__ import annotations
 
