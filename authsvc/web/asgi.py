@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 # How many requests may wait for each thread; one more is answered 503.
 _WAITING_PER_THREAD = 8
-# How much all bodies together may take that are not complete yet; one that would take more is answered 503.
+# How much all incomplete bodies together may take, without the first 64 KiB of each; the body that would take more is
+# answered 503. So half-sent large bodies keep no sign-in and no change of a user out.
 _MAX_INCOMPLETE = 64 * 1024 * 1024
+_SMALL = 64 * 1024
 # How long a client may take to read an answer.
 _ANSWER_SECONDS = 60.0
 _FRAMING = (b"content-length", b"transfer-encoding")
@@ -62,21 +64,21 @@ class ApiApplication:
 
     async def _read_body(self, receive: Receive) -> bytes | None:
         """Return the body, cut off one byte after its largest size; None if there is no room for it."""
-        body = bytearray()
+        body, counted = bytearray(), 0
         more = True
         try:
             while more and len(body) <= self._max_body:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ConnectionResetError
-                part = message.get("body", b"")
-                body += part
-                self._incomplete += len(part)
-                if self._incomplete > _MAX_INCOMPLETE:
+                body += message.get("body", b"")
+                self._incomplete += max(len(body) - _SMALL, 0) - counted
+                counted = max(len(body) - _SMALL, 0)
+                if counted and self._incomplete > _MAX_INCOMPLETE:
                     return None
                 more = message.get("more_body", False)
         finally:
-            self._incomplete -= len(body)
+            self._incomplete -= counted
         return bytes(body[: self._max_body + 1])
 
     async def _ask_flask(self, scope: Scope, body: bytes) -> list[Message]:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -240,6 +240,20 @@ def test_api_request_that_comes_byte_by_byte_is_answered_and_nobody_waits_for_it
         for connection in slow:
             connection.sendall(request[-1:])
             assert answer_on(connection)[0] == 200
+
+
+def test_half_sent_large_bodies_do_not_keep_small_requests_out(running: Service) -> None:
+    running.start()
+    with room_for_many(), ExitStack() as opened:
+        for sent in (*[4 * 1024 * 1024 - 1] * 20, *[100_000] * 100):
+            connection = opened.enter_context(Connection(running, "api"))
+            with suppress(OSError):  # beyond 64 MiB they are refused
+                connection.sendall(LOGIN_HEAD + b"Content-Length: %d\r\n\r\n%s" % (sent + 1, b"x" * sent))
+        for _ in range(5):
+            answer = requests.post(
+                running.url + "/api/login", LOGIN, headers={"Content-Type": "application/json"}, timeout=20
+            )
+            assert answer.status_code == 200
 
 
 def test_body_that_is_too_large_for_the_api_is_refused(running: Service) -> None:
