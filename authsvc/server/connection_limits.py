@@ -77,11 +77,15 @@ class ConnectionLimits:
 
 
 class Connections:
-    """The open connections of one process, by the client's address and port."""
+    """The open connections of one process, by the client's address and port.
+
+    A trusted connection has no deadline and counts towards the total only, until the sweep after its end.
+    """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self._open: dict[Client, LimitedConnection] = {}
+        self._trusted: dict[Client, asyncio.Transport] = {}
         self._of_network: defaultdict[str, dict[Client, None]] = defaultdict(dict)
 
     def request_began(self, client: Client) -> None:
@@ -99,18 +103,26 @@ class Connections:
     def close(self, client: Client) -> None:
         """Close a connection when its answer has been written."""
         connection = self._open.get(client)
-        if connection is not None:
-            connection.transport.close()
+        transport = self._trusted.get(client) if connection is None else connection.transport
+        if transport is not None:
+            transport.close()
 
     def trust(self, client: Client) -> None:
-        """Count a connection towards the total only: its client proved to be a broker."""
-        self._uncount(client)
+        """Take every limit but the total off a connection: its client proved to be a broker.
+
+        gunicorn's protocol takes the connection over, so a broker's requests pass through no code of this module.
+        """
+        connection = self._open.get(client)
+        if connection is not None:
+            self.remove(client)
+            self._trusted[client] = connection.transport
+            connection.transport.set_protocol(connection.inner)
 
     def admit(self, connection: LimitedConnection) -> bool:
         """Count a new connection; return False if it has to be refused."""
         client = connection.client
         network = network_of(client[0])
-        if len(self._open) >= self.limits.in_total:
+        if len(self._open) + len(self._trusted) >= self.limits.in_total:
             return False
         counted = self._of_network.get(network, {})
         if len(counted) >= self.limits.per_address and not is_within(client[0], self.limits.exempt):
@@ -125,26 +137,24 @@ class Connections:
 
     def remove(self, client: Client) -> None:
         """Forget a connection that has ended; one that was never counted is no error."""
-        self._uncount(client)
-        self._open.pop(client, None)
-
-    def close_overdue(self, now: float) -> None:
-        """Close every connection whose deadline has passed."""
-        for connection in [each for each in self._open.values() if each.due is not None and each.due <= now]:
-            connection.transport.abort()
-
-    def close_all(self) -> None:
-        """Close every connection."""
-        for connection in list(self._open.values()):
-            connection.transport.abort()
-
-    def _uncount(self, client: Client) -> None:
-        network = network_of(client[0])
-        counted = self._of_network.get(network)
-        if counted is not None:
+        if self._open.pop(client, None) is not None:
+            network = network_of(client[0])
+            counted = self._of_network[network]
             counted.pop(client, None)
             if not counted:
                 del self._of_network[network]
+
+    def sweep(self, now: float) -> None:
+        """Close every connection whose deadline has passed, and forget the trusted ones that have ended."""
+        for connection in [each for each in self._open.values() if each.due is not None and each.due <= now]:
+            connection.transport.abort()
+        for client in [each for each, transport in self._trusted.items() if transport.is_closing()]:
+            del self._trusted[client]
+
+    def close_all(self) -> None:
+        """Close every connection."""
+        for transport in [*(each.transport for each in self._open.values()), *self._trusted.values()]:
+            transport.abort()
 
 
 class LimitedConnection(asyncio.Protocol):
@@ -154,7 +164,7 @@ class LimitedConnection(asyncio.Protocol):
     client: Client
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections, clock: Callable[[], float]) -> None:
-        self._inner = inner
+        self.inner = inner
         self._connections = connections
         self._clock = clock
         self._admitted = False
@@ -178,7 +188,7 @@ class LimitedConnection(asyncio.Protocol):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _TCP_KEEP_ALIVE.items():
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
-        self._inner.connection_made(transport)
+        self.inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Start the deadline of a request with its first byte."""
@@ -188,7 +198,7 @@ class LimitedConnection(asyncio.Protocol):
             self._silent = False
             self.due = None
         self.start_deadline()
-        self._inner.data_received(data)
+        self.inner.data_received(data)
 
     def start_deadline(self) -> None:
         """Give a request its time to become complete, unless that runs already."""
@@ -197,23 +207,23 @@ class LimitedConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Pass it on."""
-        return self._inner.eof_received() if self._admitted else None
+        return self.inner.eof_received() if self._admitted else None
 
     def pause_writing(self) -> None:
         """Pass it on."""
         if self._admitted:
-            self._inner.pause_writing()
+            self.inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass it on."""
         if self._admitted:
-            self._inner.resume_writing()
+            self.inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         if self._admitted:
             self._connections.remove(self.client)
-            self._inner.connection_lost(exc)
+            self.inner.connection_lost(exc)
 
 
 class LimitedServer:
@@ -248,7 +258,7 @@ class LimitedLoop(uvloop.Loop):
         return LimitedServer(server, lambda: self.call_later(_LAST_ANSWERS_SECONDS, self.connections.close_all))
 
     def _sweep(self) -> None:
-        self.connections.close_overdue(self.time())
+        self.connections.sweep(self.time())
         self.call_later(_SWEEP_SECONDS, self._sweep)
 
 

@@ -42,6 +42,15 @@ class Transport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        return bool(self.done)
+
     def close(self) -> None:
         self.done = "closed"
 
@@ -89,7 +98,7 @@ class Site:
 
     def passes(self, seconds: float) -> None:
         self.now += seconds
-        self.connections.close_overdue(self.now)
+        self.connections.sweep(self.now)
 
 
 class Opened:
@@ -99,6 +108,7 @@ class Opened:
         self.inner, self.transport = Inner(), Transport(client)
         self.client = client or ("", 0)
         self.protocol = LimitedConnection(self.inner, site.connections, lambda: site.now)
+        self.transport.set_protocol(self.protocol)
         self.protocol.connection_made(self.transport)
 
     @property
@@ -165,8 +175,33 @@ def test_connection_of_a_proven_broker_counts_towards_the_total_only() -> None:
     assert broker.is_open
     assert other.is_open
     assert not site.opens(THERE).is_admitted
-    broker.ends()
+    broker.transport.close()
+    site.passes(1)
     assert site.opens(THERE).is_admitted
+
+
+def test_connection_of_a_proven_broker_is_handed_over_and_has_no_deadline() -> None:
+    site = Site()
+    broker = site.opens()
+    broker.sends("request")
+    assert broker.transport.get_protocol() is broker.protocol
+    site.connections.trust(broker.client)
+    assert broker.transport.get_protocol() is broker.inner
+    site.passes(3600)
+    assert broker.is_open
+
+
+def test_trusted_connections_are_closed_with_the_others() -> None:
+    site = Site()
+    asked, stopped, other = site.opens(), site.opens(THERE), site.opens()
+    for each in (asked, stopped):
+        site.connections.trust(each.client)
+    site.connections.close(asked.client)
+    assert asked.transport.done == "closed"
+    site.passes(1)
+    site.connections.close_all()
+    assert asked.transport.done == "closed"
+    assert [stopped.transport.done, other.transport.done] == ["aborted", "aborted"]
 
 
 @pytest.mark.parametrize("address", [PROXY, "::ffff:10.1.2.3", "2001:db8:1::7"])
