@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from authsvc.credentials.jwt import SigningKey
 
 NO_TOKENS: Mapping[str, datetime] = MappingProxyType({})
+NO_CERTIFICATES: Mapping[str, datetime] = MappingProxyType({})
 
 
 class GrantType(StrEnum):
@@ -38,8 +39,9 @@ class GrantType(StrEnum):
 class UserPolicy:
     """One user. `tokens` maps the digest of each API token to its expiry.
 
-    `certificate_until` is when the last of its valid certificates expires; None if it has none. `damage` lists the
-    stored rows that could not be read: a user with any damage is denied everything.
+    `certificates` maps the serial of each valid certificate, in upper-case hexadecimal without leading zeros, to the
+    time from which it is not valid any more: its expiry or an earlier revocation. `damage` lists the stored rows that
+    could not be read: a user with any damage is denied everything.
     """
 
     username: str
@@ -49,7 +51,7 @@ class UserPolicy:
     permissions: tuple[Permission, ...] = ()
     roles: tuple[str, ...] = ()
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
-    certificate_until: datetime | None = None
+    certificates: Mapping[str, datetime] = field(default_factory=lambda: NO_CERTIFICATES)
     client_ids: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
 
@@ -62,6 +64,11 @@ class UserPolicy:
         """
         allowed = not self.grant_types or GrantType.PASSWORD in self.grant_types
         return self.enabled and not self.damage and self.password_hash is not None and allowed
+
+    @property
+    def certificate_until(self) -> datetime | None:
+        """When the last of its valid certificates ends; None if it has none."""
+        return max(self.certificates.values(), default=None)
 
     def has_certificate_at(self, now: datetime) -> bool:
         """Return whether it has the grant type `certificate` and a valid certificate."""
