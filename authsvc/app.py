@@ -13,6 +13,9 @@ from authsvc.activity.decision_stats import DecisionStats
 from authsvc.activity.denials import Denials
 from authsvc.activity.mqtt_takeover import takeover_broker
 from authsvc.addresses import binds_loopback
+from authsvc.broker.change_streams import ChangeStreams
+from authsvc.broker.plugin_protocol import UserStates
+from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
@@ -86,6 +89,13 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     seen_client_ids = SeenClientIds()
     denials = Denials()
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
+    user_states = UserStates(policy)
+    report_receivers = ReportReceivers(
+        store_report=lambda _report: None,  # to be replaced by live_clients.store
+        record_client_id=seen_client_ids.note,
+        record_denial=denials.note,
+        count_dropped_denials=denials.count_dropped,
+    )
     return Services(
         settings=settings,
         policy=policy,
@@ -96,12 +106,14 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4)),
         webhooks=Webhooks(
             access,
+            user_states,
             denials.note,
             settings.webhook_secret,
             budgets,
             settings.answer_cache_entries,
             on_loopback=binds_loopback(bind or settings.bind),
         ),
+        plugin=PluginRoutes(user_states, ChangeStreams(policy), report_receivers),
         client_ids=seen_client_ids,
         denials=denials,
         decision_stats=DecisionStats(metrics.counted),

@@ -81,6 +81,10 @@ class Denials:
         key = DenialKey(denial.username, denial.topic, denial.access, denial.reason, denial.whole)
         self._add(key, Tally(denial.client_id, now, now))
 
+    def count_dropped(self, count: int) -> None:
+        """Count denials that a broker's plugin has dropped."""
+        self.dropped += count
+
     def store(self) -> None:
         """Store the noted denials; after a database error the rest stays noted."""
         # A denial that another thread notes at this moment may be lost, which is acceptable.

@@ -1,21 +1,25 @@
 """The broker listener: an ASGI application that answers webhooks in the event loop, from memory.
 
 A webhook costs no thread switch and no framework; `docs/performance.md` has the figures. Nothing that blocks may run
-here: hashing goes to its pool, and everything that uses the database runs in background threads.
+here: hashing goes to its pool, reports of plugins to theirs, and everything else that uses the database runs in
+background threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from authsvc.broker.goauth_protocol import MAX_BODY, Answer, WebhookRequest
+from authsvc.broker import plugin_protocol
+from authsvc.broker.goauth_protocol import MAX_BODY, Answer, WebhookRequest, parse_query
 from authsvc.broker.webhooks import PendingLogin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from authsvc.broker.plugin_routes import PluginRoutes
     from authsvc.broker.webhooks import Webhooks
 
     Scope = MutableMapping[str, Any]
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 
 _CHECKS = {"/auth/acl": "acl", "/auth/user": "user", "/auth/superuser": "superuser"}
 _METHODS = frozenset({"POST", "PUT", "GET"})
+_PLUGIN_METHODS = {"/auth/plugin/users": "POST", "/auth/plugin/changes": "GET", "/auth/plugin/report": "POST"}
+_PLUGIN_VERSION = b"%d" % plugin_protocol.PROTOCOL
+_STREAM_HEADERS = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
 
 
 class Connections(Protocol):
@@ -47,46 +54,72 @@ class Connections(Protocol):
 class BrokerApplication:
     """Answers `/auth/*` and `/healthz`; everything else is 404.
 
-    A caller is trusted once a webhook was answered 200: only a caller with the webhook secret gets that answer.
+    A caller is trusted once it was answered 200 below `/auth`: only a caller with the webhook secret gets that answer.
     """
 
-    def __init__(self, webhooks: Webhooks, connections: Connections) -> None:
+    def __init__(self, webhooks: Webhooks, plugin: PluginRoutes, connections: Connections) -> None:
         self._webhooks = webhooks
+        self._plugin = plugin
         self._connections = connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # a WebSocket, which the server then refuses
-        check, client = _CHECKS.get(scope["path"]), scope["client"]
+        path, client = scope["path"], scope["client"]
         self._connections.request_began(client)
-        message = await receive()
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            whole = await _read_rest(message, receive)
-            if whole is None:
-                return  # the client has gone, and nobody is to be answered
-            body = whole
-        self._connections.request_complete(client)
-        if check is None or scope["method"] not in _METHODS:
-            await _send(send, _other(scope["path"], scope["method"]))
-            self._connections.close(client)
-            return
         headers = dict(scope["headers"])
         request = WebhookRequest(
-            check,
+            _CHECKS.get(path, ""),
             scope["query_string"],
             headers.get(b"content-type", b""),
             headers.get(b"authorization", b""),
-            body,
+            b"",
             headers.get(b"host", b""),
             b"origin" in headers or b"sec-fetch-site" in headers,
+            headers.get(plugin_protocol.VERSION_HEADER) == _PLUGIN_VERSION,
         )
-        answer = self._webhooks.begin(request)
-        if isinstance(answer, PendingLogin):
-            answer = await self._wait(answer)
+        for_plugin = request.from_plugin and _PLUGIN_METHODS.get(path) == scope["method"]
+        refusal = self._webhooks.refusal(request) if for_plugin else None
+        body = await _read_body(receive, plugin_protocol.MAX_BODY if for_plugin and not refusal else MAX_BODY)
+        if body is None:
+            return  # the client has gone, and nobody is to be answered
+        self._connections.request_complete(client)
+        if for_plugin:
+            answer = refusal or await self._answer_plugin(path, request._replace(body=body), receive, send, client)
+            if answer is None:
+                return
+        elif not request.check or scope["method"] not in _METHODS:
+            await _send(send, _other(path, scope["method"]))
+            self._connections.close(client)
+            return
+        else:
+            begun = self._webhooks.begin(request._replace(body=body))
+            answer = await self._wait(begun) if isinstance(begun, PendingLogin) else begun
         if answer.status == HTTPStatus.OK:
             self._connections.trust(client)
         await _send(send, answer)
+
+    async def _answer_plugin(
+        self, path: str, request: WebhookRequest, receive: Receive, send: Send, client: Client
+    ) -> Answer | None:
+        """Return the answer to a request of the plugin, or None after a change stream, which sends its own."""
+        if path == "/auth/plugin/users":
+            return await self._plugin.users(request.body)
+        if path == "/auth/plugin/report":
+            return await self._plugin.report(request.body)
+        asked = self._plugin.stream_request(parse_query(request.query))
+        if isinstance(asked, Answer):
+            return asked
+        self._connections.trust(client)
+        left = asyncio.ensure_future(receive())
+        try:
+            await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": _STREAM_HEADERS})
+            async with aclosing(self._plugin.changes(asked, left)) as changes:
+                async for lines in changes:
+                    await send({"type": "http.response.body", "body": lines, "more_body": True})
+        finally:
+            left.cancel()
+        return None
 
     async def _wait(self, login: PendingLogin) -> Answer:
         if login.patience > 0:
@@ -94,16 +127,20 @@ class BrokerApplication:
         return self._webhooks.finish(login)
 
 
-async def _read_rest(message: Message, receive: Receive) -> bytes | None:
-    """Return a body that comes in parts, cut off one byte after `MAX_BODY`; None if the client leaves."""
+async def _read_body(receive: Receive, most: int) -> bytes | None:
+    """Return the whole body, cut off one byte after `most`; None if the client leaves."""
+    message = await receive()
     body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts = bytearray(body)
     while message.get("more_body"):
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        if len(body) <= MAX_BODY:
-            body += message.get("body", b"")
-    return body[: MAX_BODY + 1]
+        if len(parts) <= most:
+            parts += message.get("body", b"")
+    return bytes(parts[: most + 1])
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -35,7 +35,8 @@ class WebhookRequest(NamedTuple):
     """One HTTP request of a broker. `check` is the last part of the path; `body` has at most MAX_BODY + 1 bytes.
 
     `query`, `content_type` and `authorization` are unchanged; HTTP allows no line break in them. `host` is the `Host`
-    header, empty if there is none. `from_browser` says that the request has a header that only browsers send.
+    header, empty if there is none. `from_browser` says that the request has a header that only browsers send,
+    `from_plugin` that it comes from authsvc's own plugin, whose logins are answered with the user's state.
     """
 
     check: str
@@ -45,6 +46,7 @@ class WebhookRequest(NamedTuple):
     body: bytes
     host: bytes = b""
     from_browser: bool = False
+    from_plugin: bool = False
 
 
 class Answer(NamedTuple):
@@ -166,3 +168,8 @@ def render(allowed: bool, reason: Reason, *, text: bool) -> Answer:
         content_type = b"application/json"
         body = _OK if allowed else b'{"ok":false,"error":"%s"}' % reason.encode()
     return Answer(status, [(b"content-type", content_type), (b"content-length", b"%d" % len(body))], body)
+
+
+def json_answer(status: int, body: bytes) -> Answer:
+    """Return an answer with this JSON body."""
+    return Answer(status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)

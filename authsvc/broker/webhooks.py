@@ -13,13 +13,22 @@ import secrets
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from authsvc.addresses import is_loopback_header
-from authsvc.broker.goauth_protocol import Answer, Malformed, basic_password, parse_fields, parse_query, render
+from authsvc.broker.goauth_protocol import (
+    Answer,
+    Malformed,
+    basic_password,
+    json_answer,
+    parse_fields,
+    parse_query,
+    render,
+)
 from authsvc.broker.signals import unknown_username
 from authsvc.credentials.passwords import Verdict
 from authsvc.credentials.usernames import is_username
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from authsvc.broker.goauth_protocol import Fields, WebhookRequest
+    from authsvc.broker.plugin_protocol import UserStates
     from authsvc.credentials.hashing import WaitBudget
     from authsvc.policy.access import AccessControl
 
@@ -115,6 +125,7 @@ class Webhooks:
     def __init__(
         self,
         access: AccessControl,
+        user_states: UserStates,
         record_denial: Callable[[Denial], None],
         webhook_secret: str | None,
         budgets: WaitBudgets,
@@ -123,6 +134,7 @@ class Webhooks:
         on_loopback: bool,
     ) -> None:
         self._access = access
+        self._user_states = user_states
         self._record_denial = record_denial
         self._secret = webhook_secret.encode() if webhook_secret else None
         self._on_loopback = on_loopback
@@ -172,7 +184,8 @@ class Webhooks:
         if decided.cacheable:
             if len(self._cache) >= self._max_cached:
                 self._cache.clear()
-            self._cache[key] = CachedResponse(generation, answer, decided)
+            plain = _rendered(request, decided) if request.from_plugin else answer
+            self._cache[key] = CachedResponse(generation, plain, decided)
         return answer
 
     def finish(self, pending: PendingLogin) -> Answer:
@@ -187,10 +200,11 @@ class Webhooks:
         if decided.denial:
             self._record_denial(decided.denial)
         metrics.observe_decision(request.check, decided.decision, seconds)
-        if cached is not None:
-            return cached
-        text = parse_query(request.query).get("response") == "text"
-        return render(bool(decided.decision), decided.decision.reason, text=text)
+        if request.from_plugin and decided.login and decided.decision.credential:
+            return json_answer(
+                HTTPStatus.OK, self._user_states.login_body(decided.login.username, decided.decision.credential)
+            )
+        return _rendered(request, decided) if cached is None else cached
 
     def _decide_hashed(self, pending: PendingLogin) -> Decided:
         if pending.future.exception() is None and pending.future.result() is Verdict.WRONG:
@@ -203,6 +217,13 @@ class Webhooks:
     def clear_cache(self) -> None:
         """Drop all cached answers, so that the next decisions record their client ids again."""
         self._cache.clear()
+
+    def refusal(self, request: WebhookRequest) -> Answer | None:
+        """Return the answer to a request of a browser or without the webhook secret; None for one of a broker."""
+        denied = self._refused(request)
+        if denied is None and not self._is_our_broker(request, parse_query(request.query)):
+            denied = Denied(Reason.WRONG_WEBHOOK_SECRET)
+        return None if denied is None else render(False, denied.reason, text=False)
 
     def _refused(self, request: WebhookRequest) -> Denied | None:
         """Return the denial of a request that a browser has sent, by its headers, or None."""
@@ -269,3 +290,8 @@ class Webhooks:
             return True
         offered = query["key"] if "key" in query else basic_password(request.authorization)
         return hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), self._secret)
+
+
+def _rendered(request: WebhookRequest, decided: Decided) -> Answer:
+    text = parse_query(request.query).get("response") == "text"
+    return render(bool(decided.decision), decided.decision.reason, text=text)

@@ -12,7 +12,7 @@ from authsvc.policy import topics
 from authsvc.policy.decision import Allowed, Decision, Denied, Reason
 from authsvc.policy.guess_limit import GuessLimit, Login
 from authsvc.policy.permissions import Context, Operation, Request, decide
-from authsvc.policy.snapshot import GrantType, UserPolicy
+from authsvc.policy.snapshot import GrantType, UserPolicy, password_credential, token_credential
 from authsvc.policy.topics import Identity
 
 if TYPE_CHECKING:
@@ -108,15 +108,17 @@ class AccessControl:
         return decision
 
     def _check_credentials(self, login: Login, password: str, now: datetime) -> Decision | Future[Verdict]:
-        user = _active_user(self._policy.snapshot, login.username)
+        user = active_user(self._policy.snapshot, login.username)
         if isinstance(user, Denied):
             return user
         if GrantType.TOKEN in user.grant_types and jwt.looks_like_token(password):
             try:
-                holder, _ = self.authenticate_token(password, now)
+                holder, digest = self.authenticate_token(password, now)
             except Unauthenticated:
                 return Denied(Reason.INVALID_TOKEN)
-            return Allowed(Reason.TOKEN) if holder.username == user.username else Denied(Reason.INVALID_TOKEN)
+            if holder.username != user.username:
+                return Denied(Reason.INVALID_TOKEN)
+            return Allowed(Reason.TOKEN, credential=token_credential(digest))
         if GrantType.PASSWORD not in user.grant_types or user.password_hash is None:
             return Denied(Reason.GRANT_TYPE_MISSING)
         return self._check_password(login, password, user.password_hash)
@@ -139,6 +141,8 @@ class AccessControl:
             return verdict
         if verdict is not Verdict.WRONG:
             self.guess_limit.uncount(counted)
+        if verdict is Verdict.RIGHT:
+            return Allowed(Reason.PASSWORD, credential=password_credential(stored_hash))
         return _DECISIONS[verdict]
 
     def knows(self, login: Login) -> bool:
@@ -160,7 +164,7 @@ class AccessControl:
         """Decide one HTTP request to this service by an authenticated user."""
         snapshot = self._policy.snapshot
         # `user` may come from an older snapshot; a user and its roles must be of the same version.
-        current = _active_user(snapshot, user.username)
+        current = active_user(snapshot, user.username)
         if isinstance(current, Denied):
             return current
         request = Request(Context.HTTP, http_operation(method), topics.split(path), Identity(user.username))
@@ -203,7 +207,7 @@ class AccessControl:
         return user if user and decision else Denied(decision.reason)
 
     def _user_with_password(self, username: str) -> UserPolicy | None:
-        user = _active_user(self._policy.snapshot, username)
+        user = active_user(self._policy.snapshot, username)
         return user if isinstance(user, UserPolicy) and user.may_sign_in else None
 
 
@@ -216,7 +220,7 @@ def decide_access(
     MQTT session can be older than the user's allowed client ids. The client id None, which no broker sends, stands for
     any allowed client id.
     """
-    user = _active_user(snapshot, username)
+    user = active_user(snapshot, username)
     if isinstance(user, Denied):
         return user
     if by_certificate and not user.has_certificate_at(datetime.now(UTC)):
@@ -231,7 +235,7 @@ def decide_access(
     return decision
 
 
-def _active_user(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
+def active_user(snapshot: Snapshot, username: str) -> UserPolicy | Denied:
     """Return the user, or the denial of all its requests if it is unknown, disabled or damaged."""
     if not snapshot.version:
         return Denied(Reason.POLICY_NOT_LOADED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,11 +45,15 @@ ALLOW_REASONS = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION})
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
-    """`permission` and `role` are those of the rule that decided, if one did."""
+    """`permission` and `role` are those of the rule that decided, if one did.
+
+    `credential` names the credential of an allowed login, as in `UserPolicy.credentials_at`.
+    """
 
     reason: Reason
     permission: Permission | None = None
     role: str | None = None
+    credential: str | None = field(default=None, compare=False, repr=False)
 
 
 class Allowed(_Decided):

@@ -7,10 +7,11 @@ changed role changes one entry and not those of its users.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.permissions import EVERY_RIGHT, Permission, Request, Rule
@@ -18,12 +19,14 @@ from authsvc.policy.rule_index import MAX_SCANNED, RuleIndex
 from authsvc.policy.sharded_map import ShardedMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from authsvc.credentials.jwt import SigningKey
 
 NO_TOKENS: Mapping[str, datetime] = MappingProxyType({})
+NO_CERTIFICATES: Mapping[str, datetime] = MappingProxyType({})
+_CREDENTIAL_DIGITS = 32
 
 
 class GrantType(StrEnum):
@@ -38,8 +41,9 @@ class GrantType(StrEnum):
 class UserPolicy:
     """One user. `tokens` maps the digest of each API token to its expiry.
 
-    `certificate_until` is when the last of its valid certificates expires; None if it has none. `damage` lists the
-    stored rows that could not be read: a user with any damage is denied everything.
+    `certificates` maps the serial of each valid certificate, in upper-case hexadecimal without leading zeros, to the
+    time from which it is not valid any more: its expiry or an earlier revocation. `damage` lists the stored rows that
+    could not be read: a user with any damage is denied everything.
     """
 
     username: str
@@ -49,7 +53,7 @@ class UserPolicy:
     permissions: tuple[Permission, ...] = ()
     roles: tuple[str, ...] = ()
     tokens: Mapping[str, datetime] = field(default_factory=lambda: NO_TOKENS, repr=False)
-    certificate_until: datetime | None = None
+    certificates: Mapping[str, datetime] = field(default_factory=lambda: NO_CERTIFICATES)
     client_ids: tuple[str, ...] = ()
     damage: tuple[str, ...] = ()
 
@@ -63,10 +67,44 @@ class UserPolicy:
         allowed = not self.grant_types or GrantType.PASSWORD in self.grant_types
         return self.enabled and not self.damage and self.password_hash is not None and allowed
 
+    @property
+    def certificate_until(self) -> datetime | None:
+        """When the last of its valid certificates ends; None if it has none."""
+        return max(self.certificates.values(), default=None)
+
+    def credentials_at(self, now: datetime) -> dict[str, datetime | None]:
+        """Return the names of the credentials with which it may log in to a broker, and until when; None for always.
+
+        A name is made by `password_credential`, `token_credential` or `certificate_credential`.
+        """
+        found: dict[str, datetime | None] = {}
+        if GrantType.PASSWORD in self.grant_types and self.password_hash is not None:
+            found[password_credential(self.password_hash)] = None
+        if GrantType.TOKEN in self.grant_types:
+            found |= {token_credential(digest): until for digest, until in self.tokens.items() if until > now}
+        if GrantType.CERTIFICATE in self.grant_types:
+            found |= {certificate_credential(name): until for name, until in self.certificates.items() if until > now}
+        return found
+
     def has_certificate_at(self, now: datetime) -> bool:
         """Return whether it has the grant type `certificate` and a valid certificate."""
         until = self.certificate_until
         return GrantType.CERTIFICATE in self.grant_types and until is not None and until > now
+
+
+def password_credential(stored_hash: str) -> str:
+    """Return the name of a password as a credential. It changes with each new password and reveals no hash."""
+    return "p:" + hashlib.sha256(stored_hash.encode()).hexdigest()[:_CREDENTIAL_DIGITS]
+
+
+def token_credential(digest: str) -> str:
+    """Return the name of an API token as a credential."""
+    return "t:" + digest[:_CREDENTIAL_DIGITS]
+
+
+def certificate_credential(serial: str) -> str:
+    """Return the name of a certificate as a credential; `serial` as in `UserPolicy.certificates`."""
+    return "c:" + serial
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +138,11 @@ class Snapshot:
     token_version: int = 0
     damaged_roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _indexes: dict[tuple[str, str], tuple[tuple[Permission, ...], RuleIndex]] = field(default_factory=dict)
+
+    @property
+    def revision(self) -> int:
+        """A number that grows with every policy change and every new API token; 0 is not loaded yet."""
+        return self.version + self.token_version if self.version else 0
 
     def is_damaged(self, user: UserPolicy) -> bool:
         """Return whether a row of a user or of one of its roles could not be read. Such a user is denied everything.
@@ -149,6 +192,19 @@ class Snapshot:
         return index.candidates(request.levels)
 
 
+class SnapshotChange(NamedTuple):
+    """What a new snapshot changed: users and roles by name, or everything, and its `Snapshot.revision`.
+
+    `clients` are connections to end, as `BOOT/NUMBER` of `BrokerReport` and `ConnectedClient`; they are no policy.
+    """
+
+    revision: int
+    users: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    clients: frozenset[str] = frozenset()
+    everything: bool = False
+
+
 class CurrentPolicy:
     """The snapshot in use.
 
@@ -159,3 +215,12 @@ class CurrentPolicy:
     def __init__(self) -> None:
         self.snapshot = Snapshot()
         self.generation = 0
+        self._subscribers: list[Callable[[SnapshotChange], object]] = []
+
+    def subscribe(self, notify: Callable[[SnapshotChange], object]) -> None:
+        """Call `notify` after each replacement of the snapshot, in any thread; it must return at once, never raise."""
+        self._subscribers.append(notify)
+
+    def _tell_subscribers(self, change: SnapshotChange) -> None:
+        for notify in self._subscribers:
+            notify(change)

@@ -223,7 +223,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             services.propagation.listen(services.policy.catch_up)
         self._start_background()
         if answers_brokers:
-            return BrokerApplication(services.webhooks, self._connections)
+            return BrokerApplication(services.webhooks, services.plugin, self._connections)
         return ApiApplication(app, settings.threads, self._connections)
 
     def _start_background(self) -> None:

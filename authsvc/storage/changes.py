@@ -22,16 +22,20 @@ KEPT_VERSIONS = 10_000
 
 
 class ChangeKind(StrEnum):
-    """The part of the policy that a change affects."""
+    """The part of the policy that a change affects. `CLIENT` affects none: its name is a connection to end.
+
+    That name is `BOOT/NUMBER`, of `BrokerReport` and `ConnectedClient`.
+    """
 
     USER = "user"
     ROLE = "role"
     SIGNING_KEYS = "signing-keys"
     AUTHORITY = "authority"
+    CLIENT = "client"
 
 
 class Change(NamedTuple):
-    """One snapshot entry to read again."""
+    """One snapshot entry to read again, or a connection to end."""
 
     kind: ChangeKind
     name: str
@@ -45,7 +49,7 @@ class Versions(NamedTuple):
 
 
 class Announce(Protocol):
-    """Records, in the transaction of a change, a snapshot entry to read again."""
+    """Records, in the transaction of a change, a snapshot entry to read again or a connection to end."""
 
     def __call__(self, kind: ChangeKind, name: str) -> None: ...
 

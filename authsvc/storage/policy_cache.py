@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from authsvc.policy.sharded_map import ShardedMap
-from authsvc.policy.snapshot import CurrentPolicy, Snapshot
+from authsvc.policy.snapshot import CurrentPolicy, Snapshot, SnapshotChange
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import Change, ChangeKind, Versions, changes_since, current_versions
 from authsvc.storage.database import read_transaction, session
@@ -85,13 +85,16 @@ class PolicyCache(CurrentPolicy):
         if changes is None or any(change.kind is ChangeKind.AUTHORITY for change in changes):
             after = _load(to)
             read: Iterable[str] = after.users
+            change = SnapshotChange(after.revision, everything=True)
         else:
-            after = _changed(before, changes, to)
-            read = {change.name for change in changes if change.kind is ChangeKind.USER}
+            after, change = _changed(before, changes, to)
+            read = change.users
         # Everything was read: an error before this line leaves the policy unchanged.
         self.snapshot = after
-        if changes is None or after.version != before.version:
+        # New API tokens and ended connections change no earlier decision, so cached answers remain valid.
+        if change.everything or any(each.kind is not ChangeKind.CLIENT for each in changes or ()):
             self.generation += 1
+        self._tell_subscribers(change)
         _log_new_damage(before, after, read)
 
 
@@ -105,8 +108,8 @@ def snapshot_of(username: str) -> Snapshot:
         return Snapshot(ShardedMap(users.items()), roles, {}, *versions, _damage(roles))
 
 
-def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snapshot:
-    """Return the snapshot with these changes applied; it shares everything else with the previous one."""
+def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> tuple[Snapshot, SnapshotChange]:
+    """Return the snapshot with these changes applied, and what changed; it shares the rest with the previous one."""
     names: dict[ChangeKind, set[str]] = defaultdict(set)
     for change in changes:
         names[change.kind].add(change.name)
@@ -119,15 +122,18 @@ def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> Snaps
             users[username] = replace(user, tokens=valid | created)
     roles = policy_reader.role_policies(names[ChangeKind.ROLE])
     unchanged = before.roles.keys() - names[ChangeKind.ROLE]
-    return replace(
+    changed_users = names[ChangeKind.USER] | users.keys()
+    after = replace(
         before,
-        users=before.users.replaced(names[ChangeKind.USER] | users.keys(), users),
+        users=before.users.replaced(changed_users, users),
         roles={name: before.roles[name] for name in unchanged} | roles,
         damaged_roles={name: why for name, why in before.damaged_roles.items() if name in unchanged} | _damage(roles),
         signing_keys=policy_reader.signing_keys() if ChangeKind.SIGNING_KEYS in names else before.signing_keys,
         version=to.policy,
         token_version=to.tokens,
     )
+    of_others = (frozenset(names[ChangeKind.ROLE]), frozenset(names[ChangeKind.CLIENT]))
+    return after, SnapshotChange(after.revision, frozenset(changed_users), *of_others)
 
 
 def _load(to: Versions) -> Snapshot:

@@ -16,7 +16,7 @@ from peewee import chunked
 from authsvc.credentials.jwt import SigningKey
 from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.policy.permissions import EVERY_RIGHT, Context, Effect, Operation, Permission
-from authsvc.policy.snapshot import NO_TOKENS, RolePolicy, UserPolicy
+from authsvc.policy.snapshot import NO_CERTIFICATES, NO_TOKENS, RolePolicy, UserPolicy
 from authsvc.storage.fields import UnreadableClientIds, UnreadableGrantTypes
 from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
 
@@ -54,7 +54,7 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
         permissions = permissions_of(PermissionRow.user, User.id, condition)
         roles = role_names(condition)
         tokens = _tokens(condition, now)
-        certificates = _certificates(condition)
+        certificates = _certificates(condition, now)
         rows = _where(User.select(*columns), condition).tuples()
         for user_id, username, enabled, grant_types, password_hash, client_ids in rows:
             own = permissions.get(user_id, NO_STORED_PERMISSIONS)
@@ -66,7 +66,7 @@ def user_policies(usernames: Iterable[str] | None, now: datetime) -> dict[str, U
                 own.permissions,
                 roles.get(user_id, ()),
                 tokens.get(user_id, NO_TOKENS),
-                certificates.get(user_id),
+                certificates.get(user_id, NO_CERTIFICATES),
                 client_ids,
                 damage_of(grant_types, client_ids, own),
             )
@@ -230,14 +230,21 @@ def _tokens(condition: Any, now: datetime) -> dict[int, dict[str, datetime]]:
     return found
 
 
-def _certificates(condition: Any) -> dict[int, datetime]:
-    columns = (Certificate.user, Certificate.not_after, Certificate.revoked_at, Authority.retires_at)
-    query = Certificate.select(*columns).join(Authority).switch(Certificate).join(User)
-    until: dict[int, datetime] = {}
-    for user_id, *ends in _where(query, condition).tuples().iterator():
+def _certificates(condition: Any, now: datetime) -> dict[int, dict[str, datetime]]:
+    """Return the end of each certificate that is valid now, by user id and serial in upper case."""
+    columns = (Certificate.user, Certificate.serial, Certificate.not_after, Certificate.revoked_at)
+    query = Certificate.select(*columns, Authority.retires_at).join(Authority).switch(Certificate).join(User)
+    query = query.where(
+        Certificate.not_after > now,
+        Certificate.revoked_at.is_null() | (Certificate.revoked_at > now),
+        Authority.retires_at.is_null() | (Authority.retires_at > now),
+    )
+    found: dict[int, dict[str, datetime]] = defaultdict(dict)
+    for user_id, serial, *ends in _where(query, condition).tuples().iterator():
         end = min(time for time in ends if time is not None)
-        until[user_id] = max(end, until.get(user_id, end))
-    return until
+        if end > now:  # SQLite may compare a damaged time as greater
+            found[user_id][serial.upper()] = end
+    return found
 
 
 def _conditions(column: peewee.Field, names: Iterable[str] | None) -> Iterable[Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials
     from authsvc.activity.mqtt_takeover import TakeoverBroker
+    from authsvc.broker.plugin_routes import PluginRoutes
     from authsvc.broker.webhooks import Webhooks
     from authsvc.credentials.hashing import HashingPool
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
@@ -46,6 +47,7 @@ class Services:
     access: AccessControl
     sign_ins: SignIns
     webhooks: Webhooks
+    plugin: PluginRoutes
     client_ids: SeenClientIds
     denials: Denials
     decision_stats: DecisionStats

@@ -12,6 +12,7 @@ from cryptography import x509
 from authsvc.accounts import users
 from authsvc.pki import certificates
 from authsvc.pki.ca import RevocationReason
+from authsvc.policy.snapshot import NO_CERTIFICATES
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, OPERATOR
 from tests.certificates.environment import BOTH_WAYS, ON_POSTGRESQL, ON_SQLITE, Environment, number_of, serial_of
 from tests.certificates.tools import certificate_for, pem
@@ -107,6 +108,30 @@ def test_policy_has_the_end_of_the_last_valid_certificate(env: Environment) -> N
     assert short.not_valid_after_utc < ended < datetime.now(UTC) + 2 * DAY
     env.revoke_certificate(long)
     assert until() == short.not_valid_after_utc
+
+
+def test_policy_has_the_serials_of_valid_certificates_only(env: Environment) -> None:
+    def serials() -> set[str]:
+        env.services.policy.catch_up()
+        return set(env.services.policy.snapshot.users["bob"].certificates)
+
+    assert serials() == set()
+    first, second = env.issue_certificate("bob", days=1), env.issue_certificate("bob", days=9)
+    assert serials() == {f"{each.serial_number:X}" for each in (first, second)}
+    certificates.revoke(OPERATOR, serial_of(first), RevocationReason.SUPERSEDED, datetime.now(UTC) + DAY / 2)
+    assert serials() == {f"{each.serial_number:X}" for each in (first, second)}
+    env.revoke_certificate(second)
+    assert serials() == {f"{first.serial_number:X}"}
+    with hours_later(13):
+        env.change_user(client_ids=("*",))
+        assert serials() == set()
+
+
+def test_users_without_certificates_share_one_empty_mapping(env: Environment) -> None:
+    env.services.policy.catch_up()
+    of_users = [user.certificates for user in env.services.policy.snapshot.users.values()]
+    assert len(of_users) > 1
+    assert {id(certificates) for certificates in of_users} == {id(NO_CERTIFICATES)}
 
 
 @ON_SQLITE

@@ -103,7 +103,8 @@ MALFORMED = no("malformed", 400)
 def broker_by(way: str, app: OpenAPI) -> Broker:
     """Return a broker that calls the plain `function`, or one of the `ADAPTERS`."""
     if way == "front":
-        return Broker(_by_front(BrokerApplication(services_of(app).webhooks, NotedConnections())))
+        services = services_of(app)
+        return Broker(_by_front(BrokerApplication(services.webhooks, services.plugin, NotedConnections())))
     return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
 
 

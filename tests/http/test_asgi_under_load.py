@@ -84,7 +84,8 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(BrokerApplication(services_of(app).webhooks, NotedConnections())(scope, receive, send))
+    services = services_of(app)
+    asyncio.run(BrokerApplication(services.webhooks, services.plugin, NotedConnections())(scope, receive, send))
     return sent
 
 

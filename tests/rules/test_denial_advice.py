@@ -30,7 +30,7 @@ CERTIFIED = UserPolicy(
     enabled=True,
     grant_types=frozenset({GrantType.CERTIFICATE}),
     password_hash=None,
-    certificate_until=NOW + timedelta(days=1),
+    certificates={"1A2B": NOW + timedelta(days=1)},
 )
 CLIENT = "sensor-1"
 ACCESSES = (READ, WRITE, READ | WRITE, SUBSCRIBE)

@@ -1,0 +1,362 @@
+/* Mosquitto's callbacks: who may log in, what a client may do, and which connections have to end.
+ *
+ * All of this runs in the broker's thread. Decisions use only what is held in memory; the service is waited for in a
+ * login whose password is not known, and in the first question of a client whose login Mosquitto did not ask about.
+ */
+
+#if __has_include(<mosquitto/broker_plugin.h>) /* Mosquitto 2.1 */
+#include <mosquitto/broker.h>
+#include <mosquitto/broker_plugin.h>
+#else
+#include <mosquitto.h>
+#include <mosquitto_broker.h>
+#include <mosquitto_plugin.h>
+#endif
+
+#include <openssl/bn.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "held.h"
+#include "service.h"
+#include "settings.h"
+
+#define CREDENTIAL_SIZE 80
+/* How long one call may work on changes, so that no client waits for them. */
+#define WORK_NS 10000000L
+#define PER_LISTENER "authsvc: per_listener_settings true is not supported, because Mosquitto then does not let a plugin " \
+		"end connections. Remove that line; one plugin line serves all listeners."
+
+static mosquitto_plugin_id_t *identifier;
+static struct settings settings;
+static bool is_reloading, has_ticked;
+static time_t expiry_checked_at;
+
+static void note_denial(const struct mosquitto *client, const char *username, const char *topic, int access,
+		enum reason reason)
+{
+	const char *client_id = mosquitto_client_id(client);
+	service_report_denial(username, client_id ? client_id : "", topic, access, reason_text(reason));
+}
+
+/* Returns whether what is held may be used: authsvc answered not too long ago. */
+static bool is_known(void)
+{
+	enum service_state state = service_state();
+	return state == SERVICE_UP || (state == SERVICE_DOWN && service_silence() < (double)settings.offline_seconds);
+}
+
+static const char *protocol_of(const struct mosquitto *client)
+{
+	int version = mosquitto_client_protocol_version(client);
+	return version == 5 ? "MQTT 5.0" : version == 4 ? "MQTT 3.1.1" : version == 3 ? "MQTT 3.1" : "unknown";
+}
+
+static struct client *connected(struct mosquitto *client, struct held *held, const char *credential)
+{
+	const char *client_id = mosquitto_client_id(client);
+	struct client *new = client_add(client, held, credential);
+	if(new){
+		service_report_connected(new->number, held->username, client_id ? client_id : "",
+				mosquitto_client_address(client), protocol_of(client), credential[0]);
+	}
+	return new;
+}
+
+/* Login. */
+
+/* Checks the client id of a user who has proved to be one, as the service does after the credentials. */
+static int allow_client(struct mosquitto *client, struct held *held, const char *credential)
+{
+	const char *client_id = mosquitto_client_id(client);
+	const struct user *user = held->user;
+	if(!client_id_allowed((const char *const *)user->client_ids.items, user->client_ids.count, user->username,
+			client_id)){
+		note_denial(client, user->username, "", 0, REASON_CLIENT_ID_NOT_ALLOWED);
+		return MOSQ_ERR_AUTH;
+	}
+	return connected(client, held, credential) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
+}
+
+/* While the broker reloads it asks again for every client and session: nobody who may stay is asked for a password. */
+static int check_again(const struct mosquitto *client, const char *username)
+{
+	struct client *known = client_find(client);
+	if(known) return user_has_credential(known->held->user, known->credential, time(NULL)) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
+	/* A session without a connection gets nothing by this; when its client returns, it has to log in. */
+	struct held *held = held_find(username);
+	return held && held->user->refused != REASON_PERMISSION ? MOSQ_ERR_AUTH : MOSQ_ERR_SUCCESS;
+}
+
+static int ask_for_login(struct mosquitto *client, const char *username, const char *password)
+{
+	const char *client_id = mosquitto_client_id(client);
+	struct service_login login;
+	enum service_answer said = service_login(username, password, client_id ? client_id : "",
+			mosquitto_client_address(client), &login);
+	if(said != SERVICE_YES){
+		mosquitto_log_printf(MOSQ_LOG_INFO, "authsvc: login of %s refused: %s", username,
+				said == SERVICE_NO ? login.reason : "no answer");
+		return MOSQ_ERR_AUTH;
+	}
+	if(!login.user) return MOSQ_ERR_SUCCESS; /* fallback: each access is asked for */
+	struct held *held = held_put(login.user);
+	int result = MOSQ_ERR_AUTH;
+	if(held && user_has_credential(held->user, login.credential, time(NULL))){
+		held_remember_password(held, password, login.credential, client_id ? client_id : "");
+		result = allow_client(client, held, login.credential);
+	}
+	free(login.credential);
+	return result;
+}
+
+static int on_login(int event, void *data, void *unused)
+{
+	(void)event, (void)unused;
+	struct mosquitto_evt_basic_auth *login = data;
+	if(!has_ticked){
+		mosquitto_log_printf(MOSQ_LOG_ERR, PER_LISTENER);
+		return MOSQ_ERR_AUTH;
+	}
+	if(!login->username) return MOSQ_ERR_AUTH;
+	if(is_reloading) return check_again(login->client, login->username);
+	if(!login->password) return MOSQ_ERR_AUTH;
+	struct held *held = held_find(login->username);
+	if(held && is_known()){
+		const char *client_id = mosquitto_client_id(login->client);
+		const char *credential = held_verified(held, login->password, client_id ? client_id : "", time(NULL));
+		if(credential){
+			int result = allow_client(login->client, held, credential);
+			if(result == MOSQ_ERR_SUCCESS) service_report_login(login->username, client_id ? client_id : "");
+			return result;
+		}
+	}
+	return ask_for_login(login->client, login->username, login->password);
+}
+
+/* Access. */
+
+/* Writes "c:" and the serial of a certificate in upper-case hexadecimal; returns false without a certificate. */
+static bool certificate_of(const struct mosquitto *client, char credential[CREDENTIAL_SIZE])
+{
+	X509 *certificate = mosquitto_client_certificate(client);
+	if(!certificate) return false;
+	BIGNUM *serial = ASN1_INTEGER_to_BN(X509_get0_serialNumber(certificate), NULL);
+	char *text = serial ? BN_bn2hex(serial) : NULL;
+	const char *digits = text;
+	while(digits && digits[0] == '0' && digits[1]) digits++;
+	snprintf(credential, CREDENTIAL_SIZE, "c:%.70s", digits ? digits : "");
+	OPENSSL_free(text);
+	BN_free(serial);
+	X509_free(certificate);
+	return true;
+}
+
+static struct held *held_or_fetched(const char *username)
+{
+	struct held *held = held_find(username);
+	if(held) return held;
+	struct user *user = service_fetch(username);
+	return user ? held_put(user) : NULL;
+}
+
+/* Decides an access; `held` is set if the user is known. */
+static enum reason decide(struct mosquitto *client, const char *username, int access, const char *topic)
+{
+	struct client *known = client_find(client);
+	struct held *held = known ? known->held : held_or_fetched(username);
+	const char *client_id = mosquitto_client_id(client);
+	char credential[CREDENTIAL_SIZE];
+	if(!held) return REASON_POLICY_NOT_LOADED;
+	/* Mosquitto does not ask about the login of a client with a certificate. Without one it is a session that is not
+	 * connected, or a client that proved its name to Mosquitto by a pre-shared key. */
+	if(!known && held->user->refused == REASON_PERMISSION && certificate_of(client, credential)){
+		if(!user_has_credential(held->user, credential, time(NULL))) return REASON_NO_VALID_CERTIFICATE;
+		connected(client, held, credential);
+	}
+	return user_decide(held->user, client_id ? client_id : "", access, topic);
+}
+
+static int on_access(int event, void *data, void *unused)
+{
+	(void)event, (void)unused;
+	struct mosquitto_evt_acl_check *asked = data;
+	const char *username = mosquitto_client_username(asked->client);
+	if(asked->access == MOSQ_ACL_UNSUBSCRIBE) return MOSQ_ERR_SUCCESS;
+	if(!username || !has_ticked) return MOSQ_ERR_ACL_DENIED;
+	if(service_state() == SERVICE_FALLBACK){
+		const char *client_id = mosquitto_client_id(asked->client);
+		return service_ask_access(username, client_id, asked->topic, asked->access) == SERVICE_YES ? MOSQ_ERR_SUCCESS
+				: MOSQ_ERR_ACL_DENIED;
+	}
+	if(!is_known() && service_state() != SERVICE_STARTING) return MOSQ_ERR_ACL_DENIED;
+	enum reason reason = decide(asked->client, username, asked->access, asked->topic);
+	if(reason == REASON_PERMISSION) return MOSQ_ERR_SUCCESS;
+	note_denial(asked->client, username, asked->topic, asked->access, reason);
+	return MOSQ_ERR_ACL_DENIED;
+}
+
+/* Changes. */
+
+static int on_disconnect(int event, void *data, void *unused)
+{
+	(void)event, (void)unused;
+	struct mosquitto_evt_disconnect *disconnect = data;
+	long long number = client_remove(disconnect->client);
+	if(number) service_report_disconnected(number);
+	return MOSQ_ERR_SUCCESS;
+}
+
+static void handle(struct service_message *message)
+{
+	switch(message->kind){
+		case MESSAGE_USER:
+			held_put(message->user);
+			message->user = NULL;
+			break;
+		case MESSAGE_CHANGE:
+		case MESSAGE_EVERYTHING:
+			held_changed(message->usernames, message->roles, message->version);
+			message->usernames = message->roles = NULL;
+			break;
+		case MESSAGE_DISCONNECT:
+			client_end(message->number);
+			break;
+		case MESSAGE_LOG:
+			mosquitto_log_printf(message->level, "%s", message->text ? message->text : "");
+			break;
+	}
+	service_message_free(message);
+}
+
+/* Ends one connection. Mosquitto calls on_disconnect, and on_access for its subscriptions, within this. */
+static void kick(const struct client *client)
+{
+	const char *client_id = mosquitto_client_id(client->pointer);
+	char *copy = client_id ? strdup(client_id) : NULL;
+	if(!copy) return;
+	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authsvc: disconnecting %s of %s", copy, client->held->username);
+	mosquitto_kick_client_by_clientid(copy, true);
+	free(copy);
+}
+
+static bool has_time(const struct timespec *began)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (now.tv_sec - began->tv_sec) * 1000000000L + now.tv_nsec - began->tv_nsec < WORK_NS;
+}
+
+static int on_tick(int event, void *data, void *unused)
+{
+	(void)event, (void)data, (void)unused;
+	struct timespec began;
+	struct service_message *message;
+	struct client *client;
+	has_ticked = true;
+	is_reloading = false; /* Mosquitto reloads between two ticks */
+	clock_gettime(CLOCK_MONOTONIC, &began);
+	if(began.tv_sec != expiry_checked_at){
+		expiry_checked_at = began.tv_sec;
+		held_check_expiry(time(NULL));
+	}
+	while(has_time(&began) && (message = service_next_message())) handle(message);
+	while(has_time(&began) && held_refetch_some());
+	while(has_time(&began) && (client = client_next_to_end())) kick(client);
+	return MOSQ_ERR_SUCCESS;
+}
+
+static int on_reload(int event, void *data, void *unused)
+{
+	(void)event, (void)data, (void)unused;
+	is_reloading = true;
+	return MOSQ_ERR_PLUGIN_DEFER; /* so that other plugins hear of it */
+}
+
+/* Begin and end. */
+
+static const struct {
+	int event;
+	MOSQ_FUNC_generic_callback function;
+} callbacks[] = {
+	{MOSQ_EVT_RELOAD, on_reload},
+	{MOSQ_EVT_ACL_CHECK, on_access},
+	{MOSQ_EVT_BASIC_AUTH, on_login},
+	{MOSQ_EVT_TICK, on_tick},
+	{MOSQ_EVT_DISCONNECT, on_disconnect},
+};
+#define CALLBACK_COUNT (sizeof(callbacks) / sizeof(*callbacks))
+
+static bool set_up(struct mosquitto_opt *options, int count)
+{
+	char error[SETTINGS_ERROR_SIZE];
+	settings_begin(&settings);
+	for(int i = 0; i < count; i++){
+		if(!settings_set(&settings, options[i].key, options[i].value, error)){
+			mosquitto_log_printf(MOSQ_LOG_ERR, "%s", error);
+			return false;
+		}
+	}
+	if(!settings_complete(&settings, error)){
+		mosquitto_log_printf(MOSQ_LOG_ERR, "%s", error);
+		return false;
+	}
+	if(settings_per_listener()){
+		mosquitto_log_printf(MOSQ_LOG_ERR, PER_LISTENER);
+		return false;
+	}
+	if(!held_begin() || !service_start(&settings)){
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authsvc: cannot start a thread for the connection to %s", settings.url);
+		return false;
+	}
+	return true;
+}
+
+static void tear_down(void)
+{
+	service_stop();
+	held_end();
+	settings_end(&settings);
+	identifier = NULL;
+}
+
+int mosquitto_plugin_version(int count, const int *versions)
+{
+	for(int i = 0; i < count; i++){
+		if(versions[i] == 5) return 5;
+	}
+	return -1;
+}
+
+int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **data, struct mosquitto_opt *options, int count)
+{
+	*data = NULL;
+	if(identifier){
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authsvc: the plugin is configured twice; one plugin line serves all listeners");
+		return MOSQ_ERR_INVAL;
+	}
+	identifier = id;
+	has_ticked = is_reloading = false;
+	if(!set_up(options, count)){
+		tear_down();
+		return MOSQ_ERR_INVAL;
+	}
+	for(size_t i = 0; i < CALLBACK_COUNT; i++){
+		int failed = mosquitto_callback_register(id, callbacks[i].event, callbacks[i].function, NULL, NULL);
+		if(failed) return failed;
+	}
+	return MOSQ_ERR_SUCCESS;
+}
+
+int mosquitto_plugin_cleanup(void *data, struct mosquitto_opt *options, int count)
+{
+	(void)data, (void)options, (void)count;
+	for(size_t i = 0; identifier && i < CALLBACK_COUNT; i++){
+		mosquitto_callback_unregister(identifier, callbacks[i].event, callbacks[i].function, NULL);
+	}
+	tear_down();
+	return MOSQ_ERR_SUCCESS;
+}

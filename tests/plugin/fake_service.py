@@ -1,0 +1,242 @@
+"""A server in the place of authsvc that speaks the plugin's protocol, and can be made to fail in many ways."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+HEARTBEAT_SECONDS = 0.5
+
+
+@dataclass
+class FakeUser:
+    """A user as the plugin is told of it; the password is its only credential unless others are given."""
+
+    password: str = "secret"  # noqa: S105
+    rules: list[str] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+    client_ids: list[str] = field(default_factory=list)
+    certificates: dict[str, float | None] = field(default_factory=dict)
+    until: float | None = None
+    refused: str | None = None
+
+    def state(self, username: str, version: int) -> dict[str, Any]:
+        credentials: dict[str, float | None] = {f"c:{serial}": until for serial, until in self.certificates.items()}
+        credentials[self.credential] = self.until
+        return {
+            "username": username,
+            "version": version,
+            "refused": self.refused,
+            "credentials": {} if self.refused else credentials,
+            "clientIds": self.client_ids,
+            "rules": [] if self.refused else self.rules,
+            "roles": self.roles,
+        }
+
+    @property
+    def credential(self) -> str:
+        return f"p:{self.password}"
+
+
+def unknown(username: str, version: int) -> dict[str, Any]:
+    """Return the state of a user that does not exist."""
+    return FakeUser(refused="unknown-user").state(username, version)
+
+
+class FakeService(ThreadingHTTPServer):
+    """Answers by `users`. Each request is kept in `requests` as its path and its fields.
+
+    `answers` holds bytes that are sent, as the body of a 200, in place of the answer to a path. A request waits while
+    `is_hanging` is set. `speaks` is false for a service without the plugin's protocol.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Conversation)
+        self.users: dict[str, FakeUser] = {}
+        self.version = 1
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.reports: list[dict[str, Any]] = []
+        self.answers: dict[str, bytes] = {}
+        self.statuses: dict[str, int] = {}
+        self.speaks = True
+        self.stores_reports = True
+        self.resumed = threading.Event()
+        self.resumed.set()
+        self.streams: list[queue.Queue[bytes | None]] = []
+        self._connections: set[Any] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resumed.set()
+        self.shutdown()
+        self.server_close()
+        self.end_streams()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(2)
+
+    def asked(self, path: str) -> list[dict[str, Any]]:
+        """Return the fields of each request to a path so far."""
+        return [fields for asked, fields in list(self.requests) if asked == path]
+
+    def change(self, username: str, user: FakeUser | None) -> None:
+        """Create, replace or delete a user and announce it."""
+        self.version += 1
+        if user is None:
+            self.users.pop(username, None)
+        else:
+            self.users[username] = user
+        self.announce(version=self.version, users=[username])
+
+    def announce(self, **line: Any) -> None:
+        """Send a line to every stream."""
+        self.send(json.dumps(line).encode() + b"\n")
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes to every stream."""
+        for stream in list(self.streams):
+            stream.put(raw)
+
+    def end_streams(self) -> None:
+        """End every stream as a process does that stops."""
+        for stream in list(self.streams):
+            stream.put(None)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that leave are expected."""
+
+
+class _Conversation(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: FakeService
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        fields = {name: given[-1] for name, given in parse_qs(url.query).items()}
+        self.server.requests.append((url.path, fields))
+        self.server.resumed.wait()
+        if url.path in self.server.answers:
+            self._answer(200, self.server.answers[url.path])
+        elif url.path != "/auth/plugin/changes" or not self.server.speaks:
+            self._answer(404, b"not found\n")
+        elif url.path in self.server.statuses:
+            self._answer(self.server.statuses[url.path], b"{}")
+        else:
+            self._stream()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        fields = json.loads(body)
+        path = urlsplit(self.path).path
+        self.server.requests.append((path, fields))
+        self.server.resumed.wait()
+        if path in self.server.answers:
+            self._answer(self.server.statuses.get(path, 200), self.server.answers[path])
+            return
+        if path in self.server.statuses:
+            self._answer(self.server.statuses[path], b"{}")
+            return
+        answers = {"/auth/user": self._user, "/auth/acl": self._acl}
+        if self.server.speaks:
+            answers |= {"/auth/plugin/users": self._users, "/auth/plugin/report": self._report}
+        status, answer = answers.get(path, self._not_found)(fields)
+        self._answer(status, json.dumps(answer).encode())
+
+    def _user(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        user = self.server.users.get(fields["username"])
+        if user is None or user.refused or user.password != fields["password"]:
+            return 403, {"ok": False, "error": "wrong-password" if user else "unknown-user"}
+        if not self.server.speaks:
+            return 200, {"ok": True, "error": ""}
+        state = user.state(fields["username"], self.server.version)
+        return 200, {"ok": True, "error": "", "credential": user.credential, "user": state}
+
+    def _acl(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        user = self.server.users.get(fields["username"])
+        allowed = bool(user and any(rule.endswith(fields["topic"]) for rule in user.rules))
+        return (200 if allowed else 403), {"ok": allowed, "error": "" if allowed else "no-permission"}
+
+    def _users(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        version = self.server.version
+        states = []
+        for name in fields["usernames"]:
+            user = self.server.users.get(name)
+            states.append(user.state(name, version) if user else unknown(name, version))
+        return 200, {"version": version, "users": states}
+
+    def _report(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if not self.server.stores_reports:
+            return 200, {"ok": False, "error": "the database is gone"}
+        self.server.reports.append(fields)
+        return 200, {"ok": True}
+
+    def _not_found(self, _fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return 404, {"ok": False, "error": "not-found"}
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._chunk(json.dumps({"protocol": 1, "version": self.server.version, "service": "test"}).encode() + b"\n")
+        self.server.streams.append(lines)
+        try:
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    line = lines.get(timeout=HEARTBEAT_SECONDS)
+                    if line is None:
+                        self.wfile.write(b"0\r\n\r\n")
+                        return
+                    self._chunk(line)
+                    continue
+                self.server.resumed.wait()
+                self._chunk(json.dumps({"version": self.server.version}).encode() + b"\n")
+        finally:
+            self.server.streams.remove(lines)
+            self.close_connection = True
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+
+def wait_for(reached: Any, within: float = 5.0) -> None:
+    """Wait until a condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + within
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
