@@ -1,1 +1,1 @@
-"""Benchmarks: ratios taken in turns in one run, since absolute times on shared machines mean little."""
+"""Benchmarks: they report ratios of alternating measurements, because absolute times vary on shared machines."""

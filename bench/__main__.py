@@ -1,4 +1,4 @@
-"""Takes the figures of `docs/performance.md`, all or the named ones, and writes `bench/RESULTS.md` when all were taken.
+"""Measures all or the named figures of `docs/performance.md`; writes `bench/RESULTS.md` if all were measured.
 
 python -m bench [answers whole_way ...] [--rounds 5] [--quick]
 """
@@ -16,9 +16,9 @@ FIGURES = ("answers", "whole_way", "storm", "growth", "replicas", "beside", "att
 
 
 def main() -> None:
-    """Take and print each figure; the exit status is 1 when a limit was missed."""
+    """Measure and print each figure; exit with status 1 if a limit is missed."""
     arguments = command.parser(__doc__)
-    arguments.add_argument("names", nargs="*", metavar="figure", help=f"{', '.join(FIGURES)}; all unless told")
+    arguments.add_argument("names", nargs="*", metavar="figure", help=f"{', '.join(FIGURES)}; default: all")
     chosen = arguments.parse_args()
     if unknown := set(chosen.names) - set(FIGURES):
         arguments.error(f"no figure is called {', '.join(sorted(unknown))}")

@@ -1,4 +1,4 @@
-"""Figure 1: how long a broker waits for `/auth/acl` and a warm `/auth/user`, beside bare callables.
+"""Figure 1: response times of `/auth/acl` and a warm `/auth/user`, compared with bare callables.
 
 python -m bench.answers [--rounds N] [--quick]
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bench.turns import Turns
     from tests.service import Service
 
-_TURNS = 3  # turns a round: short ones, between which a machine changes little
+_TURNS = 3  # turns per round, short ones, because the load of a machine changes
 _DEVICES = [f"press-{number}" for number in range(20)]
 _PERMISSIONS = (
     "readWrite devices/%u/#",
@@ -36,11 +36,11 @@ _PERMISSIONS = (
 )
 _ACL, _NEW, _USER = "`/auth/acl`, asked before", "`/auth/acl`, never asked before", "`/auth/user`, warm"
 _OURS = (_ACL, _NEW, _USER)
-_LIMITED = (_ACL, _USER)  # what a broker asks all day; what it asks for the first time is shown beside it
+_LIMITED = (_ACL, _USER)  # repeated requests, the usual load; new requests are shown without a limit
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Ask the service and each of gunicorn's workers in turns."""
+    """Measure the service and each of gunicorn's worker classes alternately."""
     asked = 300 if quick else 1000
     with ExitStack() as running, tempfile.TemporaryDirectory() as directory:
         subjects = {
@@ -50,13 +50,13 @@ def measure(rounds: int, *, quick: bool) -> Figure:
             for worker_class in bare.WORKER_CLASSES
         }
         service = running.enter_context(default_service(Path(directory)))
-        _people(service)
+        _create_devices(service)
         ours = {_ACL: _known(), _NEW: _new(), _USER: _logins()}
         subjects |= {name: partial(_times, service.broker_port, questions, asked) for name, questions in ours.items()}
         return _figure(in_turns(subjects, rounds * _TURNS))
 
 
-def _people(service: Service) -> None:
+def _create_devices(service: Service) -> None:
     for device in _DEVICES:
         service.create_user(device, f"secret of {device}", *_PERMISSIONS)
     with closing(BrokerConnection(service.broker_port)) as connection:
@@ -66,12 +66,12 @@ def _people(service: Service) -> None:
 
 def _times(port: int, questions: Iterator[bytes], asked: int, *, kept: bool = True) -> Times:
     with closing(BrokerConnection(port, kept=kept)) as connection:
-        connection.times(islice(questions, 200))  # warm
+        connection.times(islice(questions, 200))  # warm up
         return Times.of(connection.times(list(islice(questions, asked))))
 
 
 def _known() -> Iterator[bytes]:
-    """Yield two hundred questions over and over."""
+    """Yield 200 requests repeatedly."""
     while True:
         for number in range(10):
             yield from (acl_request(device, f"devices/{device}/state/{number}") for device in _DEVICES)

@@ -1,4 +1,4 @@
-"""Figure 7: how long a broker waits for answers about known devices while the service is attacked.
+"""Figure 7: response times for known devices while the service is attacked.
 
 python -m bench.attacks [--rounds N] [--quick]
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench import command
 from bench.broker_connection import BrokerConnection, acl_request, user_request
 from bench.load import Load
-from bench.population import PASSWORD, Population, inhabited, topic, username
+from bench.population import PASSWORD, Population, populated_service, topic, username
 from bench.report import Figure, Limit, number
 from bench.turns import Times, in_turns
 
@@ -34,11 +34,11 @@ _ATTACKS = {
 _SETTLE_SECONDS = 1.0
 _RETURNING = 150
 _RETRY_SECONDS = 1.0
-_GIVEN_UP = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 class Taken(NamedTuple):
-    """How long a broker waited for both kinds of answer, and how much the attacker was answered a second."""
+    """Response times of both webhooks, and the attacker's answered requests per second."""
 
     acl: Times
     login: Times
@@ -46,7 +46,7 @@ class Taken(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """How long after the first try the slowest and the median device were in, and how many guesses a second came."""
+    """Seconds from the first attempt to the login of the slowest and the median device, and guesses per second."""
 
     slowest: float
     median: float
@@ -54,10 +54,10 @@ class Returned(NamedTuple):
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Ask about known devices in turns, without an attack and beside each of them; then let devices come back."""
+    """Measure known devices alternately without and during each attack; then measure reconnecting devices."""
     seconds = 1.0 if quick else 4.0
-    with inhabited(Population(_DEVICES, 5, 0)) as service, service:
-        asking = _Asking(service, seconds)
+    with populated_service(Population(_DEVICES, 5, 0)) as service, service:
+        asking = _Measurement(service, seconds)
         asking.warm()
         attacked = {name: partial(asking.beside, kind) for name, kind in _ATTACKS.items()}
         turns = in_turns({_ALONE: asking.alone} | attacked, rounds)
@@ -65,27 +65,27 @@ def measure(rounds: int, *, quick: bool) -> Figure:
 
 
 def _devices_return() -> Returned:
-    """Restart a service, and let all its devices come back at once while others guess at their names."""
+    """Restart a service and let all its devices reconnect while their passwords are guessed."""
     logins = [user_request(username(each), PASSWORD) for each in range(_RETURNING)]
-    with inhabited(Population(_RETURNING, 5, 0)) as service:
+    with populated_service(Population(_RETURNING, 5, 0)) as service:
         with service, closing(BrokerConnection(service.broker_port)) as connection:
             for login in logins:
                 connection.warm(login)
-            service.stop()  # so that it writes down which client ids it has seen
+            service.stop()  # so that it stores the known client ids
         attack = Load()
         with service, attack.running("guesses", service.broker_port, _RETURNING):
             time.sleep(_SETTLE_SECONDS)
-            waited = sorted(_seconds_until_in(service.broker_port, logins))
+            waited = sorted(_seconds_until_accepted(service.broker_port, logins))
         return Returned(waited[-1], waited[len(waited) // 2], attack.rate)
 
 
-def _seconds_until_in(port: int, logins: list[bytes]) -> list[float]:
-    """Let each device try once a second, over the one connection of their broker, until it is in."""
+def _seconds_until_accepted(port: int, logins: list[bytes]) -> list[float]:
+    """Let each device try once per second, on one broker connection, until it is accepted."""
     waited: list[float] = []
     began = time.monotonic()
     due = dict.fromkeys(logins, began)
     with closing(BrokerConnection(port)) as connection:
-        while due and time.monotonic() < began + _GIVEN_UP:
+        while due and time.monotonic() < began + _TIMEOUT_SECONDS:
             login = min(due, key=lambda each: due[each])
             time.sleep(max(0.0, due[login] - time.monotonic()))
             if connection.status(login) == b"200":
@@ -93,24 +93,24 @@ def _seconds_until_in(port: int, logins: list[bytes]) -> list[float]:
                 del due[login]
             else:
                 due[login] = time.monotonic() + _RETRY_SECONDS
-    return waited + [_GIVEN_UP] * len(due)
+    return waited + [_TIMEOUT_SECONDS] * len(due)
 
 
-class _Asking:
+class _Measurement:
     def __init__(self, service: Service, seconds: float) -> None:
         self._port, self._api_port, self._seconds = service.broker_port, service.port, seconds
         self._accesses = [acl_request(username(each), topic(each, each % 5, "state")) for each in range(_DEVICES)]
         self._logins = [user_request(username(each), PASSWORD) for each in range(_DEVICES)]
 
     def warm(self) -> None:
-        """Let every device log in once, which costs its hash and makes its client id known."""
+        """Let each device log in once, so that its password is cached and its client id is known."""
         with closing(BrokerConnection(self._port)) as connection:
             for login in self._logins:
                 connection.warm(login)
         self.alone()
 
     def alone(self) -> Taken:
-        """Ask for a while, all questions of both kinds over and over."""
+        """Send all requests of both kinds repeatedly for some seconds."""
         accesses: list[float] = []
         logins: list[float] = []
         end = time.monotonic() + self._seconds
@@ -121,7 +121,7 @@ class _Asking:
         return Taken(Times.of(accesses), Times.of(logins))
 
     def beside(self, kind: str) -> Taken:
-        """Ask so beside an attack."""
+        """Measure during an attack."""
         attack = Load()
         with attack.running(kind, self._api_port if kind in ("signins", "registrations") else self._port, _DEVICES):
             time.sleep(_SETTLE_SECONDS)

@@ -1,4 +1,4 @@
-"""The least a gunicorn worker can do: the yardstick beside which the webhooks are measured."""
+"""Bare gunicorn workers that always answer yes, as a reference for the webhooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GUNICORN = str(Path(sys.executable).parent / "gunicorn")
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Read the request and answer yes."""
+    """Read the request and answer `ok`."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     await receive()
@@ -36,7 +36,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Read the request and answer yes."""
+    """Read the request and answer `ok`."""
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(_BODY)))])
     return [_BODY]
@@ -44,12 +44,12 @@ def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 
 @contextmanager
 def running(worker_class: str) -> Iterator[int]:
-    """Run the callable under one of gunicorn's workers and give its port."""
+    """Run the callable in one of gunicorn's worker classes and yield its port."""
     port = free_port()
     command = [_GUNICORN, "-k", worker_class, "-b", f"127.0.0.1:{port}", "--keep-alive", "3600", "--no-control-socket"]
     callable_ = "bench.bare:asgi" if worker_class == "asgi" else "bench.bare:wsgi"
     with tempfile.TemporaryFile() as log:
-        # A session of its own, as the service has: Linux shares processor time out between sessions first.
+        # A session of its own, like the service, because Linux distributes processor time per session.
         process = subprocess.Popen([*command, callable_], stdout=log, stderr=log, cwd=_CHECKOUT, start_new_session=True)
         try:
             _wait_for(f"http://127.0.0.1:{port}/")

@@ -1,4 +1,4 @@
-"""Figure 6: how long a broker waits while administrators page through all users and devices log in.
+"""Figure 6: response times while administrators page through all users and devices log in.
 
 python -m bench.beside [--rounds N] [--quick]
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench import command
 from bench.broker_connection import BrokerConnection, acl_request
 from bench.load import Load
-from bench.population import Population, administrators_token, inhabited, topic, username
+from bench.population import Population, administrators_token, populated_service, topic, username
 from bench.report import Figure, Limit
 from bench.turns import Times, in_turns
 
@@ -27,7 +27,7 @@ _ALONE, _BESIDE = "nobody else asks", "50 administrators and ten logins a second
 
 
 class Taken(NamedTuple):
-    """How long the broker waited, and how much else was answered meanwhile, a second."""
+    """Response times, and the other answered requests per second."""
 
     times: Times
     pages: float = 0.0
@@ -35,11 +35,11 @@ class Taken(NamedTuple):
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Ask as a broker does, in turns with and without the others."""
+    """Measure alternately with and without administrators and logins."""
     users, seconds = (5_000, 1.0) if quick else (100_000, 4.0)
-    with inhabited(Population(users, 5, 1_000)) as service, service:
+    with populated_service(Population(users, 5, 1_000)) as service, service:
         asking = _Asking(service, users, seconds)
-        asking.alone()  # warm
+        asking.alone()  # warm up
         turns = in_turns({_ALONE: asking.alone, _BESIDE: asking.beside}, rounds)
     return _figure(turns, users)
 
@@ -52,7 +52,7 @@ class _Asking:
         self._questions = [acl_request(username(number), topic(number, number % 5, "state")) for number in numbers]
 
     def alone(self) -> Taken:
-        """Ask for a while, all questions over and over."""
+        """Send all requests repeatedly for some seconds."""
         times: list[float] = []
         end = time.monotonic() + self._seconds
         with closing(BrokerConnection(self._port)) as connection:
@@ -62,11 +62,11 @@ class _Asking:
         return Taken(Times.of(times))
 
     def beside(self) -> Taken:
-        """Ask beside everybody else."""
+        """Measure with administrators and logins."""
         pages, logins = Load(), Load()
         paging = pages.running("administrators", self._api_port, self._token, ADMINISTRATORS, self._users // _PER_PAGE)
         with paging, logins.running("logins", self._port, self._users):
-            time.sleep(1.0)  # until all have begun
+            time.sleep(1.0)  # until all have started
             times = self.alone().times
         return Taken(times, pages.rate, logins.rate)
 

@@ -1,4 +1,4 @@
-"""One kept connection with one request in flight: how a broker asks, byte for byte, and how long it waits."""
+"""A kept broker connection with one request in flight, and its response times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END_OF_HEADERS = b"\r\n\r\n"
 
 
 class BrokerConnection:
-    """Asks as go-auth does; with `kept=False` each time on a new connection, for a server that keeps none."""
+    """Sends go-auth's requests on one connection, or with `kept=False` on a new connection each time."""
 
     def __init__(self, port: int, *, kept: bool = True) -> None:
         self._port = port
@@ -26,7 +26,7 @@ class BrokerConnection:
         self._socket.close()
 
     def times(self, requests: Iterable[bytes]) -> list[float]:
-        """Ask one after the other, each of them to be allowed, and return the seconds that each took."""
+        """Send requests one after the other, all of which must be allowed; return the seconds of each."""
         times = []
         for request in requests:
             started = perf_counter()
@@ -40,7 +40,7 @@ class BrokerConnection:
         return times
 
     def warm(self, request: bytes) -> None:
-        """Ask until the answer is yes, as the first login of a device may have to."""
+        """Repeat a request until it is allowed, because a first login may be refused while its hash is computed."""
         for _ in range(100):
             if self.status(request) == b"200":
                 return
@@ -48,7 +48,7 @@ class BrokerConnection:
         raise RuntimeError(f"never allowed: {request.decode()}")
 
     def status(self, request: bytes) -> bytes:
-        """Ask once and return the status of the answer, whatever it is."""
+        """Send one request and return the status of its answer."""
         self._socket.sendall(request)
         return self._read_answer()
 
@@ -75,12 +75,12 @@ class BrokerConnection:
 
 
 def acl_request(username: str, topic: str, acc: int = 2) -> bytes:
-    """Return the question whether a client, whose id is its username, may use a topic so."""
+    """Return an ACL request of a client whose id is its username."""
     return post("/auth/acl", {"acc": acc, "clientid": username, "topic": topic, "username": username})
 
 
 def user_request(username: str, password: str, client_id: str | None = None) -> bytes:
-    """Return the question whether a client, whose id is its username unless told, may log in."""
+    """Return a login request; the client id is the username by default."""
     return post("/auth/user", {"clientid": client_id or username, "password": password, "username": username})
 
 
@@ -91,7 +91,7 @@ def _connected(port: int) -> socket.socket:
 
 
 def post(path: str, fields: Mapping[str, str | int]) -> bytes:
-    """Return a POST of these fields as JSON, as go-auth sends it."""
+    """Return go-auth's POST request with these fields as JSON."""
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: mosquitto-2.0.11\r\nContent-Length: {len(body)}\r\n"

@@ -1,4 +1,4 @@
-"""The command line that all figures share: `python -m bench.<figure> [--rounds N] [--quick]`."""
+"""The command line of all figures: `python -m bench.<figure> [--rounds N] [--quick]`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ ROUNDS = 5
 
 
 class Measure(Protocol):
-    """What each figure's module offers."""
+    """The function `measure` of each figure's module."""
 
     def __call__(self, rounds: int, *, quick: bool) -> Figure: ...
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return what reads the options that are common to all figures."""
+    """Return the argument parser with the options that all figures share."""
     arguments = argparse.ArgumentParser(description=(description or "").split("\n\n", maxsplit=1)[0])
-    arguments.add_argument("--rounds", type=int, help=f"how often each subject is measured; {ROUNDS} unless told")
+    arguments.add_argument("--rounds", type=int, help=f"how often each subject is measured; default: {ROUNDS}")
     arguments.add_argument("--quick", action="store_true", help="one round of small sizes, to see that it works")
-    # What was started is stopped also when somebody stops us.
+    # Let SIGTERM end the program like Ctrl-C, so that started processes are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     return arguments
 
 
 def rounds_of(chosen: argparse.Namespace) -> int:
-    """Return how many rounds were asked for."""
+    """Return the requested number of rounds."""
     return chosen.rounds or (1 if chosen.quick else ROUNDS)
 
 
 def run(measure: Measure, description: str | None, given: Sequence[str] | None = None) -> None:
-    """Take one figure and print it."""
+    """Measure one figure and print it."""
     chosen = parser(description).parse_args(given)
     print(measure(rounds_of(chosen), quick=chosen.quick).markdown())

@@ -1,4 +1,4 @@
-"""What is measured: a service with its default settings, and a broker that asks whatever listens on a port."""
+"""The measured service with its default settings, and a broker that calls a port."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# Only when it runs: to log each packet would be part of every time.
+# No log of packets, because it would be part of each measured time.
 _QUIET = "log_type none\nlog_type information"
 _TESTS_OWN = ("AUTHSVC_BCRYPT_COST", "AUTHSVC_CONNECT_BUDGET_MS")
 
 
 def default_service(directory: Path, environment: Mapping[str, str] | None = None) -> Service:
-    """Return a service without the settings that make tests quick; `environment` adds or overrides some."""
+    """Return a service without the settings that make tests fast; `environment` adds or overrides settings."""
     service = Service(directory)
     service.as_command = True
     for name in _TESTS_OWN:
@@ -27,7 +27,7 @@ def default_service(directory: Path, environment: Mapping[str, str] | None = Non
 
 
 def broker(directory: Path, service_port: int, extra: str = "") -> Mosquitto:
-    """Return a broker whose plugin asks what listens on that port, with nothing remembered in between."""
+    """Return a broker whose plugin calls this port and caches nothing."""
     directory.mkdir(exist_ok=True)
     config = go_auth_config(
         plugin=build_plugin(), service_port=service_port, listener_port=free_port(), extra=f"{_QUIET}\n{extra}"

@@ -1,4 +1,4 @@
-"""A thousand devices that come back all at once, and a bystander who was there before and wants its PINGs answered."""
+"""A thousand devices that reconnect at once, and a connected device that measures the delay of its PINGs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _PING_EVERY = 0.02
-# Mosquitto's backlog: of what comes beyond it the kernel drops the SYN, which then comes a second later.
+# Mosquitto's backlog. Beyond it the kernel drops a SYN, which is repeated a second later.
 _NOT_YET_ACCEPTED = 100
 _TRIES_AGAIN_AFTER = (0.8, 1.2)  # seconds after a refusal, as client libraries do
 
 
 class Storm(NamedTuple):
-    """How a storm went: seconds until all were in, the bystander's longest wait, and refusals on the way."""
+    """The result of a storm: seconds until all devices are connected, the longest PING delay, and refusals."""
 
     all_in: float
     longest_stall: float
     refused: int
 
 
-class Bystander:
-    """Sends a PINGREQ every 20 ms and notes the longest that one went unanswered."""
+class PingingDevice:
+    """Sends a PINGREQ every 20 ms and records the longest time without an answer."""
 
     def __init__(self, fleet: wire.Fleet, client: wire.Client) -> None:
         self.longest_stall = 0.0
@@ -54,13 +54,13 @@ class Bystander:
         self.alive = False
 
     def stalled(self) -> float:
-        """Return the longest wait so far, the one that still goes on included."""
+        """Return the longest delay so far, including a PING that is not answered yet."""
         waiting = perf_counter() - self._asked_at if self._asked_at is not None else 0.0
         return max(self.longest_stall, waiting)
 
 
 class Device:
-    """Connects, and after each refusal or broken connection tries again a moment later."""
+    """Connects, and retries after each refusal or lost connection."""
 
     def __init__(self, fleet: wire.Fleet, username: str, password: str, first_answer: Callable[[], None]) -> None:
         self._on_answer = first_answer
@@ -70,14 +70,14 @@ class Device:
         self._packet = wire.connect_packet(username, username, password)
 
     def connect(self) -> None:
-        """Try once, and again as often as it takes."""
+        """Connect, and retry until it is accepted."""
         self._client = self._fleet.client()
         self._client.on_packet = self._answered
         self._client.on_end = self._try_again
         self._client.send(self._packet)
 
     def close(self) -> None:
-        """Leave for good."""
+        """Disconnect without retrying."""
         self._client.close()
 
     def _answered(self, packet: wire.Packet) -> None:
@@ -100,10 +100,10 @@ def _nothing() -> None:
     pass
 
 
-def storm(fleet: wire.Fleet, bystander: Bystander, credentials: Mapping[str, str], patience: float) -> Storm:
-    """Let devices with these passwords by username connect at once, wait until all are in, and send them away again."""
-    fleet.run(0.1)  # what was answered while nobody read
-    bystander.longest_stall = 0.0
+def storm(fleet: wire.Fleet, pinging_device: PingingDevice, credentials: Mapping[str, str], patience: float) -> Storm:
+    """Connect devices with these passwords by username at once, wait for all, and disconnect them."""
+    fleet.run(0.1)  # read the answers that arrived in between
+    pinging_device.longest_stall = 0.0
     devices: list[Device] = []
     coming = iter(devices)
 
@@ -117,9 +117,11 @@ def storm(fleet: wire.Fleet, bystander: Bystander, credentials: Mapping[str, str
         next_comes()
     all_in = fleet.run(patience, lambda: all(device.is_in for device in devices))
     taken = perf_counter() - started
-    outcome = Storm(taken if all_in else float("inf"), bystander.stalled(), sum(device.refused for device in devices))
+    outcome = Storm(
+        taken if all_in else float("inf"), pinging_device.stalled(), sum(device.refused for device in devices)
+    )
     for device in devices:
         device.close()
-    if not bystander.alive:
-        raise RuntimeError("the bystander lost its session")
+    if not pinging_device.alive:
+        raise RuntimeError("the pinging_device lost its session")
     return outcome

@@ -1,4 +1,4 @@
-"""Figure 4: what more users and permissions cost: in answers, at the start, in memory, and when something changes.
+"""Figure 4: the cost of more users and permissions: response times, start, memory, changes.
 
 python -m bench.growth [--rounds N] [--quick]
 """
@@ -17,7 +17,7 @@ from bench import command
 from bench.broker_connection import BrokerConnection, acl_request
 from bench.load import Load
 from bench.plot import lines
-from bench.population import Population, administrators_token, inhabited, topic, username
+from bench.population import Population, administrators_token, populated_service, topic, username
 from bench.report import Figure, Limit
 from bench.turns import Times, in_turns
 from tests.service import permission
@@ -36,7 +36,7 @@ _STATUS = {200: True, 403: False}
 
 
 class Size(NamedTuple):
-    """How long a service took to be ready, and the memory of its bigger worker in megabytes."""
+    """Seconds until a service is ready, and the memory of its larger worker in megabytes."""
 
     seconds_to_ready: float
     resident: float
@@ -44,31 +44,31 @@ class Size(NamedTuple):
 
 
 class Grown:
-    """A running service, those who live in it, and how long its start took."""
+    """A running service, its users, and the duration of its start."""
 
     def __init__(self, service: Service, population: Population, seconds_to_ready: float) -> None:
         self.service, self.population, self.seconds_to_ready = service, population, seconds_to_ready
         self._numbers = count()
-        # A client id that was not seen lately is written down behind its first answer, which is no cost of growth.
+        # Note all client ids first: storing a new client id does not depend on the number of users.
         with closing(BrokerConnection(service.broker_port)) as connection:
             connection.times(islice(self._new(), _ASKED_USERS))
 
     def times(self, kind: str, asked: int) -> Times:
-        """Ask as a broker does, on one kept connection."""
+        """Send webhook requests on one kept connection and return their times."""
         questions = self._new() if kind == _NEW else self._known()
         with closing(BrokerConnection(self.service.broker_port)) as connection:
-            connection.times(islice(questions, _OFTEN))  # warm
+            connection.times(islice(questions, _OFTEN))  # warm up
             return Times.of(connection.times(list(islice(questions, asked))))
 
     def times_while_changing(self, kind: str, asked: int) -> Times:
-        """Ask so while an administrator makes one change after the other."""
+        """Send webhook requests while an administrator makes changes."""
         load = Load().running("changes", self.service.port, administrators_token(self.service), self.population.users)
         with load:
             time.sleep(0.5)
             return self.times(kind, asked)
 
     def size(self) -> Size:
-        """Return how big it has become."""
+        """Return the start time and memory of the service."""
         resident, unshared = zip(*map(_memory, self.service.workers()), strict=True)
         return Size(self.seconds_to_ready, max(resident), max(unshared))
 
@@ -78,7 +78,7 @@ class Grown:
             yield from asked
 
     def _new(self) -> Iterator[bytes]:
-        """Yield questions of users all over the population, by any of their permissions, and none of them twice."""
+        """Yield different requests, spread over all users and permissions."""
         users, permissions, _ = self.population
         asked = min(users, _ASKED_USERS)
         for number in self._numbers:
@@ -87,7 +87,7 @@ class Grown:
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Let services of all sizes run side by side and ask them in turns."""
+    """Run services of all sizes and measure them alternately."""
     asked, most = (200, 2_000) if quick else (2_000, 100_000)
     users = {_users(number): Population(number, 5, 1_000) for number in (100, 1_000, most)}
     permissions = {_permissions(number): Population(100, number, 0) for number in (1, 30, 1_000)}
@@ -116,14 +116,14 @@ def measure(rounds: int, *, quick: bool) -> Figure:
 
 @contextmanager
 def _grown(population: Population) -> Iterator[Grown]:
-    with inhabited(population) as service:
+    with populated_service(population) as service:
         started = time.monotonic()
         with service:
             yield Grown(service, population, time.monotonic() - started)
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """Return what a process has in memory, and what of that is its own alone, in megabytes."""
+    """Return the resident and the unshared memory of a process in megabytes."""
     lines_ = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines_)}
     own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
@@ -131,7 +131,7 @@ def _memory(pid: int) -> tuple[float, float]:
 
 
 def _seconds_until_in_force(service: Service, number: int) -> float:
-    """Return how long after it was sent a change through the API is felt at the webhook."""
+    """Return the seconds from sending a change to the API until it takes effect at the webhook."""
     rights = [permission(f"write news/{number}")]
     with closing(BrokerConnection(service.broker_port)) as broker:
         sent = time.perf_counter()

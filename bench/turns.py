@@ -1,4 +1,4 @@
-"""Measuring in turns: what else a machine is doing then falls on all subjects alike, and ratios stay true."""
+"""Alternating measurements: other load of the machine affects all subjects equally, so ratios stay comparable."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ T = TypeVar("T")
 
 
 class Times(NamedTuple):
-    """Seconds that an answer took, at the median and at the 99th of a hundred."""
+    """Response times in seconds: median and 99th percentile."""
 
     p50: float
     p99: float
 
     @classmethod
     def of(cls, taken: Sequence[float]) -> Times:
-        """Return both of any number of measured times."""
+        """Return the percentiles of measured times."""
         ordered = sorted(taken)
         return cls(ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100])
 
 
 class Turns(Generic[T]):
-    """What was measured: in each round, of each subject by its name."""
+    """The measured values of each round by subject."""
 
     def __init__(self, rounds: Sequence[Mapping[str, T]]) -> None:
         self.rounds = rounds
 
     def median(self, subject: str, by: Callable[[T], float]) -> float:
-        """Return the median over the rounds of a number taken of the subject."""
+        """Return the median over all rounds of a subject's value."""
         return median(by(one[subject]) for one in self.rounds)
 
     def ratio(self, subject: str, beside: str, by: Callable[[T], float]) -> float:
-        """Return the median over the rounds of a subject's number divided by another's of the same round."""
+        """Return the median over all rounds of the ratio of two subjects' values in the same round."""
         return median(by(one[subject]) / by(one[beside]) for one in self.rounds)
 
 
 def in_turns(subjects: Mapping[str, Callable[[], T]], rounds: int) -> Turns[T]:
-    """Measure each subject once a round, the other way round in every second one, so that none is always first."""
+    """Measure each subject once per round, in reverse order in every second round."""
     taken = []
     for number in range(rounds):
         names = list(subjects)[:: -1 if number % 2 else 1]

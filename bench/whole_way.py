@@ -1,4 +1,4 @@
-"""Figure 2: logins and messages a second through a real Mosquitto, beside the same broker with a bare callable.
+"""Figure 2: logins and messages per second through Mosquitto, compared with a bare callable behind it.
 
 python -m bench.whole_way [--rounds N] [--quick]
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _DEVICES = [f"press-{number}" for number in range(20)]
 _PERMISSIONS = ("readWrite devices/%u/#", "read devices/#", "read site/announcements", "write alarms/%u")
-_AT_ONCE = 20  # unacknowledged messages: the broker always has the next at hand
+_AT_ONCE = 20  # unacknowledged messages, so that the broker never waits for the next one
 _BARE, _OURS = "bare callable", "authsvc"
 _LOGINS, _ONE, _TEN = _WHAT = (
     "logins",
@@ -33,19 +33,19 @@ _LOGINS, _ONE, _TEN = _WHAT = (
     "messages delivered to ten subscribers",
 )
 _LIMITED = (_LOGINS, _ONE)
-_TURNS = 2  # turns a round
+_TURNS = 2  # turns per round
 _PATIENCE = 60.0
 
 
 class Sizes(NamedTuple):
-    """How many logins, and how many messages, are timed."""
+    """The numbers of timed logins and messages."""
 
     logins: int
     messages: int
 
 
 def measure(rounds: int, *, quick: bool) -> Figure:
-    """Let two brokers, one before the service and one before a bare callable, work in turns."""
+    """Measure alternately a broker with the service and a broker with a bare callable."""
     sizes = Sizes(100, 200) if quick else Sizes(800, 1500)
     with ExitStack() as running, tempfile.TemporaryDirectory() as directory:
         service = running.enter_context(default_service(Path(directory)))
@@ -58,7 +58,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
             fleet = running.enter_context(wire.Fleet(asking.port))
             _warm(fleet, sizes)
             measured[name] = _measured(fleet, sizes)
-        # What is compared is measured one right after the other.
+        # Compared subjects are measured one directly after the other.
         subjects = {_subject(what, name): measured[name][what] for what in _WHAT for name in ports}
         return _figure(in_turns(subjects, rounds * _TURNS))
 
@@ -72,9 +72,9 @@ def _password(device: str) -> str:
 
 
 def _warm(fleet: wire.Fleet, sizes: Sizes) -> None:
-    """Let every device log in once, which costs its hash, and everything be asked once."""
+    """Let each device log in once and send each request once, so that all answers are cached."""
     for device in _DEVICES:
-        fleet.admitted(device, _password(device)).close()
+        fleet.logged_in_after_retries(device, _password(device)).close()
     _delivered(fleet, 10, sizes.messages // 10)
 
 
@@ -87,7 +87,7 @@ def _measured(fleet: wire.Fleet, sizes: Sizes) -> dict[str, Callable[[], float]]
 
 
 def _logins(fleet: wire.Fleet, wanted: int) -> float:
-    """Return logins a second of twenty devices, each of which leaves as soon as it is in, and comes again."""
+    """Return the logins per second of twenty devices that disconnect and reconnect at once."""
     done = 0
 
     def come(device: str) -> None:
@@ -113,7 +113,7 @@ def _logins(fleet: wire.Fleet, wanted: int) -> float:
 
 
 def _delivered(fleet: wire.Fleet, subscribers: int, messages: int) -> float:
-    """Return messages delivered a second: one device publishes with QoS 1, and each delivery is asked about."""
+    """Return the delivered messages per second of one device that publishes with QoS 1."""
     arrived = acknowledged = 0
 
     def arrive(packet: wire.Packet) -> None:

@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 on the wire: many clients in one thread, and none of a client library's own time in what is measured."""
+"""A minimal MQTT 3.1.1 client: many clients in one thread, without the overhead of a client library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _READ = 256 * 1024
 
 
 class Packet(NamedTuple):
-    """What the broker sent: the kind of packet, its four flag bits, and all that follows its length."""
+    """A packet of the broker: its type, four flag bits and body."""
 
     kind: int
     flags: int
@@ -55,7 +55,7 @@ DISCONNECT = bytes([_DISCONNECT << 4, 0])
 
 
 def split(received: bytes) -> tuple[list[Packet], bytes]:
-    """Return the packets that are whole, and the rest."""
+    """Return the complete packets and the remaining bytes."""
     packets, begin = [], 0
     while (head := _head(received, begin)) is not None:
         start, end = head
@@ -75,7 +75,7 @@ def packet_id_of(publish: Packet) -> int | None:
 
 
 class Client:
-    """One connection; `on_packet` is told of every packet, `on_end` once of an end that the broker brought about."""
+    """One connection. `on_packet` is called with each packet, `on_end` once if the broker ends the connection."""
 
     def __init__(self, fleet: Fleet, port: int) -> None:
         self.on_packet: Callable[[Packet], None] = lambda _: None
@@ -91,18 +91,18 @@ class Client:
         fleet.selector.register(self._socket, self._watched, self)
 
     def send(self, packets: bytes) -> None:
-        """Send as soon as there is room."""
+        """Send as soon as the socket is writable."""
         self._unsent += packets
         self._write()
 
     def close(self) -> None:
-        """End the connection without a word; nothing is told of it."""
+        """Close the connection without DISCONNECT; `on_end` is not called."""
         if self._socket.fileno() >= 0:
             self._fleet.selector.unregister(self._socket)
             self._socket.close()
 
     def ready(self, events: int) -> None:
-        """Read and write what there is; called by the fleet."""
+        """Read and write as far as possible; called by the fleet."""
         if events & selectors.EVENT_WRITE:
             self._write()
         if events & selectors.EVENT_READ and self._socket.fileno() >= 0:
@@ -125,7 +125,7 @@ class Client:
     def _write(self) -> None:
         try:
             sent = self._socket.send(self._unsent) if self._unsent else 0
-        except (BlockingIOError, BrokenPipeError):  # not yet connected, full, or an end that reading will tell of
+        except (BlockingIOError, BrokenPipeError):  # not connected yet, full, or closed, which the next read reports
             sent = 0
         except OSError:
             self._end()
@@ -144,7 +144,7 @@ class Client:
 
 
 class Fleet:
-    """Clients that share one thread: nothing moves but inside `run`."""
+    """Clients that share one thread; they send and receive only inside `run`."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -160,21 +160,21 @@ class Fleet:
         self.selector.close()
 
     def close_all(self) -> None:
-        """End every connection and forget what was to be done later."""
+        """Close all connections and drop all scheduled actions."""
         self._due.clear()
         for key in list(self.selector.get_map().values()):
             key.data.close()
 
     def client(self) -> Client:
-        """Begin a connection; what is sent at once waits until it is there."""
+        """Start a connection; packets sent before it is established wait."""
         return Client(self, self.port)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have something done so many seconds from now, within `run`."""
+        """Schedule an action in `seconds` seconds, within `run`."""
         heapq.heappush(self._due, (perf_counter() + seconds, next(self._count), action))
 
     def run(self, seconds: float, until: Condition = lambda: False) -> bool:
-        """Let all clients send and receive until something is true, which is returned, or the time is over."""
+        """Let all clients send and receive until the condition is true or the time is over; return the condition."""
         deadline = perf_counter() + seconds
         while not until():
             now = perf_counter()
@@ -190,7 +190,7 @@ class Fleet:
             heapq.heappop(self._due)[2]()
 
     def logged_in(self, client_id: str, username: str, password: str) -> Client:
-        """Return a client that the broker has let in; `ConnectionRefusedError` when it does not."""
+        """Return a connected client; raise `ConnectionRefusedError` if the broker refuses it."""
         client, answers = self.client(), list[int]()
         client.on_packet = lambda packet: answers.append(packet.body[1])
         client.on_end = lambda: answers.append(-1)
@@ -201,14 +201,14 @@ class Fleet:
         client.on_packet, client.on_end = lambda _: None, lambda: None
         return client
 
-    def admitted(self, username: str, password: str) -> Client:
-        """Return a client that the broker has let in, be it after trying again, as the first login may have to."""
+    def logged_in_after_retries(self, username: str, password: str) -> Client:
+        """Return a connected client; retry, because a first login may be refused while its hash is computed."""
         for _ in range(20):
             try:
                 return self.logged_in(username, username, password)
             except ConnectionRefusedError:
                 self.run(0.5)
-        raise ConnectionRefusedError(f"{username} was never let in")
+        raise ConnectionRefusedError(f"{username} was never accepted")
 
 
 def _packet(kind: int, flags: int, body: bytes) -> bytes:
@@ -221,7 +221,7 @@ def _text(text: str) -> bytes:
 
 
 def _length(length: int) -> bytes:
-    """Return the remaining length, seven bits a byte, the highest bit of each saying that more follow."""
+    """Return the encoded remaining length: seven bits per byte, the highest bit means that more bytes follow."""
     encoded = bytearray()
     while True:
         length, low = divmod(length, 128)
@@ -231,7 +231,7 @@ def _length(length: int) -> bytes:
 
 
 def _head(received: bytes, begin: int) -> tuple[int, int] | None:
-    """Return where the body of the packet that begins here starts and ends; None when its head is not all there."""
+    """Return the start and end of the body of the packet at `begin`, or None if its header is incomplete."""
     length = 0
     for place in range(4):
         at = begin + 1 + place

@@ -21,17 +21,17 @@ from urllib.parse import urlencode
 PLUGIN_SOURCE = Path(__file__).parent / "mosquitto_plugin" / "webhook_plugin.c"
 BUILD_DIR = Path(__file__).parent / ".build"
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
-PATIENCE = 10.0  # seconds for anything the broker does at once; longer means that it never will
+PATIENCE = 10.0  # seconds to wait for an event of the broker
 
 
 class BrokerError(Exception):
-    """Mosquitto did not do what was asked of it; the text ends with its log."""
+    """Mosquitto failed; the text ends with its log."""
 
 
 def build_plugin(target_dir: Path = BUILD_DIR) -> Path:
-    """Compile the plugin into `target_dir`, or return the one that this very source already gave.
+    """Compile the plugin into `target_dir`, unless it was compiled from the same source before; return its path.
 
-    Safe in several processes at once: each compiles under a name of its own and renames.
+    Several processes can call this at once: each compiles to its own file name and renames the file.
     """
     fingerprint = hashlib.sha256(PLUGIN_SOURCE.read_bytes() + repr(COMPILE).encode()).hexdigest()
     plugin = target_dir / f"webhook_plugin-{fingerprint[:16]}.so"
@@ -43,14 +43,14 @@ def build_plugin(target_dir: Path = BUILD_DIR) -> Path:
     return plugin
 
 
-# Below the range from which Linux takes the ports of outgoing connections.
+# Below the port range that Linux uses for outgoing connections.
 _FIRST_PORT, _LAST_PORT = 20_000, 31_999
 _PORTS_OF_ONE_WORKER = 1_500
 
 
 @cache
 def _ports() -> Iterator[int]:
-    """Yield the ports of this test process, each once before any comes again; no other worker has the same."""
+    """Yield the ports of this test process in rotation; no other test process uses them."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST_PORT + worker * _PORTS_OF_ONE_WORKER % (_LAST_PORT + 1 - _FIRST_PORT)
     start = secrets.randbelow(_PORTS_OF_ONE_WORKER)
@@ -58,7 +58,7 @@ def _ports() -> Iterator[int]:
 
 
 def free_port() -> int:
-    """Return a loopback port on which nothing listens, and which no test of this run uses."""
+    """Return a free loopback port that no other test of this run uses."""
     for port in _ports():
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -76,7 +76,7 @@ def go_auth_config(
     params_mode: str = "json",
     extra: str = "",
 ) -> str:
-    """Write a `mosquitto.conf` with the recommended settings; of a repeated option the one in `extra` wins."""
+    """Write a `mosquitto.conf` with the recommended settings; options in `extra` override the others."""
     wanted = {"key": webhook_secret, "response": "text" if response_mode == "text" else None}
     query = urlencode({name: value for name, value in wanted.items() if value is not None})
     suffix = f"?{query}" if query else ""
@@ -102,9 +102,9 @@ auth_opt_cache false
 
 
 class Mosquitto:
-    """One broker process; as a context manager it runs inside the block.
+    """A broker process; as a context manager it runs inside the block.
 
-    `config` names its own ports in `listener` lines; the configuration and the log are kept in `directory`.
+    `config` has the ports in `listener` lines. The configuration and the log are in `directory`.
     """
 
     host = "127.0.0.1"
@@ -131,11 +131,11 @@ class Mosquitto:
         return self.ports[0]
 
     def log_text(self) -> str:
-        """Everything logged so far, at every level, earlier starts in the same directory included."""
+        """The complete log, including earlier starts in the same directory."""
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     def start(self) -> None:
-        """Run the broker and wait until its listeners accept; raise `BrokerError` if it ends instead."""
+        """Start the broker and wait until its listeners accept connections; raise `BrokerError` if it ends."""
         seen = self.log_text().count(" running\n")
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -144,27 +144,27 @@ class Mosquitto:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        # The log, and not a probe of the port: another program could have taken the port first.
+        # Read the log instead of probing the port, because another program could have taken the port.
         self._wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
 
     def reload(self) -> None:
-        """Send SIGHUP and wait until the broker is at it: a connection made now is served when it is done."""
+        """Send SIGHUP and wait until the broker has begun to reload; later connections are served after the reload."""
         seen = self.log_text().count("Reloading config.")
         self._running().send_signal(signal.SIGHUP)
         self._wait_until(lambda: self.log_text().count("Reloading config.") > seen, "reload")
 
     def wait_for_log(self, text: str) -> None:
-        """Wait until the broker has written this into its log."""
+        """Wait until the log contains this text."""
         self._wait_until(lambda: text in self.log_text(), f"log {text!r}")
 
     def stop(self) -> None:
-        """End the process, if it runs, and wait for it."""
+        """Stop the process, if it runs, and wait for its end."""
         if self._process is None:
             return
         self._process.terminate()
         try:
             self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:  # stuck in a webhook that never answers
+        except subprocess.TimeoutExpired:  # blocked in a webhook that never answers
             self._process.kill()
             self._process.wait()
         self._process = None
@@ -184,10 +184,10 @@ class Mosquitto:
 
 
 def _preamble(config: str) -> str:
-    """Settings in front of any configuration.
+    """Return the settings that precede each configuration.
 
-    Everything is logged to stderr, since Mosquitto writes to a redirected stdout in blocks. Started as root it
-    stays root: user `mosquitto` may not read the directories of root's tests.
+    Mosquitto logs to stderr, because it buffers a redirected stdout. If started as root it
+    stays root, because the user `mosquitto` cannot read the directories of root's tests.
     """
     names_a_user = re.search(r"^user ", config, re.MULTILINE)
     stay_root = "user root\n" if os.geteuid() == 0 and not names_a_user else ""
@@ -195,7 +195,7 @@ def _preamble(config: str) -> str:
 
 
 def _executable() -> str:
-    """Find Mosquitto, also where Debian puts it and an ordinary user's PATH does not look."""
+    """Return the path of Mosquitto, also from /usr/sbin, which is not in the PATH of an ordinary user."""
     path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
     if path is None:
         raise BrokerError("mosquitto is not installed")

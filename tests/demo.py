@@ -1,6 +1,6 @@
-"""`make demo`: the story of a device that nobody knows, with a real service, a real broker and real clients.
+"""`make demo`: an unknown device registers over MQTT, with a real service, broker and clients.
 
-Everything runs in a temporary directory and on free ports, needs no rights, and is gone at the end. The clients are
+The demo runs in a temporary directory on free ports, needs no privileges and leaves no files. The clients are
 paho's; the broker is Debian's Mosquitto with the tests' plugin, which asks as go-auth does.
 """
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PRESS, PASSWORD = "press-7", "chosen at the factory"
-SCREEN, SCREENS_PASSWORD = "screen", "known to the hall"
+SCREEN, SCREENS_PASSWORD = "screen", "the screen's secret"
 OWN, ANOTHERS = "presses/press-7/state", "presses/press-8/state"
 _PATIENCE = 15.0
-# Long enough to read what happened; a file needs no pauses.
+# Pause for readers at a terminal only.
 _PAUSE = 1.5 if sys.stdout.isatty() else 0.0
 
 
-class StoryError(Exception):
-    """What happened is not what the story tells."""
+class DemoError(Exception):
+    """A step of the demo had another result than expected."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A service, a broker in front of it, and two devices that were not started."""
+class Environment:
+    """A service, a broker that calls it, and two devices that are not started."""
 
     service: Service
     broker: Mosquitto
@@ -47,19 +47,19 @@ class Stage:
     screen: Device
 
     def alice(self, *arguments: str, fails: bool = False) -> str:
-        """Let Alice type a command, show what it prints, and return that."""
+        """Run a command as Alice; print the command and its output, and return the output."""
         typed = " ".join(f"'{word}'" if " " in word or "%" in word else word for word in arguments)
         click.secho(f"  alice$ authsvc {typed}", fg="cyan")
         ended = self.service.command(*arguments)
         printed = ended.stdout or ended.stderr
         click.echo("".join(f"    {line.rstrip()}\n" for line in printed.splitlines() if line.strip()), nl=False)
-        told(fails == (ended.returncode != 0), f"authsvc {typed} ended with {ended.returncode}")
+        check(fails == (ended.returncode != 0), f"authsvc {typed} ended with {ended.returncode}")
         return printed
 
 
 @contextmanager
-def set_stage() -> Iterator[Stage]:
-    """Start everything, and end it whatever happens: what is begun here is put away even if it never came up."""
+def start_all() -> Iterator[Environment]:
+    """Start the service, the broker and the devices; stop all that were started, also after an error."""
     with ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-demo-")))
         plugin = build_plugin(directory)
@@ -74,17 +74,17 @@ def set_stage() -> Iterator[Stage]:
         screen = Device(SCREEN, SCREENS_PASSWORD, "screen", V5)
         running.callback(press.stop)
         running.callback(screen.stop)
-        yield Stage(service, broker, press, screen)
+        yield Environment(service, broker, press, screen)
 
 
-def told(as_it_should: object, what: str) -> None:
-    """End the story when something else happened than it tells."""
-    if not as_it_should:
-        raise StoryError(what)
+def check(condition: object, what: str) -> None:
+    """Raise `DemoError` if the condition is false."""
+    if not condition:
+        raise DemoError(what)
 
 
-def act(words: str) -> None:
-    """Begin an act."""
+def step(words: str) -> None:
+    """Print the heading of a step."""
     time.sleep(_PAUSE)
     click.secho(f"\n{words}", bold=True)
 
@@ -97,67 +97,67 @@ def bad(words: str) -> None:
     click.secho(f"  {words}", fg="yellow")
 
 
-def is_refused(stage: Stage) -> None:
-    act(f"A stranger: {PRESS} connects to the broker with a password that nobody told Alice.")
-    stage.press.start(stage.broker.port)
-    told(stage.press.connack() == NOT_AUTHORIZED, "the stranger was not refused")
-    bad(f"{PRESS}: refused, not authorized. It will go on trying.")
+def is_refused(env: Environment) -> None:
+    step(f"Unknown device: {PRESS} connects to the broker with a password that Alice does not know.")
+    env.press.start(env.broker.port)
+    check(env.press.connack() == NOT_AUTHORIZED, "the unknown device was not refused")
+    bad(f"{PRESS}: refused, not authorized. It retries.")
 
 
-def appears(stage: Stage) -> str:
-    act("It appears in the client registry.")
+def appears(env: Environment) -> str:
+    step("It appears in the client registry.")
     deadline = time.monotonic() + _PATIENCE
-    while not (found := waiting(stage)):
-        told(time.monotonic() < deadline, "the stranger never appeared")
+    while not (found := pending_registration(env)):
+        check(time.monotonic() < deadline, "the registration did not appear")
         time.sleep(0.05)
-    stage.alice("registry", "list")
+    env.alice("registry", "list")
     return found
 
 
-def waiting(stage: Stage) -> str:
-    """Return the id of the stranger's registration, or nothing as long as there is none."""
-    listed = json.loads(stage.service.command("registry", "list", "--json").stdout)
+def pending_registration(env: Environment) -> str:
+    """Return the id of the device's registration, or an empty string if there is none yet."""
+    listed = json.loads(env.service.command("registry", "list", "--json").stdout)
     return next((str(one["id"]) for one in listed["items"] if one["username"] == PRESS), "")
 
 
-def is_granted(stage: Stage, registration: str) -> None:
-    act("Alice opens the registry for a minute and grants it topics of its own, nothing else.")
-    stage.alice("registry", "unlock", "--seconds", "60")
-    stage.alice("registry", "grant", registration, "--permission", "readWrite presses/%u/#")
+def is_granted(env: Environment, registration: str) -> None:
+    step("Alice unlocks the registry for a minute and grants the device its own topics.")
+    env.alice("registry", "unlock", "--seconds", "60")
+    env.alice("registry", "grant", registration, "--permission", "readWrite presses/%u/#")
     deadline = time.monotonic() + _PATIENCE
-    while (answer := stage.press.connack()) != 0:
-        told(answer == NOT_AUTHORIZED, f"the broker answered {answer}")
-        told(time.monotonic() < deadline, "the device never came in")
-    good(f"{PRESS}: connected. Nobody touched the device; it tried again, with the same password.")
+    while (answer := env.press.connack()) != 0:
+        check(answer == NOT_AUTHORIZED, f"the broker answered {answer}")
+        check(time.monotonic() < deadline, "the device was not accepted")
+    good(f"{PRESS}: connected. The device retried with the same password.")
 
 
-def publishes(stage: Stage) -> None:
-    act("It publishes, and the screen in the hall shows it.")
-    stage.service.create_user(SCREEN, SCREENS_PASSWORD, "read presses/#")
-    stage.screen.start(stage.broker.port)
-    told(stage.screen.connack() == 0, "the screen was refused")
-    stage.screen.subscribe("presses/#")
-    told(stage.press.publish(OWN, "running") == 0, "the device could not publish")
-    topic, payload = stage.screen.received()
+def publishes(env: Environment) -> None:
+    step("The device publishes, and a screen that subscribes shows it.")
+    env.service.create_user(SCREEN, SCREENS_PASSWORD, "read presses/#")
+    env.screen.start(env.broker.port)
+    check(env.screen.connack() == 0, "the screen was refused")
+    env.screen.subscribe("presses/#")
+    check(env.press.publish(OWN, "running") == 0, "the device could not publish")
+    topic, payload = env.screen.received()
     good(f"{SCREEN}: {topic} {payload.decode()}")
 
 
-def is_refused_elsewhere(stage: Stage) -> None:
-    act("It tries to speak for another press.")
-    told(stage.press.publish(ANOTHERS, "on fire") == NOT_AUTHORIZED, "the broker took what it must not take")
-    told(stage.screen.received_so_far() == [], "the screen was shown what it must not be shown")
+def is_refused_elsewhere(env: Environment) -> None:
+    step("The device publishes to a topic of another press.")
+    check(env.press.publish(ANOTHERS, "on fire") == NOT_AUTHORIZED, "the broker accepted the message")
+    check(env.screen.received_so_far() == [], "the screen received the message")
     bad(f"{PRESS}: {ANOTHERS} refused, not authorized. The screen shows nothing, and {PRESS} stays connected.")
 
 
-def is_told_why(stage: Stage) -> None:
-    act("Alice asks why.")
-    stage.alice("explain", PRESS, "write", ANOTHERS, fails=True)
-    stage.alice("explain", PRESS, "write", OWN)
+def shows_reasons(env: Environment) -> None:
+    step("Alice asks for the reason.")
+    env.alice("explain", PRESS, "write", ANOTHERS, fails=True)
+    env.alice("explain", PRESS, "write", OWN)
 
 
 @contextmanager
-def ended_as_asked() -> Iterator[None]:
-    """Let `kill` end the story as Ctrl-C does: with everything put away."""
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the demo like Ctrl-C, so that everything is stopped and removed."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -169,29 +169,30 @@ def ended_as_asked() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def play() -> None:
-    """Tell the story from the beginning to the end."""
+def run() -> None:
+    """Run all steps of the demo."""
     click.secho(
-        "A service and a broker come up; the broker asks the service before it lets anybody do anything.", bold=True
+        "A service and a broker start. The broker asks the service about each login, subscription and message.",
+        bold=True,
     )
-    with set_stage() as stage:
-        good(f"authsvc on {stage.service.url}, Mosquitto on port {stage.broker.port}")
-        is_refused(stage)
-        is_granted(stage, appears(stage))
-        publishes(stage)
-        is_refused_elsewhere(stage)
-        is_told_why(stage)
-        act("The end: clients, broker and service stop, and what they wrote is removed.")
+    with start_all() as env:
+        good(f"authsvc on {env.service.url}, Mosquitto on port {env.broker.port}")
+        is_refused(env)
+        is_granted(env, appears(env))
+        publishes(env)
+        is_refused_elsewhere(env)
+        shows_reasons(env)
+        step("The end: clients, broker and service stop, and their files are removed.")
 
 
 def main() -> None:
-    """Play, and end with status 0 if everything went as told."""
+    """Run the demo; exit with status 0 if all steps succeeded."""
     try:
-        with ended_as_asked():
-            play()
+        with sigterm_as_interrupt():
+            run()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (StoryError, BrokerError, RuntimeError, OSError) as error:
+    except (DemoError, BrokerError, RuntimeError, OSError) as error:
         sys.exit(f"the demo went wrong: {error}")
 
 

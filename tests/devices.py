@@ -1,4 +1,4 @@
-"""MQTT devices for tests: real clients that wait for what happens and never sleep."""
+"""MQTT devices for tests: paho clients with blocking calls."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ V311 = MQTTProtocolVersion.MQTTv311
 V5 = MQTTProtocolVersion.MQTTv5
 BOTH_PROTOCOLS = pytest.mark.parametrize("protocol", [V311, V5], ids=["3.1.1", "5"])
 
-SOON = 5.0  # seconds to wait for an event that is already on its way
-FIRST_FAILURE = 0x80  # of MQTT 5's reason codes; and all that an MQTT 3.1.1 SUBACK can say
+SOON = 5.0  # seconds to wait for an event that has been triggered
+FIRST_FAILURE = 0x80  # the first failure among MQTT 5's reason codes, and the only one in a SUBACK of MQTT 3.1.1
 NOT_AUTHORIZED = 0x87
 NO_SUCH_SUBSCRIPTION = "nobody/subscribes/to/this"
 
@@ -28,7 +28,7 @@ NO_SUCH_SUBSCRIPTION = "nobody/subscribes/to/this"
 class Device:
     """A paho client whose callbacks fill queues.
 
-    A `persistent` one keeps its session while it is away; one that `returns` connects again by itself when the
+    A `persistent` device keeps its session while it is offline. A device that `returns` reconnects when the
     connection is lost. `will` is a topic and a payload.
     """
 
@@ -59,77 +59,77 @@ class Device:
         self._client = self._new_client()
 
     def start(self, port: int, host: str = "127.0.0.1") -> None:
-        """Connect, without a look at what becomes of it."""
+        """Connect without waiting for the CONNACK."""
         self._client.connect(host, port, **self._session())
         self._client.loop_start()
 
     def stop(self) -> None:
-        """Disconnect as MQTT wants it, if connected, and end; it may start again."""
+        """Send DISCONNECT, if connected, and stop. The device can be started again."""
         self._client.disconnect()
         self._client.loop_stop()
-        # One that starts a second time forgets to close a socket of its first.
+        # A paho client that is started a second time does not close a socket of its first start.
         self._client = self._new_client()
 
     def vanish(self) -> None:
-        """Lose the connection without a word, as a device does whose power fails."""
+        """Close the connection without DISCONNECT, like a device with a power failure."""
         connection = self._client.socket()
         assert isinstance(connection, socket.socket)
         connection.shutdown(socket.SHUT_RDWR)
 
     def connack(self, within: float = SOON) -> int:
-        """Return the broker's answer to CONNECT."""
+        """Return the reason code of the CONNACK."""
         return self._connacks.get(timeout=within)
 
     def subscribe(self, *topic_filters: str) -> list[int]:
-        """Subscribe with QoS 1 and return the SUBACK's codes: 1 each where all is well."""
+        """Subscribe with QoS 1 and return the reason codes of the SUBACK: 1 if granted."""
         self._client.subscribe([(topic_filter, 1) for topic_filter in topic_filters])
         return self._subacks.get(timeout=SOON)
 
     def publish(self, topic: str, payload: str = "", *, retain: bool = False) -> int:
-        """Publish with QoS 1 and return 0, or the code with which MQTT 5 refuses; 3.1.1 cannot."""
+        """Publish with QoS 1 and return 0, or the reason code of a refusal in MQTT 5; 3.1.1 reports none."""
         sent = self._client.publish(topic, payload, qos=1, retain=retain)
         while True:
             packet, code = self._pubacks.get(timeout=SOON)
             if packet == sent.mid:
-                return code if code >= FIRST_FAILURE else 0  # "nobody subscribes to that" is no refusal
+                return code if code >= FIRST_FAILURE else 0  # "no matching subscribers" is no refusal
 
     def publish_unacknowledged(self, topic: str, qos: int = 0) -> None:
-        """Publish, without a look at what becomes of it."""
+        """Publish without waiting for an acknowledgement."""
         self._client.publish(topic, "", qos)
 
     def subscribe_unacknowledged(self, topic_filter: str) -> None:
-        """Ask for a subscription, without a look at what becomes of it."""
+        """Send a SUBSCRIBE without waiting for the SUBACK."""
         self._client.subscribe(topic_filter)
 
     def received(self) -> tuple[str, bytes]:
-        """Wait for the next message."""
+        """Wait for the next message and return its topic and payload."""
         return self._messages.get(timeout=SOON)
 
     def received_so_far(self) -> list[tuple[str, bytes]]:
-        """Return the messages that the broker had sent when this was asked, and that `received` did not return."""
+        """Return the messages that the broker has sent so far and that `received` has not returned."""
         self.wait_for_broker()
         return list(_drained(self._messages))
 
     def wait_for_broker(self) -> None:
-        """Wait until the broker, who works in order, has dealt with all this device and others sent before.
+        """Wait until the broker has processed all packets that were sent before.
 
-        An UNSUBSCRIBE of what nobody subscribed to changes nothing, needs no permission, and is answered.
+        The broker works in order. It answers an UNSUBSCRIBE without a subscription and changes nothing.
         """
         self._client.unsubscribe(NO_SUCH_SUBSCRIPTION)
         self._unsubacks.get(timeout=SOON)
 
     def stayed_connected(self) -> bool:
-        """Say whether the broker answers on a connection that never ended."""
+        """Return whether the connection never ended."""
         self.wait_for_broker()
         return self.ends.empty()
 
     def is_dropped_without_connack(self) -> bool:
-        """Wait for the end of the connection and say whether it came instead of an answer."""
+        """Wait for the end of the connection; return whether it ended without a CONNACK."""
         self.ends.get(timeout=SOON)
         return self._connacks.empty()
 
     def is_disconnected(self) -> bool:
-        """Wait for the end of the connection and say whether the broker or the network made it."""
+        """Wait for the end of the connection; return whether the broker or the network ended it."""
         return self.ends.get(timeout=SOON) >= FIRST_FAILURE
 
     def _new_client(self) -> Client:

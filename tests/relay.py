@@ -1,4 +1,4 @@
-"""A TCP relay for tests: stands between two programs, counts their connections, and can be cut."""
+"""A TCP relay for tests: it forwards and counts connections, and can be cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Relay(ThreadingTCPServer):
-    """Passes bytes both ways between its `port` and the target; runs inside the `with` block."""
+    """Forwards bytes in both directions between its `port` and the target inside the `with` block."""
 
     daemon_threads = True
 
@@ -45,7 +45,7 @@ class _Connection(BaseRequestHandler):
 
 
 def _pass_on(first: socket.socket, second: socket.socket) -> None:
-    """Pass bytes both ways until either side has no more."""
+    """Forward bytes in both directions until either side ends."""
     with selectors.DefaultSelector() as selector, contextlib.suppress(ConnectionError):
         selector.register(first, selectors.EVENT_READ, second)
         selector.register(second, selectors.EVENT_READ, first)

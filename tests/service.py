@@ -1,4 +1,4 @@
-"""A running authsvc: the real command in a process of its own, for tests that look at it from outside."""
+"""A running authsvc as a process of its own, for tests from the outside."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 ADMIN_PASSWORD = "correct horse"
 _PATIENCE = 20.0
-# On a busy machine the imports alone can take half of it.
+# On a busy machine the imports alone can take half of this time.
 _START_PATIENCE = 60.0
 
 
 class Api:
-    """The REST API of a service that runs somewhere, called as the administrator."""
+    """The REST API of a running service, called as the administrator."""
 
     def __init__(self, url: str, admin_password: str) -> None:
         self.url = url
@@ -39,7 +39,7 @@ class Api:
         return self.api.request(method, self.url + path, timeout=_PATIENCE, **options)
 
     def create_user(self, username: str, password: str = "secret", *permissions: str, **fields: Any) -> None:
-        """Make a user; permissions are spelled `write devices/#` or `deny read secret/#`."""
+        """Create a user; permissions are spelled `write devices/#` or `deny read secret/#`."""
         body = {"username": username, "password": password, "permissions": list(map(permission, permissions)), **fields}
         answer = self.call("POST", "/api/users", json=body)
         assert answer.status_code == 201, answer.text
@@ -48,8 +48,8 @@ class Api:
 class Service(Api):
     """`authsvc serve` on free ports with a data directory of its own; `environment` adds or overrides settings.
 
-    `patience` is for how many seconds it may start. At the end of a `with` block it is killed, which takes no time;
-    `stop` ends it as a service manager would.
+    `patience` is the maximum duration of its start in seconds. The end of a `with` block kills it, which is fast;
+    `stop` ends it with SIGTERM.
     """
 
     patience = _START_PATIENCE
@@ -68,7 +68,7 @@ class Service(Api):
             "AUTHSVC_DATA_DIR": str(directory / "data"),
             "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "AUTHSVC_BCRYPT_COST": "4",
-            # On a busy machine even such a hash takes its time, and no test wants "try again in a moment".
+            # Even a cheap hash can take long on a busy machine, and tests expect no "verifying".
             "AUTHSVC_CONNECT_BUDGET_MS": "4000",
             "AUTHSVC_BIND": f"127.0.0.1:{free_port()}",
             "AUTHSVC_BROKER_BIND": f"127.0.0.1:{free_port()}",
@@ -95,7 +95,7 @@ class Service(Api):
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Start the service and do not wait for it."""
+        """Start the service without waiting until it is ready."""
         arguments = ["serve", *(["--only", self.only] if self.only else [])]
         if not (self.as_command or self.under):
             self.process = fork_server.start(arguments, self._environment_with_secret_files(), self.log_file)
@@ -110,7 +110,7 @@ class Service(Api):
             )
 
     def wait_until_ready(self) -> None:
-        """Wait until a service that was launched is ready."""
+        """Wait until a launched service is ready."""
         assert self.process
         deadline = time.monotonic() + self.patience
         while not self._ready():
@@ -120,15 +120,15 @@ class Service(Api):
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop it as a service manager would and wait for the end."""
-        self.api.close()  # it lingers for kept connections
+        """Send SIGTERM and wait for the end."""
+        self.api.close()  # it waits for kept connections
         if self.process and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(_PATIENCE)
         self.process = None
 
     def kill(self) -> None:
-        """End all its processes at once, as a power cut would; it is no error if some or all have ended."""
+        """Kill all its processes at once; some or all may have ended already."""
         self.api.close()
         if self.process is None:
             return
@@ -147,7 +147,7 @@ class Service(Api):
         assert self.process
         arbiters = [self.process.pid] if self.only else _children(self.process.pid)
         found = [pid for arbiter in arbiters for pid in _children(arbiter)]
-        own = _niceness(self.process.pid)  # the API's workers yield to everything else
+        own = _niceness(self.process.pid)  # the API's workers have a lower priority
         return [pid for pid in found if listener in (None, "api" if _niceness(pid) > own else "broker")]
 
     def arbiter(self, listener: str) -> int:
@@ -168,7 +168,7 @@ class Service(Api):
         )
 
     def log_text(self) -> str:
-        """Return everything the service has printed and logged."""
+        """Return the complete output and log of the service."""
         return self.log_file.read_text()
 
     def _ready(self) -> bool:
@@ -195,7 +195,7 @@ class Service(Api):
 
 
 def processes_of_group(group: int) -> list[int]:
-    """Return the ids of the processes of a group that live."""
+    """Return the ids of the running processes of a process group."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -217,10 +217,10 @@ def _row(record: users.UserRecord) -> tuple[str, ...]:
 
 
 def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
-    denial, remedy = record.denial, record.advice
+    denial, advice = record.denial, record.advice
     denied = f"{access_name(denial.access)} {denial.topic}" if denial.topic else "login"
-    cure = str(remedy.permission or remedy.note)
-    return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, cure
+    suggestion = str(advice.permission or advice.note)
+    return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, suggestion
 
 
 def _print(record: users.UserRecord, *, as_json: bool) -> None:

@@ -325,10 +325,10 @@ def test_user_who_may_not_read_api_me_gets_403(service: Service, page: Page) -> 
 
 def test_behind_a_trusted_proxy_throttling_uses_the_address_of_the_browser(tmp_path: Path) -> None:
     with Service(tmp_path, {"AUTHSVC_TRUSTED_PROXIES": "127.0.0.1"}) as service:
-        stranger, administrator = FormClient(service.url), FormClient(service.url)
-        stranger.session.headers["X-Forwarded-For"] = "203.0.113.66"
+        attacker, administrator = FormClient(service.url), FormClient(service.url)
+        attacker.session.headers["X-Forwarded-For"] = "203.0.113.66"
         administrator.session.headers["X-Forwarded-For"] = "203.0.113.5"
-        assert [stranger.sign_in("admin", "guess").status_code for _ in range(11)][-1] == 429
+        assert [attacker.sign_in("admin", "guess").status_code for _ in range(11)][-1] == 429
         assert administrator.sign_in("admin", ADMIN_PASSWORD).status_code == 303
         (session,) = service.call("GET", "/api/sessions").json()["items"]
         assert session["address"] == "203.0.113.5"

@@ -57,19 +57,19 @@ def test_a_length_of_five_bytes_is_refused() -> None:
 
 def test_clients_of_a_fleet_talk_to_whom_they_are_sent_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, Fleet(listener.getsockname()[1]) as fleet:
-        heard: list[Packet] = []
+        received: list[Packet] = []
         client = fleet.client()
-        client.on_packet = heard.append
-        client.on_end = lambda: heard.append(Packet(0, 0, b"end"))
+        client.on_packet = received.append
+        client.on_end = lambda: received.append(Packet(0, 0, b"end"))
         client.send(wire.PING)
         accepted, _ = listener.accept()
         with closing(accepted):
-            assert not fleet.run(0.05, lambda: bool(heard))
+            assert not fleet.run(0.05, lambda: bool(received))
             assert accepted.recv(10) == wire.PING
             accepted.sendall(b"\xd0\x00")
-            assert fleet.run(10, lambda: bool(heard))
-        assert fleet.run(10, lambda: len(heard) == 2)
-        assert heard == [Packet(wire.PINGRESP, 0, b""), Packet(0, 0, b"end")]
+            assert fleet.run(10, lambda: bool(received))
+        assert fleet.run(10, lambda: len(received) == 2)
+        assert received == [Packet(wire.PINGRESP, 0, b""), Packet(0, 0, b"end")]
 
 
 def test_what_is_due_later_is_done_in_its_order() -> None:

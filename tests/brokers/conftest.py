@@ -1,4 +1,4 @@
-"""One service and one broker for each module, and a site on them for each test."""
+"""One service and one broker per module, and a `Site` per test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
 from tests.brokers.site import Site
 from tests.service import Service
 
-pytest.register_assert_rewrite("tests.brokers.story")
+pytest.register_assert_rewrite("tests.brokers.end_to_end")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def plugin() -> Path:
-    """The compiled plugin that stands for go-auth."""
+    """The compiled plugin that calls the webhooks as go-auth does."""
     return build_plugin()
 
 
@@ -40,6 +40,6 @@ def broker(service: Service, plugin: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def site(service: Service, broker: Mosquitto) -> Iterator[Site]:
-    """Both, and room for the devices of one test."""
+    """The service and the broker with the devices of one test."""
     with Site(service, broker) as site:
         yield site

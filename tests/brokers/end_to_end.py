@@ -1,4 +1,4 @@
-"""What the product is for, from the outside and from the beginning to the end; told before more than one broker."""
+"""The main use case from end to end. It runs with more than one kind of broker."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 ORDERS = {"context": "mqtt", "operation": "readWrite", "resource": "line/+/orders", "effect": "allow"}
 
 
-def tell(site: Site, protocol: MQTTProtocolVersion) -> None:
-    """Let a device in, keep it to its own topics, and give it more while it is connected."""
-    # Alice makes a user for Bob's device, which connects and uses its own topics.
+def run(site: Site, protocol: MQTTProtocolVersion) -> None:
+    """Connect a device, check that it can use only its own topics, and grant it another topic while it is connected."""
+    # Alice creates a user for Bob's device. The device connects and uses its own topics.
     bob = site.connected("bob", "readWrite devices/%u/#", protocol=protocol)
     own, orders = f"devices/{bob.username}/state", "line/1/orders"
     assert bob.subscribe(f"devices/{bob.username}/#") == [1]
     bob.publish(own, "running")
     assert bob.received() == (own, b"running")
 
-    # It reaches nothing else, and the service says why.
+    # All other topics are denied, and the API returns the reason.
     carol = site.connected("carol", "readWrite line/#", protocol=protocol)
     carol.subscribe("line/#")
     bob.publish(orders, "forged")
@@ -30,7 +30,7 @@ def tell(site: Site, protocol: MQTTProtocolVersion) -> None:
     refused = {"allowed": False, "reason": "no-permission", "permission": None, "role": None}
     assert _decision(site, bob, "write", orders) == refused
 
-    # Alice adds a permission; the device feels it without connecting again.
+    # Alice adds a permission. It takes effect without a new connection.
     held = site.service.call("GET", f"/api/users/{bob.username}").json()["permissions"]
     site.change(bob, permissions=[*held, ORDERS])
     bob.publish(orders, "genuine")

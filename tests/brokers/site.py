@@ -1,4 +1,4 @@
-"""A site: the service, a broker that asks it, and the devices of one test."""
+"""The service, a broker that calls it, and the devices of one test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count(1)
 
 
 class Broker(Protocol):
-    """Whatever listens for devices."""
+    """A broker to which devices connect."""
 
     host: str
 
@@ -26,7 +26,7 @@ class Broker(Protocol):
 
 
 class Site:
-    """Devices end with the `with` block; users are new in each test, under names of their own."""
+    """The service and broker of one test. Devices stop at the end of the `with` block; each user has a new name."""
 
     def __init__(self, service: Api, broker: Broker) -> None:
         self.service = service
@@ -40,7 +40,7 @@ class Site:
         self._running.close()
 
     def add_user(self, name: str, *permissions: str, password: str = PASSWORD, **fields: Any) -> str:
-        """Make a user and return the name it really got; permissions are spelled `write devices/#`."""
+        """Create a user and return its unique username. Permissions are spelled `write devices/#`."""
         username = f"{name}-{next(_numbers)}"
         self.service.create_user(username, password, *permissions, **fields)
         return username
@@ -48,7 +48,7 @@ class Site:
     def device(
         self, username: str, password: str | bytes = PASSWORD, client_id: str | None = None, **options: Any
     ) -> Device:
-        """Return a device that was not started; its client id is its username unless said otherwise."""
+        """Return a device that is not started. Its client id is its username by default."""
         device = Device(username, password, username if client_id is None else client_id, **options)
         self._running.callback(device.stop)
         return device
@@ -56,27 +56,27 @@ class Site:
     def try_to_connect(
         self, username: str, password: str | bytes = PASSWORD, client_id: str | None = None, **options: Any
     ) -> int:
-        """Return what the broker answers a device with these credentials."""
+        """Connect with these credentials and return the broker's reason code."""
         device = self.device(username, password, client_id, **options)
         device.start(self.broker.port, self.broker.host)
         return device.connack()
 
     def connect(self, username: str, client_id: str | None = None, **options: Any) -> Device:
-        """Return a device that this user has connected."""
+        """Return a connected device of this user."""
         device = self.device(username, PASSWORD, client_id, **options)
         device.start(self.broker.port, self.broker.host)
         assert device.connack() == 0
         return device
 
     def connected(self, name: str, *permissions: str, **options: Any) -> Device:
-        """Return a device that a new user with these permissions has connected."""
+        """Return a connected device of a new user with these permissions."""
         return self.connect(self.add_user(name, *permissions), **options)
 
     def change(self, device: Device, **fields: Any) -> None:
-        """Let the administrator change the device's user."""
+        """Change the device's user as the administrator."""
         answer = self.service.call("PATCH", f"/api/users/{device.username}", json=fields)
         assert answer.status_code == 200, answer.text
 
     def permit(self, device: Device, *permissions: str) -> None:
-        """Give the device's user these permissions in place of those it had."""
+        """Replace the permissions of the device's user."""
         self.change(device, permissions=list(map(permission, permissions)))

@@ -1,4 +1,4 @@
-"""amqtt, a broker that others wrote, asks through its own HTTP plugins: the service serves not one broker alone."""
+"""amqtt with its own HTTP plugins: the service also works with a broker other than Mosquitto."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GET, POST, PUT = RequestMethod.GET, RequestMethod.POST, RequestMethod.PUT
 
 
 class Amqtt:
-    """The broker, in a thread with an event loop of its own, inside the `with` block."""
+    """amqtt in a thread with its own event loop; it runs inside the `with` block."""
 
     host = "127.0.0.1"
 
@@ -73,14 +73,14 @@ class Amqtt:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that wants a secret from brokers."""
+    """A service with a webhook secret."""
     with Service(tmp_path_factory.mktemp("service"), {"AUTHSVC_WEBHOOK_SECRET": SECRET}) as service:
         yield service
 
 
 @pytest.fixture
 def site(request: pytest.FixtureRequest, service: Service) -> Iterator[Site]:
-    """The service and an amqtt that speaks to it in the way the test names, JSON throughout unless it names one."""
+    """The service and amqtt with the HTTP method and formats of the test, by default POST and JSON."""
     method, params, response = getattr(request, "param", (POST, JSON, ResponseMode.JSON))
     with Amqtt(service.broker_port, method, params, response) as broker, Site(service, broker) as site:
         yield site
@@ -99,23 +99,23 @@ def site(request: pytest.FixtureRequest, service: Service) -> Iterator[Site]:
     indirect=True,
     ids="-".join,
 )
-def test_devices_log_in_subscribe_and_publish_as_they_may_and_not_otherwise(site: Site) -> None:
+def test_devices_can_do_only_what_their_permissions_allow(site: Site) -> None:
     bob = site.connected("bob", "write line/#")
     carol = site.connected("carol", "read line/#", "deny read line/+/recipe", "write line/1/orders")
 
     assert carol.subscribe("line/#", "cellar/#", "#") == [1, FIRST_FAILURE, FIRST_FAILURE]
-    # Each one's messages keep their order, so a forbidden one would come before the allowed one after it.
+    # Messages of one device keep their order, so a denied message would arrive before the allowed one after it.
     carol.publish("line/1/state", "forged")
     carol.publish("line/1/orders", "genuine")
     bob.publish("line/1/recipe", "secret")
     bob.publish("line/1/state", "genuine")
-    heard = sorted([carol.received(), carol.received()])
-    assert heard == [("line/1/orders", b"genuine"), ("line/1/state", b"genuine")]
+    received = sorted([carol.received(), carol.received()])
+    assert received == [("line/1/orders", b"genuine"), ("line/1/state", b"genuine")]
     assert site.try_to_connect(bob.username, "wrong", "another") == NOT_AUTHORIZED
     assert site.try_to_connect("charlie") == NOT_AUTHORIZED
 
 
-def test_the_client_id_arrives(site: Site) -> None:
+def test_client_id_is_passed_to_the_service(site: Site) -> None:
     bob = site.connect(site.add_user("bob", "readWrite clients/%c/#"), "press-7")
 
     assert bob.subscribe("clients/press-7/#", "clients/press-8/#") == [1, FIRST_FAILURE]
@@ -123,7 +123,7 @@ def test_the_client_id_arrives(site: Site) -> None:
     assert bob.received() == ("clients/press-7/state", b"on")
 
 
-def test_a_change_is_felt_by_a_connected_device(site: Site) -> None:
+def test_change_affects_a_connected_device(site: Site) -> None:
     bob = site.connected("bob", "write line/1")
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")

@@ -1,4 +1,4 @@
-"""What an administrator changes is in force for devices that are connected, as soon as the answer is there."""
+"""A change takes effect for connected devices before the API answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 REPLICAS_FOLLOW_WITHIN = 1.0
 
 
-def test_a_permission_to_write_comes_and_goes_under_a_connected_device(site: Site) -> None:
+def test_granted_and_removed_write_permission_affects_a_connected_device(site: Site) -> None:
     bob = site.connected("bob", protocol=V5)
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")
@@ -35,7 +35,7 @@ def test_a_permission_to_write_comes_and_goes_under_a_connected_device(site: Sit
 
 
 @BOTH_PROTOCOLS
-def test_a_permission_to_read_comes_and_goes_under_a_subscription(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_granted_and_removed_read_permission_affects_a_subscription(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", "write line/#")
     carol = site.connected("carol", "read line/#", protocol=protocol)
     carol.subscribe("line/#")
@@ -50,7 +50,7 @@ def test_a_permission_to_read_comes_and_goes_under_a_subscription(site: Site, pr
     assert carol.received_so_far() == [("line/1", b"allowed"), ("line/1", b"allowed again")]
 
 
-def test_a_subscription_that_was_refused_is_granted_after_the_change(site: Site) -> None:
+def test_refused_subscription_is_granted_after_the_change(site: Site) -> None:
     bob = site.connected("bob", protocol=V5)
 
     assert bob.subscribe("line/#") == [NOT_AUTHORIZED]
@@ -60,7 +60,7 @@ def test_a_subscription_that_was_refused_is_granted_after_the_change(site: Site)
     assert bob.subscribe("line/#") == [NOT_AUTHORIZED]
 
 
-def test_a_disabled_user_neither_sends_nor_hears_and_an_enabled_one_does_again(site: Site) -> None:
+def test_disabled_user_can_neither_publish_nor_receive_until_it_is_enabled(site: Site) -> None:
     bob = site.connected("bob", "readWrite line/#", protocol=V5)
     carol = site.connected("carol", "readWrite line/#", protocol=V5)
     for device in (bob, carol):
@@ -77,7 +77,7 @@ def test_a_disabled_user_neither_sends_nor_hears_and_an_enabled_one_does_again(s
     assert [payload for _, payload in carol.received_so_far()] == [b"to bob, disabled", b"from bob, enabled"]
 
 
-def test_a_deleted_user_neither_sends_nor_hears(site: Site) -> None:
+def test_deleted_user_can_neither_publish_nor_receive(site: Site) -> None:
     bob = site.connected("bob", "readWrite line/#", protocol=V5)
     carol = site.connected("carol", "readWrite line/#", protocol=V5)
     bob.subscribe("line/#")
@@ -88,7 +88,7 @@ def test_a_deleted_user_neither_sends_nor_hears(site: Site) -> None:
     assert bob.received_so_far() == []
 
 
-def test_a_new_user_of_an_old_name_has_nothing_of_the_old_ones(site: Site) -> None:
+def test_new_user_with_the_name_of_a_deleted_one_has_no_rights_of_it(site: Site) -> None:
     bob = site.connected("bob", "readWrite line/#", protocol=V5)
     site.service.call("DELETE", f"/api/users/{bob.username}")
     site.service.create_user(bob.username, "another secret", "write cellar/#")
@@ -101,14 +101,14 @@ def test_a_new_user_of_an_old_name_has_nothing_of_the_old_ones(site: Site) -> No
 
 
 def role(site: Site, method: str, name: str, *resources: str) -> None:
-    """Make or change a role that may write these topics."""
+    """Create or change a role with write permissions for these topics."""
     permissions = [{"context": "mqtt", "operation": "write", "resource": resource} for resource in resources]
     path, body = ("/api/roles", {"name": name}) if method == "POST" else (f"/api/roles/{name}", {})
     answer = site.service.call(method, path, json={**body, "permissions": permissions})
     assert answer.ok, answer.text
 
 
-def test_a_changed_role_is_felt_by_all_who_have_it(site: Site) -> None:
+def test_changed_role_affects_all_its_users(site: Site) -> None:
     role(site, "POST", "changed", "line/1")
     presses = [site.connect(site.add_user("bob", roles=["changed"]), protocol=V5) for _ in range(3)]
     carol = site.connected("carol", protocol=V5)
@@ -120,7 +120,7 @@ def test_a_changed_role_is_felt_by_all_who_have_it(site: Site) -> None:
     assert carol.publish("line/2") == NOT_AUTHORIZED
 
 
-def test_a_role_comes_and_goes_under_a_connected_device(site: Site) -> None:
+def test_granted_and_removed_role_affects_a_connected_device(site: Site) -> None:
     role(site, "POST", "lent", "line/1")
     bob = site.connected("bob", "write own/1", protocol=V5)
     assert bob.publish("line/1") == NOT_AUTHORIZED
@@ -132,11 +132,11 @@ def test_a_role_comes_and_goes_under_a_connected_device(site: Site) -> None:
     assert bob.publish("own/1") == 0
 
 
-# ---- Changes that another process makes ----
+# ---- Changes by another process ----
 
 
 def last_code(publish: Callable[[], int], wanted: int) -> int:
-    """Publish until the wanted code comes, for as long as a process may lag behind another; return the last one."""
+    """Publish until the wanted reason code is returned, for at most 1 s, and return the last code."""
     deadline = time.monotonic() + REPLICAS_FOLLOW_WITHIN
     while True:
         code = publish()
@@ -144,7 +144,7 @@ def last_code(publish: Callable[[], int], wanted: int) -> int:
             return code
 
 
-def test_a_change_on_the_command_line_is_in_force_within_a_second(site: Site, service: Service) -> None:
+def test_change_on_the_command_line_takes_effect_within_a_second(site: Site, service: Service) -> None:
     bob = site.connected("bob", "write line/#", protocol=V5)
     assert bob.publish("line/1") == 0
 
@@ -154,7 +154,7 @@ def test_a_change_on_the_command_line_is_in_force_within_a_second(site: Site, se
         assert last_code(lambda: bob.publish("line/1"), code) == code
 
 
-def test_all_devices_of_a_user_feel_a_change(site: Site) -> None:
+def test_change_affects_all_devices_of_a_user(site: Site) -> None:
     username = site.add_user("bob", "write line/#")
     devices = [site.connect(username, f"{username}-{number}", protocol=V5) for number in range(5)]
     assert {device.publish("line/1") for device in devices} == {0}

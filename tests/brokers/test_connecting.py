@@ -1,4 +1,4 @@
-"""Who gets in: passwords, API tokens, disabled users, and names of every kind."""
+"""Which logins are accepted: passwords, API tokens, disabled users, unusual names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def issue_token(service: Api, username: str, password: str) -> dict[str, str]:
 
 
 @BOTH_PROTOCOLS
-def test_the_right_password_lets_in_and_a_wrong_one_does_not(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_right_password_is_accepted_and_a_wrong_one_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.add_user("bob")
 
     assert site.try_to_connect(bob, protocol=protocol) == 0
@@ -34,11 +34,11 @@ def test_the_right_password_lets_in_and_a_wrong_one_does_not(site: Site, protoco
 
 
 @BOTH_PROTOCOLS
-def test_a_stranger_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_unknown_user_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
     assert site.try_to_connect("charlie", protocol=protocol) == NOT_AUTHORIZED
 
 
-def test_one_users_password_does_not_open_for_another(site: Site) -> None:
+def test_password_of_another_user_is_refused(site: Site) -> None:
     bob, carol = site.add_user("bob", password="bob's own"), site.add_user("carol", password="carol's own")
 
     assert site.try_to_connect(bob, "carol's own") == NOT_AUTHORIZED
@@ -46,7 +46,7 @@ def test_one_users_password_does_not_open_for_another(site: Site) -> None:
     assert site.try_to_connect(bob, "carol's own") == NOT_AUTHORIZED
 
 
-def test_a_username_counts_in_its_own_spelling_only(site: Site) -> None:
+def test_username_is_case_sensitive_and_not_normalized(site: Site) -> None:
     bob = site.add_user("bob")
 
     assert site.try_to_connect(bob.upper()) == NOT_AUTHORIZED
@@ -66,7 +66,7 @@ def test_a_user_without_the_grant_type_password_is_refused(site: Site) -> None:
     assert site.try_to_connect(bob) == NOT_AUTHORIZED
 
 
-def test_a_changed_password_counts_at_once(site: Site) -> None:
+def test_changed_password_takes_effect_at_once(site: Site) -> None:
     bob = site.add_user("bob")
     assert site.try_to_connect(bob) == 0
 
@@ -86,7 +86,7 @@ def test_a_deleted_user_is_refused(site: Site) -> None:
 # ---- API tokens ----
 
 
-def test_an_api_token_is_a_password_for_who_has_the_grant_type(site: Site) -> None:
+def test_api_token_is_accepted_for_a_user_with_the_grant_type(site: Site) -> None:
     bob = site.add_user("bob", grantTypes=["password", "token"])
     token = issue_token(site.service, bob, "secret")["token"]
 
@@ -95,7 +95,7 @@ def test_an_api_token_is_a_password_for_who_has_the_grant_type(site: Site) -> No
     assert site.try_to_connect(bob) == 0
 
 
-def test_an_api_token_is_no_password_for_who_lacks_the_grant_type(site: Site) -> None:
+def test_api_token_is_refused_for_a_user_without_the_grant_type(site: Site) -> None:
     bob = site.add_user("bob")
     token = issue_token(site.service, bob, "secret")["token"]
     assert site.try_to_connect(bob, token) == NOT_AUTHORIZED
@@ -105,7 +105,7 @@ def test_an_api_token_is_no_password_for_who_lacks_the_grant_type(site: Site) ->
     assert site.try_to_connect(bob) == NOT_AUTHORIZED
 
 
-def test_an_api_token_opens_for_its_own_user_only(site: Site) -> None:
+def test_api_token_of_another_user_is_refused(site: Site) -> None:
     bob = site.add_user("bob", grantTypes=["password", "token"])
     charlie = site.add_user("charlie", grantTypes=["password", "token"])
     token = issue_token(site.service, charlie, "secret")["token"]
@@ -122,16 +122,16 @@ def test_a_revoked_api_token_is_refused(site: Site) -> None:
     assert site.try_to_connect(bob, issued["token"]) == NOT_AUTHORIZED
 
 
-# ---- What can be typed ----
+# ---- Unusual input ----
 
 
 @pytest.mark.parametrize("username", ODD_NAMES)
-def test_an_odd_username_is_a_stranger_and_breaks_nothing(site: Site, username: str) -> None:
+def test_unusual_username_is_refused_as_unknown(site: Site, username: str) -> None:
     assert site.try_to_connect(username, client_id="odd") == NOT_AUTHORIZED
 
 
 @pytest.mark.parametrize("client_id", ODD_NAMES)
-def test_an_odd_client_id_does_not_keep_a_user_out(site: Site, client_id: str) -> None:
+def test_unusual_client_id_is_accepted(site: Site, client_id: str) -> None:
     bob = site.add_user("bob")
 
     assert site.try_to_connect(bob, client_id=client_id) == 0
@@ -139,7 +139,7 @@ def test_an_odd_client_id_does_not_keep_a_user_out(site: Site, client_id: str) -
 
 
 @BOTH_PROTOCOLS
-def test_a_client_without_a_client_id_gets_in(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_client_without_a_client_id_is_accepted(site: Site, protocol: MQTTProtocolVersion) -> None:
     assert site.try_to_connect(site.add_user("bob"), client_id="", protocol=protocol) == 0
 
 
@@ -154,7 +154,7 @@ def test_a_client_without_a_client_id_gets_in(site: Site, protocol: MQTTProtocol
         " spaces ",
     ],
 )
-def test_a_password_of_any_characters_works(site: Site, password: str) -> None:
+def test_password_of_any_characters_is_accepted(site: Site, password: str) -> None:
     bob = site.add_user("bob", password=password)
 
     assert site.try_to_connect(bob, password) == 0
@@ -162,7 +162,7 @@ def test_a_password_of_any_characters_works(site: Site, password: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["p" * 72, "é" * 36], ids=["ascii", "unicode"])
-def test_all_72_bytes_of_a_password_count_and_no_more_are_let_by(site: Site, password: str) -> None:
+def test_password_has_72_significant_bytes_and_a_longer_one_is_refused(site: Site, password: str) -> None:
     bob = site.add_user("bob", password=password)
 
     assert site.try_to_connect(bob, password + "p") == NOT_AUTHORIZED
@@ -171,6 +171,6 @@ def test_all_72_bytes_of_a_password_count_and_no_more_are_let_by(site: Site, pas
     assert site.try_to_connect(bob, password + "p") == NOT_AUTHORIZED
 
 
-def test_a_password_that_is_not_utf8_is_just_wrong(site: Site) -> None:
+def test_password_that_is_not_utf8_is_refused(site: Site) -> None:
     bob = site.add_user("bob")
     assert site.try_to_connect(bob, b"secret\xff") == NOT_AUTHORIZED

@@ -1,4 +1,4 @@
-"""The service loses its database, and neither the broker nor its devices notice."""
+"""The service loses its database: brokers and devices are served from memory."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ MOVED, STOPPED, FROZEN = "SQLite, file moved away", "PostgreSQL, stopped", "Post
 
 
 @pytest.fixture(scope="module", params=[MOVED, STOPPED, FROZEN])
-def misfortune(request: pytest.FixtureRequest) -> str:
-    """What befalls the database."""
-    misfortune: str = request.param
-    return misfortune
+def failure(request: pytest.FixtureRequest) -> str:
+    """How the database fails."""
+    failure: str = request.param
+    return failure
 
 
 @pytest.fixture(scope="module")
 def service(
-    request: pytest.FixtureRequest, misfortune: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, failure: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """A service on a database of its own."""
     directory = tmp_path_factory.mktemp("service")
-    if misfortune == MOVED:
+    if failure == MOVED:
         with Service(directory) as service:
             yield service
         return
@@ -57,13 +57,13 @@ def service(
 
 @pytest.fixture
 def database_gone(
-    request: pytest.FixtureRequest, misfortune: str, service: Service
+    request: pytest.FixtureRequest, failure: str, service: Service
 ) -> Callable[[], AbstractContextManager[None]]:
-    """Return what takes the database away for the length of a block."""
-    if misfortune == MOVED:
+    """Return a context manager inside which the database is unavailable."""
+    if failure == MOVED:
         return lambda: _moved_away(Path(service.environment["AUTHSVC_DATA_DIR"]) / "authsvc.db")
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return (lambda: _stopped(server)) if misfortune == STOPPED else (lambda: _frozen(server))
+    return (lambda: _stopped(server)) if failure == STOPPED else (lambda: _frozen(server))
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def _moved_away(file: Path) -> Iterator[None]:
     elsewhere = file.rename(file.with_suffix(".away"))
     try:
         yield
-        assert not file.exists()  # nobody made a new, empty one
+        assert not file.exists()  # no new, empty database was created
     finally:
         elsewhere.rename(file)
 
@@ -87,7 +87,7 @@ def _stopped(server: PostgresServer) -> Iterator[None]:
 
 @contextmanager
 def _frozen(server: PostgresServer) -> Iterator[None]:
-    """Let it answer nothing, not even with a refusal."""
+    """Stop the database process, so that connections hang and are not refused."""
     postmaster = server.get_pid()
     assert postmaster
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
@@ -101,14 +101,14 @@ def _frozen(server: PostgresServer) -> Iterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
-def test_devices_connect_publish_and_subscribe_as_ever(
+def test_devices_connect_publish_and_subscribe(
     site: Site, database_gone: Callable[[], AbstractContextManager[None]]
 ) -> None:
     bob = site.connected("bob", "readWrite line/1/#", protocol=V5)
     newcomer = site.add_user("carol", "read line/#", "deny read line/+/recipe")
     charlie = site.add_user("charlie", enabled=False)
     with database_gone():
-        carol = site.connect(newcomer, protocol=V5)  # for the first time: her password was never checked before
+        carol = site.connect(newcomer, protocol=V5)  # her first login, so her password is not cached
         assert carol.subscribe("line/#", "#") == [1, NOT_AUTHORIZED]
         assert bob.publish("line/1/recipe", "secret") == 0
         assert bob.publish("line/2/state") == NOT_AUTHORIZED
@@ -121,7 +121,7 @@ def test_devices_connect_publish_and_subscribe_as_ever(
     assert bob.stayed_connected()
 
 
-def test_changes_are_made_again_when_it_is_back(
+def test_changes_work_again_after_the_database_is_back(
     site: Site, database_gone: Callable[[], AbstractContextManager[None]]
 ) -> None:
     bob = site.connected("bob", protocol=V5)
@@ -134,10 +134,8 @@ def test_changes_are_made_again_when_it_is_back(
     assert site.try_to_connect(site.add_user("carol")) == 0
 
 
-@pytest.mark.parametrize("misfortune", [MOVED, STOPPED], indirect=True, scope="module")
-def test_an_administrator_is_told_that_nothing_can_be_changed(
-    site: Site, database_gone: Callable[[], AbstractContextManager[None]]
-) -> None:
+@pytest.mark.parametrize("failure", [MOVED, STOPPED], indirect=True, scope="module")
+def test_change_is_answered_with_503(site: Site, database_gone: Callable[[], AbstractContextManager[None]]) -> None:
     bob = site.connected("bob", "write line/1", protocol=V5)
     with database_gone():
         refused = site.service.call("PATCH", f"/api/users/{bob.username}", json={"permissions": []})
@@ -150,8 +148,8 @@ def test_an_administrator_is_told_that_nothing_can_be_changed(
     assert bob.publish("line/1") == 0
 
 
-@pytest.mark.parametrize("misfortune", [FROZEN], indirect=True, scope="module")
-def test_administrators_who_wait_for_the_database_keep_no_device_waiting(
+@pytest.mark.parametrize("failure", [FROZEN], indirect=True, scope="module")
+def test_devices_are_served_while_administrators_wait_for_the_database(
     site: Site, database_gone: Callable[[], AbstractContextManager[None]]
 ) -> None:
     bob = site.connected("bob", "write line/1", protocol=V5)

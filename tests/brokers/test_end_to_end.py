@@ -1,4 +1,4 @@
-"""What the product is for, through Mosquitto."""
+"""The main use case from end to end, through Mosquitto."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @BOTH_PROTOCOLS
-def test_a_device_is_let_in_kept_to_its_own_topics_and_given_more_while_connected(
+def test_device_uses_its_own_topics_and_those_granted_while_it_is_connected(
     site: Site, protocol: MQTTProtocolVersion
 ) -> None:
-    end_to_end.tell(site, protocol)
+    end_to_end.run(site, protocol)

@@ -1,6 +1,6 @@
-"""The real thing: go-auth's published image with the shipped configuration, the shipped image, and PostgreSQL.
+"""go-auth's published image with the shipped configuration, the image of authsvc, and PostgreSQL.
 
-All run in containers, on a network of their own, under the names that `compose.yaml` gives them.
+All run in containers on a network of their own, under the host names of `compose.yaml`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from paho.mqtt.enums import MQTTProtocolVersion
 
-# The clients of Docker leave some of their connections to the garbage collector.
+# Docker's client library does not close all its connections itself.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,7 @@ def _complaint_of_docker() -> str:
 
 
 class ContainerBroker:
-    """Where a container listens for devices."""
+    """The address on which a broker's container accepts devices."""
 
     def __init__(self, container: DockerContainer) -> None:
         self.host = container.get_container_host_ip()
@@ -70,13 +70,13 @@ class ContainerBroker:
 
 
 def postgres(network: Network, image: str) -> PostgresContainer:
-    """Return PostgreSQL, not yet started."""
+    """Return a PostgreSQL container that is not started."""
     container = PostgresContainer(image, username="authsvc", password="between-both", dbname="authsvc", driver=None)
     return container.with_network(network).with_network_aliases("postgres")
 
 
 def authsvc(network: Network, image: DockerImage) -> DockerContainer:
-    """Return the service in its own image, not yet started."""
+    """Return a container of the service that is not started."""
     return (
         DockerContainer(str(image))
         .with_network(network)
@@ -88,9 +88,9 @@ def authsvc(network: Network, image: DockerImage) -> DockerContainer:
 
 
 def mosquitto(network: Network, image: str, pki: Path) -> DockerContainer:
-    """Return the broker with the shipped configuration and the files that belong to it, not yet started."""
+    """Return a container of the broker with the shipped configuration. It is not started."""
     container = DockerContainer(image)
-    # Copied and not mounted: the engine may be on another machine.
+    # Files are copied, not mounted, because the Docker engine may run on another machine.
     for file in ("mosquitto.conf", "start.sh"):
         container.with_copy_into_container(SHIPPED / file, f"/etc/mosquitto/{file}", 0o644)
     container.with_copy_into_container(pki, "/")
@@ -108,7 +108,7 @@ def mosquitto(network: Network, image: str, pki: Path) -> DockerContainer:
 
 
 def fetch_pki(service: Api, directory: Path) -> Path:
-    """Return `/pki` as the broker finds it, beside what `make secrets` makes; every user may write there."""
+    """Return the files of `/pki` and the output of `make secrets`; every user may write to the directory."""
     subprocess.run([shutil.copy(ROOT / "deploy" / "make-secrets.sh", directory)], check=True)
     pki = directory / "pki"
     pki.mkdir()
@@ -120,7 +120,7 @@ def fetch_pki(service: Api, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def running(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, ContainerBroker]]:
-    """Everything that `compose.yaml` starts, but what keeps the broker's list fresh."""
+    """All containers of `compose.yaml` except the one that runs `authsvc crl sync`."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     with ExitStack() as stack:
         network = stack.enter_context(Network())
@@ -137,20 +137,22 @@ def running(docker_engine: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def site(running: tuple[Api, ContainerBroker]) -> Iterator[Site]:
-    """Both, and room for the devices of one test."""
+    """The service and the broker with the devices of one test."""
     with Site(*running) as site:
         yield site
 
 
 @BOTH_PROTOCOLS
-def test_a_device_is_let_in_kept_to_its_own_topics_and_given_more_while_connected(
+def test_device_uses_its_own_topics_and_those_granted_while_it_is_connected(
     site: Site, protocol: MQTTProtocolVersion
 ) -> None:
-    end_to_end.tell(site, protocol)
+    end_to_end.run(site, protocol)
 
 
 @BOTH_PROTOCOLS
-def test_strangers_wrong_passwords_and_disabled_users_stay_out(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_unknown_users_wrong_passwords_and_disabled_users_are_refused(
+    site: Site, protocol: MQTTProtocolVersion
+) -> None:
     bob = site.add_user("bob")
 
     assert site.try_to_connect(bob, protocol=protocol) == 0
@@ -160,7 +162,7 @@ def test_strangers_wrong_passwords_and_disabled_users_stay_out(site: Site, proto
     assert site.try_to_connect(bob, protocol=protocol) == NOT_AUTHORIZED
 
 
-def test_refusals_are_told_to_mqtt_5_and_cost_nobody_the_connection(site: Site) -> None:
+def test_refusals_have_a_reason_code_in_mqtt_5_and_close_no_connection(site: Site) -> None:
     bob = site.connected("bob", "write line/#", protocol=V5)
     carol = site.connected("carol", "read line/#", "deny read line/+/recipe", protocol=V5)
 

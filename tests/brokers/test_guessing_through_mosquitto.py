@@ -1,4 +1,4 @@
-"""Guesses at devices' names, more than a thousand a second: the devices come back through Mosquitto all the same."""
+"""Known devices log in through Mosquitto during more than 1,000 password guesses per second."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 DEVICES = 6
-TRIES = 30  # one a second; where nothing else runs a device needs one to three
+TRIES = 30  # one per second; on an idle machine a device needs one to three
 ANSWERED_WITHIN = 10.0
 GUESSED_BEFORE = 300
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose hashes cost, and which lets a broker wait for them, as much as usual."""
+    """A service with the default bcrypt cost and connect budget."""
     environment = {"AUTHSVC_BCRYPT_COST": "10", "AUTHSVC_CONNECT_BUDGET_MS": "150"}
     with Service(tmp_path_factory.mktemp("service"), environment) as service:
         yield service
 
 
 class Guesses:
-    """What was answered to guesses at these names, each with a password and a client id of its own."""
+    """Guesses passwords for these usernames, each with a new client id, and counts the answers."""
 
     def __init__(self, port: int, usernames: Sequence[str]) -> None:
         self.answers: Counter[bytes] = Counter()
@@ -46,7 +46,7 @@ class Guesses:
         self._usernames = usernames
 
     def make(self) -> None:
-        """Guess until it is enough."""
+        """Guess passwords until the event is set."""
         with closing(BrokerConnection(self._port)) as connection:
             for number in count():
                 username = self._usernames[number % len(self._usernames)]
@@ -59,7 +59,7 @@ class Guesses:
 
 @contextmanager
 def guessing(port: int, usernames: Sequence[str]) -> Iterator[Guesses]:
-    """Guess for the length of a block, with many guesses made before it begins."""
+    """Guess passwords during the block. Many guesses are made before it begins."""
     guesses = Guesses(port, usernames)
     making = threading.Thread(target=guesses.make)
     making.start()
@@ -75,9 +75,7 @@ def gets_in(device: Device) -> bool:
     return any(device.connack(ANSWERED_WITHIN) == 0 for _ in range(TRIES))
 
 
-def test_devices_that_logged_in_before_a_restart_come_back_at_once_while_others_guess(
-    site: Site, service: Service
-) -> None:
+def test_known_devices_log_in_after_a_restart_during_guessing(site: Site, service: Service) -> None:
     names = [site.add_user("press") for _ in range(DEVICES)]
     for name in names:
         device = site.device(name, returns=True)
@@ -94,9 +92,7 @@ def test_devices_that_logged_in_before_a_restart_come_back_at_once_while_others_
     assert set(guesses.answers) == {b"403"}
 
 
-def test_a_guesser_with_a_client_id_that_is_new_does_not_get_in_with_the_right_password_either(
-    site: Site, service: Service
-) -> None:
+def test_right_password_with_an_unknown_client_id_is_refused_during_guessing(site: Site, service: Service) -> None:
     bob = site.add_user("bob")
     device = site.device(bob, returns=True)
     device.start(site.broker.port)

@@ -1,6 +1,6 @@
-"""Slow clients and floods of clients, at the service and at the broker, do not delay connected devices.
+"""Slow clients and floods of clients do not delay connected devices.
 
-The broker has one thread: an answer that takes longer than its timeout costs a device its connection.
+The broker has one thread and drops a device if an answer takes longer than its timeout.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ PASSWORD_CHECKED_WITHIN = 10.0
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose hashes cost what they cost in earnest, and which lets a broker wait for them as long as usual."""
+    """A service with the default bcrypt cost and connect budget."""
     environment = {"AUTHSVC_BCRYPT_COST": "10", "AUTHSVC_CONNECT_BUDGET_MS": "200"}
     with Service(tmp_path_factory.mktemp("service"), environment) as service:
         yield service
 
 
 def connected(site: Site, *permissions: str) -> Device:
-    """Return a new user's device, which was let in as soon as the password was hashed."""
+    """Return a connected device of a new user; it connects once the password was hashed."""
     username = site.add_user("bob", *permissions)
     deadline = time.monotonic() + PASSWORD_CHECKED_WITHIN
     while site.try_to_connect(username) != 0:
@@ -51,7 +51,7 @@ def connected(site: Site, *permissions: str) -> Device:
 
 
 def devices_are_served(site: Site) -> None:
-    """Let a device publish, be refused, and come back, again and again."""
+    """Check repeatedly that a device can publish, is denied, and can connect again."""
     bob = connected(site, "write line/1")
     for number in range(ROUNDS):
         assert bob.publish("line/1") == 0
@@ -61,7 +61,7 @@ def devices_are_served(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/auth/acl", "/auth/user", "/api/login", "/nowhere"])
-def test_requests_that_never_end_keep_no_device_waiting(site: Site, service: Service, path: str) -> None:
+def test_devices_are_served_during_requests_that_never_end(site: Site, service: Service, path: str) -> None:
     beginning = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\nContent-Type: application/json\r\n\r\n{{"
     )
@@ -72,12 +72,12 @@ def test_requests_that_never_end_keep_no_device_waiting(site: Site, service: Ser
         devices_are_served(site)
 
 
-def test_wrong_passwords_at_the_api_keep_no_device_waiting(site: Site, service: Service) -> None:
+def test_devices_are_served_during_wrong_passwords_at_the_api(site: Site, service: Service) -> None:
     with guessing(service):
         devices_are_served(site)
 
 
-def test_a_storm_of_first_logins_keeps_no_device_waiting_and_lets_everybody_in(site: Site) -> None:
+def test_many_first_logins_are_all_accepted_and_delay_no_device(site: Site) -> None:
     bob = connected(site, "write line/1")
     newcomers = [site.device(site.add_user("carol"), returns=True) for _ in range(STORM)]
     for newcomer in newcomers:
@@ -91,7 +91,7 @@ def test_a_storm_of_first_logins_keeps_no_device_waiting_and_lets_everybody_in(s
 
 @contextmanager
 def guessing(service: Service) -> Iterator[None]:
-    """Let many callers try names and passwords for the length of a block."""
+    """Try names and passwords from many callers during the block."""
     enough = threading.Event()
 
     def guess(caller: int) -> None:

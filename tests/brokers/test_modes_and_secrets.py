@@ -1,4 +1,4 @@
-"""Every way in which go-auth can be told to speak, with a service that demands a webhook secret."""
+"""Every mode of go-auth's HTTP backend, with a service that requires a webhook secret."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET = "between-broker-and-service"
-# gunicorn's own default, after which the broker would have lost its connection.
+# Longer than gunicorn's default keep-alive, after which the connection would be closed.
 LONGER_THAN_TWO_SECONDS = 2.3
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that wants a secret from brokers."""
+    """A service with a webhook secret."""
     with Service(tmp_path_factory.mktemp("service"), {"AUTHSVC_WEBHOOK_SECRET": SECRET}) as service:
         yield service
 
 
 class Brokers:
-    """Starts brokers that all ask one service, each in its own way."""
+    """Starts brokers with different go-auth modes that call one service."""
 
     def __init__(self, service: Service, plugin: Path, directory: Path) -> None:
         self.service = service
@@ -39,7 +39,7 @@ class Brokers:
 
     @contextmanager
     def site(self, extra: str = "", service_port: int | None = None, **settings: Any) -> Iterator[Site]:
-        """Run one of them for the length of a block."""
+        """Run one broker during the block."""
         config = go_auth_config(
             plugin=self._plugin,
             service_port=service_port or self.service.broker_port,
@@ -57,7 +57,7 @@ def brokers(service: Service, plugin: Path, tmp_path: Path) -> Brokers:
 
 
 def exercise(site: Site) -> None:
-    """Let devices log in, publish and subscribe, each once as they may and once as they may not."""
+    """Log in, publish and subscribe, each with one request that is allowed and one that is denied."""
     bob = site.connected("bob", "readWrite line/1 & 2/é/#", protocol=V5)
 
     assert bob.subscribe("line/1 & 2/é/+", "line/#") == [1, NOT_AUTHORIZED]
@@ -70,18 +70,18 @@ def exercise(site: Site) -> None:
 
 @pytest.mark.parametrize("response_mode", ["json", "text", "status"])
 @pytest.mark.parametrize("params_mode", ["json", "form"])
-def test_every_mode_of_go_auth_is_understood(brokers: Brokers, params_mode: str, response_mode: str) -> None:
+def test_every_mode_of_go_auth_works(brokers: Brokers, params_mode: str, response_mode: str) -> None:
     with brokers.site(params_mode=params_mode, response_mode=response_mode, webhook_secret=SECRET) as site:
         exercise(site)
 
 
 @pytest.mark.parametrize("method", ["PUT", "GET"])
-def test_every_method_of_go_auth_is_understood(brokers: Brokers, method: str) -> None:
+def test_every_method_of_go_auth_works(brokers: Brokers, method: str) -> None:
     with brokers.site(f"auth_opt_http_method {method}", webhook_secret=SECRET) as site:
         exercise(site)
 
 
-def test_a_broker_that_asks_for_superusers_all_the_same_gets_none(brokers: Brokers) -> None:
+def test_superuser_requests_are_denied(brokers: Brokers) -> None:
     uri = f"auth_opt_http_superuser_uri /auth/superuser?key={SECRET}"
     with brokers.site(uri, webhook_secret=SECRET) as site:
         exercise(site)
@@ -92,23 +92,23 @@ def test_a_broker_that_asks_for_superusers_all_the_same_gets_none(brokers: Broke
 # ---- The secret ----
 
 
-def test_the_secret_may_be_the_password_of_http_basic(brokers: Brokers) -> None:
+def test_webhook_secret_is_accepted_as_http_basic_password(brokers: Brokers) -> None:
     with brokers.site(f"auth_opt_http_host broker:{SECRET}@127.0.0.1") as site:
         exercise(site)
 
 
 @pytest.mark.parametrize("key", [None, "guessed", f"{SECRET}x", SECRET[:-1], SECRET.upper()])
-def test_a_broker_without_the_secret_lets_nobody_in(brokers: Brokers, key: str | None) -> None:
+def test_broker_without_the_webhook_secret_refuses_all_logins(brokers: Brokers, key: str | None) -> None:
     with brokers.site(webhook_secret=key) as site:
         assert site.try_to_connect(site.add_user("bob")) == NOT_AUTHORIZED
 
 
-def test_a_wrong_secret_in_http_basic_lets_nobody_in(brokers: Brokers) -> None:
+def test_broker_with_a_wrong_http_basic_secret_refuses_all_logins(brokers: Brokers) -> None:
     with brokers.site("auth_opt_http_host broker:guessed@127.0.0.1") as site:
         assert site.try_to_connect(site.add_user("bob")) == NOT_AUTHORIZED
 
 
-def test_what_a_broker_with_the_secret_was_told_is_not_told_without_it(brokers: Brokers) -> None:
+def test_cached_answers_need_the_webhook_secret_too(brokers: Brokers) -> None:
     with brokers.site(webhook_secret=SECRET) as site:
         bob = site.connected("bob", "readWrite line/#", protocol=V5)
         assert bob.publish("line/1") == 0
@@ -119,7 +119,7 @@ def test_what_a_broker_with_the_secret_was_told_is_not_told_without_it(brokers: 
         assert site.connect(bob.username, protocol=V5).publish("line/1") == NOT_AUTHORIZED
 
 
-def test_each_broker_is_answered_in_its_own_mode(brokers: Brokers) -> None:
+def test_brokers_with_different_modes_share_one_service(brokers: Brokers) -> None:
     bob = None
     for response_mode in ("json", "text", "status", "json"):
         with brokers.site(response_mode=response_mode, webhook_secret=SECRET) as site:
@@ -131,7 +131,7 @@ def test_each_broker_is_answered_in_its_own_mode(brokers: Brokers) -> None:
             assert device.stayed_connected()
 
 
-def test_a_broker_that_knows_the_secret_for_logins_alone_gets_no_topic_allowed(brokers: Brokers) -> None:
+def test_acl_requests_without_the_webhook_secret_are_denied(brokers: Brokers) -> None:
     with brokers.site("auth_opt_http_aclcheck_uri /auth/acl?key=guessed", webhook_secret=SECRET) as site:
         bob = site.connected("bob", "readWrite line/#", protocol=V5)
         assert bob.subscribe("line/#") == [NOT_AUTHORIZED]
@@ -139,10 +139,10 @@ def test_a_broker_that_knows_the_secret_for_logins_alone_gets_no_topic_allowed(b
         assert bob.stayed_connected()
 
 
-# ---- The one connection ----
+# ---- The broker's connection ----
 
 
-def test_one_connection_carries_everything_and_outlasts_silence(brokers: Brokers) -> None:
+def test_one_connection_serves_all_requests_and_survives_idle_time(brokers: Brokers) -> None:
     with Relay(brokers.service.broker_port) as relay:
         with brokers.site(service_port=relay.port, webhook_secret=SECRET) as site:
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""What a connected device may send and hear, and what it is told when it may not."""
+"""Publishing, subscribing and delivery of a connected device, and the reason codes of refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @BOTH_PROTOCOLS
-def test_a_message_goes_from_who_may_write_to_who_may_read(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_message_is_delivered_from_a_writer_to_a_reader(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", "write line/1/state", protocol=protocol)
     carol = site.connected("carol", "read line/#", protocol=protocol)
 
@@ -25,7 +25,7 @@ def test_a_message_goes_from_who_may_write_to_who_may_read(site: Site, protocol:
 
 
 @pytest.mark.parametrize(("protocol", "code"), [(V311, 0), (V5, NOT_AUTHORIZED)], ids=["3.1.1", "5"])
-def test_a_refused_publish_reaches_nobody_and_only_mqtt_5_says_so(
+def test_refused_publish_is_not_delivered_and_only_mqtt_5_reports_it(
     site: Site, protocol: MQTTProtocolVersion, code: int
 ) -> None:
     bob = site.connected("bob", "write line/1/#", "read line/2/#", protocol=protocol)
@@ -40,7 +40,7 @@ def test_a_refused_publish_reaches_nobody_and_only_mqtt_5_says_so(
 
 
 @BOTH_PROTOCOLS
-def test_a_refused_publish_of_qos_0_does_not_cost_the_connection(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_refused_qos_0_publish_keeps_the_connection(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", protocol=protocol)
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")
@@ -51,7 +51,7 @@ def test_a_refused_publish_of_qos_0_does_not_cost_the_connection(site: Site, pro
 
 
 @pytest.mark.parametrize(("protocol", "code"), [(V311, FIRST_FAILURE), (V5, NOT_AUTHORIZED)], ids=["3.1.1", "5"])
-def test_each_topic_filter_of_a_subscription_is_answered_by_itself(
+def test_each_topic_filter_of_a_subscription_has_its_own_answer(
     site: Site, protocol: MQTTProtocolVersion, code: int
 ) -> None:
     bob = site.connected("bob", "read line/+/state", "write other/#", "deny read line/9/state", protocol=protocol)
@@ -71,13 +71,13 @@ def test_each_topic_filter_of_a_subscription_is_answered_by_itself(
     ("rule", "wider"),
     [("a/+", "a/#"), ("a/b", "a/+"), ("+/#", "#"), ("a/#", "+/b"), ("a/+/c", "a/b/+"), ("a/b", "a/b/#")],
 )
-def test_a_filter_that_reaches_beyond_the_rule_is_refused(site: Site, rule: str, wider: str) -> None:
+def test_topic_filter_wider_than_the_permission_is_refused(site: Site, rule: str, wider: str) -> None:
     bob = site.connected("bob", f"read {rule}")
     assert bob.subscribe(rule, wider) == [1, FIRST_FAILURE]
 
 
 @BOTH_PROTOCOLS
-def test_a_deny_rule_inside_a_filter_is_kept_at_delivery(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_deny_rule_inside_a_topic_filter_applies_at_delivery(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", "write line/#", protocol=protocol)
     carol = site.connected("carol", "read line/#", "deny read line/+/recipe", protocol=protocol)
 
@@ -88,7 +88,7 @@ def test_a_deny_rule_inside_a_filter_is_kept_at_delivery(site: Site, protocol: M
 
 
 @BOTH_PROTOCOLS
-def test_each_subscriber_hears_what_it_may_itself(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_each_subscriber_receives_what_its_own_permissions_allow(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", "write line/#", protocol=protocol)
     readers = [
         site.connected("carol", "read line/#", protocol=protocol),
@@ -105,7 +105,7 @@ def test_each_subscriber_hears_what_it_may_itself(site: Site, protocol: MQTTProt
 
 @BOTH_PROTOCOLS
 @pytest.mark.parametrize("qos", [0, 1])
-def test_a_publisher_is_not_punished_for_a_reader_who_may_not_read(
+def test_publish_is_accepted_although_a_subscriber_may_not_read_it(
     site: Site, protocol: MQTTProtocolVersion, qos: int
 ) -> None:
     bob = site.connected("bob", "write line/#", protocol=protocol)
@@ -119,7 +119,7 @@ def test_a_publisher_is_not_punished_for_a_reader_who_may_not_read(
     assert charlie.stayed_connected()
 
 
-def test_a_device_hears_its_own_messages_only_if_it_may_read_them(site: Site) -> None:
+def test_device_receives_its_own_messages_only_with_a_read_permission(site: Site) -> None:
     bob = site.connected("bob", "readWrite line/1", "read line/#", "deny read line/2", "write line/2")
     bob.subscribe("line/#")
     bob.publish("line/2")

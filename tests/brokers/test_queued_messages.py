@@ -1,4 +1,4 @@
-"""Messages that outlast the moment: retained ones, those queued for who is away, and wills."""
+"""Retained messages, messages queued for an offline device, and wills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @BOTH_PROTOCOLS
-def test_a_retained_message_greets_a_subscriber_who_may_read_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_retained_message_is_delivered_to_a_subscriber_that_may_read_it(
+    site: Site, protocol: MQTTProtocolVersion
+) -> None:
     bob = site.connected("bob", "write retained/%u/#", protocol=protocol)
     branch = f"retained/{bob.username}"
     bob.publish(f"{branch}/recipe", "secret", retain=True)
@@ -26,7 +28,7 @@ def test_a_retained_message_greets_a_subscriber_who_may_read_it(site: Site, prot
     assert carol.received_so_far() == [(f"{branch}/state", b"running")]
 
 
-def test_a_retained_message_is_gone_with_its_publishers_permission(site: Site) -> None:
+def test_retained_message_is_not_delivered_after_its_publisher_lost_the_permission(site: Site) -> None:
     bob = site.connected("bob", "write retained/%u")
     topic = f"retained/{bob.username}"
     bob.publish(topic, "running", retain=True)
@@ -37,11 +39,11 @@ def test_a_retained_message_is_gone_with_its_publishers_permission(site: Site) -
     assert carol.received_so_far() == []
 
 
-# ---- Queued for who is away ----
+# ---- Messages queued for an offline device ----
 
 
-def away_after_subscribing(site: Site, name: str, protocol: MQTTProtocolVersion) -> Device:
-    """Return a device that has subscribed and left, and whose session stays."""
+def offline_subscriber(site: Site, name: str, protocol: MQTTProtocolVersion) -> Device:
+    """Return an offline device with a subscription in a persistent MQTT session."""
     device = site.connected(name, "read line/#", protocol=protocol, persistent=True)
     assert device.subscribe("line/#") == [1]
     device.stop()
@@ -54,8 +56,8 @@ def come_back(site: Site, device: Device) -> None:
 
 
 @BOTH_PROTOCOLS
-def test_a_message_waits_for_a_reader_who_is_away(site: Site, protocol: MQTTProtocolVersion) -> None:
-    carol = away_after_subscribing(site, "carol", protocol)
+def test_message_is_queued_for_an_offline_subscriber(site: Site, protocol: MQTTProtocolVersion) -> None:
+    carol = offline_subscriber(site, "carol", protocol)
     site.connected("bob", "write line/#").publish("line/1/state", "running")
     come_back(site, carol)
 
@@ -63,8 +65,8 @@ def test_a_message_waits_for_a_reader_who_is_away(site: Site, protocol: MQTTProt
 
 
 @BOTH_PROTOCOLS
-def test_a_message_is_not_kept_for_who_may_not_read_it(site: Site, protocol: MQTTProtocolVersion) -> None:
-    carol = away_after_subscribing(site, "carol", protocol)
+def test_message_is_not_queued_for_a_subscriber_that_may_not_read_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+    carol = offline_subscriber(site, "carol", protocol)
     site.permit(carol, "read line/#", "deny read line/1/recipe")
     bob = site.connected("bob", "write line/#")
     bob.publish("line/1/recipe", "secret")
@@ -77,10 +79,10 @@ def test_a_message_is_not_kept_for_who_may_not_read_it(site: Site, protocol: MQT
 
 
 @BOTH_PROTOCOLS
-def test_a_permission_that_was_taken_meanwhile_keeps_a_waiting_message_back(
+def test_queued_message_is_not_delivered_after_the_permission_was_removed(
     site: Site, protocol: MQTTProtocolVersion
 ) -> None:
-    carol = away_after_subscribing(site, "carol", protocol)
+    carol = offline_subscriber(site, "carol", protocol)
     bob = site.connected("bob", "write line/#")
     bob.publish("line/1/recipe", "secret")
     bob.publish("line/1/state", "running")
@@ -95,13 +97,15 @@ def test_a_permission_that_was_taken_meanwhile_keeps_a_waiting_message_back(
 
 
 def lose(broker: Mosquitto, device: Device) -> None:
-    """Let the device vanish, and wait until the broker knows and has sent what it left."""
+    """Cut the device's connection and wait until the broker has sent its will."""
     device.vanish()
     broker.wait_for_log(f"Client {device.client_id} closed its connection")
 
 
 @BOTH_PROTOCOLS
-def test_a_will_is_sent_where_its_owner_may_write(site: Site, broker: Mosquitto, protocol: MQTTProtocolVersion) -> None:
+def test_will_is_published_to_a_topic_that_its_owner_may_write(
+    site: Site, broker: Mosquitto, protocol: MQTTProtocolVersion
+) -> None:
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")
     bob = site.connected("bob", "write line/1/#", protocol=protocol, will=("line/1/state", "lost"))
@@ -111,7 +115,7 @@ def test_a_will_is_sent_where_its_owner_may_write(site: Site, broker: Mosquitto,
 
 
 @BOTH_PROTOCOLS
-def test_a_will_is_not_sent_where_its_owner_may_not_write(
+def test_will_is_not_published_to_a_topic_that_its_owner_may_not_write(
     site: Site, broker: Mosquitto, protocol: MQTTProtocolVersion
 ) -> None:
     carol = site.connected("carol", "read line/#")
@@ -122,7 +126,7 @@ def test_a_will_is_not_sent_where_its_owner_may_not_write(
     assert carol.received_so_far() == []
 
 
-def test_a_will_obeys_the_permissions_of_the_moment_it_is_sent(site: Site, broker: Mosquitto) -> None:
+def test_will_is_checked_with_the_permissions_at_its_publication(site: Site, broker: Mosquitto) -> None:
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")
     bob = site.connected("bob", "write line/1/#", will=("line/1/state", "lost"))

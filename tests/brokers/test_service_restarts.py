@@ -1,4 +1,4 @@
-"""The service ends and starts again, in order or like in a power cut, under devices that are connected."""
+"""The service is stopped or killed and started again while devices are connected."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-RECONNECTED_WITHIN = 10.0  # a device tries once a second
+RECONNECTED_WITHIN = 10.0  # a device tries once per second
 
 
 @pytest.fixture(params=["stop", "kill"])
 def away(request: pytest.FixtureRequest, service: Service) -> Callable[[], AbstractContextManager[None]]:
-    """Return what keeps the service away for the length of a block; it is back, on the same port, after it."""
+    """Return a context manager that stops the service and starts it again, on the same port, at the end."""
 
     @contextmanager
     def away() -> Iterator[None]:
@@ -37,7 +37,7 @@ def away(request: pytest.FixtureRequest, service: Service) -> Callable[[], Abstr
     return away
 
 
-def test_silent_devices_do_not_notice(site: Site, away: Callable[[], AbstractContextManager[None]]) -> None:
+def test_idle_devices_stay_connected(site: Site, away: Callable[[], AbstractContextManager[None]]) -> None:
     bob = site.connected("bob", "readWrite line/#", protocol=V311)
     carol = site.connected("carol", "readWrite line/#", protocol=V5)
     for device in (bob, carol):
@@ -53,7 +53,7 @@ def test_silent_devices_do_not_notice(site: Site, away: Callable[[], AbstractCon
     assert carol.stayed_connected()
 
 
-def test_devices_that_publish_meanwhile_come_back_with_their_messages(
+def test_messages_published_during_the_outage_are_delivered_after_reconnecting(
     site: Site, away: Callable[[], AbstractContextManager[None]]
 ) -> None:
     alice = site.connected("alice", "read line/#")
@@ -70,7 +70,7 @@ def test_devices_that_publish_meanwhile_come_back_with_their_messages(
     assert alice.stayed_connected()
 
 
-def test_a_device_that_arrives_meanwhile_gets_in_afterwards(
+def test_device_that_connects_during_the_outage_is_accepted_afterwards(
     site: Site, away: Callable[[], AbstractContextManager[None]]
 ) -> None:
     bob = site.add_user("bob")
@@ -82,9 +82,7 @@ def test_a_device_that_arrives_meanwhile_gets_in_afterwards(
     assert site.try_to_connect(bob) == 0
 
 
-def test_what_was_granted_and_taken_just_before_is_still_so(
-    site: Site, away: Callable[[], AbstractContextManager[None]]
-) -> None:
+def test_changes_just_before_the_outage_are_kept(site: Site, away: Callable[[], AbstractContextManager[None]]) -> None:
     bob = site.connected("bob", "write line/1", protocol=V5)
     site.permit(bob, "write line/2")
     charlie = site.add_user("charlie")

@@ -1,4 +1,4 @@
-"""`%u` and `%c`, topics that begin with `$`, shared subscriptions, and topics that are long, deep or odd."""
+"""`%u` and `%c`, topics that begin with `$`, shared subscriptions, long and unusual topics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HARMLESS = ["bob 7", "bøb", "名前", "<b>&\"'", "%u", "$bob", "a\\b", "100%"]
 AMBIGUOUS = ["a/b", "/", "bob/#", "+", "#"]
 
 
-def test_percent_u_is_the_users_own_branch_and_no_other(site: Site) -> None:
+def test_percent_u_stands_for_the_own_username_only(site: Site) -> None:
     bob = site.connected("bob", "readWrite devices/%u/#", protocol=V5)
     carol = site.connected("carol", "readWrite devices/%u/#", protocol=V5)
     own, others = f"devices/{bob.username}", f"devices/{carol.username}"
@@ -29,7 +29,7 @@ def test_percent_u_is_the_users_own_branch_and_no_other(site: Site) -> None:
     assert bob.received() == (f"{own}/state", b"")
 
 
-def test_percent_c_tells_one_client_of_a_user_from_another(site: Site) -> None:
+def test_percent_c_stands_for_the_own_client_id_only(site: Site) -> None:
     bob = site.add_user("bob", "readWrite clients/%c/#")
     first = site.connect(bob, f"{bob}-first", protocol=V5)
     second = site.connect(bob, f"{bob}-second", protocol=V5)
@@ -40,7 +40,7 @@ def test_percent_c_tells_one_client_of_a_user_from_another(site: Site) -> None:
 
 
 @pytest.mark.parametrize("client_id", HARMLESS)
-def test_a_client_id_of_odd_characters_has_its_branch(site: Site, client_id: str) -> None:
+def test_percent_c_works_with_unusual_characters(site: Site, client_id: str) -> None:
     bob = site.connect(site.add_user("bob", "readWrite clients/%c/#"), client_id, protocol=V5)
 
     assert bob.subscribe(f"clients/{client_id}/#") == [1]
@@ -50,9 +50,7 @@ def test_a_client_id_of_odd_characters_has_its_branch(site: Site, client_id: str
 
 
 @pytest.mark.parametrize("client_id", AMBIGUOUS)
-def test_a_client_id_that_reads_as_more_than_one_level_reaches_nothing_through_percent_c(
-    site: Site, client_id: str
-) -> None:
+def test_client_id_with_several_topic_levels_matches_no_percent_c(site: Site, client_id: str) -> None:
     bob = site.connect(site.add_user("bob", "readWrite clients/%c/#", "readWrite %c"), client_id, protocol=V5)
 
     assert bob.subscribe("clients/a/b/#", "clients/+/#", "#", "+", f"clients/{client_id}") == [NOT_AUTHORIZED] * 5
@@ -63,7 +61,7 @@ def test_a_client_id_that_reads_as_more_than_one_level_reaches_nothing_through_p
 # ---- Topics that begin with $ ----
 
 
-def test_a_rule_of_all_topics_does_not_reach_the_brokers_own(site: Site) -> None:
+def test_permission_for_all_topics_does_not_cover_dollar_topics(site: Site) -> None:
     bob = site.connected("bob", "readWrite #", "readWrite +/#", "readWrite +/broker/#", protocol=V5)
 
     wanted = ("$SYS/#", "$SYS/broker/version", "$share/all/$SYS/#", "$CONTROL/#", "#")
@@ -71,7 +69,7 @@ def test_a_rule_of_all_topics_does_not_reach_the_brokers_own(site: Site) -> None
     assert bob.publish("$CONTROL/dynamic-security/v1") == NOT_AUTHORIZED
 
 
-def test_the_brokers_own_topics_are_read_by_who_has_a_rule_for_them(site: Site) -> None:
+def test_dollar_topics_need_a_permission_that_names_them(site: Site) -> None:
     bob = site.connected("bob", "read $SYS/broker/version")
 
     assert bob.subscribe("$SYS/broker/version", "$SYS/#") == [1, FIRST_FAILURE]
@@ -84,7 +82,7 @@ def test_the_brokers_own_topics_are_read_by_who_has_a_rule_for_them(site: Site) 
 
 
 @BOTH_PROTOCOLS
-def test_members_of_a_share_group_take_turns(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_each_message_is_delivered_to_one_member_of_a_share_group(site: Site, protocol: MQTTProtocolVersion) -> None:
     bob = site.connected("bob", "write jobs/#")
     members = [site.connected("carol", "read jobs/#", protocol=protocol) for _ in range(2)]
     for member in members:
@@ -98,7 +96,7 @@ def test_members_of_a_share_group_take_turns(site: Site, protocol: MQTTProtocolV
 
 
 @BOTH_PROTOCOLS
-def test_a_share_of_what_one_may_not_read_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_shared_subscription_without_a_read_permission_is_refused(site: Site, protocol: MQTTProtocolVersion) -> None:
     charlie = site.connected("charlie", "read jobs/paint/#", "write jobs/#", protocol=protocol)
 
     (paint, everything) = charlie.subscribe("$share/workers/jobs/paint/#", "$share/workers/jobs/#")
@@ -107,7 +105,7 @@ def test_a_share_of_what_one_may_not_read_is_refused(site: Site, protocol: MQTTP
 
 
 @BOTH_PROTOCOLS
-def test_a_share_is_refused_when_a_deny_rule_reaches_into_it(site: Site, protocol: MQTTProtocolVersion) -> None:
+def test_shared_subscription_is_refused_if_a_deny_rule_overlaps_it(site: Site, protocol: MQTTProtocolVersion) -> None:
     charlie = site.connected("charlie", "read jobs/#", "deny read jobs/+/secret", protocol=protocol)
 
     alone, shared, elsewhere = charlie.subscribe("jobs/#", "$share/workers/jobs/#", "$share/workers/jobs/+/open")
@@ -115,7 +113,7 @@ def test_a_share_is_refused_when_a_deny_rule_reaches_into_it(site: Site, protoco
     assert shared >= FIRST_FAILURE
 
 
-# ---- Long, deep and odd ----
+# ---- Long, deep and unusual topics ----
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_a_share_is_refused_when_a_deny_rule_reaches_into_it(site: Site, protoco
     ids=["200 levels", "65535 bytes", "empty level", "slash at the end", "odd characters", "percent"],
 )
 @BOTH_PROTOCOLS
-def test_a_topic_of_any_form_is_allowed_and_refused_like_any_other(
+def test_unusual_topics_are_allowed_and_refused_like_any_other(
     site: Site, topic: str, protocol: MQTTProtocolVersion
 ) -> None:
     bob = site.connected("bob", "write deep/#", protocol=protocol)
@@ -145,7 +143,7 @@ def test_a_topic_of_any_form_is_allowed_and_refused_like_any_other(
     assert charlie.stayed_connected()
 
 
-def test_a_topic_with_a_slash_in_front_is_another_one(site: Site) -> None:
+def test_topic_with_a_leading_slash_is_a_different_topic(site: Site) -> None:
     bob = site.connected("bob", "readWrite line/#", protocol=V5)
 
     assert bob.publish("/line/1") == NOT_AUTHORIZED

@@ -20,54 +20,54 @@ if TYPE_CHECKING:
 
     from authsvc.broker.webhooks import Webhooks
 
-ADAPTERS = ("view", "front")
+ADAPTERS = ("view", "asgi")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 
-class Told(NamedTuple):
-    """An answer as a broker reads it."""
+class Answer(NamedTuple):
+    """A webhook's answer: status, content type and body."""
 
     status: int
     content_type: str
     body: bytes
 
 
-YES = Told(200, JSON, b'{"ok":true,"error":""}')
+YES = Answer(200, JSON, b'{"ok":true,"error":""}')
 
 
-class NotedConnections:
-    """Notes what an application says about its connections."""
+class RecordingConnections:
+    """Records the calls that an application makes about its connections."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[str, tuple[str, int]]] = []
+        self.calls: list[tuple[str, tuple[str, int]]] = []
 
     def request_began(self, client: tuple[str, int]) -> None:
-        self.notes.append(("request began", client))
+        self.calls.append(("request began", client))
 
     def request_complete(self, client: tuple[str, int]) -> None:
-        self.notes.append(("request complete", client))
+        self.calls.append(("request complete", client))
 
     def trust(self, client: tuple[str, int]) -> None:
-        self.notes.append(("trust", client))
+        self.calls.append(("trust", client))
 
     def close(self, client: tuple[str, int]) -> None:
-        self.notes.append(("close", client))
+        self.calls.append(("close", client))
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """Sends one request to the webhooks and returns the answer."""
 
-    def __call__(self, asked: WebhookRequest, method: str, /) -> Told: ...
+    def __call__(self, request: WebhookRequest, method: str, /) -> Answer: ...
 
 
 @dataclass(frozen=True)
 class Broker:
     """Sends the requests of go-auth."""
 
-    way: Way
+    transport: Transport
 
-    def ask(self, check: str, form: str = JSON, query: str = "", **fields: Any) -> Told:
+    def ask(self, check: str, form: str = JSON, query: str = "", **fields: Any) -> Answer:
         """Send fields as JSON or as a form."""
         body = urlencode(fields) if form == FORM else json.dumps(fields)
         return self.send(check, body.encode(), form, query)
@@ -80,32 +80,38 @@ class Broker:
         query: str = "",
         authorization: str = "",
         method: str = "POST",
-    ) -> Told:
+    ) -> Answer:
         """Send any bytes."""
         words = (query.encode(), content_type.encode("latin-1"), authorization.encode("latin-1"))
-        return self.way(WebhookRequest(check, *words, body), method)
+        return self.transport(WebhookRequest(check, *words, body), method)
 
-    def logs_in(self, username: str, password: str, client_id: str = "c1", **options: Any) -> Told:
+    def logs_in(self, username: str, password: str, client_id: str = "c1", **options: Any) -> Answer:
         return self.ask("user", username=username, password=password, clientid=client_id, **options)
 
-    def acl(self, username: str, topic: str, acc: Any, client_id: str = "c1", **options: Any) -> Told:
+    def acl(self, username: str, topic: str, acc: Any, client_id: str = "c1", **options: Any) -> Answer:
         return self.ask("acl", username=username, topic=topic, acc=acc, clientid=client_id, **options)
 
 
-def no(reason: str, status: int = 403) -> Told:
+def no(reason: str, status: int = 403) -> Answer:
     """Return the exact answer of a denial."""
-    return Told(status, JSON, b'{"ok":false,"error":"%s"}' % reason.encode())
+    return Answer(status, JSON, b'{"ok":false,"error":"%s"}' % reason.encode())
 
 
 MALFORMED = no("malformed", 400)
 
 
-def broker_by(way: str, app: OpenAPI) -> Broker:
+def broker_by(name: str, app: OpenAPI) -> Broker:
     """Return a broker that calls the plain `function`, or one of the `ADAPTERS`."""
+<<<<<<< HEAD
     if way == "front":
         services = services_of(app)
         return Broker(_by_front(BrokerApplication(services.webhooks, services.plugin, NotedConnections())))
     return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
+=======
+    if name == "asgi":
+        return Broker(_by_asgi(BrokerApplication(services_of(app).webhooks, RecordingConnections())))
+    return Broker(_by_function(services_of(app).webhooks) if name == "function" else _by_view(app.test_client()))
+>>>>>>> less
 
 
 def services_of(app: OpenAPI) -> Services:
@@ -115,53 +121,53 @@ def services_of(app: OpenAPI) -> Services:
     return parts
 
 
-def _by_function(webhooks: Webhooks) -> Way:
+def _by_function(webhooks: Webhooks) -> Transport:
     """Call `Webhooks.answer`, with bodies cut as the adapters do."""
 
-    def carry(asked: WebhookRequest, _method: str) -> Told:
-        status, headers, body = webhooks.answer(asked._replace(body=asked.body[: MAX_BODY + 1]))
-        return Told(status, dict(headers)[b"content-type"].decode(), body)
+    def send(request: WebhookRequest, _method: str) -> Answer:
+        status, headers, body = webhooks.answer(request._replace(body=request.body[: MAX_BODY + 1]))
+        return Answer(status, dict(headers)[b"content-type"].decode(), body)
 
-    return carry
+    return send
 
 
-def _by_view(client: FlaskClient) -> Way:
+def _by_view(client: FlaskClient) -> Transport:
     """Call the Flask view."""
 
-    def carry(asked: WebhookRequest, method: str) -> Told:
+    def send(request: WebhookRequest, method: str) -> Answer:
         answer = client.open(
-            f"/auth/{asked.check}",
+            f"/auth/{request.check}",
             method=method,
-            query_string=asked.query.decode(),
-            data=asked.body,
-            content_type=asked.content_type.decode("latin-1"),
-            headers={"Authorization": asked.authorization.decode("latin-1")} if asked.authorization else {},
+            query_string=request.query.decode(),
+            data=request.body,
+            content_type=request.content_type.decode("latin-1"),
+            headers={"Authorization": request.authorization.decode("latin-1")} if request.authorization else {},
         )
-        return Told(answer.status_code, answer.content_type or "", answer.data)
+        return Answer(answer.status_code, answer.content_type or "", answer.data)
 
-    return carry
+    return send
 
 
-def _by_front(front: BrokerApplication) -> Way:
+def _by_asgi(application: BrokerApplication) -> Transport:
     """Call the ASGI application, with the body in two parts."""
 
-    def carry(asked: WebhookRequest, method: str) -> Told:
-        return asyncio.run(_through(front, asked, method))
+    def send(request: WebhookRequest, method: str) -> Answer:
+        return asyncio.run(_call_asgi(application, request, method))
 
-    return carry
+    return send
 
 
-async def _through(front: BrokerApplication, asked: WebhookRequest, method: str) -> Told:
+async def _call_asgi(application: BrokerApplication, request: WebhookRequest, method: str) -> Answer:
     scope = {
         "type": "http",
         "client": ("192.0.2.1", 50_000),
         "method": method,
-        "path": f"/auth/{asked.check}",
-        "query_string": asked.query,
-        "headers": [(b"content-type", asked.content_type), (b"authorization", asked.authorization)],
+        "path": f"/auth/{request.check}",
+        "query_string": request.query,
+        "headers": [(b"content-type", request.content_type), (b"authorization", request.authorization)],
     }
-    half = len(asked.body) // 2
-    parts = [asked.body[half:], asked.body[:half]]
+    half = len(request.body) // 2
+    parts = [request.body[half:], request.body[:half]]
     sent: list[MutableMapping[str, Any]] = []
 
     async def receive() -> MutableMapping[str, Any]:
@@ -170,6 +176,6 @@ async def _through(front: BrokerApplication, asked: WebhookRequest, method: str)
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    await front(scope, receive, send)
+    await application(scope, receive, send)
     start, body = sent
-    return Told(start["status"], dict(start["headers"])[b"content-type"].decode(), body["body"])
+    return Answer(start["status"], dict(start["headers"])[b"content-type"].decode(), body["body"])

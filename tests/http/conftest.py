@@ -1,4 +1,4 @@
-"""An inhabited service on SQLite behind Flask's test client, and the people who call it."""
+"""A service on SQLite with seed data behind Flask's test client, and its callers."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def village(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory after its first start, with everybody in it; to be copied, not used."""
-    settings = _settings(tmp_path_factory.mktemp("village") / "data")
+def seed_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory after its first start, with the seed data. Tests copy it and do not change it."""
+    settings = _settings(tmp_path_factory.mktemp("seed") / "data")
     bootstrap.prepare(settings)
     create_users()
     database.initialize(None)
@@ -43,14 +43,14 @@ def village(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The settings of a service on SQLite; what both databases have to do alike is tested in `tests/storage`."""
+    """The settings of a service on SQLite; `tests/storage` tests both databases."""
     return _settings(tmp_path / "data")
 
 
 @pytest.fixture
-def inhabited(settings: Settings, village: Path) -> Iterator[Settings]:
-    """The settings of a service that everybody lives in, connected to a database of this test's own."""
-    shutil.copytree(village, settings.data_dir)
+def seeded(settings: Settings, seed_directory: Path) -> Iterator[Settings]:
+    """The settings of a service with the seed data in a database of this test."""
+    shutil.copytree(seed_directory, settings.data_dir)
     bootstrap.open_database(settings)
     yield settings
     database.initialize(None)
@@ -58,19 +58,19 @@ def inhabited(settings: Settings, village: Path) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def routes() -> OpenAPI:
-    """The service's addresses, which no test changes; each test puts its own parts behind them."""
+    """The routes of the service, created once; each test sets its own `Services` behind them."""
     return create_app(_settings(Path("nowhere")))
 
 
 @pytest.fixture
-def app(routes: OpenAPI, inhabited: Settings) -> OpenAPI:
-    """The inhabited service as gunicorn would load it, without the threads beside it."""
-    return with_parts_of(routes, inhabited)
+def app(routes: OpenAPI, seeded: Settings) -> OpenAPI:
+    """The service with the seed data as gunicorn loads it, without background threads."""
+    return with_services_of(routes, seeded)
 
 
 @pytest.fixture
 def services(app: OpenAPI) -> Services:
-    """The parts of the service."""
+    """The `Services` of the app."""
     return services_of(app)
 
 
@@ -88,36 +88,36 @@ def adapter(request: pytest.FixtureRequest, app: OpenAPI) -> Broker:
 
 @pytest.fixture
 def client(app: OpenAPI) -> FlaskClient:
-    """A client that nobody has signed in with."""
+    """A test client without credentials."""
     return app.test_client()
 
 
 @pytest.fixture
-def nobody(client: FlaskClient) -> Caller:
+def anonymous(client: FlaskClient) -> Caller:
     """A caller without credentials."""
     return Caller(client)
 
 
 @pytest.fixture
-def alice(nobody: Caller) -> Caller:
-    """Alice, who administers."""
-    return nobody.signs_in("alice", ALICES_PASSWORD)
+def alice(anonymous: Caller) -> Caller:
+    """Alice, an administrator."""
+    return anonymous.signs_in("alice", ALICES_PASSWORD)
 
 
 @pytest.fixture
-def charlie(nobody: Caller) -> Caller:
-    """Charlie, who looks after users and must not reach further."""
-    return nobody.signs_in("charlie", CHARLIES_PASSWORD)
+def charlie(anonymous: Caller) -> Caller:
+    """Charlie, who may only manage users."""
+    return anonymous.signs_in("charlie", CHARLIES_PASSWORD)
 
 
 @pytest.fixture
-def dot(nobody: Caller) -> Caller:
-    """Dot, whose token is good and has no rights at all."""
-    return nobody.signs_in("dot", DOTS_PASSWORD)
+def dot(anonymous: Caller) -> Caller:
+    """Dot, whose token is valid and who has no permissions."""
+    return anonymous.signs_in("dot", DOTS_PASSWORD)
 
 
-def with_parts_of(routes: OpenAPI, settings: Settings) -> OpenAPI:
-    """Put the parts of a service with these settings behind the addresses, its policy loaded."""
+def with_services_of(routes: OpenAPI, settings: Settings) -> OpenAPI:
+    """Set the `Services` for these settings behind the routes, with the policy loaded."""
     routes.extensions[EXTENSION] = parts = compose(settings)
     parts.policy.catch_up()
     return routes
@@ -129,9 +129,9 @@ def _settings(data_dir: Path) -> Settings:
         database_url=f"sqlite:///{data_dir}/authsvc.db",
         admin_password=ADMIN_PASSWORD,
         bcrypt_cost=4,
-        # However busy the machine, a broker waits for its hash.
+        # Brokers wait for a password hash even on a busy machine.
         connect_budget_ms=4000,
-        # A generator of requests guesses passwords by the hundred; who is throttled is tested where people sign in.
+        # schemathesis guesses hundreds of passwords; other tests cover this limit.
         wrong_passwords_per_minute=1_000_000,
     )
 
@@ -145,22 +145,22 @@ def prepared_on_either(database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def shell(inhabited: Settings, tmp_path: Path) -> Service:
-    """The command line on the inhabited service's data; the service itself does not run."""
-    assert inhabited.data_dir == tmp_path / "data"
+def shell(seeded: Settings, tmp_path: Path) -> Service:
+    """The command line with the seed data; the service does not run."""
+    assert seeded.data_dir == tmp_path / "data"
     return Service(tmp_path)
 
 
 @pytest.fixture
 def console(shell: Service, capsys: pytest.CaptureFixture[str]) -> Console:
-    """The same command line without a process of its own: for the many ways in which a command can be refused."""
+    """The same command line in this process, which is faster."""
     return Console(shell.environment, capsys)
 
 
 @pytest.fixture
-def running(tmp_path: Path, village: Path) -> Iterator[Service]:
-    """The inhabited service, to be started as a process of its own; its environment may be changed before."""
-    shutil.copytree(village, tmp_path / "data")
+def running(tmp_path: Path, seed_directory: Path) -> Iterator[Service]:
+    """The service with the seed data, not started, so that a test can change its environment."""
+    shutil.copytree(seed_directory, tmp_path / "data")
     service = Service(tmp_path, {"AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD})
     yield service
     service.kill()

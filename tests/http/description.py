@@ -1,4 +1,4 @@
-"""The API's description as the tests read it, made without a database."""
+"""The OpenAPI description, created without a database."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
 
 
 def with_names(path: str) -> str:
-    """Return an address that fits the path; what it names need not exist."""
+    """Return a path with its parameters filled in; the named objects need not exist."""
     return re.sub(r"\{\w+\}", "somebody", path)

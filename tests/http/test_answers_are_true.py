@@ -1,4 +1,4 @@
-"""What is remembered is never told beyond its time, nor to anybody else."""
+"""Cached answers are never returned after a change, after they expire, or for another request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authsvc.pki.authorities import SigningPolicy
 from authsvc.pki.ca import RevocationReason
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.http.broker import YES, Broker, broker_by, no, services_of
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from authsvc.accounts.users import UserChanges
     from authsvc.settings import Settings
     from authsvc.web.request_context import Services
-    from tests.http.broker import Told
+    from tests.http.broker import Answer
 
 
 def change(username: str, **fields: Any) -> None:
@@ -47,17 +47,17 @@ def certify(username: str) -> str:
     return users.issue_certificate(OPERATOR, username, key, SigningPolicy()).record.serial
 
 
-# No answer outlives the change that makes it another.
+# A change replaces cached answers.
 
-PUBLISHES: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "devices/bob/up", 2)  # noqa: E731
-ON_THE_LINE: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "lines/7", 2)  # noqa: E731
-ELSEWHERE: Callable[[Broker], Told] = lambda broker: broker.acl("bob", "elsewhere", 2)  # noqa: E731
-LOGS_IN: Callable[[Broker], Told] = lambda broker: broker.logs_in("bob", BOBS_PASSWORD)  # noqa: E731
-BY_TEXT: Callable[[Broker], Told] = lambda broker: broker.acl(  # noqa: E731
+PUBLISHES: Callable[[Broker], Answer] = lambda broker: broker.acl("bob", "devices/bob/up", 2)  # noqa: E731
+ON_THE_LINE: Callable[[Broker], Answer] = lambda broker: broker.acl("bob", "lines/7", 2)  # noqa: E731
+ELSEWHERE: Callable[[Broker], Answer] = lambda broker: broker.acl("bob", "elsewhere", 2)  # noqa: E731
+LOGS_IN: Callable[[Broker], Answer] = lambda broker: broker.logs_in("bob", BOBS_PASSWORD)  # noqa: E731
+BY_TEXT: Callable[[Broker], Answer] = lambda broker: broker.acl(  # noqa: E731
     "bob", "devices/bob/up", 2, query="response=text"
 )
 DENIES = (mqtt("write", "devices/#", "deny"), mqtt("readWrite", "devices/%u/#"))
-CHANGES: dict[str, tuple[Callable[[Broker], Told], Callable[[], object], Told, Told]] = {
+CHANGES: dict[str, tuple[Callable[[Broker], Answer], Callable[[], object], Answer, Answer]] = {
     "disabled": (PUBLISHES, lambda: change("bob", enabled=False), YES, no("user-disabled")),
     "removed": (PUBLISHES, lambda: users.delete(OPERATOR, "bob"), YES, no("unknown-user")),
     "permissions removed": (PUBLISHES, lambda: change("bob", permissions=()), YES, no("no-permission")),
@@ -89,8 +89,8 @@ CHANGES: dict[str, tuple[Callable[[Broker], Told], Callable[[], object], Told, T
 
 
 @pytest.mark.parametrize(("ask", "do", "before", "after"), CHANGES.values(), ids=CHANGES.keys())
-def test_an_answer_changes_with_what_it_was_made_of(
-    broker: Broker, services: Services, ask: Any, do: Any, before: Told, after: Told
+def test_cached_answer_is_replaced_by_a_change(
+    broker: Broker, services: Services, ask: Any, do: Any, before: Answer, after: Answer
 ) -> None:
     assert [ask(broker) for _ in range(3)] == [before] * 3
     do()
@@ -98,14 +98,14 @@ def test_an_answer_changes_with_what_it_was_made_of(
     assert [ask(broker) for _ in range(3)] == [after] * 3
 
 
-def test_so_it_does_where_text_is_wanted(broker: Broker, services: Services) -> None:
+def test_cached_text_answer_is_replaced_by_a_change(broker: Broker, services: Services) -> None:
     assert [BY_TEXT(broker).body for _ in range(2)] == [b"ok"] * 2
     change("bob", enabled=False)
     services.policy.catch_up()
     assert [BY_TEXT(broker).body for _ in range(2)] == [b"user-disabled"] * 2
 
 
-def test_a_token_that_is_revoked_or_runs_out_is_good_no_more(broker: Broker, services: Services) -> None:
+def test_revoked_or_expired_token_is_denied_despite_cached_answers(broker: Broker, services: Services) -> None:
     revoked, ending = (api_tokens.issue_token(OPERATOR, "tom", "", 1) for _ in range(2))
     services.policy.catch_up()
     for token in (revoked.token, ending.token):
@@ -117,8 +117,8 @@ def test_a_token_that_is_revoked_or_runs_out_is_good_no_more(broker: Broker, ser
         assert broker.logs_in("tom", ending.token) == no("invalid-token")
 
 
-def test_a_certificate_that_is_revoked_or_runs_out_is_good_no_more(broker: Broker, services: Services) -> None:
-    def ask() -> Told:
+def test_revoked_or_expired_certificate_is_denied_despite_cached_answers(broker: Broker, services: Services) -> None:
+    def ask() -> Answer:
         return broker.acl("carol", "devices/carol/up", 2, query="grant=certificate")
 
     serial = certify("carol")
@@ -132,12 +132,12 @@ def test_a_certificate_that_is_revoked_or_runs_out_is_good_no_more(broker: Broke
     assert ask() == no("no-valid-certificate")
 
 
-# No answer is told to anybody else.
+# A cached answer belongs to exactly one request.
 
 ANY_BYTES = st.binary(max_size=12) | st.sampled_from([b"", b"\n", b"user", b"acl", b"a", b"key=a"])
-# HTTP lets no line break into a query or a header.
+# A query or header cannot contain a line break.
 A_LINE = ANY_BYTES.map(lambda given: given.replace(b"\n", b"").replace(b"\r", b""))
-# Who asks by which host name is decided before anything is remembered.
+# The host name and the browser check are decided before the cache is read.
 REQUESTS = st.builds(
     WebhookRequest,
     st.sampled_from(["user", "acl", "superuser"]),
@@ -155,7 +155,7 @@ examples = hypothesis_settings(
 @example(WebhookRequest("acl", b"", b"a", b"b", b"c"), WebhookRequest("acl", b"", b"a", b"", b"b\nc"))
 @example(WebhookRequest("acl", b"a", b"", b"", b""), WebhookRequest("acl", b"", b"a", b"", b""))
 @example(WebhookRequest("acl", b"", b"", b"", b"\n"), WebhookRequest("acl", b"", b"", b"", b""))
-def test_requests_that_differ_anywhere_are_remembered_apart(
+def test_different_requests_have_different_cache_keys(
     services: Services, one: WebhookRequest, other: WebhookRequest
 ) -> None:
     memory = services.webhooks
@@ -182,39 +182,39 @@ ASKED = st.tuples(
 
 @examples
 @given(st.lists(ASKED, min_size=2, max_size=12))
-def test_no_order_of_questions_changes_an_answer(services: Services, asked: list[Any]) -> None:
+def test_order_of_requests_changes_no_answer(services: Services, asked: list[Any]) -> None:
     requests = [
         WebhookRequest(check, query, b"application/json", b"", json.dumps(fields).encode())
         for check, fields, query in asked
     ]
-    remembering = [services.webhooks.answer(request) for request in requests + requests]
-    for request, answer in zip(requests + requests, remembering, strict=True):
+    cached = [services.webhooks.answer(request) for request in requests + requests]
+    for request, answer in zip(requests + requests, cached, strict=True):
         services.webhooks.clear_cache()
         assert services.webhooks.answer(request) == answer
 
 
-def test_a_wrong_secret_is_told_so_however_often_the_right_one_was_let_in(routes: OpenAPI, inhabited: Settings) -> None:
-    careful = broker_by("function", with_parts_of(routes, replace(inhabited, webhook_secret="ours")))
+def test_wrong_webhook_secret_is_denied_despite_cached_answers(routes: OpenAPI, seeded: Settings) -> None:
+    protected = broker_by("function", with_services_of(routes, replace(seeded, webhook_secret="ours")))
     for _ in range(2):
-        assert careful.acl("bob", "devices/bob/up", 2, query="key=ours") == YES
-        assert careful.acl("bob", "devices/bob/up", 2, query="key=theirs") == no("wrong-webhook-secret", 401)
-        assert careful.acl("bob", "devices/bob/up", 2) == no("wrong-webhook-secret", 401)
+        assert protected.acl("bob", "devices/bob/up", 2, query="key=ours") == YES
+        assert protected.acl("bob", "devices/bob/up", 2, query="key=theirs") == no("wrong-webhook-secret", 401)
+        assert protected.acl("bob", "devices/bob/up", 2) == no("wrong-webhook-secret", 401)
 
 
-def test_a_stranger_is_heard_at_every_attempt(broker: Broker) -> None:
-    heard: list[str] = []
+def test_each_attempt_of_an_unknown_user_is_signalled(broker: Broker) -> None:
+    received: list[str] = []
 
     def listen(_sender: object, **words: Any) -> None:
-        heard.append(words["username"])
+        received.append(words["username"])
 
     with unknown_username.connected_to(listen):
         for _ in range(3):
             assert broker.logs_in("nemo", "let me in") == no("unknown-user")
-    assert heard == ["nemo"] * 3
+    assert received == ["nemo"] * 3
 
 
-def test_what_is_remembered_is_bounded(routes: OpenAPI, inhabited: Settings) -> None:
-    app = with_parts_of(routes, replace(inhabited, answer_cache_entries=50))
+def test_cache_size_is_limited(routes: OpenAPI, seeded: Settings) -> None:
+    app = with_services_of(routes, replace(seeded, answer_cache_entries=50))
     broker, memory = broker_by("function", app), services_of(app).webhooks
     for number in range(220):
         assert broker.acl("bob", f"devices/bob/{number}", 2) == YES
@@ -222,7 +222,7 @@ def test_what_is_remembered_is_bounded(routes: OpenAPI, inhabited: Settings) -> 
         assert 0 < len(memory._cache) <= 50
 
 
-def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker, services: Services) -> None:
+def test_cache_has_neither_passwords_nor_secrets(broker: Broker, services: Services) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD, query="key=ours") == YES
     kept = repr(services.webhooks._cache)
     assert "ours" not in kept
@@ -230,13 +230,13 @@ def test_neither_a_password_nor_a_secret_is_in_what_is_remembered(broker: Broker
     assert all(len(key) == 16 for key in services.webhooks._cache)
 
 
-# No answer outlives a restored database.
+# A restored database replaces cached answers.
 
 
-def test_no_answer_of_before_a_restore_survives_when_the_version_number_is_reached_again(
-    broker: Broker, services: Services, inhabited: Settings
+def test_restored_database_replaces_cached_answers_although_the_version_number_repeats(
+    broker: Broker, services: Services, seeded: Settings
 ) -> None:
-    file = Path(inhabited.database_url.removeprefix("sqlite:///"))
+    file = Path(seeded.database_url.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(file)) as live, closing(sqlite3.connect(":memory:")) as backup:
         live.backup(backup)
         change("bob", permissions=(mqtt("write", "elsewhere"),))

@@ -122,9 +122,9 @@ def test_audit_events_can_be_filtered(alice: Caller, query: dict[str, str], expe
     _creates_press(alice)
     alice.patch("/api/users/press-7", {"enabled": False})
     alice.delete("/api/users/press-7")
-    told = alice.get("/api/audit", query_string=query).get_json()
-    assert [event["action"] for event in told["items"]] == expected
-    assert told["total"] == len(expected)
+    body = alice.get("/api/audit", query_string=query).get_json()
+    assert [event["action"] for event in body["items"]] == expected
+    assert body["total"] == len(expected)
 
 
 def test_audit_events_are_listed_newest_first_in_pages(alice: Caller) -> None:

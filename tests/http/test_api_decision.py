@@ -16,13 +16,13 @@ from tests.service import permission
 def _asks(alice: Caller, username: str, **query: str) -> dict[str, Any]:
     answer = alice.get(f"/api/users/{username}/decision", query_string=query)
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.get_json()
-    return told
+    body: dict[str, Any] = answer.get_json()
+    return body
 
 
 def test_decision_names_the_allowing_permission(alice: Caller) -> None:
-    told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
-    assert told == {
+    body = _asks(alice, "bob", topic="devices/bob/up", operation="write")
+    assert body == {
         "allowed": True,
         "reason": "permission",
         "permission": permission("readWrite devices/%u/#"),
@@ -31,14 +31,14 @@ def test_decision_names_the_allowing_permission(alice: Caller) -> None:
 
 
 def test_decision_names_the_role_of_the_allowing_permission(alice: Caller) -> None:
-    told = _asks(alice, "bob", topic="lines/7", operation="write")
-    assert (told["allowed"], told["role"], told["permission"]) == (True, "line", permission("write lines/+"))
+    body = _asks(alice, "bob", topic="lines/7", operation="write")
+    assert (body["allowed"], body["role"], body["permission"]) == (True, "line", permission("write lines/+"))
 
 
 def test_decision_names_the_role_of_the_denying_permission(alice: Caller) -> None:
     roles.change(OPERATOR, "line", roles.RoleChanges(permissions=(mqtt("write", "lines/9", "deny"),)))
-    told = _asks(alice, "bob", topic="lines/9", operation="write")
-    assert told == {
+    body = _asks(alice, "bob", topic="lines/9", operation="write")
+    assert body == {
         "allowed": False,
         "reason": "denied-by-permission",
         "permission": permission("deny write lines/9"),
@@ -47,9 +47,9 @@ def test_decision_names_the_role_of_the_denying_permission(alice: Caller) -> Non
 
 
 def test_decision_names_the_denying_permission(alice: Caller) -> None:
-    told = _asks(alice, "bob", topic="sensors/secret/1", operation="read")
-    assert (told["allowed"], told["reason"]) == (False, "denied-by-permission")
-    assert told["permission"] == permission("deny readWrite sensors/secret/#")
+    body = _asks(alice, "bob", topic="sensors/secret/1", operation="read")
+    assert (body["allowed"], body["reason"]) == (False, "denied-by-permission")
+    assert body["permission"] == permission("deny readWrite sensors/secret/#")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_decision_names_the_denying_permission(alice: Caller) -> None:
 def test_decision_equals_the_answer_to_a_broker(
     alice: Caller, username: str, query: dict[str, str], allowed: bool, reason: str
 ) -> None:
-    told = _asks(alice, username, **query)
-    assert (told["allowed"], told["reason"]) == (allowed, reason)
+    body = _asks(alice, username, **query)
+    assert (body["allowed"], body["reason"]) == (allowed, reason)
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def test_decision_for_an_unknown_user_is_not_found(alice: Caller) -> None:
 
 def test_decision_uses_changes_of_other_processes(alice: Caller) -> None:
     users.change(OPERATOR, "bob", UserChanges(permissions=()), HASHER)
-    told = _asks(alice, "bob", topic="devices/bob/up", operation="write")
-    assert told["reason"] == "no-permission"
+    body = _asks(alice, "bob", topic="devices/bob/up", operation="write")
+    assert body["reason"] == "no-permission"

@@ -11,7 +11,7 @@ import pytest
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.broker import YES, broker_by
 from tests.http.callers import Caller, everything_stored, problem_of, refused_fields
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 from tests.http.seed_data import ALICES_PASSWORD
 from tests.service import permission
 
@@ -120,10 +120,10 @@ def test_secret_in_the_wrong_field_is_not_echoed(alice: Caller) -> None:
 # The form of errors.
 
 
-def test_unknown_path_is_answered_with_a_problem(alice: Caller, nobody: Caller) -> None:
+def test_unknown_path_is_answered_with_a_problem(alice: Caller, anonymous: Caller) -> None:
     problem_of(alice.get("/api/no-such-thing"), 404, "not-found")
-    problem_of(nobody.get("/no-such-thing"), 404, "not-found")
-    assert nobody.get("/api/no-such-thing").status_code == 401
+    problem_of(anonymous.get("/no-such-thing"), 404, "not-found")
+    assert anonymous.get("/api/no-such-thing").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_unsupported_method_is_answered_with_the_allowed_ones(alice: Caller, met
 
 
 def test_forbidden_names_the_missing_permission(dot: Caller) -> None:
-    told = problem_of(dot.delete("/api/users/bob"), 403, "forbidden")
-    assert told["detail"] == "your account needs the permission `http write /api/users/bob` to do this"
+    body = problem_of(dot.delete("/api/users/bob"), 403, "forbidden")
+    assert body["detail"] == "your account needs the permission `http write /api/users/bob` to do this"
     assert "read" in problem_of(dot.get("/api/users"), 403, "forbidden")["detail"]
 
 
-def test_only_401_has_www_authenticate(nobody: Caller, alice: Caller) -> None:
-    problem_of(nobody.get("/api/me"), 401, "unauthenticated")
-    assert nobody.get("/api/me").headers["WWW-Authenticate"].startswith("Bearer")
+def test_only_401_has_www_authenticate(anonymous: Caller, alice: Caller) -> None:
+    problem_of(anonymous.get("/api/me"), 401, "unauthenticated")
+    assert anonymous.get("/api/me").headers["WWW-Authenticate"].startswith("Bearer")
     assert "WWW-Authenticate" not in alice.get("/api/users/nemo").headers
 
 
@@ -248,7 +248,7 @@ def _lost() -> None:
 @pytest.fixture
 def alice_on_either(routes: OpenAPI, prepared_on_either: Settings) -> Caller:
     """An administrator, on SQLite and on PostgreSQL."""
-    return Caller(with_parts_of(routes, prepared_on_either).test_client()).signs_in("admin", ADMIN_PASSWORD)
+    return Caller(with_services_of(routes, prepared_on_either).test_client()).signs_in("admin", ADMIN_PASSWORD)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])

@@ -77,11 +77,11 @@ def test_role_with_more_rights_than_the_caller_cannot_be_changed(
     problem_of(role_editor.delete("/api/roles/auditor"), 403, "beyond-own-rights")
 
 
-def test_deny_rule_of_an_own_role_cannot_be_removed(alice: Caller, nobody: Caller) -> None:
+def test_deny_rule_of_an_own_role_cannot_be_removed(alice: Caller, anonymous: Caller) -> None:
     denying = {"name": "hands-off", "permissions": [permission("deny http write /api/users/#")]}
     assert alice.post("/api/roles", denying).status_code == 201
     alice.creates_user("eve", CHARLIES_PASSWORD, roles=["hands-off"], permissions=[ALLOW_ALL])
-    eve = nobody.signs_in("eve", CHARLIES_PASSWORD)
+    eve = anonymous.signs_in("eve", CHARLIES_PASSWORD)
     before = everything_stored()
     assert eve.patch("/api/roles/hands-off", {"permissions": []}).status_code == 403
     assert everything_stored() == before

@@ -37,10 +37,10 @@ def test_logins_and_denials_are_counted(broker: Broker, alice: Caller, services:
 
 @pytest.mark.parametrize(("query", "buckets"), [("", 288), ("?hours=1", 12), ("?hours=48", 576)])
 def test_history_has_every_bucket(alice: Caller, query: str, buckets: int) -> None:
-    told = alice.get(f"/api/history{query}").get_json()
-    assert (told["bucketSeconds"], len(told["buckets"])) == (300, buckets)
-    assert set(told["buckets"][0]) == {"at", "logins", "deniedLogins", "denials"}
-    times = [bucket["at"] for bucket in told["buckets"]]
+    body = alice.get(f"/api/history{query}").get_json()
+    assert (body["bucketSeconds"], len(body["buckets"])) == (300, buckets)
+    assert set(body["buckets"][0]) == {"at", "logins", "deniedLogins", "denials"}
+    times = [bucket["at"] for bucket in body["buckets"]]
     assert times == sorted(times)
 
 

@@ -28,8 +28,8 @@ def test_a_new_role_is_shown_as_it_was_made(alice: Caller) -> None:
 
 
 def test_role_needs_only_a_name(alice: Caller) -> None:
-    told = alice.post("/api/roles", {"name": "x"}).get_json()
-    assert (told["description"], told["permissions"]) == ("", [])
+    body = alice.post("/api/roles", {"name": "x"}).get_json()
+    assert (body["description"], body["permissions"]) == ("", [])
 
 
 def test_two_roles_cannot_have_one_name(alice: Caller) -> None:
@@ -40,17 +40,17 @@ def test_two_roles_cannot_have_one_name(alice: Caller) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 @pytest.mark.parametrize("name", ["none", "Line", "x" * 200])
-def test_a_role_that_does_not_exist_is_not_found(alice: Caller, method: str, name: str) -> None:
+def test_unknown_role_is_not_found(alice: Caller, method: str, name: str) -> None:
     body: dict[str, Any] | None = {} if method == "PATCH" else None
     problem_of(alice.call(method, f"/api/roles/{name}", json=body), 404, "role-not-found")
 
 
 def test_the_list_shows_every_role_with_its_permissions(alice: Caller) -> None:
-    told = alice.get("/api/roles").get_json()
-    names = [role["name"] for role in told["items"]]
+    body = alice.get("/api/roles").get_json()
+    names = [role["name"] for role in body["items"]]
     assert names == ["admin", "line", "minimum-access"]
-    assert told["total"] == len(names)
-    assert told["items"] == [alice.get(f"/api/roles/{name}").get_json() for name in names]
+    assert body["total"] == len(names)
+    assert body["items"] == [alice.get(f"/api/roles/{name}").get_json() for name in names]
 
 
 def test_the_list_comes_in_pages(alice: Caller) -> None:
@@ -63,9 +63,9 @@ def test_the_list_comes_in_pages(alice: Caller) -> None:
     ("text", "found"), [("MIN", ["admin", "minimum-access"]), ("press", ["line"]), ("_", []), ("zzz", [])]
 )
 def test_role_search_covers_names_and_descriptions(alice: Caller, text: str, found: list[str]) -> None:
-    told = alice.get(f"/api/roles?search={text}").get_json()
-    assert [role["name"] for role in told["items"]] == found
-    assert told["total"] == len(found)
+    body = alice.get(f"/api/roles?search={text}").get_json()
+    assert [role["name"] for role in body["items"]] == found
+    assert body["total"] == len(found)
 
 
 @pytest.mark.parametrize(

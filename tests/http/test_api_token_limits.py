@@ -11,7 +11,7 @@ import pytest
 from authsvc.accounts import api_tokens
 from tests.actors import OPERATOR
 from tests.http.callers import Caller, problem_of, refused_fields
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 from tests.http.console import error_of, stdout_of
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD
 
@@ -26,9 +26,9 @@ LOGIN = {"username": "charlie", "password": CHARLIES_PASSWORD}
 
 
 @pytest.fixture
-def limited(routes: OpenAPI, inhabited: Settings) -> FlaskClient:
+def limited(routes: OpenAPI, seeded: Settings) -> FlaskClient:
     """A client of a service with limits of 5 tokens per minute and user, and of 30 days."""
-    return with_parts_of(routes, replace(inhabited, tokens_per_minute=5, token_max_days=30)).test_client()
+    return with_services_of(routes, replace(seeded, tokens_per_minute=5, token_max_days=30)).test_client()
 
 
 def test_user_with_100_tokens_gets_no_more_by_login_or_from_others(alice: Caller, client: FlaskClient) -> None:

@@ -34,10 +34,10 @@ def _lifetime(answer: TestResponse) -> timedelta:
 def test_login_returns_a_valid_token(client: FlaskClient) -> None:
     answer = _log_in(client, label="Alice's laptop")
     assert answer.status_code == 200
-    told = answer.get_json()
-    assert set(told) == {"token", "id", "label", "expiresAt"}
-    assert told["label"] == "Alice's laptop"
-    assert Caller(client, f"Bearer {told['token']}").get("/api/me").get_json()["username"] == "alice"
+    body = answer.get_json()
+    assert set(body) == {"token", "id", "label", "expiresAt"}
+    assert body["label"] == "Alice's laptop"
+    assert Caller(client, f"Bearer {body['token']}").get("/api/me").get_json()["username"] == "alice"
     assert answer.headers["Cache-Control"] == "no-store"
 
 
@@ -105,13 +105,13 @@ def test_malformed_login_is_refused(client: FlaskClient, fields: dict[str, Any],
 )
 def test_refused_login_gives_the_same_answer_for_every_cause(client: FlaskClient, username: str, password: str) -> None:
     answer = client.post("/api/login", json={"username": username, "password": password})
-    told = problem_of(answer, 401, "wrong-credentials")
-    assert told["detail"] == "username or password is wrong"
+    body = problem_of(answer, 401, "wrong-credentials")
+    assert body["detail"] == "username or password is wrong"
 
 
 def test_login_audits_the_new_token(alice: Caller) -> None:
-    told = _log_in(alice.client, label="laptop").get_json()
-    (event,) = alice.get(f"/api/audit?target=token:{told['id']}").get_json()["items"]
+    body = _log_in(alice.client, label="laptop").get_json()
+    (event,) = alice.get(f"/api/audit?target=token:{body['id']}").get_json()["items"]
     assert (event["actor"], event["action"]) == ("alice", "token.create")
     assert (event["after"]["username"], event["after"]["label"]) == ("alice", "laptop")
 
@@ -128,8 +128,8 @@ def test_a_token_works_as_bearer(alice: Caller) -> None:
     "query",
     ["apiToken={0}", "perPage=5&apiToken={0}", "apiToken={0}&perPage=5", "a%70iToken={0}", "%61pi%54oken={0}&page=1"],
 )
-def test_token_works_as_query_parameter(nobody: Caller, alice: Caller, query: str) -> None:
-    answer = nobody.get("/api/users?" + query.format(alice.token))
+def test_token_works_as_query_parameter(anonymous: Caller, alice: Caller, query: str) -> None:
+    answer = anonymous.get("/api/users?" + query.format(alice.token))
     assert answer.status_code == 200, answer.text
     if "perPage" in query:
         assert answer.get_json()["perPage"] == 5
@@ -139,17 +139,17 @@ def test_token_works_as_query_parameter(nobody: Caller, alice: Caller, query: st
     ("method", "path"), [("GET", "/api/me"), ("PATCH", "/api/users/bob"), ("DELETE", "/api/users/bob")]
 )
 def test_token_as_query_parameter_works_for_every_operation(
-    nobody: Caller, alice: Caller, method: str, path: str
+    anonymous: Caller, alice: Caller, method: str, path: str
 ) -> None:
     body = {"enabled": False} if method == "PATCH" else None
-    assert nobody.call(method, f"{path}?apiToken={alice.token}", json=body).status_code in (200, 204)
+    assert anonymous.call(method, f"{path}?apiToken={alice.token}", json=body).status_code in (200, 204)
 
 
 @pytest.mark.parametrize(
     "query", ["apitoken={0}", "token={0}", "apiToken=", "apiToken", "apiToken={0}x", "x=apiToken={0}"]
 )
-def test_other_query_parameters_are_no_token(nobody: Caller, alice: Caller, query: str) -> None:
-    assert nobody.get("/api/me?" + query.format(alice.token)).status_code == 401
+def test_other_query_parameters_are_no_token(anonymous: Caller, alice: Caller, query: str) -> None:
+    assert anonymous.get("/api/me?" + query.format(alice.token)).status_code == 401
 
 
 def test_a_password_works_as_http_basic(client: FlaskClient) -> None:
@@ -230,9 +230,9 @@ def test_removed_permission_takes_effect_at_the_next_request(alice: Caller, char
     problem_of(charlie.get("/api/users"), 403, "forbidden")
 
 
-def test_removed_role_takes_effect_at_the_next_request(alice: Caller, nobody: Caller) -> None:
+def test_removed_role_takes_effect_at_the_next_request(alice: Caller, anonymous: Caller) -> None:
     alice.creates_user("anna", "anna administers too", roles=["admin"])
-    anna = nobody.signs_in("anna", "anna administers too")
+    anna = anonymous.signs_in("anna", "anna administers too")
     assert anna.get("/api/audit").status_code == 200
     alice.patch("/api/users/anna", {"roles": []})
     problem_of(anna.get("/api/audit"), 403, "forbidden")
@@ -280,11 +280,11 @@ def _spell(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def test_the_list_comes_newest_first_in_pages_and_can_be_searched(alice: Caller, nobody: Caller) -> None:
+def test_the_list_comes_newest_first_in_pages_and_can_be_searched(alice: Caller, anonymous: Caller) -> None:
     start = datetime.now(UTC) + timedelta(minutes=1)
     for number in range(5):
         with time_machine.travel(start + timedelta(seconds=number), tick=False):
-            nobody.signs_in("dot", DOTS_PASSWORD, label=f"robot {number}")
+            anonymous.signs_in("dot", DOTS_PASSWORD, label=f"robot {number}")
     pages = [alice.get(f"/api/tokens?search=robot&perPage=2&page={page}").get_json() for page in (1, 2, 3)]
     labels = [item["label"] for page in pages for item in page["items"]]
     assert labels == ["robot 4", "robot 3", "robot 2", "robot 1", "robot 0"]
@@ -293,9 +293,9 @@ def test_the_list_comes_newest_first_in_pages_and_can_be_searched(alice: Caller,
     assert alice.get("/api/tokens?username=nemo").get_json()["total"] == 0
 
 
-def test_deleted_token_is_invalid_at_once_and_others_stay_valid(alice: Caller, nobody: Caller) -> None:
-    phone = nobody.signs_in("charlie", CHARLIES_PASSWORD, label="phone")
-    laptop = nobody.signs_in("charlie", CHARLIES_PASSWORD, label="laptop")
+def test_deleted_token_is_invalid_at_once_and_others_stay_valid(alice: Caller, anonymous: Caller) -> None:
+    phone = anonymous.signs_in("charlie", CHARLIES_PASSWORD, label="phone")
+    laptop = anonymous.signs_in("charlie", CHARLIES_PASSWORD, label="laptop")
     (item,) = alice.get("/api/tokens?search=phone").get_json()["items"]
     answer = alice.delete(f"/api/tokens/{item['id']}")
     assert (answer.status_code, answer.data) == (204, b"")
@@ -304,7 +304,7 @@ def test_deleted_token_is_invalid_at_once_and_others_stay_valid(alice: Caller, n
 
 
 @pytest.mark.parametrize("token_id", ["0" * 32, "x", "alice"])
-def test_a_token_that_does_not_exist_cannot_be_deleted(alice: Caller, token_id: str) -> None:
+def test_unknown_token_cannot_be_deleted(alice: Caller, token_id: str) -> None:
     before = everything_stored()
     problem_of(alice.delete(f"/api/tokens/{token_id}"), 404, "token-not-found")
     assert everything_stored() == before
@@ -320,11 +320,11 @@ def test_read_permission_does_not_allow_deleting_tokens(alice: Caller, dot: Call
 # The caller.
 
 
-def test_me_returns_the_caller_with_effective_permissions(alice: Caller, nobody: Caller) -> None:
+def test_me_returns_the_caller_with_effective_permissions(alice: Caller, anonymous: Caller) -> None:
     mine = [permission("http read /api/me"), permission("write lines/9")]
     alice.creates_user("anna", "anna's own secret", roles=["line"], permissions=mine)
-    told = nobody.signs_in("anna", "anna's own secret").get("/api/me").get_json()
-    assert (told["username"], told["enabled"], told["grantTypes"]) == ("anna", True, ["password"])
-    assert (told["roles"], told["permissions"]) == (["line"], mine)
+    body = anonymous.signs_in("anna", "anna's own secret").get("/api/me").get_json()
+    assert (body["username"], body["enabled"], body["grantTypes"]) == ("anna", True, ["password"])
+    assert (body["roles"], body["permissions"]) == (["line"], mine)
     through_role = {**permission("write lines/+"), "role": "line"}
-    assert told["effectivePermissions"] == [*({**each, "role": None} for each in mine), through_role]
+    assert body["effectivePermissions"] == [*({**each, "role": None} for each in mine), through_role]

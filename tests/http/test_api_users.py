@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-EVERYBODY = ["admin", "alice", "bob", "carol", "charlie", "dora", "dot", "nick", "tess", "tom"]
+ALL_USERS = ["admin", "alice", "bob", "carol", "charlie", "dora", "dot", "nick", "tess", "tom"]
 PRESS = {
     "username": "press-7",
     "password": "press seven's secret",
@@ -39,21 +39,21 @@ def test_new_user_is_returned_without_its_password(alice: Caller) -> None:
 
 
 def _is_shown_without_secrets(answer: TestResponse) -> None:
-    told = answer.get_json()
-    assert all(MOMENT.fullmatch(told.pop(name)) for name in ("created", "updated"))
-    assert told.pop("hasPassword") is True
-    assert (told.pop("administratorOnBroker"), told.pop("damage")) == (False, [])
-    assert told.pop("warnings") == []
-    assert told == {name: value for name, value in PRESS.items() if name != "password"}
+    body = answer.get_json()
+    assert all(MOMENT.fullmatch(body.pop(name)) for name in ("created", "updated"))
+    assert body.pop("hasPassword") is True
+    assert (body.pop("administratorOnBroker"), body.pop("damage")) == (False, [])
+    assert body.pop("warnings") == []
+    assert body == {name: value for name, value in PRESS.items() if name != "password"}
     assert "secret's" not in answer.text
     assert "$2b$" not in answer.text
 
 
 def test_user_needs_only_a_name_and_has_no_permissions(alice: Caller) -> None:
-    told = alice.post("/api/users", {"username": "press-7"}).get_json()
-    assert told["enabled"] is True
-    assert told["grantTypes"] == ["password"]
-    assert (told["roles"], told["permissions"], told["hasPassword"]) == ([], [], False)
+    body = alice.post("/api/users", {"username": "press-7"}).get_json()
+    assert body["enabled"] is True
+    assert body["grantTypes"] == ["password"]
+    assert (body["roles"], body["permissions"], body["hasPassword"]) == ([], [], False)
 
 
 def test_a_new_user_may_connect_at_once(alice: Caller, broker: Broker) -> None:
@@ -83,8 +83,8 @@ def test_username_is_unique(alice: Caller) -> None:
 def test_repeated_roles_and_permissions_are_stored_once(alice: Caller) -> None:
     twice = [permission("read a"), permission("read a")]
     alice.creates_user("press-7", roles=["line", "line"], permissions=twice)
-    told = alice.get("/api/users/press-7").get_json()
-    assert (told["roles"], told["permissions"]) == (["line"], [permission("read a")])
+    body = alice.get("/api/users/press-7").get_json()
+    assert (body["roles"], body["permissions"]) == (["line"], [permission("read a")])
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -100,21 +100,21 @@ def test_unknown_user_is_not_found(alice: Caller, method: str, username: str) ->
 
 
 def test_user_list_is_sorted_by_name_and_has_the_total(alice: Caller) -> None:
-    told = alice.get("/api/users").get_json()
-    assert [user["username"] for user in told["items"]] == EVERYBODY
-    assert (told["page"], told["perPage"], told["total"]) == (1, 50, len(EVERYBODY))
+    body = alice.get("/api/users").get_json()
+    assert [user["username"] for user in body["items"]] == ALL_USERS
+    assert (body["page"], body["perPage"], body["total"]) == (1, 50, len(ALL_USERS))
 
 
 def test_list_item_equals_the_single_user(alice: Caller) -> None:
     items = alice.get("/api/users").get_json()["items"]
-    assert items == [alice.get(f"/api/users/{name}").get_json() for name in EVERYBODY]
+    assert items == [alice.get(f"/api/users/{name}").get_json() for name in ALL_USERS]
 
 
 def test_pages_of_users_neither_overlap_nor_leave_gaps(alice: Caller) -> None:
     pages = [alice.get(f"/api/users?page={page}&perPage=4").get_json() for page in (1, 2, 3, 4)]
-    assert [user["username"] for page in pages for user in page["items"]] == EVERYBODY
+    assert [user["username"] for page in pages for user in page["items"]] == ALL_USERS
     assert [len(page["items"]) for page in pages] == [4, 4, 2, 0]
-    assert {(page["perPage"], page["total"]) for page in pages} == {(4, len(EVERYBODY))}
+    assert {(page["perPage"], page["total"]) for page in pages} == {(4, len(ALL_USERS))}
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_pages_of_users_neither_overlap_nor_leave_gaps(alice: Caller) -> None:
     ],
 )
 def test_user_search_matches_part_of_the_name(alice: Caller, text: str, found: list[str]) -> None:
-    told = alice.get(f"/api/users?search={text}").get_json()
-    assert [user["username"] for user in told["items"]] == found
-    assert told["total"] == len(found)
+    body = alice.get(f"/api/users?search={text}").get_json()
+    assert [user["username"] for user in body["items"]] == found
+    assert body["total"] == len(found)
 
 
 def test_users_can_be_filtered_by_role(alice: Caller) -> None:
-    told = alice.get("/api/users?role=line").get_json()
-    assert [user["username"] for user in told["items"]] == ["bob"]
+    body = alice.get("/api/users?role=line").get_json()
+    assert [user["username"] for user in body["items"]] == ["bob"]
     assert alice.get("/api/users?role=no-such-role").get_json()["total"] == 0
 
 
@@ -188,7 +188,7 @@ def test_change_keeps_all_other_fields(alice: Caller, field: str, value: object)
     after = changed.get_json()
     assert after.pop("updated") >= before.pop("updated")
     for shown in (before, after):
-        shown.pop("warnings")  # which follow from everything else
+        shown.pop("warnings")  # which depend on the other fields
     assert after == {**before, field: value}
 
 

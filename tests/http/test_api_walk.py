@@ -46,8 +46,8 @@ every_guarded_operation = pytest.mark.parametrize(("method", "path"), sorted(set
 
 
 @every_guarded_operation
-def test_without_credentials_it_is_401(nobody: Caller, method: str, path: str) -> None:
-    answer = nobody.call(method, with_names(path))
+def test_without_credentials_it_is_401(anonymous: Caller, method: str, path: str) -> None:
+    answer = anonymous.call(method, with_names(path))
     problem_of(answer, 401, "unauthenticated")
     assert "WWW-Authenticate" in answer.headers
 
@@ -63,8 +63,8 @@ def test_with_all_permissions_it_is_neither_401_nor_403(alice: Caller, method: s
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(PUBLIC))
-def test_public_operation_needs_no_credentials(nobody: Caller, method: str, path: str) -> None:
-    assert nobody.call(method, path).status_code == 400
+def test_public_operation_needs_no_credentials(anonymous: Caller, method: str, path: str) -> None:
+    assert anonymous.call(method, path).status_code == 400
 
 
 @every_operation
@@ -122,8 +122,8 @@ def _in_braces(rule: str) -> str:
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
-def test_the_description_is_public_openapi_3_1(nobody: Caller) -> None:
-    answer = nobody.get("/api/openapi.json")
+def test_the_description_is_public_openapi_3_1(anonymous: Caller) -> None:
+    answer = anonymous.get("/api/openapi.json")
     assert (answer.status_code, answer.content_type) == (200, "application/json")
     assert re.fullmatch(r"3\.1\.\d+", answer.get_json()["openapi"])
     assert answer.get_json() == DESCRIPTION

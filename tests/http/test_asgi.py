@@ -1,4 +1,4 @@
-"""The broker listener of a real service answers as Flask's view does, and reads bodies however they arrive."""
+"""The broker listener answers like the Flask view and reads bodies in any number of parts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import requests
 
 from authsvc.broker.goauth_protocol import MAX_BODY
 from tests.actors import BOBS_PASSWORD
-from tests.http.broker import FORM, JSON, YES, Broker, Told, broker_by
-from tests.http.fronted import ALLOWED, HEAD, QUESTION, started
+from tests.http.asgi_service import ALLOWED, HEAD, QUESTION, started
+from tests.http.broker import FORM, JSON, YES, Answer, Broker, broker_by
 from tests.http.wire import Connection, answer_on, webhook_request
 
 if TYPE_CHECKING:
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def served(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The inhabited service as a process; nobody changes anything in it."""
-    with started(village, tmp_path_factory.mktemp("served")) as service:
+def served(seed_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with the seed data as a process; no test changes its data."""
+    with started(seed_directory, tmp_path_factory.mktemp("served")) as service:
         yield service
 
 
 @pytest.fixture
-def front(served: Service) -> Iterator[Broker]:
-    """A broker that asks over the wire, on one kept connection."""
+def asgi(served: Service) -> Iterator[Broker]:
+    """A broker that calls the broker listener on one kept connection."""
     with requests.Session() as session:
 
-        def carry(asked: WebhookRequest, method: str) -> Told:
+        def carry(asked: WebhookRequest, method: str) -> Answer:
             url = f"{served.broker_url}/auth/{asked.check}?{asked.query.decode('latin-1')}"
             headers = {"Content-Type": asked.content_type.decode("latin-1")}
             if asked.authorization:
                 headers["Authorization"] = asked.authorization.decode("latin-1")
             answer = session.request(method, url, data=asked.body, headers=headers, timeout=20)
-            return Told(answer.status_code, answer.headers["Content-Type"], answer.content)
+            return Answer(answer.status_code, answer.headers["Content-Type"], answer.content)
 
         yield Broker(carry)
 
 
 @pytest.fixture
 def view(app: OpenAPI) -> Broker:
-    """A broker that asks Flask's own view of a service like it."""
+    """A broker that calls the Flask view of a service with the same data."""
     return broker_by("view", app)
 
 
-# The same answers as Flask's view.
+# The same answers as the Flask view.
 
 LOGIN = {"username": "bob", "password": BOBS_PASSWORD, "clientid": "c1"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a login": ("user", LOGIN),
     "a wrong password": ("user", LOGIN | {"password": "wrong"}),
-    "a stranger": ("user", LOGIN | {"username": "nemo"}),
+    "an unknown user": ("user", LOGIN | {"username": "nemo"}),
     "a disabled user": ("user", LOGIN | {"username": "dora"}),
     "another grant type": ("user", LOGIN | {"username": "carol"}),
     "no password": ("user", {"username": "bob"}),
@@ -80,35 +80,35 @@ QUERIES = ["", "response=text", "grant=certificate", "grant=certificate&response
 
 
 @pytest.mark.parametrize(("check", "fields"), CASES.values(), ids=CASES.keys())
-def test_a_question_has_the_same_answer_either_way(
-    front: Broker, view: Broker, check: str, fields: dict[str, Any]
+def test_asgi_application_and_flask_view_return_the_same_answer(
+    asgi: Broker, view: Broker, check: str, fields: dict[str, Any]
 ) -> None:
     for query in QUERIES:
         for form in (JSON, FORM):
-            told = front.ask(check, form, query, **fields)
-            assert told == view.ask(check, form, query, **fields)
-            assert told == front.ask(check, form, query, **fields), "and again, from memory"
-    assert told.status in (200, 400, 403)
+            answer = asgi.ask(check, form, query, **fields)
+            assert answer == view.ask(check, form, query, **fields)
+            assert answer == asgi.ask(check, form, query, **fields), "cached"
+    assert answer.status in (200, 400, 403)
 
 
 @pytest.mark.parametrize("content_type", [JSON, FORM, "APPLICATION/JSON", "Application/X-WWW-Form-Urlencoded", "text/plain", FORM + ";charset=latin-1", "\xe4"])  # fmt: skip  # noqa: E501
-def test_what_the_content_type_says_means_the_same_either_way(front: Broker, view: Broker, content_type: str) -> None:
+def test_content_type_has_the_same_meaning_for_both(asgi: Broker, view: Broker, content_type: str) -> None:
     for body in (
         json.dumps(QUESTION).encode(),
         b"username=bob&topic=devices%2Fbob%2Fup&acc=2&clientid=c1",
         b"",
         b"\xff",
     ):
-        assert front.send("acl", body, content_type) == view.send("acl", body, content_type)
+        assert asgi.send("acl", body, content_type) == view.send("acl", body, content_type)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
-def test_each_method_that_carries_a_body_is_answered(front: Broker, method: str) -> None:
-    assert front.send("acl", json.dumps(QUESTION).encode(), method=method) == YES
+def test_post_put_and_get_are_answered(asgi: Broker, method: str) -> None:
+    assert asgi.send("acl", json.dumps(QUESTION).encode(), method=method) == YES
 
 
 @pytest.mark.parametrize("method", ["DELETE", "OPTIONS", "PATCH", "HEAD"])
-def test_any_other_method_is_refused_by_the_broker_listener(served: Service, method: str) -> None:
+def test_other_methods_are_refused_by_the_broker_listener(served: Service, method: str) -> None:
     body = json.dumps(QUESTION).encode()
     answer = requests.request(
         method, f"{served.broker_url}/auth/acl", data=body, headers={"Content-Type": JSON}, timeout=20
@@ -119,7 +119,7 @@ def test_any_other_method_is_refused_by_the_broker_listener(served: Service, met
 @pytest.mark.parametrize(
     "path", ["/auth/acl/", "/auth/none", "/auth/", "/auth", "/AUTH/ACL", "/auth/acl%00", "/auth/./acl"]
 )
-def test_any_other_address_is_neither_a_yes_nor_an_error(served: Service, path: str) -> None:
+def test_other_paths_are_neither_allowed_nor_an_error(served: Service, path: str) -> None:
     body = json.dumps(QUESTION).encode()
     head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     with Connection(served) as connection:
@@ -128,7 +128,7 @@ def test_any_other_address_is_neither_a_yes_nor_an_error(served: Service, path: 
     assert status in (308, 404, 405)
 
 
-# Bodies that come in any way.
+# Bodies in several parts.
 
 
 def chunked(body: bytes, size: int) -> bytes:
@@ -137,7 +137,7 @@ def chunked(body: bytes, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_body_may_come_in_chunks(served: Service, size: int) -> None:
+def test_chunked_body_is_accepted(served: Service, size: int) -> None:
     with Connection(served) as connection:
         for _ in range(3):
             body = json.dumps(QUESTION).encode()
@@ -145,7 +145,7 @@ def test_a_body_may_come_in_chunks(served: Service, size: int) -> None:
             assert answer_on(connection) == ALLOWED
 
 
-def test_a_body_may_come_byte_by_byte_and_nobody_waits_for_it(served: Service) -> None:
+def test_body_sent_byte_by_byte_delays_no_other_request(served: Service) -> None:
     with Connection(served) as slow, Connection(served) as quick:
         question = webhook_request(**QUESTION)
         for position in range(len(question)):
@@ -157,7 +157,7 @@ def test_a_body_may_come_byte_by_byte_and_nobody_waits_for_it(served: Service) -
 
 
 @pytest.mark.parametrize("in_chunks", [False, True])
-def test_a_body_beyond_the_limit_is_malformed_and_the_connection_goes_on(served: Service, in_chunks: bool) -> None:
+def test_body_beyond_the_limit_is_malformed_and_the_connection_stays_open(served: Service, in_chunks: bool) -> None:
     body = json.dumps(QUESTION).encode().ljust(MAX_BODY + 1)
     with Connection(served) as connection:
         if in_chunks:
@@ -169,18 +169,18 @@ def test_a_body_beyond_the_limit_is_malformed_and_the_connection_goes_on(served:
         assert answer_on(connection) == ALLOWED
 
 
-def test_a_body_up_to_the_limit_is_read(served: Service) -> None:
+def test_body_of_the_maximum_size_is_read(served: Service) -> None:
     body = json.dumps(QUESTION).encode().ljust(MAX_BODY)
     with Connection(served) as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert answer_on(connection) == ALLOWED
 
 
-def test_questions_that_are_sent_ahead_are_answered_in_order(served: Service) -> None:
+def test_pipelined_requests_are_answered_in_order(served: Service) -> None:
     elsewhere = webhook_request(**QUESTION | {"topic": "elsewhere"})
     with Connection(served) as connection:
         connection.sendall((webhook_request(**QUESTION) + elsewhere) * 5)
-        # Read off one stream: whatever was sent ahead arrives together.
+        # One stream for all responses, because they can arrive in one packet.
         with connection.makefile("rb") as stream:
             statuses = [_one_answer(stream) for _ in range(10)]
     assert statuses == [200, 403] * 5

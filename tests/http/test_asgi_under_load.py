@@ -1,5 +1,4 @@
-"""The front of a real service when clients leave, say nothing, come by the thousand, or ask the API for what
-takes long."""
+"""The ASGI application with clients that disconnect, idle connections, and slow requests to the API beside them."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ import requests
 
 from authsvc.broker.asgi import BrokerApplication
 from authsvc.broker.signals import unknown_username
-from tests.http.broker import FORM, NotedConnections, services_of
+from tests.http.asgi_service import ALLOWED, MANY, QUESTION, started
+from tests.http.broker import FORM, RecordingConnections, services_of
 from tests.http.callers import basic
-from tests.http.fronted import ALLOWED, MANY, QUESTION, started
 from tests.http.seed_data import ALICES_PASSWORD
 from tests.http.wire import Connection, answer_on, logs_in, webhook_request, within
 
@@ -30,19 +29,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def served(village: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The inhabited service as a process; nobody changes anything in it."""
-    with started(village, tmp_path_factory.mktemp("served")) as service:
+def served(seed_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with the seed data as a process; no test changes its data."""
+    with started(seed_directory, tmp_path_factory.mktemp("served")) as service:
         yield service
 
 
-# Clients that leave.
+# Clients that disconnect.
 
 HALF_A_LOGIN = b"clientid=c1&password=let+me+in&username=press-"
 LOGIN_HEAD = b"POST /auth/user HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(served: Service) -> None:
+def test_client_that_disconnects_during_its_body_affects_no_other(served: Service) -> None:
     for _ in range(20):
         with Connection(served) as connection:
             connection.sendall(webhook_request(**QUESTION)[:-5])
@@ -52,21 +51,21 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(served: Ser
     assert "Traceback" not in served.log_text()
 
 
-def test_a_login_that_breaks_off_is_nobodys_attempt_on_the_wire(served: Service) -> None:
+def test_incomplete_login_is_no_registration_attempt(served: Service) -> None:
     with Connection(served) as connection:
         connection.sendall(LOGIN_HEAD + b"Content-Length: 100\r\n\r\n" + HALF_A_LOGIN)
     assert logs_in(served, "somebody-else", "let me in") == "unknown-user"
-    assert within(10, lambda: "somebody-else" in _strangers(served))
-    assert "press-" not in _strangers(served)
+    assert within(10, lambda: "somebody-else" in _pending(served))
+    assert "press-" not in _pending(served)
 
 
-def _strangers(service: Service) -> list[str]:
+def _pending(service: Service) -> list[str]:
     answer = service.call("GET", "/api/client-registry/registrations")
     return [each["username"] for each in answer.json()["items"]]
 
 
-def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
-    """Let the front receive these messages of one login, and return what it sends."""
+def messages_sent_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
+    """Pass these messages of one login to the ASGI application and return its messages."""
     scope = {
         "type": "http",
         "client": ("192.0.2.1", 50_000),
@@ -85,45 +84,45 @@ def told_by(app: OpenAPI, *messages: MutableMapping[str, Any]) -> list[MutableMa
         sent.append(message)
 
     services = services_of(app)
-    asyncio.run(BrokerApplication(services.webhooks, services.plugin, NotedConnections())(scope, receive, send))
+    asyncio.run(BrokerApplication(services.webhooks, services.plugin, RecordingConnections())(scope, receive, send))
     return sent
 
 
-def test_a_login_in_parts_is_read_whole(app: OpenAPI) -> None:
+def test_login_in_several_parts_is_read_completely(app: OpenAPI) -> None:
     first = {"type": "http.request", "body": HALF_A_LOGIN, "more_body": True}
     last = {"type": "http.request", "body": b"7", "more_body": False}
-    heard: list[str] = []
+    received: list[str] = []
 
     def listen(_sender: object, **words: Any) -> None:
-        heard.append(words["username"])
+        received.append(words["username"])
 
     with unknown_username.connected_to(listen):
-        start, _ = told_by(app, first, last)
-    assert (start["status"], heard) == (403, ["press-7"])
+        start, _ = messages_sent_by(app, first, last)
+    assert (start["status"], received) == (403, ["press-7"])
 
 
-def test_a_login_that_breaks_off_is_nobodys_attempt(app: OpenAPI) -> None:
+def test_incomplete_login_is_not_signalled(app: OpenAPI) -> None:
     first = {"type": "http.request", "body": HALF_A_LOGIN, "more_body": True}
-    heard: list[str] = []
+    received: list[str] = []
 
     def listen(_sender: object, **words: Any) -> None:
-        heard.append(words["username"])
+        received.append(words["username"])
 
     with unknown_username.connected_to(listen):
-        told_by(app, first, {"type": "http.disconnect"})
-    assert heard == []
+        messages_sent_by(app, first, {"type": "http.disconnect"})
+    assert received == []
 
 
-# Many, and slow ones beside them.
+# Many connections, and slow requests to the API.
 
 
-def test_a_thousand_connections_that_say_nothing_are_in_nobodys_way(served: Service) -> None:
+def test_a_thousand_idle_connections_delay_no_request(served: Service) -> None:
     question = webhook_request(**QUESTION)
     kept: list[socket.socket] = []
     try:
         for _ in range(MANY):
             kept.append(socket.create_connection(("127.0.0.1", served.broker_port), timeout=20))
-            # Connections that never asked a webhook would count for their address, which may have 256.
+            # A connection without a webhook request would count towards the limit of 256 per address.
             kept[-1].sendall(question)
             assert answer_on(kept[-1]) == ALLOWED
         with Connection(served) as another:
@@ -138,7 +137,7 @@ def test_a_thousand_connections_that_say_nothing_are_in_nobodys_way(served: Serv
             connection.close()
 
 
-def test_logins_to_the_api_that_take_their_time_do_not_hold_up_brokers(served: Service) -> None:
+def test_slow_logins_to_the_api_do_not_delay_brokers(served: Service) -> None:
     def slow_login(number: int) -> int:
         body = {"username": f"nobody-{number}", "password": "wrong"}
         return requests.post(served.url + "/api/login", json=body, timeout=60).status_code
@@ -152,11 +151,11 @@ def test_logins_to_the_api_that_take_their_time_do_not_hold_up_brokers(served: S
             assert answer_on(connection) == ALLOWED
             answered += 1
         assert {login.result() for login in logins} <= {401, 503}
-    # Two threads for the API, both taken by a hash nearly all the time; one answer for each login would mean waiting.
+    # The API's two threads hash nearly all the time. If webhooks waited, there would be one answer per login.
     assert answered > 60
 
 
-def test_the_longest_wait_beside_them_is_shorter_than_one_hash(served: Service) -> None:
+def test_webhook_does_not_wait_for_a_password_hash_of_the_api(served: Service) -> None:
     begun = time.perf_counter()
     assert (
         requests.post(served.url + "/api/login", json={"username": "nobody", "password": "x"}, timeout=60).ok is False

@@ -1,4 +1,4 @@
-"""The thread beside the requests: a lost database is told once, and once when it is back."""
+"""The background thread logs once that the database is lost, and once that it is back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOON = 10.0
 
 
 class Database:
-    """Something to write to, and whether it is there."""
+    """A fake database that can be lost."""
 
     lost = False
 
@@ -29,11 +29,11 @@ class Database:
 
 
 def nothing_to_write() -> None:
-    """Work that needs no database at the moment."""
+    """A job that needs no database at the moment."""
 
 
-def told_of(background: BackgroundThread, *rounds: bool, database: Database) -> list[str]:
-    """Let the thread's work be done in rounds, the database lost or not, and return what was logged."""
+def logged_by(background: BackgroundThread, *rounds: bool, database: Database) -> list[str]:
+    """Run the thread's jobs in rounds, with the database lost or not, and return the logged events."""
     with capture_logs() as logged:
         for lost in rounds:
             database.lost = lost
@@ -43,19 +43,19 @@ def told_of(background: BackgroundThread, *rounds: bool, database: Database) -> 
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_work_that_has_nothing_to_write_does_not_pass_for_the_databases_return(first: bool) -> None:
+def test_job_without_rows_to_write_does_not_log_that_the_database_is_back(first: bool) -> None:
     database = Database()
     jobs = [Job(1.0, nothing_to_write), Job(1.0, database.write)]
     background = BackgroundThread("test", jobs if first else jobs[::-1])
-    told = told_of(background, False, True, True, True, False, False, database=database)
-    assert told == ["database lost; answering brokers from memory", "database is back"]
+    logged = logged_by(background, False, True, True, True, False, False, database=database)
+    assert logged == ["database lost; answering brokers from memory", "database is back"]
 
 
-def test_every_loss_is_told() -> None:
+def test_every_loss_is_logged() -> None:
     database = Database()
     background = BackgroundThread("test", [Job(1.0, database.write)])
-    told = told_of(background, True, False, True, False, database=database)
-    assert told == ["database lost; answering brokers from memory", "database is back"] * 2
+    logged = logged_by(background, True, False, True, False, database=database)
+    assert logged == ["database lost; answering brokers from memory", "database is back"] * 2
 
 
 def test_policy_is_refreshed_while_client_ids_are_written(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`authsvc check`: what an operator should change."""
+"""`authsvc check` lists settings and users that an operator should change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_check_lists_administrators_that_may_log_in_to_the_broker(console: Conso
     assert "authsvc users change alice --no-grant-types" in table.stdout
 
 
-def test_check_finds_nothing_once_its_advice_was_followed(console: Console) -> None:
+def test_check_finds_nothing_after_its_advice_was_followed(console: Console) -> None:
     for username in ("alice", "charlie"):
         shown = json.loads(stdout_of(console.command("users", "change", username, "--no-grant-types", "--json")))
         assert (shown["grantTypes"], shown["administratorOnBroker"]) == ([], False)
@@ -41,7 +41,7 @@ def test_check_lists_damaged_users_and_roles(console: Console) -> None:
     assert json.loads(stdout_of(console.command("roles", "show", "line", "--json")))["damage"]
 
 
-def test_grant_types_and_none_of_them_contradict_each_other(console: Console) -> None:
+def test_grant_type_option_and_no_grant_types_option_exclude_each_other(console: Console) -> None:
     done = console.command("users", "change", "bob", "--grant-type", "token", "--no-grant-types")
     assert (done.returncode, done.stdout) == (1, "")
     assert "--no-grant-types" in done.stderr

@@ -1,4 +1,4 @@
-"""Allowed client ids: nobody logs in with the client id of another user's device, whatever it knows."""
+"""Allowed client ids: a user cannot log in with the client id of another user's device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INBOX = (mqtt("read", "inbox/%c/#"),)
 
 @pytest.fixture
 def change(services: Services) -> Any:
-    """Change a user, in force at once."""
+    """Change a user and refresh the policy."""
 
     def change(username: str, **fields: Any) -> None:
         users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
@@ -61,7 +61,7 @@ def test_an_unrestricted_user_logs_in_with_any_client_id(broker: Broker) -> None
 
 
 @pytest.mark.parametrize("client_id", ["bob", "press-7"])
-def test_a_wrong_password_is_told_nothing_about_the_client_id(broker: Broker, change: Any, client_id: str) -> None:
+def test_wrong_password_is_reported_before_a_wrong_client_id(broker: Broker, change: Any, client_id: str) -> None:
     change("bob", client_ids=OWN)
     assert broker.logs_in("bob", "wrong", client_id) == no("wrong-password")
 
@@ -77,12 +77,12 @@ def test_a_wrong_password_costs_the_same_hash_whatever_the_client_id(
     assert services.verifier.counters.misses - in_between == in_between - before > 0
 
 
-def test_a_disabled_user_is_told_so_whatever_the_client_id(broker: Broker, change: Any) -> None:
+def test_disabled_user_is_reported_before_a_wrong_client_id(broker: Broker, change: Any) -> None:
     change("bob", client_ids=OWN, enabled=False)
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == no("user-disabled")
 
 
-def test_a_token_is_held_to_the_allowed_client_ids_too(broker: Broker, services: Services, change: Any) -> None:
+def test_allowed_client_ids_apply_to_tokens_too(broker: Broker, services: Services, change: Any) -> None:
     token = api_tokens.issue_token(OPERATOR, "tom", "", 1).token
     change("tom", client_ids=OWN)
     assert broker.logs_in("tom", token, "tom") == YES
@@ -90,7 +90,7 @@ def test_a_token_is_held_to_the_allowed_client_ids_too(broker: Broker, services:
     assert broker.logs_in("tom", token[:-1], "press-7") == no("invalid-token")
 
 
-def test_a_restriction_is_in_force_at_once_although_the_login_was_remembered(broker: Broker, change: Any) -> None:
+def test_restriction_takes_effect_at_once_despite_a_cached_login(broker: Broker, change: Any) -> None:
     assert [broker.logs_in("bob", BOBS_PASSWORD, "press-7") for _ in range(3)] == [YES] * 3
     change("bob", client_ids=OWN)
     assert [broker.logs_in("bob", BOBS_PASSWORD, "press-7") for _ in range(3)] == [NOT_ALLOWED] * 3
@@ -98,7 +98,7 @@ def test_a_restriction_is_in_force_at_once_although_the_login_was_remembered(bro
     assert [broker.logs_in("bob", BOBS_PASSWORD, "press-7") for _ in range(3)] == [YES] * 3
 
 
-def test_a_remembered_login_with_one_client_id_lets_in_no_other(broker: Broker, change: Any) -> None:
+def test_cached_login_with_one_client_id_allows_no_other(broker: Broker, change: Any) -> None:
     change("bob", client_ids=OWN)
     for _ in range(2):
         assert broker.logs_in("bob", BOBS_PASSWORD, "bob") == YES
@@ -121,7 +121,7 @@ def test_the_client_ids_of_a_role_restrict_each_of_its_users(broker: Broker, ser
 
 
 @pytest.mark.parametrize("acc", [1, 2, 4])
-def test_a_user_with_the_client_id_of_another_reaches_none_of_its_topics(broker: Broker, change: Any, acc: int) -> None:
+def test_user_with_the_client_id_of_another_can_use_none_of_its_topics(broker: Broker, change: Any, acc: int) -> None:
     change("bob", permissions=(mqtt("readWrite", "inbox/%c/#"),))
     assert broker.acl("bob", "inbox/press-7/orders", acc, "press-7") == YES
     change("bob", client_ids=OWN)
@@ -130,14 +130,14 @@ def test_a_user_with_the_client_id_of_another_reaches_none_of_its_topics(broker:
     assert broker.acl("bob", "inbox/bob/orders", acc, "bob") == YES
 
 
-def test_an_access_without_a_client_id_is_refused_for_a_restricted_user(broker: Broker, change: Any) -> None:
+def test_acl_request_without_a_client_id_is_denied_for_a_restricted_user(broker: Broker, change: Any) -> None:
     asked: dict[str, Any] = {"username": "bob", "topic": "lines/7", "acc": 2}
     assert broker.ask("acl", **asked) == YES
     change("bob", client_ids=OWN)
     assert broker.ask("acl", **asked) == NOT_ALLOWED
 
 
-def test_a_certificate_opens_nothing_under_a_client_id_that_is_not_allowed(
+def test_certificate_allows_nothing_with_a_client_id_that_is_not_allowed(
     broker: Broker, services: Services, change: Any
 ) -> None:
     key = csr.read(signing_request("carol"), "carol").public_key
@@ -147,10 +147,10 @@ def test_a_certificate_opens_nothing_under_a_client_id_that_is_not_allowed(
     assert broker.acl("carol", "inbox/press-7/x", 1, "press-7", query="grant=certificate") == NOT_ALLOWED
 
 
-# What is told of it.
+# Denials, metrics and decisions.
 
 
-def test_a_refused_client_id_is_among_the_recent_denials_with_what_helps(
+def test_refused_client_id_is_listed_among_the_denials_with_advice(
     broker: Broker, services: Services, change: Any
 ) -> None:
     change("bob", client_ids=OWN)
@@ -164,7 +164,7 @@ def test_a_refused_client_id_is_among_the_recent_denials_with_what_helps(
     assert login.advice.note == "the user may use this client id now"
 
 
-def test_a_refused_access_names_the_client_id_and_offers_no_permission(
+def test_denial_of_a_client_id_names_it_and_suggests_no_permission(
     broker: Broker, services: Services, change: Any
 ) -> None:
     change("bob", client_ids=OWN)
@@ -198,8 +198,8 @@ def test_a_decision_checks_the_client_id_if_one_is_named(
 ) -> None:
     assert alice.patch("/api/users/bob", {"clientIds": list(OWN)}).status_code == 200
     query = {"topic": "lines/7", "operation": "write", "clientId": client_id}
-    told = alice.get("/api/users/bob/decision", query_string=query).get_json()
-    assert (told["allowed"], told["reason"]) == (allowed, reason)
+    body = alice.get("/api/users/bob/decision", query_string=query).get_json()
+    assert (body["allowed"], body["reason"]) == (allowed, reason)
 
 
 # REST: users and roles.
@@ -208,7 +208,9 @@ def test_a_decision_checks_the_client_id_if_one_is_named(
 @pytest.mark.parametrize(
     ("path", "body"), [("/api/users", {"username": "press-7"}), ("/api/roles", {"name": "press-7"})]
 )
-def test_allowed_client_ids_are_made_shown_changed_and_removed(alice: Caller, path: str, body: dict[str, Any]) -> None:
+def test_allowed_client_ids_are_created_shown_changed_and_removed(
+    alice: Caller, path: str, body: dict[str, Any]
+) -> None:
     one = f"{path}/press-7"
     assert alice.post(path, {**body, "clientIds": ["%u", "%u-*", "%u"]}).get_json()["clientIds"] == ["%u", "%u-*"]
     assert alice.get(one).get_json()["clientIds"] == ["%u", "%u-*"]
@@ -248,7 +250,7 @@ def test_wrong_client_ids_are_refused_by_position_and_change_nothing(
     assert everything_stored() == before
 
 
-def test_users_that_nobody_restricted_may_use_any_client_id(alice: Caller) -> None:
+def test_users_without_restriction_may_use_any_client_id(alice: Caller) -> None:
     assert alice.get("/api/users/bob").get_json()["clientIds"] == []
     assert alice.post("/api/users", {"username": "press-7"}).get_json()["clientIds"] == []
 

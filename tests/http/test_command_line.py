@@ -32,7 +32,7 @@ RULES = ["readWrite devices/%u/#", "deny read secret/#", "http read /api/me"]
 
 
 @pytest.fixture
-def desk(app: OpenAPI) -> Broker:
+def command_broker(app: OpenAPI) -> Broker:
     """A broker of the service whose data the commands change."""
     return broker_by("function", app)
 
@@ -44,7 +44,7 @@ def _told(shell: Service | Console, *arguments: str, stdin: str = "") -> Any:
 # Users.
 
 
-def test_user_created_by_command_can_connect(shell: Service, desk: Broker, services: Services) -> None:
+def test_user_created_by_command_can_connect(shell: Service, command_broker: Broker, services: Services) -> None:
     made = _told(
         shell,
         *("users", "create", "press-7", "--password-stdin", "--role", "line"),
@@ -59,8 +59,8 @@ def test_user_created_by_command_can_connect(shell: Service, desk: Broker, servi
         True,
     )
     services.policy.catch_up()
-    assert desk.logs_in("press-7", PRESS_PASSWORD) == YES
-    assert desk.acl("press-7", "lines/7", 2) == YES
+    assert command_broker.logs_in("press-7", PRESS_PASSWORD) == YES
+    assert command_broker.acl("press-7", "lines/7", 2) == YES
 
 
 @pytest.mark.parametrize("grant_types", [("token",), ("certificate", "password")])
@@ -78,10 +78,10 @@ def test_user_json_of_command_equals_that_of_the_api(console: Console, alice: Ca
     )
 
 
-def test_denials_are_listed_with_advice(console: Console, desk: Broker, services: Services) -> None:
-    assert desk.acl("bob", "elsewhere", 2, client_id="c\x1b7") == no("no-permission")
-    assert desk.acl("bob", "sensors/secret/+", 4) == no("denied-by-permission")
-    assert desk.logs_in("bob", "wr0ng") == no("wrong-password")
+def test_denials_are_listed_with_advice(console: Console, command_broker: Broker, services: Services) -> None:
+    assert command_broker.acl("bob", "elsewhere", 2, client_id="c\x1b7") == no("no-permission")
+    assert command_broker.acl("bob", "sensors/secret/+", 4) == no("denied-by-permission")
+    assert command_broker.logs_in("bob", "wr0ng") == no("wrong-password")
     services.denials.store()
     table = stdout_of(console.command("users", "denials", "bob"))
     for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "denies it", "login", "wrong-password"):
@@ -111,27 +111,27 @@ def test_change_keeps_all_other_fields(shell: Service) -> None:
     assert (changed["grantTypes"], changed["hasPassword"]) == (before["grantTypes"], True)
 
 
-def test_password_set_by_command_is_valid(shell: Service, desk: Broker, services: Services) -> None:
-    assert desk.logs_in("bob", BOBS_PASSWORD) == YES
+def test_password_set_by_command_is_valid(shell: Service, command_broker: Broker, services: Services) -> None:
+    assert command_broker.logs_in("bob", BOBS_PASSWORD) == YES
     done = shell.command("users", "set-password", "bob", "--password-stdin", stdin=PRESS_PASSWORD + "\r\n")
     assert stdout_of(done) == "password of bob set\n"
     services.policy.catch_up()
-    assert desk.logs_in("bob", PRESS_PASSWORD) == YES
-    assert desk.logs_in("bob", BOBS_PASSWORD) == no("wrong-password")
+    assert command_broker.logs_in("bob", PRESS_PASSWORD) == YES
+    assert command_broker.logs_in("bob", BOBS_PASSWORD) == no("wrong-password")
 
 
-def test_user_deleted_by_command_cannot_log_in(shell: Service, desk: Broker, services: Services) -> None:
+def test_user_deleted_by_command_cannot_log_in(shell: Service, command_broker: Broker, services: Services) -> None:
     assert stdout_of(shell.command("users", "delete", "bob")) == "bob deleted\n"
     services.policy.catch_up()
-    assert desk.logs_in("bob", BOBS_PASSWORD) == no("unknown-user")
+    assert command_broker.logs_in("bob", BOBS_PASSWORD) == no("unknown-user")
 
 
-def test_password_is_prompted_twice_and_not_shown(shell: Service, desk: Broker, services: Services) -> None:
+def test_password_is_prompted_twice_and_not_shown(shell: Service, command_broker: Broker, services: Services) -> None:
     screen = _at_a_terminal(shell, ["users", "set-password", "bob"], [PRESS_PASSWORD, PRESS_PASSWORD])
     assert "Password" in screen
     assert PRESS_PASSWORD not in screen
     services.policy.catch_up()
-    assert desk.logs_in("bob", PRESS_PASSWORD) == YES
+    assert command_broker.logs_in("bob", PRESS_PASSWORD) == YES
 
 
 def _at_a_terminal(shell: Service, arguments: list[str], lines: list[str]) -> str:
@@ -156,7 +156,7 @@ def _at_a_terminal(shell: Service, arguments: list[str], lines: list[str]) -> st
 def _read(terminal: int) -> str:
     try:
         return os.read(terminal, 4096).decode()
-    except OSError:  # Linux's way to say that nobody holds the other end any more
+    except OSError:  # Linux reports a closed terminal by EIO
         return ""
 
 
@@ -185,9 +185,9 @@ def test_role_is_created_changed_and_deleted_by_command(shell: Service) -> None:
 # Tokens.
 
 
-def test_token_issued_by_command_is_valid_until_revoked(shell: Service, nobody: Caller) -> None:
+def test_token_issued_by_command_is_valid_until_revoked(shell: Service, anonymous: Caller) -> None:
     made = _told(shell, "tokens", "create", "charlie", "--label", "nightly job", "--hours", "0.5")
-    caller = Caller(nobody.client, f"Bearer {made['token']}")
+    caller = Caller(anonymous.client, f"Bearer {made['token']}")
     assert caller.get("/api/me").get_json()["username"] == "charlie"
     listed = _told(shell, "tokens", "list", "--user", "charlie")
     assert [(item["id"], item["label"]) for item in listed["items"]] == [(made["id"], "nightly job")]
@@ -196,9 +196,9 @@ def test_token_issued_by_command_is_valid_until_revoked(shell: Service, nobody: 
     assert caller.get("/api/me").status_code == 401
 
 
-def test_without_json_only_the_new_token_is_printed(shell: Service, nobody: Caller) -> None:
+def test_without_json_only_the_new_token_is_printed(shell: Service, anonymous: Caller) -> None:
     token = stdout_of(shell.command("tokens", "create", "charlie")).strip()
-    assert Caller(nobody.client, f"Bearer {token}").get("/api/me").status_code == 200
+    assert Caller(anonymous.client, f"Bearer {token}").get("/api/me").status_code == 200
 
 
 def test_rotated_key_signs_new_tokens_and_old_ones_stay_valid(shell: Service, alice: Caller) -> None:

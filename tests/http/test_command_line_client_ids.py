@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from tests.http.console import Console
 
 
-def _told(console: Console, *arguments: str) -> Any:
+def _json(console: Console, *arguments: str) -> Any:
     return json.loads(stdout_of(console.command(*arguments, "--json")))
 
 
 @pytest.mark.parametrize("noun", ["users", "roles"])
 def test_allowed_client_ids_are_set_kept_replaced_and_removed(console: Console, noun: str) -> None:
     password = ["--no-password"] if noun == "users" else []
-    made = _told(console, noun, "create", "press-7", *password, "--client-id", "%u", "--client-id", "%u-*")
+    made = _json(console, noun, "create", "press-7", *password, "--client-id", "%u", "--client-id", "%u-*")
     assert made["clientIds"] == ["%u", "%u-*"]
-    assert _told(console, noun, "change", "press-7")["clientIds"] == ["%u", "%u-*"]
-    assert _told(console, noun, "change", "press-7", "--client-id", "gateway")["clientIds"] == ["gateway"]
+    assert _json(console, noun, "change", "press-7")["clientIds"] == ["%u", "%u-*"]
+    assert _json(console, noun, "change", "press-7", "--client-id", "gateway")["clientIds"] == ["gateway"]
     assert "client ids   gateway\n" in stdout_of(console.command(noun, "show", "press-7"))
-    assert _told(console, noun, "change", "press-7", "--any-client-id")["clientIds"] == []
+    assert _json(console, noun, "change", "press-7", "--any-client-id")["clientIds"] == []
 
 
 @pytest.mark.parametrize("noun", ["users", "roles"])
@@ -54,8 +54,8 @@ def test_a_warning_is_shown_with_the_user_and_with_the_role(console: Console) ->
 def test_role_json_of_command_agrees_with_the_api(console: Console, alice: Caller) -> None:
     stdout_of(console.command("roles", "create", "inboxes", "--permission", "read inbox/%c/#"))
     shown = alice.get("/api/roles/inboxes").get_json()
-    told = _told(console, "roles", "show", "inboxes")
-    assert told == {name: shown[name] for name in told}
+    body = _json(console, "roles", "show", "inboxes")
+    assert body == {name: shown[name] for name in body}
 
 
 def test_explain_checks_the_given_client_id(console: Console) -> None:

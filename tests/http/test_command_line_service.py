@@ -116,9 +116,9 @@ def test_version_is_printed(console: Console) -> None:
 
 
 def test_help_names_every_command(console: Console) -> None:
-    told = stdout_of(console.command("-h"))
+    printed = stdout_of(console.command("-h"))
     names = ["audit", "backup", "check", "explain", "init", "migrate", "restore", "roles", "serve", "tokens", "users"]
-    assert [name for name in names if f"\n  {name} " not in told] == []
+    assert [name for name in names if f"\n  {name} " not in printed] == []
 
 
 # Settings.
@@ -208,9 +208,9 @@ def test_serve_refuses_to_be_reached_by_others_without_a_webhook_secret(console:
 
 
 @pytest.fixture
-def original(tmp_path: Path, village: Path) -> Service:
+def original(tmp_path: Path, seed_directory: Path) -> Service:
     """The command line of the service with the seed data."""
-    shutil.copytree(village, tmp_path / "original" / "data")
+    shutil.copytree(seed_directory, tmp_path / "original" / "data")
     return Service(tmp_path / "original")
 
 
@@ -223,10 +223,10 @@ def twin(tmp_path: Path, database_url: str) -> Service:
 
 
 @pytest.fixture(scope="session")
-def backup(village: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def backup(seed_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A backup of the service with the seed data."""
     file = tmp_path_factory.mktemp("backup") / "backup.gz"
-    stdout_of(Service(village.parent).command("backup", str(file)))
+    stdout_of(Service(seed_directory.parent).command("backup", str(file)))
     return file.read_bytes()
 
 

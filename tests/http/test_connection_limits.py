@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.actors import ADMIN_PASSWORD
-from tests.http.fronted import room_for_many
+from tests.http.asgi_service import many_descriptors
 from tests.http.wire import Connection, answer_on, publishes, webhook_request, within
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ YES = (200, b'{"ok":true,"error":""}')
 
 @contextmanager
 def flood(service: Service, said: bytes, connections: int = FLOOD, listener: str = "broker") -> Iterator[None]:
-    """Hold this number of connections to a listener open, each of which has sent these bytes and no more."""
-    with room_for_many(), ExitStack() as opened:
+    """Keep this number of connections to a listener open after sending these bytes on each."""
+    with many_descriptors(), ExitStack() as opened:
         for _ in range(connections):
             connection = opened.enter_context(Connection(service, listener))
             try:
@@ -39,8 +39,8 @@ def flood(service: Service, said: bytes, connections: int = FLOOD, listener: str
         yield
 
 
-def changes_are_made_and_in_force(service: Service) -> None:
-    """Let the administrator disable Bob and enable him again, each time in force at once."""
+def changes_take_effect(service: Service) -> None:
+    """Disable and enable Bob as the administrator and check that each change takes effect at once."""
     for enabled in (False, True):
         changed = service.call("PATCH", "/api/users/bob", json={"enabled": enabled})
         assert changed.status_code == 200
@@ -59,7 +59,7 @@ def test_the_soft_limit_of_descriptors_is_raised_at_the_start(running: Service) 
 
 
 @pytest.mark.slow
-def test_idle_connections_of_one_address_take_neither_webhooks_nor_database_down(running: Service) -> None:
+def test_idle_connections_of_one_address_disturb_neither_webhooks_nor_the_database(running: Service) -> None:
     running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     running.start()
     with Connection(running) as kept:
@@ -68,7 +68,7 @@ def test_idle_connections_of_one_address_take_neither_webhooks_nor_database_down
         with flood(running, b""), flood(running, b"POST /au", 300):
             kept.sendall(QUESTION)
             assert answer_on(kept) == YES
-            changes_are_made_and_in_force(running)
+            changes_take_effect(running)
             fresh = requests.get(running.url + "/api/me", auth=("admin", ADMIN_PASSWORD), timeout=20)
             assert fresh.status_code == 200
             assert running.call("GET", "/readyz").status_code == 200
@@ -81,12 +81,12 @@ def test_idle_connections_to_the_api_disturb_neither_brokers_nor_kept_connection
     running.start()
     assert running.call("GET", "/api/me").status_code == 200
     with flood(running, b"", listener="api"):
-        changes_are_made_and_in_force(running)
+        changes_take_effect(running)
     assert '"level": "error"' not in running.log_text()
 
 
 @pytest.mark.slow
-def test_connections_that_look_like_a_brokers_leave_descriptors_for_the_database(running: Service) -> None:
+def test_connections_with_one_webhook_request_leave_descriptors_for_the_database(running: Service) -> None:
     running.under = ("prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}")
     running.start()
     assert running.call("GET", "/api/me").status_code == 200
@@ -127,7 +127,7 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("said", [b"", b"POST /auth/", b"GET /healthz"])
-def test_connections_that_only_begin_like_a_brokers_count_for_their_address(running: Service, said: bytes) -> None:
+def test_connections_with_an_incomplete_webhook_request_count_for_their_address(running: Service, said: bytes) -> None:
     running.environment["AUTHSVC_CONNECTIONS_PER_ADDRESS"] = "20"
     running.start()
     with ExitStack() as opened:
@@ -166,7 +166,7 @@ def is_open(connection: socket.socket) -> bool:
 
 
 @pytest.mark.slow
-def test_a_trusted_proxy_may_hold_more_connections(running: Service) -> None:
+def test_trusted_proxy_may_have_more_connections(running: Service) -> None:
     running.environment |= {"AUTHSVC_CONNECTIONS_PER_ADDRESS": "5", "AUTHSVC_TRUSTED_PROXIES": "127.0.0.1"}
     running.start()
     with ExitStack() as opened:

@@ -1,4 +1,4 @@
-"""`/api/docs`: the description as a page to read, with everything it needs from here and nothing from elsewhere."""
+"""`/api/docs`: the API description as a page that loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Page(HTMLParser):
-    """Collects what a browser would fetch, and whether anything would run that stands in the page itself."""
+    """Collects the URLs that a browser would load, and the inline scripts of the page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture
-def page(nobody: Caller) -> _Page:
-    answer = nobody.get("/api/docs")
+def page(anonymous: Caller) -> _Page:
+    answer = anonymous.get("/api/docs")
     assert answer.status_code == 200
     assert answer.mimetype == "text/html"
     return _Page(answer.text)
 
 
-def test_all_it_loads_comes_from_here(page: _Page) -> None:
+def test_page_loads_from_this_service_only(page: _Page) -> None:
     assert len(page.fetched) >= 4
     for address in page.fetched + page.links:
         parts = urlsplit(address)
@@ -54,31 +54,31 @@ def test_all_it_loads_comes_from_here(page: _Page) -> None:
         assert parts.path.startswith("/api/")
 
 
-def test_all_it_loads_is_there_for_whoever_has_not_signed_in(page: _Page, nobody: Caller) -> None:
+def test_assets_are_public(page: _Page, anonymous: Caller) -> None:
     for address in page.fetched + page.links:
-        answer = nobody.get(address)
+        answer = anonymous.get(address)
         assert answer.status_code == 200, address
         assert answer.data
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_assets_come_as_what_they_are(page: _Page, nobody: Caller) -> None:
-    kinds = {(address.rpartition(".")[2], nobody.get(address).mimetype) for address in page.fetched}
+def test_assets_have_their_content_types(page: _Page, anonymous: Caller) -> None:
+    kinds = {(address.rpartition(".")[2], anonymous.get(address).mimetype) for address in page.fetched}
     assert kinds == {("css", "text/css"), ("js", "text/javascript"), ("json", "application/json")}
 
 
-def test_its_own_scripts_name_no_other_host(page: _Page, nobody: Caller) -> None:
+def test_own_scripts_name_no_other_host(page: _Page, anonymous: Caller) -> None:
     ours = [address for address in page.fetched if "/static/" in address and address.endswith(".js")]
     assert ours
-    assert not [address for address in ours if "//" in nobody.get(address).text]
+    assert not [address for address in ours if "//" in anonymous.get(address).text]
 
 
-def test_nothing_in_the_page_itself_would_run(page: _Page) -> None:
+def test_page_has_no_inline_script(page: _Page) -> None:
     assert page.inline == []
 
 
-def test_the_browser_is_told_to_load_from_here_only(nobody: Caller) -> None:
-    policy = nobody.get("/api/docs").headers["Content-Security-Policy"]
+def test_content_security_policy_allows_this_service_only(anonymous: Caller) -> None:
+    policy = anonymous.get("/api/docs").headers["Content-Security-Policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == "'none'"
     assert (rules["script-src"], rules["connect-src"]) == ("'self'", "'self'")
@@ -88,7 +88,7 @@ def test_the_browser_is_told_to_load_from_here_only(nobody: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/me", "/api/openapi.json", "/healthz", "/no-such-thing"])
-def test_every_other_answer_tells_the_browser_to_load_nothing(client: FlaskClient, path: str) -> None:
+def test_content_security_policy_of_other_responses_allows_nothing(client: FlaskClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert headers["X-Content-Type-Options"] == "nosniff"

@@ -1,4 +1,4 @@
-"""Policy that cannot be refreshed, or is not loaded yet, shows in the log, in a metric, at `/readyz` and on pages."""
+"""A stale or missing policy is reported in the log, in a metric, at `/readyz` and on pages."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STALE = "policy cannot be refreshed"
 
 
 def events(service: Service, name: str) -> list[str]:
-    """Return the levels at which an event was logged, one for each time."""
+    """Return the level of each log entry of an event."""
     lines = [json.loads(line) for line in service.log_text().splitlines() if line.startswith("{")]
     return [line["level"] for line in lines if line["event"] == name]
 
 
 @contextmanager
 def without_descriptors(pid: int) -> Iterator[None]:
-    """Let a process open no file and no connection for the length of a block."""
+    """Let a process open no file and no connection during the block."""
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
     yield
@@ -42,7 +42,7 @@ def without_descriptors(pid: int) -> Iterator[None]:
 
 
 def readiness(service: Service) -> tuple[int, str]:
-    """Return the status of `/readyz` and what it says of policy."""
+    """Return the status of `/readyz` and its field `policy`."""
     answer = service.call("GET", "/readyz")
     return answer.status_code, answer.json()["policy"]
 
@@ -60,7 +60,7 @@ def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running
         for page in pages:
             assert BANNER in form.get(page).text
         assert "authsvc_policy_stale 1.0" in running.call("GET", "/metrics").text
-        # Two more rounds of refreshing, and still one error.
+        # After two more refreshes there is still one error.
         assert not within(2, lambda: len(events(running, STALE)) > 1)
     assert within(20, lambda: readiness(running) == (200, "ok"))
     for page in pages:
@@ -71,7 +71,7 @@ def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running
 
 @pytest.fixture
 def with_many_users(database_url: str, tmp_path: Path) -> Iterator[Service]:
-    """A service, prepared and not started, on a database that takes as long to read as the test likes."""
+    """A service that is not started, on a database whose reading a test can delay."""
     service = Service(tmp_path, {"AUTHSVC_DATABASE_URL": database_url})
     prepared = service.command("init")
     assert prepared.returncode == 0, prepared.stderr
@@ -81,7 +81,7 @@ def with_many_users(database_url: str, tmp_path: Path) -> Iterator[Service]:
 
 @contextmanager
 def loading(service: Service) -> Iterator[None]:
-    """Start a service whose policy cannot be read before the end of the block; wait until it answers at all."""
+    """Start a service whose policy cannot be read before the end of the block; wait until it responds."""
     with psycopg.connect(service.environment["AUTHSVC_DATABASE_URL"]) as holder:
         holder.execute("LOCK TABLE user_roles IN ACCESS EXCLUSIVE MODE")
         service.wait_for = "/healthz"
@@ -90,7 +90,7 @@ def loading(service: Service) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True, ids=[""])
-def test_a_service_whose_policy_takes_long_to_load_answers_that_it_is_not_ready(with_many_users: Service) -> None:
+def test_service_is_not_ready_until_its_policy_is_loaded(with_many_users: Service) -> None:
     service = with_many_users
     with loading(service):
         assert readiness(service) == (503, "loading")

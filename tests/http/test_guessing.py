@@ -1,4 +1,4 @@
-"""Guessing over MQTT: few passwords are checked a minute, and a device that is known gets in beside any number."""
+"""Password guessing over MQTT: the limits per minute, and known devices that can still log in."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from authsvc.policy.guess_limit import (
 )
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no, services_of
-from tests.http.conftest import with_parts_of
-from tests.http.test_logins_that_wait import all_hashing_held_up, login, until_decided
+from tests.http.conftest import with_services_of
+from tests.http.test_logins_that_wait import all_hashing_busy, login, until_decided
 from tests.registry.signing import signing_request
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from authsvc.accounts.users import UserChanges
     from authsvc.settings import Settings
     from authsvc.web.request_context import Services
-    from tests.http.broker import Told
+    from tests.http.broker import Answer
     from tests.http.callers import Caller
 
 WRONG, THROTTLED = no("wrong-password"), no("throttled")
@@ -49,8 +49,8 @@ WRONG, THROTTLED = no("wrong-password"), no("throttled")
 
 def answers(
     broker: Broker, guesses: int, client_id: str = "made up", username: str = "bob", **fields: Any
-) -> list[Told]:
-    """Return the answers to this many different wrong passwords, each with its own client id unless one is given."""
+) -> list[Answer]:
+    """Return the answers to logins with different wrong passwords, each with its own client id unless one is given."""
     return [
         broker.ask(
             "user",
@@ -63,66 +63,66 @@ def answers(
     ]
 
 
-def test_thirty_wrong_passwords_a_minute_are_checked_although_the_right_one_is_remembered(broker: Broker) -> None:
+def test_thirty_wrong_passwords_per_minute_are_checked_although_the_right_one_is_cached(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
-    told = answers(broker, 100)
-    assert told == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
+    results = answers(broker, 100)
+    assert results == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
 
 
-def test_wrong_passwords_that_each_cost_a_hash_are_limited_alike(broker: Broker, services: Services) -> None:
-    told = answers(broker, 50)
-    assert told == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (50 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
+def test_wrong_passwords_without_a_cached_one_are_limited_too(broker: Broker, services: Services) -> None:
+    results = answers(broker, 50)
+    assert results == [WRONG] * LIMIT_FOR_UNKNOWN_CLIENT_IDS + [THROTTLED] * (50 - LIMIT_FOR_UNKNOWN_CLIENT_IDS)
     assert services.verifier.counters.misses == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_passwords_that_are_too_long_count_too(broker: Broker) -> None:
-    told = [broker.logs_in("bob", "x" * (100 + number)) for number in range(50)]
-    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
+def test_too_long_passwords_count_as_wrong_ones(broker: Broker) -> None:
+    results = [broker.logs_in("bob", "x" * (100 + number)) for number in range(50)]
+    assert results.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_beyond_the_limit_the_right_password_is_refused_alike(broker: Broker) -> None:
+def test_right_password_is_refused_too_beyond_the_limit(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     answers(broker, LIMIT_FOR_UNKNOWN_CLIENT_IDS)
     assert broker.logs_in("bob", BOBS_PASSWORD, "made up") == THROTTLED
     assert broker.logs_in("bob", "guess 0", "made up") == THROTTLED
 
 
-def test_an_administrator_is_covered_too(broker: Broker) -> None:
+def test_limit_applies_to_administrators_too(broker: Broker) -> None:
     assert answers(broker, 50, username="alice").count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_a_known_device_gets_in_beside_any_number_of_guesses(broker: Broker) -> None:
+def test_known_device_can_log_in_during_any_number_of_guesses(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
     answers(broker, 500)
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
     assert broker.logs_in("tom", BOBS_PASSWORD) == YES
 
 
-def test_a_new_device_gets_in_within_the_limit_and_is_known_from_then_on(broker: Broker) -> None:
+def test_new_device_can_log_in_within_the_limit_and_is_known_afterwards(broker: Broker) -> None:
     answers(broker, LIMIT_FOR_UNKNOWN_CLIENT_IDS - 1)
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
     assert answers(broker, 100).count(THROTTLED) > 0
     assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == YES
 
 
-def test_a_device_that_repeats_an_old_password_does_not_reach_the_limit(broker: Broker) -> None:
+def test_repeated_wrong_password_counts_once(broker: Broker) -> None:
     assert {broker.logs_in("bob", "last year's") for _ in range(500)} == {WRONG}
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
 
 
-def test_who_knows_the_client_id_too_has_three_hundred_and_learns_nothing_beyond(broker: Broker) -> None:
+def test_guesses_with_a_known_client_id_are_limited_to_three_hundred(broker: Broker) -> None:
     assert [broker.logs_in("bob", BOBS_PASSWORD, "press-7") for _ in range(2)] == [YES] * 2
-    told = answers(broker, 350, client_id="press-7")
-    assert told == [WRONG] * LIMIT_FOR_KNOWN_CLIENT_ID + [THROTTLED] * 50
-    assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == THROTTLED, "an answer from memory would tell"
-    assert broker.logs_in("bob", BOBS_PASSWORD, "press-8") == YES, "others have limits of their own"
+    results = answers(broker, 350, client_id="press-7")
+    assert results == [WRONG] * LIMIT_FOR_KNOWN_CLIENT_ID + [THROTTLED] * 50
+    assert broker.logs_in("bob", BOBS_PASSWORD, "press-7") == THROTTLED, "a cached answer would reveal the password"
+    assert broker.logs_in("bob", BOBS_PASSWORD, "press-8") == YES, "other client ids have their own limits"
 
 
-def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenAPI, inhabited: Settings) -> None:
-    before = services_of(with_parts_of(routes, inhabited))
+def test_known_device_can_log_in_after_a_restart_during_guessing(routes: OpenAPI, seeded: Settings) -> None:
+    before = services_of(with_services_of(routes, seeded))
     assert until_decided(broker_by("function", routes), "bob", BOBS_PASSWORD) == YES
     before.client_ids.store()
-    started = services_of(with_parts_of(routes, inhabited))
+    started = services_of(with_services_of(routes, seeded))
     for job in client_id_jobs(started):
         if job.run_at_start:
             job.work()
@@ -132,9 +132,9 @@ def test_a_known_device_gets_in_after_a_restart_while_others_guess(routes: OpenA
     assert broker.logs_in("bob", BOBS_PASSWORD, "c2") == THROTTLED
 
 
-def test_a_client_id_that_logged_in_at_another_process_becomes_known(routes: OpenAPI, inhabited: Settings) -> None:
-    services = services_of(with_parts_of(routes, inhabited))
-    other = services_of(with_parts_of(routes, inhabited))
+def test_a_client_id_that_logged_in_at_another_process_becomes_known(routes: OpenAPI, seeded: Settings) -> None:
+    services = services_of(with_services_of(routes, seeded))
+    other = services_of(with_services_of(routes, seeded))
     services.client_ids.load_stored()
     services.client_ids.load_stored()
     other.client_ids.note("bob", "press-7", logged_in=True)
@@ -144,9 +144,7 @@ def test_a_client_id_that_logged_in_at_another_process_becomes_known(routes: Ope
     assert services.client_ids.known.knows("bob", "press-7")
 
 
-def test_a_question_about_a_topic_makes_no_client_id_known_not_even_after_a_restart(
-    broker: Broker, services: Services
-) -> None:
+def test_acl_request_makes_no_client_id_known(broker: Broker, services: Services) -> None:
     assert broker.acl("bob", "devices/bob/up", WRITE, client_id="made up") == YES
     services.client_ids.store()
     services.client_ids.load_stored()
@@ -156,7 +154,7 @@ def test_a_question_about_a_topic_makes_no_client_id_known_not_even_after_a_rest
     assert services.client_ids.known.knows("bob", "made up")
 
 
-def test_a_question_of_a_certificates_holder_makes_its_client_id_known(broker: Broker, services: Services) -> None:
+def test_acl_request_with_a_certificate_makes_the_client_id_known(broker: Broker, services: Services) -> None:
     key = csr.read(signing_request("carol"), "carol").public_key
     users.issue_certificate(OPERATOR, "carol", key, SigningPolicy())
     services.policy.catch_up()
@@ -164,7 +162,7 @@ def test_a_question_of_a_certificates_holder_makes_its_client_id_known(broker: B
     assert services.client_ids.known.knows("carol", "press-7")
 
 
-def test_a_token_cannot_be_guessed_and_is_never_throttled(broker: Broker, services: Services) -> None:
+def test_token_login_is_never_throttled(broker: Broker, services: Services) -> None:
     token = api_tokens.issue_token(OPERATOR, "tom", "", 1).token
     services.policy.catch_up()
     assert THROTTLED in answers(broker, 100, username="tom")
@@ -180,33 +178,31 @@ def test_a_changed_password_works_at_once_for_a_known_device(broker: Broker, ser
     assert broker.logs_in("bob", "bob's next one", "press-7") == YES
 
 
-# What guesses must not use up.
+# Resources that guesses must not exhaust.
 
 
 @contextmanager
-def guesses_held_up(services: Services, username: str) -> Iterator[None]:
-    """Let all threads that hash be busy, and one guess at this name wait."""
-    with all_hashing_held_up(services):
+def hashing_busy_with_guess(services: Services, username: str) -> Iterator[None]:
+    """Keep all hashing threads busy during the block, with one guess at this username in the queue."""
+    with all_hashing_busy(services):
         begun = services.webhooks.begin(login(username, "a guess"))
         assert isinstance(begun, PendingLogin)
         yield
 
 
-def test_guesses_that_are_hashed_do_not_make_a_known_device_wait_for_its_turn(
-    services: Services, routes: OpenAPI
-) -> None:
+def test_queued_guess_does_not_block_a_login_of_a_known_device(services: Services, routes: OpenAPI) -> None:
     services.client_ids.known.add("bob", "press-7")
     broker = broker_by("function", routes)
-    with guesses_held_up(services, "bob"):
+    with hashing_busy_with_guess(services, "bob"):
         begun = services.webhooks.begin(login("bob", client_id="press-7"))
-        assert isinstance(begun, PendingLogin), "another password of the same name is not in its way"
+        assert isinstance(begun, PendingLogin), "a queued guess at the same username does not block it"
         assert answers(broker, 5) == [no("hashing-busy")] * 5
     begun.future.result(10)
     assert services.webhooks.finish(begun).status == 200
 
 
-def test_two_new_devices_that_log_in_at_the_same_time_both_become_known_and_count_nothing(services: Services) -> None:
-    with all_hashing_held_up(services):
+def test_concurrent_logins_of_two_new_devices_both_succeed_and_count_no_guess(services: Services) -> None:
+    with all_hashing_busy(services):
         begun = [
             services.webhooks.begin(login("bob", client_id=f"press-{number}", address=f"192.0.2.{number}"))
             for number in (7, 8)
@@ -218,26 +214,26 @@ def test_two_new_devices_that_log_in_at_the_same_time_both_become_known_and_coun
     assert not services.access.guess_limit._of_unknown
 
 
-def test_a_guess_that_finds_no_place_to_be_hashed_does_not_count(services: Services, routes: OpenAPI) -> None:
+def test_guess_without_a_place_in_the_hashing_queue_does_not_count(services: Services, routes: OpenAPI) -> None:
     broker = broker_by("function", routes)
-    with guesses_held_up(services, "bob"):
+    with hashing_busy_with_guess(services, "bob"):
         assert set(answers(broker, 200)) == {no("hashing-busy")}
     assert until_decided(broker, "bob", BOBS_PASSWORD) == YES
 
 
-def test_guesses_at_the_same_time_do_not_slip_through(services: Services, routes: OpenAPI) -> None:
+def test_concurrent_guesses_do_not_exceed_the_limit(services: Services, routes: OpenAPI) -> None:
     broker = broker_by("function", routes)
     assert until_decided(broker, "bob", BOBS_PASSWORD) == YES
 
-    def guess(number: int) -> Told:
+    def guess(number: int) -> Answer:
         return broker.logs_in("bob", f"guess {number}", "made up")
 
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(guess, range(400)))
-    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
+        results = list(pool.map(guess, range(400)))
+    assert results.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
 
 
-def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: Services) -> None:
+def test_hashes_of_known_devices_come_before_older_guesses(services: Services) -> None:
     hashed: list[str] = []
     pool, done = services.broker_hashing, threading.Semaphore(0)
 
@@ -245,7 +241,7 @@ def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: 
         hashed.append(name)
         done.release()
 
-    with all_hashing_held_up(services):
+    with all_hashing_busy(services):
         for number in range(20):
             pool.submit(lambda number=number: note(f"guess {number}"))  # type: ignore[misc]
         for name in ("press-7", "press-8"):
@@ -255,22 +251,20 @@ def test_hashes_of_known_devices_come_before_guesses_that_wait_longer(services: 
     assert set(hashed[:3]) >= {"press-7", "press-8"}
 
 
-def test_a_queue_full_of_guesses_has_room_for_known_devices(routes: OpenAPI, inhabited: Settings) -> None:
-    full = inhabited.hash_workers + 1
-    services = services_of(with_parts_of(routes, replace(inhabited, hash_queue=full, connect_budget_ms=0)))
+def test_a_queue_full_of_guesses_has_room_for_known_devices(routes: OpenAPI, seeded: Settings) -> None:
+    full = seeded.hash_workers + 1
+    services = services_of(with_services_of(routes, replace(seeded, hash_queue=full, connect_budget_ms=0)))
     services.client_ids.known.add("dot", "press-7")
     broker = broker_by("function", routes)
-    with all_hashing_held_up(services):
+    with all_hashing_busy(services):
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
         assert broker.logs_in("tom", BOBS_PASSWORD) == no("hashing-busy")
         assert broker.logs_in("dot", "dot may do nothing here", "press-7") == no("verifying")
     assert until_decided(broker, "dot", "dot may do nothing here", "press-7") == YES
 
 
-def test_guesses_use_up_nothing_of_the_time_that_a_broker_may_wait_for_known_devices(
-    routes: OpenAPI, inhabited: Settings
-) -> None:
-    services = services_of(with_parts_of(routes, replace(inhabited, connect_budget_ms=100)))
+def test_guesses_do_not_use_the_wait_budget_of_known_devices(routes: OpenAPI, seeded: Settings) -> None:
+    services = services_of(with_services_of(routes, replace(seeded, connect_budget_ms=100)))
     services.client_ids.known.add("bob", "press-7")
     guess = services.webhooks.begin(login("bob", "a guess"))
     assert isinstance(guess, PendingLogin)
@@ -283,12 +277,12 @@ def test_guesses_use_up_nothing_of_the_time_that_a_broker_may_wait_for_known_dev
         begun.future.result(10)
 
 
-# Brokers that tell the address.
+# Brokers that send the client's address.
 
 
-def test_where_addresses_are_told_guesses_from_one_keep_out_nobody_at_another(broker: Broker) -> None:
-    told = answers(broker, 100, address="2001:db8::1")
-    assert told.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
+def test_guesses_from_one_address_do_not_block_another_address(broker: Broker) -> None:
+    results = answers(broker, 100, address="2001:db8::1")
+    assert results.count(WRONG) == LIMIT_FOR_UNKNOWN_CLIENT_IDS
     fields = {"username": "bob", "password": BOBS_PASSWORD, "clientid": "press-7"}
     assert broker.ask("user", **fields, address="2001:db8::2") == THROTTLED
     assert broker.ask("user", **fields, address="192.0.2.1") == YES
@@ -296,21 +290,21 @@ def test_where_addresses_are_told_guesses_from_one_keep_out_nobody_at_another(br
 
 @pytest.mark.parametrize("form", [JSON, FORM])
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         {"address": "192.0.2.1"},
         {"address": "2001:db8::1", "certificateSerial": "0a1B2c"},
         {"certificateSerial": "f" * 40},
     ],
 )
-def test_an_address_and_a_serial_may_be_told(broker: Broker, form: str, told: dict[str, str]) -> None:
-    assert broker.logs_in("bob", BOBS_PASSWORD, form=form, **told) == YES
-    assert broker.acl("bob", "devices/bob/up", WRITE, form=form, **told) == YES
+def test_address_and_serial_are_accepted(broker: Broker, form: str, fields: dict[str, str]) -> None:
+    assert broker.logs_in("bob", BOBS_PASSWORD, form=form, **fields) == YES
+    assert broker.acl("bob", "devices/bob/up", WRITE, form=form, **fields) == YES
 
 
 @pytest.mark.parametrize("form", [JSON, FORM])
 @pytest.mark.parametrize(
-    "told",
+    "fields",
     [
         {"address": ""},
         {"address": "localhost"},
@@ -323,23 +317,23 @@ def test_an_address_and_a_serial_may_be_told(broker: Broker, form: str, told: di
         {"certificateSerial": "f" * 65},
     ],
 )
-def test_an_address_or_serial_that_is_none_is_malformed(broker: Broker, form: str, told: dict[str, str]) -> None:
-    assert broker.logs_in("bob", BOBS_PASSWORD, form=form, **told) == MALFORMED
-    assert broker.acl("bob", "devices/bob/up", WRITE, form=form, **told) == MALFORMED
+def test_invalid_address_or_serial_is_malformed(broker: Broker, form: str, fields: dict[str, str]) -> None:
+    assert broker.logs_in("bob", BOBS_PASSWORD, form=form, **fields) == MALFORMED
+    assert broker.acl("bob", "devices/bob/up", WRITE, form=form, **fields) == MALFORMED
 
 
 @pytest.mark.parametrize("value", [None, 7, ["192.0.2.1"], {}])
 @pytest.mark.parametrize("field", ["address", "certificateSerial"])
-def test_an_address_or_serial_of_another_type_is_malformed(broker: Broker, field: str, value: Any) -> None:
+def test_address_or_serial_of_another_type_is_malformed(broker: Broker, field: str, value: Any) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD, **{field: value}) == MALFORMED
     assert broker.acl("bob", "devices/bob/up", WRITE, **{field: value}) == MALFORMED
 
 
-# What administrators see of it.
+# Denials, audit events and metrics.
 
 
 def database_lost(*_: Any, **__: Any) -> None:
-    """Fail as a database that is gone."""
+    """Fail as if the database were unavailable."""
     raise peewee.OperationalError("gone")
 
 
@@ -347,7 +341,7 @@ def throttled_events() -> list[audit.Event]:
     return audit.events(1, 100, {"action": "login.throttled"}).items
 
 
-def test_throttling_is_shown_among_the_users_denials(broker: Broker, services: Services, alice: Caller) -> None:
+def test_throttled_logins_are_listed_among_the_denials(broker: Broker, services: Services, alice: Caller) -> None:
     answers(broker, 100)
     services.denials.store()
     items = alice.get("/api/users/bob/denials").get_json()["items"]
@@ -357,7 +351,7 @@ def test_throttling_is_shown_among_the_users_denials(broker: Broker, services: S
     assert "too many wrong passwords" in note
 
 
-def test_one_audit_event_is_written_for_each_user_behind_the_answers(broker: Broker, services: Services) -> None:
+def test_one_audit_event_per_user_is_written_in_the_background(broker: Broker, services: Services) -> None:
     for username in ("bob", "tom"):
         answers(broker, 100, username=username)
     assert throttled_events() == []
@@ -368,7 +362,7 @@ def test_one_audit_event_is_written_for_each_user_behind_the_answers(broker: Bro
     assert {event.target for event in events} == {"user:bob", "user:tom"}
     assert len(events) == 2
     assert events[0].actor == "authsvc"
-    assert "made up" not in str(events), "client ids that an attacker makes up are not kept"
+    assert "made up" not in str(events), "made-up client ids are not stored"
 
 
 def test_an_audit_event_names_the_known_client_id_and_the_address(broker: Broker, services: Services) -> None:
@@ -379,16 +373,16 @@ def test_an_audit_event_names_the_known_client_id_and_the_address(broker: Broker
     assert event.after == {"knownClientId": "press-7", "address": "192.0.2.1"}
 
 
-def test_a_report_that_is_made_while_another_is_written_is_kept(
+def test_report_made_while_another_is_written_is_kept(
     broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, record = services.access.guess_limit, audit.record
 
-    def record_during_an_attack(*facts: Any, **more: Any) -> None:
+    def record_during_an_attack(*arguments: Any, **more: Any) -> None:
         monkeypatch.setattr(audit, "record", record)
         for number in range(MAX_REPORTED):
             limit.reports.append(Attempt(Login(f"decoy-{number}", "made up"), known=False, limits=()))
-        record(*facts, **more)
+        record(*arguments, **more)
 
     answers(broker, 50)
     monkeypatch.setattr(audit, "record", record_during_an_attack)
@@ -397,7 +391,7 @@ def test_a_report_that_is_made_while_another_is_written_is_kept(
     assert {event.target for event in audit.events(1, 200, {"action": "login.throttled"}).items} == expected
 
 
-def test_a_report_that_the_database_did_not_take_is_written_later_and_once(
+def test_report_is_written_once_after_a_database_failure(
     broker: Broker, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = services.access.guess_limit
@@ -412,7 +406,7 @@ def test_a_report_that_the_database_did_not_take_is_written_later_and_once(
     assert sorted(event.target for event in throttled_events()) == ["user:bob", "user:tom"]
 
 
-def test_one_event_a_minute_tells_how_many_users_are_not_named(services: Services) -> None:
+def test_one_event_per_minute_counts_the_users_that_are_not_named(services: Services) -> None:
     limit = services.access.guess_limit
     with time_machine.travel(datetime(2026, 11, 20, 8, 0, tzinfo=UTC), tick=False) as clock:
         for unreported in (3, 4):
@@ -427,7 +421,7 @@ def test_one_event_a_minute_tells_how_many_users_are_not_named(services: Service
     assert limit.unreported == 0
 
 
-def test_users_that_are_not_named_stay_counted_while_the_database_is_gone(
+def test_users_that_are_not_named_stay_counted_without_a_database(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = services.access.guess_limit
@@ -438,15 +432,15 @@ def test_users_that_are_not_named_stay_counted_while_the_database_is_gone(
     assert limit.unreported == 3
 
 
-def test_two_processes_write_one_event_about_one_attack(routes: OpenAPI, inhabited: Settings) -> None:
+def test_two_processes_write_one_event_per_attack(routes: OpenAPI, seeded: Settings) -> None:
     for _ in range(2):
-        services = services_of(with_parts_of(routes, inhabited))
+        services = services_of(with_services_of(routes, seeded))
         answers(broker_by("function", routes), 50)
         throttled_logins.store(services.access.guess_limit)
     assert len(throttled_events()) == 1
 
 
-def test_the_metrics_count_throttled_logins_and_name_nobody(broker: Broker, alice: Caller) -> None:
+def test_metrics_count_throttled_logins_without_usernames(broker: Broker, alice: Caller) -> None:
     answers(broker, 100)
     exposed = alice.get("/metrics").text
     assert 'authsvc_decisions_total{check="user",decision="denied",reason="throttled"}' in exposed

@@ -1,4 +1,4 @@
-"""What the surroundings see: is it alive, is it ready, how is it doing, and which request was that?"""
+"""`/healthz`, `/readyz`, `/metrics` and request ids."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from authsvc.web.request_context import Services
 
 
-# Alive, ready.
+# Health and readiness.
 
 
-def test_it_lives_whatever_the_database_does(client: FlaskClient, settings: Settings) -> None:
+def test_healthz_is_200_without_a_database(client: FlaskClient, settings: Settings) -> None:
     assert (client.get("/healthz").status_code, client.get("/healthz").get_json()) == (200, {"status": "ok"})
     (settings.data_dir / "authsvc.db").unlink()
     assert client.get("/healthz").status_code == 200
 
 
-def test_it_is_ready_while_the_database_answers(client: FlaskClient, settings: Settings, services: Services) -> None:
+def test_readyz_is_200_only_while_the_database_answers(
+    client: FlaskClient, settings: Settings, services: Services
+) -> None:
     file = settings.data_dir / "authsvc.db"
     _is_ready(client, services)
     elsewhere = file.rename(settings.data_dir / "elsewhere.db")
@@ -43,10 +45,10 @@ def test_it_is_ready_while_the_database_answers(client: FlaskClient, settings: S
 def _is_ready(client: FlaskClient, services: Services) -> None:
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    told = answer.get_json()
-    assert (told["status"], told["database"]) == ("ready", "ok")
-    assert told["policyVersion"] == services.policy.snapshot.version
-    assert 0 <= told["snapshotAgeSeconds"] < 60
+    body = answer.get_json()
+    assert (body["status"], body["database"]) == ("ready", "ok")
+    assert body["policyVersion"] == services.policy.snapshot.version
+    assert 0 <= body["snapshotAgeSeconds"] < 60
 
 
 def _is_not_ready(client: FlaskClient) -> None:
@@ -55,13 +57,13 @@ def _is_not_ready(client: FlaskClient) -> None:
     assert (answer.get_json()["status"], answer.get_json()["database"]) == ("not ready", "unreachable")
 
 
-def test_it_is_not_ready_before_the_policy_is_loaded(client: FlaskClient, services: Services) -> None:
+def test_readyz_is_503_before_the_policy_is_loaded(client: FlaskClient, services: Services) -> None:
     services.policy.snapshot = type(services.policy.snapshot)()
     answer = client.get("/readyz")
     assert (answer.status_code, answer.get_json()["database"]) == (503, "ok")
 
 
-# The numbers. They count for the whole process, so tests look at how they move.
+# Metrics. They count for the whole process, so tests compare values before and after.
 
 
 def _samples(client: FlaskClient) -> list[Sample]:
@@ -76,7 +78,7 @@ def _value(client: FlaskClient, name: str, **labels: str) -> float:
     return sum(values)
 
 
-def test_every_number_has_its_promised_name(client: FlaskClient, app: OpenAPI) -> None:
+def test_all_documented_metrics_exist(client: FlaskClient, app: OpenAPI) -> None:
     broker_by("view", app).logs_in("bob", BOBS_PASSWORD)
     names = {sample.name for sample in _samples(client)}
     assert names >= {
@@ -110,7 +112,7 @@ def test_every_number_has_its_promised_name(client: FlaskClient, app: OpenAPI) -
         ("superuser", {"username": "bob"}, "denied", "no-superusers"),
     ],
 )
-def test_every_decision_is_counted_once_with_its_reason(
+def test_each_decision_is_counted_once_with_its_reason(
     broker: Broker, client: FlaskClient, check: str, fields: dict[str, Any], decision: str, reason: str
 ) -> None:
     labels = {"check": check, "decision": decision, "reason": reason}
@@ -121,7 +123,7 @@ def test_every_decision_is_counted_once_with_its_reason(
     assert _value(client, "authsvc_decision_seconds_count", check=check) == timed + 1
 
 
-def test_the_policy_is_described(client: FlaskClient, services: Services, alice: Caller) -> None:
+def test_metrics_describe_the_policy(client: FlaskClient, services: Services, alice: Caller) -> None:
     users = _value(client, "authsvc_policy_users")
     version = _value(client, "authsvc_policy_version")
     alice.creates_user("press-7")
@@ -129,7 +131,7 @@ def test_the_policy_is_described(client: FlaskClient, services: Services, alice:
     assert _value(client, "authsvc_policy_version") == services.policy.snapshot.version > version
 
 
-def test_a_second_login_is_answered_from_memory(client: FlaskClient, broker: Broker) -> None:
+def test_repeated_login_counts_as_a_cache_hit(client: FlaskClient, broker: Broker) -> None:
     broker.logs_in("bob", BOBS_PASSWORD)
     hits = _value(client, "authsvc_credential_cache_lookups", outcome="hit")
     misses = _value(client, "authsvc_credential_cache_lookups", outcome="miss")
@@ -138,19 +140,19 @@ def test_a_second_login_is_answered_from_memory(client: FlaskClient, broker: Bro
     assert _value(client, "authsvc_credential_cache_lookups", outcome="miss") == misses
 
 
-def test_a_repeated_question_is_answered_from_memory(client: FlaskClient, broker: Broker) -> None:
-    def told() -> list[float]:
+def test_repeated_acl_request_counts_as_a_cache_hit(client: FlaskClient, broker: Broker) -> None:
+    def counts() -> list[float]:
         lookups = [_value(client, "authsvc_answer_cache_lookups", outcome=outcome) for outcome in ("hit", "miss")]
         return [*lookups, _value(client, "authsvc_answer_cache_entries")]
 
-    hits, misses, entries = told()
+    hits, misses, entries = counts()
     broker.acl("bob", "devices/bob/up", 2)
-    assert told() == [hits, misses + 1, entries + 1]
+    assert counts() == [hits, misses + 1, entries + 1]
     broker.acl("bob", "devices/bob/up", 2)
-    assert told() == [hits + 1, misses + 1, entries + 1]
+    assert counts() == [hits + 1, misses + 1, entries + 1]
 
 
-def test_a_queue_of_hashes_is_seen(client: FlaskClient, services: Services) -> None:
+def test_metrics_count_queued_hashes(client: FlaskClient, services: Services) -> None:
     may_end = threading.Event()
     workers = services.settings.hash_workers
     for _ in range(workers + 3):
@@ -160,13 +162,13 @@ def test_a_queue_of_hashes_is_seen(client: FlaskClient, services: Services) -> N
     assert (running, waiting) == (workers, 3)
 
 
-def test_requests_are_counted_by_method_and_status(client: FlaskClient, nobody: Caller) -> None:
+def test_requests_are_counted_by_method_and_status(client: FlaskClient, anonymous: Caller) -> None:
     before = _value(client, "authsvc_http_requests_total", method="DELETE", status="401")
-    nobody.delete("/api/users/bob")
+    anonymous.delete("/api/users/bob")
     assert _value(client, "authsvc_http_requests_total", method="DELETE", status="401") == before + 1
 
 
-def test_no_name_ever_becomes_a_label(client: FlaskClient, app: OpenAPI, alice: Caller) -> None:
+def test_labels_contain_no_username_or_topic(client: FlaskClient, app: OpenAPI, alice: Caller) -> None:
     strange = ["weird-name", "weird/topic", "weird-client", "weird-password", "WEIRDMETHOD", "weird-request"]
     broker = broker_by("view", app)
     for check in ("user", "acl", "superuser", "weird-check"):
@@ -177,26 +179,26 @@ def test_no_name_ever_becomes_a_label(client: FlaskClient, app: OpenAPI, alice: 
     assert "weird" not in client.get("/metrics").text.lower()
 
 
-def test_labels_come_from_closed_lists(client: FlaskClient, app: OpenAPI) -> None:
+def test_labels_have_a_fixed_set_of_values(client: FlaskClient, app: OpenAPI) -> None:
     broker_by("view", app).send("user", b"\xff")
     labels = {name for sample in _samples(client) if sample.name.startswith("authsvc_") for name in sample.labels}
     assert labels <= {"check", "decision", "reason", "method", "status", "outcome", "le"}
 
 
-# Which request was that?
+# Request ids.
 
 
 @pytest.mark.parametrize("offered", ["order-66", "a", "A.b_c-1", "f" * 64])
-def test_a_sane_request_id_is_kept(client: FlaskClient, offered: str) -> None:
+def test_valid_request_id_is_kept(client: FlaskClient, offered: str) -> None:
     assert client.get("/api/me", headers={"X-Request-Id": offered}).headers["X-Request-Id"] == offered
 
 
 @pytest.mark.parametrize("offered", ["", " ", "a b", "x" * 65, "ä", "a;b", "<script>", '{"a":1}', "../.."])
-def test_any_other_request_id_is_replaced(client: FlaskClient, offered: str) -> None:
+def test_invalid_request_id_is_replaced(client: FlaskClient, offered: str) -> None:
     given = client.get("/api/me", headers={"X-Request-Id": offered}).headers["X-Request-Id"]
     assert re.fullmatch(r"[0-9a-f]{32}", given)
 
 
-def test_every_request_gets_an_id_of_its_own(client: FlaskClient) -> None:
+def test_each_request_has_its_own_id(client: FlaskClient) -> None:
     ids = {client.get(path).headers["X-Request-Id"] for path in ("/api/me", "/healthz", "/no-such-thing") * 3}
     assert len(ids) == 9

@@ -20,10 +20,10 @@ from tests.http.wire import (
     Connection,
     answer_on,
     asks,
-    everything_said_to,
-    halted,
     logs_in,
     publishes,
+    response_to,
+    stopped_process,
     webhook_request,
     within,
 )
@@ -69,7 +69,7 @@ def is_answered(service: Service) -> bool:
         return False
 
 
-# Who answers what.
+# Requests that each listener answers.
 
 
 def test_each_listener_has_a_worker_of_its_own(service: Service) -> None:
@@ -96,7 +96,7 @@ def test_api_listener_answers_webhooks_too(service: Service) -> None:
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize("path", ["/auth/acl", "/healthz", "/api/me"])
 def test_websockets_are_refused_and_are_no_error(service: Service, listener: str, path: str) -> None:
-    received = everything_said_to(
+    received = response_to(
         service,
         f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode(),
@@ -106,8 +106,8 @@ def test_websockets_are_refused_and_are_no_error(service: Service, listener: str
     assert '"level": "error"' not in service.log_text()
 
 
-def test_brokers_are_answered_while_the_api_process_stands_still(service: Service) -> None:
-    with Connection(service) as kept, halted(the_worker(service, "api")):
+def test_brokers_are_answered_while_the_api_process_is_stopped(service: Service) -> None:
+    with Connection(service) as kept, stopped_process(the_worker(service, "api")):
         for _ in range(3):
             kept.sendall(QUESTION)
             assert answer_on(kept) == YES
@@ -117,9 +117,9 @@ def test_brokers_are_answered_while_the_api_process_stands_still(service: Servic
             requests.get(service.url + "/healthz", timeout=0.3)
 
 
-def test_api_answers_while_the_broker_process_stands_still(service: Service) -> None:
+def test_api_answers_while_the_broker_process_is_stopped(service: Service) -> None:
     assert service.call("GET", "/api/me").status_code == 200
-    with halted(the_worker(service, "broker")):
+    with stopped_process(the_worker(service, "broker")):
         assert service.call("GET", "/api/users").status_code == 200
         begun = time.monotonic()
         assert service.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
@@ -129,7 +129,7 @@ def test_api_answers_while_the_broker_process_stands_still(service: Service) -> 
     assert within(5, lambda: is_ready(service))
 
 
-def test_api_sees_who_calls_also_over_ipv6(running: Service) -> None:
+def test_api_knows_the_address_of_ipv6_callers(running: Service) -> None:
     running.environment["AUTHSVC_BIND"] = f"[::1]:{running.port}"
     running.url = f"http://[::1]:{running.port}"
     running.start()

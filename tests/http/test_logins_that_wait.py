@@ -1,4 +1,4 @@
-"""A login whose hash takes longer than brokers may wait is answered at once, truly, and let in when it comes again."""
+"""A login whose hash takes longer than the wait budget is refused at once and accepted when the device retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from authsvc.credentials import hashing
 from authsvc.settings import from_environment
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import YES, Broker, broker_by, no, services_of
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
     from authsvc.accounts.users import UserChanges
     from authsvc.settings import Settings
     from authsvc.web.request_context import Services
-    from tests.http.broker import Told
+    from tests.http.broker import Answer
 
 
-SOON = 10.0  # seconds to wait for what is already on its way
+SOON = 10.0  # seconds to wait for an event that has been triggered
 
 
 def change(username: str, **fields: Any) -> None:
     users.change(OPERATOR, username, cast("UserChanges", fields), HASHER)
 
 
-# A login whose hash takes longer than brokers may wait.
+# Logins whose hash takes longer than the wait budget.
 
 
 def under(routes: OpenAPI, settings: Settings, **changes: Any) -> tuple[Broker, Services]:
-    app = with_parts_of(routes, replace(settings, **changes))
+    app = with_services_of(routes, replace(settings, **changes))
     return broker_by("function", app), services_of(app)
 
 
 @contextmanager
-def all_hashing_held_up(services: Services) -> Iterator[threading.Event]:
-    """Keep every thread that hashes for brokers busy until the event is set, or the block is left."""
+def all_hashing_busy(services: Services) -> Iterator[threading.Event]:
+    """Keep all hashing threads busy until the event is set or the block ends."""
     may_end, begun = threading.Event(), threading.Semaphore(0)
 
     def work() -> None:
@@ -64,74 +64,74 @@ def all_hashing_held_up(services: Services) -> Iterator[threading.Event]:
     may_end.set()
 
 
-def until_decided(broker: Broker, username: str, password: str, client_id: str = "c1") -> Told:
-    """Come again, as a device does, until there is a decision."""
+def until_decided(broker: Broker, username: str, password: str, client_id: str = "c1") -> Answer:
+    """Retry the login, as a device does, until it is decided."""
     answers = iter(lambda: broker.logs_in(username, password, client_id), no("never"))
     return next(answer for answer in answers if answer not in (no("verifying"), no("hashing-busy")))
 
 
-def test_a_login_waits_for_its_hash_and_is_let_in_the_first_time(broker: Broker) -> None:
+def test_login_waits_for_its_hash(broker: Broker) -> None:
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
     assert broker.logs_in("tom", "wrong") == no("wrong-password")
 
 
 def as_long_as_cost_10(*_: bytes) -> bool:
-    """Take the time of a hash at the default cost, whatever else this machine has to do."""
+    """Sleep for the duration of a hash at the default cost, also on a busy machine."""
     time.sleep(0.05)
     return True
 
 
-def test_with_default_settings_too_a_single_login_is_let_in_the_first_time(
-    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+def test_single_login_is_accepted_at_the_first_attempt_with_default_settings(
+    routes: OpenAPI, seeded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bcrypt, "checkpw", as_long_as_cost_10)
-    broker, _ = under(routes, inhabited, connect_budget_ms=from_environment({}).connect_budget_ms)
+    broker, _ = under(routes, seeded, connect_budget_ms=from_environment({}).connect_budget_ms)
     assert broker.logs_in("bob", BOBS_PASSWORD) == YES
 
 
-def test_of_many_at_once_only_the_first_few_keep_the_broker_waiting(
-    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+def test_only_the_first_of_many_concurrent_logins_make_the_broker_wait(
+    routes: OpenAPI, seeded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = [f"press-{number}" for number in range(20)]
     stored = HASHER.hash(BOBS_PASSWORD)
     for name in fleet:
         users.create_with_hash(OPERATOR, name, {}, stored)
     monkeypatch.setattr(bcrypt, "checkpw", as_long_as_cost_10)
-    broker, _ = under(routes, inhabited, connect_budget_ms=150, hash_workers=2)
+    broker, _ = under(routes, seeded, connect_budget_ms=150, hash_workers=2)
     begun = time.monotonic()
     answers = [broker.logs_in(name, BOBS_PASSWORD) for name in fleet]
-    # One by one they would take a second.
+    # One after the other they would take a second.
     assert time.monotonic() - begun < 0.6
     assert answers[0] == YES
     assert answers.count(no("verifying")) > 10
 
 
-def test_without_a_budget_it_is_let_in_the_second_time(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, connect_budget_ms=0)
-    with all_hashing_held_up(services):
+def test_login_without_wait_budget_is_accepted_at_the_second_attempt(routes: OpenAPI, seeded: Settings) -> None:
+    broker, services = under(routes, seeded, connect_budget_ms=0)
+    with all_hashing_busy(services):
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
     assert until_decided(broker, "bob", BOBS_PASSWORD) == YES
 
 
-def test_of_a_storm_each_is_answered_at_once_and_let_in_when_it_comes_again(
-    routes: OpenAPI, inhabited: Settings
+def test_many_concurrent_logins_are_answered_at_once_and_accepted_when_retried(
+    routes: OpenAPI, seeded: Settings
 ) -> None:
     fleet = [f"press-{number}" for number in range(40)]
     stored = HASHER.hash(BOBS_PASSWORD)
     for name in fleet:
         users.create_with_hash(OPERATOR, name, {}, stored)
-    broker, services = under(routes, inhabited, connect_budget_ms=100)
-    with all_hashing_held_up(services):
+    broker, services = under(routes, seeded, connect_budget_ms=100)
+    with all_hashing_busy(services):
         begun = datetime.now(UTC)
         assert {broker.logs_in(name, BOBS_PASSWORD) for name in fleet} == {no("verifying")}
-        # 40 that each waited would take 4 seconds.
+        # If each of the 40 logins waited, they would take 4 seconds.
         assert datetime.now(UTC) - begun < timedelta(seconds=2)
     assert {until_decided(broker, name, BOBS_PASSWORD) for name in fleet} == {YES}
 
 
-def test_one_guess_at_a_time_is_hashed_and_the_same_one_joins_it(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, connect_budget_ms=0)
-    with all_hashing_held_up(services):
+def test_one_guess_per_username_is_hashed_and_a_repeated_one_shares_its_hash(routes: OpenAPI, seeded: Settings) -> None:
+    broker, services = under(routes, seeded, connect_budget_ms=0)
+    with all_hashing_busy(services):
         waiting = services.broker_hashing.waiting
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
         assert broker.logs_in("bob", "a guess") == no("hashing-busy")
@@ -142,10 +142,10 @@ def test_one_guess_at_a_time_is_hashed_and_the_same_one_joins_it(routes: OpenAPI
     assert until_decided(broker, "bob", "a guess") == no("wrong-password")
 
 
-def test_a_full_queue_is_said_and_harms_nobody_who_is_known(routes: OpenAPI, inhabited: Settings) -> None:
-    broker, services = under(routes, inhabited, hash_queue=inhabited.hash_workers + 1, connect_budget_ms=0)
+def test_full_hashing_queue_is_reported_and_cached_logins_are_accepted(routes: OpenAPI, seeded: Settings) -> None:
+    broker, services = under(routes, seeded, hash_queue=seeded.hash_workers + 1, connect_budget_ms=0)
     assert until_decided(broker, "dot", "dot may do nothing here") == YES
-    with all_hashing_held_up(services):
+    with all_hashing_busy(services):
         assert broker.logs_in("bob", BOBS_PASSWORD) == no("verifying")
         assert broker.logs_in("tom", BOBS_PASSWORD) == no("hashing-busy")
         assert broker.logs_in("dot", "dot may do nothing here") == YES
@@ -154,7 +154,7 @@ def test_a_full_queue_is_said_and_harms_nobody_who_is_known(routes: OpenAPI, inh
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that tests set."""
 
     now = 1000.0
 
@@ -162,12 +162,12 @@ class Clock:
         return self.now
 
 
-def test_the_allowance_is_spent_by_waiting_and_comes_back_with_time(
-    routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+def test_wait_budget_is_used_by_waiting_and_refills_with_time(
+    routes: OpenAPI, seeded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(hashing, "monotonic", clock)
-    _, services = under(routes, inhabited, connect_budget_ms=100)
+    _, services = under(routes, seeded, connect_budget_ms=100)
     may_end = threading.Event()
     monkeypatch.setattr(bcrypt, "checkpw", lambda *_: may_end.wait(SOON))
     assert patience(services, "bob") == pytest.approx(0.1)
@@ -178,9 +178,9 @@ def test_the_allowance_is_spent_by_waiting_and_comes_back_with_time(
     may_end.set()
 
 
-def test_nothing_is_spent_on_a_login_whose_hash_has_to_queue(routes: OpenAPI, inhabited: Settings) -> None:
-    _, services = under(routes, inhabited, connect_budget_ms=4000)
-    with all_hashing_held_up(services):
+def test_queued_login_does_not_use_the_wait_budget(routes: OpenAPI, seeded: Settings) -> None:
+    _, services = under(routes, seeded, connect_budget_ms=4000)
+    with all_hashing_busy(services):
         assert patience(services, "bob") == 0
         assert patience(services, "bob") == 0, "nor when it comes again"
 
@@ -200,15 +200,15 @@ def patience(services: Services, username: str) -> float:
     ("happens", "reason"),
     [
         (lambda: change("bob", enabled=False), "user-disabled"),
-        # Against the new password nothing is known yet, and that is found out in its turn.
+        # The new password is not verified yet, so the login must be hashed again.
         (lambda: change("bob", password="bob's next one"), "verifying"),
         (lambda: change("bob", grant_types=frozenset({"token"})), "grant-type-missing"),
         (lambda: users.delete(OPERATOR, "bob"), "unknown-user"),
     ],
     ids=["disabled", "password changed", "grant type gone", "removed"],
 )
-def test_what_changes_while_a_hash_is_under_way_counts(services: Services, happens: Any, reason: str) -> None:
-    with all_hashing_held_up(services) as may_end:
+def test_change_during_a_hash_applies_to_its_login(services: Services, happens: Any, reason: str) -> None:
+    with all_hashing_busy(services) as may_end:
         begun = services.webhooks.begin(login("bob"))
         assert isinstance(begun, PendingLogin)
         happens()

@@ -1,4 +1,4 @@
-"""A new password can end everything else that a user could get in with."""
+"""A new password can revoke all tokens, certificates and browser sessions of a user."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 NEW = "the next secret of hers"
 
 
-def hold_everything(services: Services, alice: Caller, username: str = "eve") -> tuple[str, str]:
-    """Make a user with a token, a certificate and a browser session; return the token and the serial number."""
+def create_all_credentials(services: Services, alice: Caller, username: str = "eve") -> tuple[str, str]:
+    """Create a user with a token, a certificate and a browser session; return the token and the serial number."""
     alice.creates_user(username, BOBS_PASSWORD, grantTypes=["password", "certificate", "token"])
     token = api_tokens.issue_token(OPERATOR, username, "wall", 12).token
     key = csr.read(signing_request(username), username).public_key
@@ -53,7 +53,7 @@ def sessions_of(username: str) -> int:
 
 
 def test_new_password_revokes_everything_else_when_asked(services: Services, alice: Caller, broker: Broker) -> None:
-    token, serial = hold_everything(services, alice)
+    token, serial = create_all_credentials(services, alice)
     assert broker.logs_in("eve", token) == YES
     assert alice.patch("/api/users/eve", {"password": NEW, "revokeOthers": True}).status_code == 200
     assert broker.logs_in("eve", token) == no("invalid-token")
@@ -66,16 +66,16 @@ def test_new_password_revokes_everything_else_when_asked(services: Services, ali
 
 
 def test_new_password_alone_keeps_tokens_and_certificates(services: Services, alice: Caller, broker: Broker) -> None:
-    token, serial = hold_everything(services, alice)
-    for body in ({"password": NEW}, {"password": NEW + "!", "revokeOthers": False}):
-        assert alice.patch("/api/users/eve", body).status_code == 200
+    token, serial = create_all_credentials(services, alice)
+    for printed in ({"password": NEW}, {"password": NEW + "!", "revokeOthers": False}):
+        assert alice.patch("/api/users/eve", printed).status_code == 200
     assert broker.logs_in("eve", token) == YES
     assert certificates.get(serial).revoked_at is None
     assert sessions_of("eve") == 0, "which have always ended with a new password"
 
 
-def test_revoking_everything_is_written_down_with_what_ended(services: Services, alice: Caller) -> None:
-    _, serial = hold_everything(services, alice)
+def test_revoking_everything_is_audited_with_the_revoked_credentials(services: Services, alice: Caller) -> None:
+    _, serial = create_all_credentials(services, alice)
     alice.patch("/api/users/eve", {"password": NEW, "revokeOthers": True})
     events = alice.get("/api/audit").get_json()["items"]
     found = {event["action"]: event for event in events}
@@ -86,39 +86,39 @@ def test_revoking_everything_is_written_down_with_what_ended(services: Services,
 
 
 def test_tokens_and_certificates_of_others_stay(services: Services, alice: Caller, broker: Broker) -> None:
-    token, serial = hold_everything(services, alice)
-    hold_everything(services, alice, "mallory")
+    token, serial = create_all_credentials(services, alice)
+    create_all_credentials(services, alice, "mallory")
     alice.patch("/api/users/mallory", {"password": NEW, "revokeOthers": True})
     assert broker.logs_in("eve", token) == YES
     assert certificates.get(serial).revoked_at is None
 
 
 def test_password_that_is_refused_revokes_nothing(services: Services, alice: Caller) -> None:
-    hold_everything(services, alice)
+    create_all_credentials(services, alice)
     before = everything_stored()
     assert refused_fields(alice.patch("/api/users/eve", {"password": "x", "revokeOthers": True})) == ["password"]
     assert everything_stored() == before
 
 
-@pytest.mark.parametrize("body", [{"revokeOthers": True}, {"revokeOthers": True, "enabled": False}])
-def test_revoking_needs_a_password_in_the_same_request(alice: Caller, body: dict[str, object]) -> None:
+@pytest.mark.parametrize("printed", [{"revokeOthers": True}, {"revokeOthers": True, "enabled": False}])
+def test_revoking_needs_a_password_in_the_same_request(alice: Caller, printed: dict[str, object]) -> None:
     before = everything_stored()
-    assert refused_fields(alice.patch("/api/users/bob", body)) == ["revokeOthers"]
+    assert refused_fields(alice.patch("/api/users/bob", printed)) == ["revokeOthers"]
     assert everything_stored() == before
 
 
 def test_new_user_has_nothing_to_revoke(alice: Caller) -> None:
-    body = {"username": "eve", "password": NEW, "revokeOthers": True}
-    assert refused_fields(alice.post("/api/users", body)) == ["revokeOthers"]
+    printed = {"username": "eve", "password": NEW, "revokeOthers": True}
+    assert refused_fields(alice.post("/api/users", printed)) == ["revokeOthers"]
 
 
 @pytest.mark.parametrize(("option", "kept"), [((), True), (("--keep-others",), True), (("--revoke-others",), False)])
 def test_command_line_revokes_only_when_asked(
     services: Services, alice: Caller, console: Console, option: tuple[str, ...], kept: bool
 ) -> None:
-    _, serial = hold_everything(services, alice)
-    told = stdout_of(console.command("users", "set-password", "eve", "--password-stdin", *option, stdin=NEW + "\n"))
-    assert ("revoked" in told) is not kept
+    _, serial = create_all_credentials(services, alice)
+    printed = stdout_of(console.command("users", "set-password", "eve", "--password-stdin", *option, stdin=NEW + "\n"))
+    assert ("revoked" in printed) is not kept
     assert bool(api_tokens.list_tokens("eve", "", 1, 10).items) is kept
     assert (certificates.get(serial).revoked_at is None) is kept
 
@@ -126,7 +126,7 @@ def test_command_line_revokes_only_when_asked(
 def test_request_with_a_token_that_is_revoked_after_its_check_makes_no_token(
     services: Services, alice: Caller, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, _ = hold_everything(services, alice)
+    token, _ = create_all_credentials(services, alice)
     alice.patch("/api/users/eve", {"permissions": [{"context": "http", "operation": "readWrite", "resource": "/#"}]})
     may_call = AccessControl.may_call
 
@@ -142,7 +142,7 @@ def test_request_with_a_token_that_is_revoked_after_its_check_makes_no_token(
 
 
 @pytest.mark.parametrize("path", ["/api/login", "/admin/sign-in", "/.well-known/est/simpleenroll"])
-def test_sign_in_that_ends_after_the_password_was_replaced_gives_nothing(
+def test_sign_in_that_ends_after_a_password_change_is_refused(
     services: Services, alice: Caller, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     alice.creates_user("eve", BOBS_PASSWORD, grantTypes=["password", "certificate"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.storage.propagation import Propagation
-from tests.http.wire import halted, within
+from tests.http.wire import stopped_process, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +29,12 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def changing(directory: Path) -> Propagation:
-    """The process that makes changes."""
+    """The propagation of the process that makes changes."""
     return Propagation(directory)
 
 
 class Broker:
-    """A broker process, in a thread of this one; it counts its reloads."""
+    """A broker process simulated by a thread; it counts its reloads."""
 
     def __init__(self, directory: Path, *, fails: bool = False) -> None:
         self.reloads = 0
@@ -133,13 +133,13 @@ def test_process_that_takes_longer_than_800_ms_is_not_waited_for(
     assert changing.all_reloaded()
 
 
-def test_process_at_a_standstill_never_blocks_a_change(
+def test_stopped_process_never_blocks_a_change(
     changing: Propagation, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("authsvc.storage.propagation._WAIT_SECONDS", 0.001)
     with process(directory) as pid:
-        with halted(pid):
-            # More than the socket's queue takes.
+        with stopped_process(pid):
+            # More connections than the queue of the socket holds.
             assert seconds(lambda: [changing.all_reloaded() for _ in range(80)]) < 10
             assert not changing.all_reloaded()
         monkeypatch.undo()
@@ -179,7 +179,7 @@ def test_client_that_says_nothing_does_not_keep_others_waiting(
 
 @contextmanager
 def silent(path: Path) -> Iterator[None]:
-    """Connect to a socket and say nothing."""
+    """Connect to a socket and send nothing."""
     here = os.open(path.parent, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(f"/proc/self/fd/{here}/{path.name}")

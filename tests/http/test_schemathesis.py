@@ -1,9 +1,10 @@
-"""schemathesis reads the API's own description and sends each operation what it allows and what it forbids.
+"""schemathesis sends valid and invalid requests to each operation of the API description.
 
-Every built-in check of schemathesis runs but two. `positive_data_acceptance` wants every body accepted that the schema
-allows, and no schema can tell which roles exist, what the password policy is or how a topic filter is spelled.
+All built-in checks of schemathesis run except two. `positive_data_acceptance` requires that every body is accepted that
+the schema allows, but no schema can tell which roles exist, what the password policy is or which topic filters are
+valid.
 `allow_header_conformance` does not see that `.../registrations/grant` also fits `.../registrations/{id}`.
-The runs cannot saw off the branch they sit on: `admin` and Alice are never the named user, nobody else
+The requests cannot remove their own permissions: `admin` and Alice are never the named user, no other user
 holds rights, and ids of tokens are random.
 """
 
@@ -36,8 +37,8 @@ pytestmark = pytest.mark.slow
 _KNOWN = 3
 
 
-class _Stage:
-    """The address schemathesis calls; each test puts its own service behind it."""
+class _Environment:
+    """The WSGI application that schemathesis calls; each test sets its own service."""
 
     app: WSGIApplication
 
@@ -45,18 +46,18 @@ class _Stage:
         return self.app(environ, start_response)
 
 
-# An If-Match that names no version (412), a body that is too large (413) and a locked registry (423) are refusals too.
+# Refusals: an If-Match of another version (412), a too large body (413), a locked registry (423).
 _REFUSALS = ["400", "401", "403", "404", "405", "409", "412", "413", "415", "423", "429"]
 _CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": _REFUSALS}}}
 
 schema = schemathesis.openapi.from_dict(DESCRIPTION, config=SchemathesisConfig.from_dict(_CONFIG))
 schema.location = "/api/openapi.json"
-schema.app = _stage = _Stage()
+schema.app = _stage = _Environment()
 
 
 @schema.hook("map_case")
-def _name_somebody_known(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
-    """Let well-formed names in paths be those of users and roles that exist."""
+def _use_existing_names(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> schemathesis.Case[Any]:
+    """Replace valid names in paths by those of existing users and roles."""
     if case.meta and not case.meta.is_negative_at(ParameterLocation.PATH):
         number = len(str(case.path_parameters)) % _KNOWN
         for name in {"username", "name"} & set(case.path_parameters):
@@ -76,9 +77,9 @@ def _a_populated_service(app: OpenAPI, alice: Caller) -> None:
 @hypothesis_settings(
     max_examples=20,
     deadline=None,
-    # All examples of one operation meet one database: a service is asked more than one question in its life.
+    # All examples of one operation share one database, as requests to a real service do.
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_the_operation_keeps_what_its_description_promises(case: schemathesis.Case[Any], alice: Caller) -> None:
+def test_operation_conforms_to_its_description(case: schemathesis.Case[Any], alice: Caller) -> None:
     senseless = [positive_data_acceptance, allow_header_conformance]
     case.call_and_validate(headers=alice.headers, excluded_checks=senseless)

@@ -1,4 +1,4 @@
-"""The service as its surroundings meet it: a process, a port, a log and some files."""
+"""The service as a process: environment, files, log, and raw requests to its ports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import requests
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.callers import basic
 from tests.http.seed_data import ALICES_PASSWORD
-from tests.http.wire import Connection, answer_on, asks, everything_said_to, logs_in, publishes, webhook_request, within
+from tests.http.wire import Connection, answer_on, asks, logs_in, publishes, response_to, webhook_request, within
 from tests.service import Service
 
 BOBS_QUESTION = webhook_request(username="bob", topic="devices/bob/up", acc=2, clientid="c1")
@@ -24,7 +24,7 @@ YES = (200, b'{"ok":true,"error":""}')
 # The first start.
 
 
-def test_the_first_start_says_once_how_to_sign_in(tmp_path: Path) -> None:
+def test_first_start_prints_the_password_once(tmp_path: Path) -> None:
     service = Service(tmp_path)
     del service.environment["AUTHSVC_ADMIN_PASSWORD"]
     with service:
@@ -37,7 +37,7 @@ def test_the_first_start_says_once_how_to_sign_in(tmp_path: Path) -> None:
         assert requests.get(service.url + "/api/me", auth=("admin", password), timeout=10).status_code == 200
 
 
-def test_what_it_keeps_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_data_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         service.create_user("bob")
         service.api.close()
@@ -61,10 +61,10 @@ SECRETS = {
 }
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     """Return a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in _family(int(child)))]
+    return [pid, *(each for child in children for each in _process_tree(int(child)))]
 
 
 def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
     service.as_command = True
     with service:
         assert service.process
-        family = _family(service.process.pid)
+        family = _process_tree(service.process.pid)
         assert len(family) >= 3
         for pid in family:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -80,7 +80,7 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
             assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
             opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
             assert not [name for name in opened if "authsvc-secrets" in name], pid
-        # They are in force all the same.
+        # The secrets are in use all the same.
         assert service.call("GET", "/api/me").status_code == 200
         asked = {"username": "admin", "password": "x"}
         assert requests.post(service.broker_url + "/auth/user", json=asked, timeout=10).status_code == 401
@@ -88,7 +88,7 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
         assert requests.post(service.broker_url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
 
 
-def test_a_restart_without_the_secrets_that_were_handed_over_is_refused(tmp_path: Path) -> None:
+def test_serve_without_the_inherited_secrets_is_refused(tmp_path: Path) -> None:
     service = Service(tmp_path, {"AUTHSVC_HANDED_OVER_SECRETS": "99"})
     del service.environment["AUTHSVC_ADMIN_PASSWORD"]
     done = service.command("serve")
@@ -96,7 +96,7 @@ def test_a_restart_without_the_secrets_that_were_handed_over_is_refused(tmp_path
     assert "start `authsvc serve` again" in done.stderr
 
 
-def test_a_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
+def test_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
     warning = "the key of the certificate authority is stored without encryption"
     with Service(tmp_path) as service:
         assert service.log_text().count(warning) == 1
@@ -105,7 +105,7 @@ def test_a_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_it_ends_cleanly_when_told_to(running: Service) -> None:
+def test_sigterm_ends_the_service_with_exit_code_0(running: Service) -> None:
     running.start()
     process = running.process
     assert process
@@ -113,24 +113,24 @@ def test_it_ends_cleanly_when_told_to(running: Service) -> None:
     assert process.wait(10) == 0
 
 
-# What it says of its secrets: nothing.
+# Secrets in logs, metrics and audit events.
 
 WEBHOOK_SECRET = "webhook-secret-c4f0"
 WRONG_PASSWORD = "wrong-password-81be"
-STRANGERS_PASSWORD = "strangers-password-77aa"
+UNKNOWN_USERS_PASSWORD = "unknown-users-password-77aa"
 NEW_PASSWORD = "new-password-5d2e"
 
 
 @pytest.fixture
-def talkative(running: Service) -> Service:
-    """The service at its most talkative, with a secret between it and the broker."""
+def debug_service(running: Service) -> Service:
+    """The service with log level debug and a webhook secret."""
     running.environment |= {"AUTHSVC_LOG_LEVEL": "debug", "AUTHSVC_WEBHOOK_SECRET": WEBHOOK_SECRET}
     running.start()
     return running
 
 
-def _uses_secrets_everywhere(service: Service) -> str:
-    """Call in every way there is, and return the token that was used."""
+def _call_api_with_secrets(service: Service) -> str:
+    """Call the API with all kinds of credentials; return the token that was used."""
     credentials = {"username": "alice", "password": ALICES_PASSWORD}
     token: str = service.call("POST", "/api/login", json=credentials).json()["token"]
     for path in (
@@ -159,11 +159,11 @@ def _uses_secrets_everywhere(service: Service) -> str:
     return token
 
 
-def _uses_secrets_at_the_webhooks(service: Service, token: str) -> None:
+def _call_webhooks_with_secrets(service: Service, token: str) -> None:
     for username, password in (
         ("bob", BOBS_PASSWORD),
         ("bob", WRONG_PASSWORD),
-        ("stranger", STRANGERS_PASSWORD),
+        ("unknown", UNKNOWN_USERS_PASSWORD),
         ("tom", token),
     ):
         body = {"username": username, "password": password, "clientid": "c1"}
@@ -171,7 +171,7 @@ def _uses_secrets_at_the_webhooks(service: Service, token: str) -> None:
         requests.post(f"{service.broker_url}/auth/user?key={WEBHOOK_SECRET}x", json=body, timeout=10)
 
 
-def _breaks_http_with_secrets(service: Service, token: str) -> None:
+def _send_invalid_http_with_secrets(service: Service, token: str) -> None:
     for head in (
         f"GET /api/me?apiToken={token}",
         f"GET /api/me?apiToken={token} junk HTTP/1.1",
@@ -188,56 +188,56 @@ def _breaks_http_with_secrets(service: Service, token: str) -> None:
         f"POST /api/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{WRONG_PASSWORD}",
     ):
         for listener in ("api", "broker"):
-            everything_said_to(service, head.encode() + b"\r\n\r\n", listener)
+            response_to(service, head.encode() + b"\r\n\r\n", listener)
 
 
-def _traces_of(secrets: list[str], service: Service) -> list[str]:
+def _found_in_output(secrets: list[str], service: Service) -> list[str]:
     audit = service.call("GET", "/api/audit?perPage=1000").text
     metrics = requests.get(service.url + "/metrics", timeout=10).text
     everything = service.log_text() + audit + metrics
     return [secret for secret in secrets if secret in everything]
 
 
-def test_no_secret_is_logged_counted_or_written_down(talkative: Service) -> None:
-    token = _uses_secrets_everywhere(talkative)
-    _uses_secrets_at_the_webhooks(talkative, token)
-    _breaks_http_with_secrets(talkative, token)
-    secrets = [*token.split(".")[1:], WEBHOOK_SECRET, NEW_PASSWORD, WRONG_PASSWORD, STRANGERS_PASSWORD, "$2b$"]
+def test_no_secret_is_in_logs_metrics_or_audit_events(debug_service: Service) -> None:
+    token = _call_api_with_secrets(debug_service)
+    _call_webhooks_with_secrets(debug_service, token)
+    _send_invalid_http_with_secrets(debug_service, token)
+    secrets = [*token.split(".")[1:], WEBHOOK_SECRET, NEW_PASSWORD, WRONG_PASSWORD, UNKNOWN_USERS_PASSWORD, "$2b$"]
     passwords = [ALICES_PASSWORD, BOBS_PASSWORD, ADMIN_PASSWORD]
     encoded = [
         basic(name, password).split()[1] for name, password in (("alice", ALICES_PASSWORD), ("admin", ADMIN_PASSWORD))
     ]
-    assert _traces_of(secrets + passwords + encoded, talkative) == []
+    assert _found_in_output(secrets + passwords + encoded, debug_service) == []
 
 
-def test_every_line_of_the_log_is_json(talkative: Service) -> None:
-    token = _uses_secrets_everywhere(talkative)
-    _breaks_http_with_secrets(talkative, token)
-    greeting, brokers, *lines = talkative.log_text().splitlines()
+def test_each_log_line_is_json(debug_service: Service) -> None:
+    token = _call_api_with_secrets(debug_service)
+    _send_invalid_http_with_secrets(debug_service, token)
+    greeting, brokers, *lines = debug_service.log_text().splitlines()
     assert greeting.startswith("Sign in at http://")
-    assert brokers == f"Brokers are answered at {talkative.broker_url}"
-    told = [json.loads(line) for line in lines]
-    assert len(told) > 10
-    for line in told:
+    assert brokers == f"Brokers are answered at {debug_service.broker_url}"
+    events = [json.loads(line) for line in lines]
+    assert len(events) > 10
+    for line in events:
         assert {"event", "level", "at"} <= set(line)
 
 
-def test_the_log_says_once_who_called_what_under_which_request_id(running: Service) -> None:
+def test_each_api_request_is_logged_once_with_user_and_request_id(running: Service) -> None:
     running.start()
     running.call("GET", "/api/users/bob?apiToken=none", headers={"X-Request-Id": "order-66"})
     running.call("GET", "/api/me")
     asks(running, "user")
-    everything_said_to(running, b"no http at all\r\n\r\n", "api")
+    response_to(running, b"no http at all\r\n\r\n", "api")
     (line,) = [json.loads(line) for line in running.log_text().splitlines() if "order-66" in line]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/api/users/bob", 200)
     assert (line["user"], line["address"], line["request_id"]) == ("admin", "127.0.0.1", "order-66")
 
 
-# The wire.
+# Raw requests.
 
 
 @pytest.mark.slow
-def test_a_connection_that_was_idle_still_serves(running: Service) -> None:
+def test_idle_connection_is_still_served(running: Service) -> None:
     running.start()
     with Connection(running) as fresh, Connection(running) as used:
         used.sendall(BOBS_QUESTION)
@@ -249,7 +249,7 @@ def test_a_connection_that_was_idle_still_serves(running: Service) -> None:
             assert answer_on(connection) == YES
 
 
-def test_questions_in_one_packet_are_answered_one_after_the_other(running: Service) -> None:
+def test_requests_in_one_packet_are_answered_in_order(running: Service) -> None:
     running.start()
     with Connection(running) as connection:
         connection.sendall(BOBS_QUESTION * 3)
@@ -260,14 +260,14 @@ def test_questions_in_one_packet_are_answered_one_after_the_other(running: Servi
             received += piece
 
 
-# As go-auth spells the longest client id, username and password that MQTT allows, each < as six bytes.
+# go-auth's form of the longest client id, username and password of MQTT: each `<` takes six bytes.
 LONGEST = b'"%s"' % (rb"\u003c" * 65_535)
 LONGEST_LOGIN = b'{"clientid":%s,"password":%s,"username":%s}' % (LONGEST, LONGEST, LONGEST)
-HUGE = {"600 KiB": b'{"topic":"%s"}' % (b"x" * 600 * 1024), "the longest login there is": LONGEST_LOGIN}
+HUGE = {"600 KiB": b'{"topic":"%s"}' % (b"x" * 600 * 1024), "the longest possible login": LONGEST_LOGIN}
 
 
 @pytest.mark.parametrize("body", HUGE.values(), ids=HUGE.keys())
-def test_a_huge_question_is_refused_and_the_next_one_on_the_connection_answered(running: Service, body: bytes) -> None:
+def test_too_large_request_is_malformed_and_the_next_one_is_answered(running: Service, body: bytes) -> None:
     running.start()
     with Connection(running) as connection:
         connection.sendall(
@@ -278,7 +278,7 @@ def test_a_huge_question_is_refused_and_the_next_one_on_the_connection_answered(
         assert answer_on(connection) == YES
 
 
-def test_a_question_in_pieces_is_put_together(running: Service) -> None:
+def test_request_in_several_packets_is_answered(running: Service) -> None:
     running.start()
     with Connection(running) as connection:
         for position in range(0, len(BOBS_QUESTION), 40):
@@ -315,16 +315,16 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("listener", ["api", "broker"])
-def test_garbage_does_no_harm(running: Service, listener: str) -> None:
+def test_invalid_http_causes_no_error(running: Service, listener: str) -> None:
     running.start()
     for sent in GARBAGE:
-        received = everything_said_to(running, sent, listener)
+        received = response_to(running, sent, listener)
         assert not received.startswith(b"HTTP/1.1 5"), (sent[:100], received)
         assert publishes(running, "bob", "devices/bob/up") == "ok"
     assert '"level": "error"' not in running.log_text()
 
 
-def test_a_chunked_question_is_answered_like_any_other(running: Service) -> None:
+def test_chunked_request_is_answered(running: Service) -> None:
     body = b'{"username":"bob","topic":"devices/bob/up","acc":2}'
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     running.start()
@@ -333,14 +333,14 @@ def test_a_chunked_question_is_answered_like_any_other(running: Service) -> None
         assert answer_on(connection) == YES
 
 
-# A power cut.
+# A killed service.
 
 
 @pytest.mark.slow
 def test_no_acknowledged_user_is_lost_when_the_service_is_killed(running: Service) -> None:
     acknowledged: list[str] = []
     running.start()
-    writers = [threading.Thread(target=_creates_users, args=(running, f"{name}-", acknowledged)) for name in "abc"]
+    writers = [threading.Thread(target=_create_users, args=(running, f"{name}-", acknowledged)) for name in "abc"]
     for writer in writers:
         writer.start()
     assert within(20, lambda: len(acknowledged) >= 40)
@@ -351,12 +351,12 @@ def test_no_acknowledged_user_is_lost_when_the_service_is_killed(running: Servic
     stored = running.call("GET", "/api/users?perPage=1000").json()
     assert stored["total"] <= 1000
     assert set(acknowledged) <= {user["username"] for user in stored["items"]}
-    assert _written_down(running) == {user["username"] for user in stored["items"] if user["username"][1] == "-"}
+    assert _audited_users(running) == {user["username"] for user in stored["items"] if user["username"][1] == "-"}
     assert {publishes(running, name, f"devices/{name}") for name in acknowledged} == {"ok"}
 
 
-def _creates_users(service: Service, prefix: str, acknowledged: list[str]) -> None:
-    """Make users one after the other until the service is gone; note each that was acknowledged."""
+def _create_users(service: Service, prefix: str, acknowledged: list[str]) -> None:
+    """Create users until the service ends; record each acknowledged one."""
     rights = [{"context": "mqtt", "operation": "write", "resource": "devices/%u"}]
     with requests.Session() as api:
         api.auth = ("admin", ADMIN_PASSWORD)
@@ -364,18 +364,18 @@ def _creates_users(service: Service, prefix: str, acknowledged: list[str]) -> No
             body = {"username": f"{prefix}{number}", "permissions": rights}
             try:
                 answer = api.post(service.url + "/api/users", json=body, timeout=10)
-            except requests.RequestException:  # cut off: whether it was made, nobody knows
+            except requests.RequestException:  # connection lost: the user may or may not exist
                 return
             if answer.status_code == 201:
                 acknowledged.append(f"{prefix}{number}")
 
 
-def _written_down(service: Service) -> set[str]:
+def _audited_users(service: Service) -> set[str]:
     events = service.call("GET", "/api/audit?actor=admin&action=user.create&perPage=1000").json()["items"]
     return {event["target"].removeprefix("user:") for event in events}
 
 
-def test_a_killed_service_starts_again_as_it_was(running: Service) -> None:
+def test_killed_service_starts_again_with_all_data(running: Service) -> None:
     running.start()
     assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"
     running.kill()

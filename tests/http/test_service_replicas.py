@@ -1,4 +1,4 @@
-"""Changes reach every worker and every replica within a second, and a lost database stops nobody who is known."""
+"""Changes reach all workers and replicas within a second; known users can log in without a database."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def _token_for(service: Service, username: str, password: str) -> dict[str, str]
 
 
 def _status_of(service: Service, token: dict[str, str]) -> int:
-    """Return how the API of that service answers the token's holder, over a connection of its own."""
+    """Return the status of an API request with this token on a new connection."""
     headers = {"Authorization": f"Bearer {token['token']}"}
     return requests.get(service.url + "/api/me", headers=headers, timeout=10).status_code
 
 
-# One service, another process.
+# One service and a command in another process.
 
 
-def test_what_a_command_changes_is_in_force_at_the_webhooks_within_a_second(running: Service) -> None:
+def test_change_by_command_takes_effect_at_the_webhooks_within_a_second(running: Service) -> None:
     running.start()
     assert publishes(running, "dot", "news") == "no-permission"
     stdout_of(running.command("users", "change", "dot", "--add-permission", "write news"))
@@ -56,12 +56,12 @@ def test_what_a_command_changes_is_in_force_at_the_webhooks_within_a_second(runn
 
 
 def _always(condition: Callable[[], bool]) -> bool:
-    """Say whether it holds over many connections, which the workers share among them."""
+    """Return whether the condition holds on many connections, which are spread over all workers."""
     return all(condition() for _ in range(16))
 
 
 @pytest.fixture
-def doubled(running: Service) -> Service:
+def two_workers(running: Service) -> Service:
     """The service with two workers."""
     running.environment["AUTHSVC_WORKERS"] = "2"
     running.start()
@@ -69,41 +69,41 @@ def doubled(running: Service) -> Service:
     return running
 
 
-def test_a_change_is_in_force_in_both_workers_within_a_second(doubled: Service) -> None:
-    doubled.create_user("press-7", "press seven's secret", "write presses/%u")
-    assert within(A_SECOND, lambda: _always(lambda: publishes(doubled, "press-7", "presses/press-7") == "ok"))
-    doubled.call("PATCH", "/api/users/press-7", json={"enabled": False})
+def test_change_takes_effect_in_both_workers_within_a_second(two_workers: Service) -> None:
+    two_workers.create_user("press-7", "press seven's secret", "write presses/%u")
+    assert within(A_SECOND, lambda: _always(lambda: publishes(two_workers, "press-7", "presses/press-7") == "ok"))
+    two_workers.call("PATCH", "/api/users/press-7", json={"enabled": False})
     assert within(
-        A_SECOND, lambda: _always(lambda: publishes(doubled, "press-7", "presses/press-7") == "user-disabled")
+        A_SECOND, lambda: _always(lambda: publishes(two_workers, "press-7", "presses/press-7") == "user-disabled")
     )
 
 
-def test_a_token_is_good_and_revoked_in_both_workers_at_once(doubled: Service) -> None:
-    token = _token_for(doubled, "alice", "alice may do anything")
-    assert _always(lambda: _status_of(doubled, token) == 200)
-    assert doubled.call("DELETE", f"/api/tokens/{token['id']}").status_code == 204
-    assert _always(lambda: _status_of(doubled, token) == 401)
+def test_token_is_valid_and_revoked_in_both_workers_at_once(two_workers: Service) -> None:
+    token = _token_for(two_workers, "alice", "alice may do anything")
+    assert _always(lambda: _status_of(two_workers, token) == 200)
+    assert two_workers.call("DELETE", f"/api/tokens/{token['id']}").status_code == 204
+    assert _always(lambda: _status_of(two_workers, token) == 401)
 
 
-def test_the_metrics_of_both_workers_are_one(doubled: Service) -> None:
+def test_metrics_are_the_sum_of_both_workers(two_workers: Service) -> None:
     for _ in range(16):
-        assert publishes(doubled, "bob", "devices/bob/up") == "ok"
+        assert publishes(two_workers, "bob", "devices/bob/up") == "ok"
     counted = 'authsvc_decisions_total{check="acl",decision="allowed",reason="permission"} 16.0'
-    # A worker publishes what it has counted once a second.
-    assert within(5, lambda: _always(lambda: counted in requests.get(doubled.url + "/metrics", timeout=10).text))
+    # A worker publishes its metrics once per second.
+    assert within(5, lambda: _always(lambda: counted in requests.get(two_workers.url + "/metrics", timeout=10).text))
 
 
-def test_what_both_workers_denied_and_counted_is_one_by_the_time_they_are_gone(doubled: Service) -> None:
+def test_denials_and_statistics_of_both_workers_are_stored_when_they_end(two_workers: Service) -> None:
     for _ in range(16):
-        assert publishes(doubled, "bob", "elsewhere") == "no-permission"
-    # A worker writes down what it has denied twice a second, and what it has counted when it ends at the latest.
-    assert within(5, lambda: _denied(doubled, "bob") == [("elsewhere", 16)])
-    assert logs_in(doubled, "bob", "wrong") == "wrong-password"
-    assert logs_in(doubled, "bob", BOBS_PASSWORD) == "ok"
-    doubled.stop()
-    assert "wrong-password" in stdout_of(doubled.command("users", "denials", "bob"))
-    doubled.start()
-    buckets = doubled.call("GET", "/api/history?hours=1").json()["buckets"]
+        assert publishes(two_workers, "bob", "elsewhere") == "no-permission"
+    # A worker stores denials twice per second, and statistics at its end at the latest.
+    assert within(5, lambda: _denied(two_workers, "bob") == [("elsewhere", 16)])
+    assert logs_in(two_workers, "bob", "wrong") == "wrong-password"
+    assert logs_in(two_workers, "bob", BOBS_PASSWORD) == "ok"
+    two_workers.stop()
+    assert "wrong-password" in stdout_of(two_workers.command("users", "denials", "bob"))
+    two_workers.start()
+    buckets = two_workers.call("GET", "/api/history?hours=1").json()["buckets"]
     assert [sum(bucket[name] for bucket in buckets) for name in ("logins", "deniedLogins", "denials")] == [1, 1, 16]
 
 
@@ -117,7 +117,7 @@ def _denied(service: Service, username: str) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def replicas(tmp_path: Path, database_url: str) -> Iterator[tuple[Service, Service]]:
-    """Two services that share nothing but their database; the second starts when the first is ready."""
+    """Two services that share only their database; the second starts when the first is ready."""
     here, there = (_replica(tmp_path / name, database_url) for name in ("here", "there"))
     with _until_the_end(here), _until_the_end(there):
         yield here, there
@@ -164,7 +164,7 @@ def test_replicas_have_one_administrator_and_one_set_of_keys(replicas: tuple[Ser
     assert [user["username"] for user in there.call("GET", "/api/users").json()["items"]] == ["admin"]
 
 
-# The database goes, and comes back.
+# The database is lost and comes back.
 
 
 @contextmanager
@@ -175,8 +175,8 @@ def _moved_away(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _closed_to_everybody(server: PostgresServer, name: str) -> Iterator[None]:
-    """End all connections to a database and refuse new ones, as a server does that goes down."""
+def _refuse_connections(server: PostgresServer, name: str) -> Iterator[None]:
+    """End all connections to a database and refuse new ones, like a server that stops."""
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
@@ -184,7 +184,7 @@ def _closed_to_everybody(server: PostgresServer, name: str) -> Iterator[None]:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
-def test_a_lost_sqlite_file_stops_nobody_who_is_known(running: Service, tmp_path: Path) -> None:
+def test_known_users_can_log_in_without_the_sqlite_file(running: Service, tmp_path: Path) -> None:
     running.start()
     assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"
     with _moved_away(tmp_path / "data" / "authsvc.db"):
@@ -193,7 +193,7 @@ def test_a_lost_sqlite_file_stops_nobody_who_is_known(running: Service, tmp_path
 
 
 @on_postgresql
-def test_a_lost_postgresql_stops_nobody_who_is_known(
+def test_known_users_can_log_in_without_postgresql(
     tmp_path: Path, database_url: str, postgres_server: PostgresServer
 ) -> None:
     service = _replica(tmp_path / "here", database_url)
@@ -202,7 +202,7 @@ def test_a_lost_postgresql_stops_nobody_who_is_known(
         service.create_user("tom", BOBS_PASSWORD)
         assert logs_in(service, "bob", BOBS_PASSWORD) == "ok"
         name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
-        with _closed_to_everybody(postgres_server, str(name)):
+        with _refuse_connections(postgres_server, str(name)):
             _brokers_are_answered_and_administrators_are_told(service)
         _everything_works_again(service)
 
@@ -212,7 +212,7 @@ def _brokers_are_answered_and_administrators_are_told(service: Service) -> None:
     assert logs_in(service, "bob", BOBS_PASSWORD) == "ok"
     assert logs_in(service, "tom", BOBS_PASSWORD) == "ok", "tom had not logged in before"
     assert logs_in(service, "bob", "wrong") == "wrong-password"
-    assert logs_in(service, "nemo", "stranger") == "unknown-user"
+    assert logs_in(service, "nemo", "password") == "unknown-user"
     assert publishes(service, "bob", "devices/bob/up") == "ok"
     assert publishes(service, "bob", "elsewhere") == "no-permission"
     assert requests.get(service.url + "/healthz", timeout=10).status_code == 200
@@ -227,5 +227,5 @@ def _everything_works_again(service: Service) -> None:
     service.create_user("press-7", "press seven's secret")
     assert within(A_SECOND, lambda: logs_in(service, "press-7", "press seven's secret") == "ok")
     assert within(5, lambda: "database is back" in service.log_text())
-    # At most once for each background thread, six beside the API and five beside the webhooks.
+    # At most once per background thread: six in the API process, five in the broker process.
     assert service.log_text().count("database lost") <= 11

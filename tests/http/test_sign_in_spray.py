@@ -1,4 +1,4 @@
-"""Guesses over many connections at the same time, while others use the API."""
+"""Password guessing on many concurrent connections while others use the API."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def log_in(port: int, address: str, username: str, password: str) -> int:
 
 @contextmanager
 def spray(service: Service) -> Iterator[Counter[int]]:
-    """Guess from sixty addresses at the same time until the end; give how often each status was answered."""
+    """Guess passwords from sixty addresses concurrently until the end; return the number of responses by status."""
     statuses: Counter[int] = Counter()
     over, answered = threading.Event(), threading.Barrier(ATTACKERS + 1)
 
@@ -64,7 +64,7 @@ def spray(service: Service) -> Iterator[Counter[int]]:
 
 
 def seconds_of(service: Service, token: str) -> float:
-    """Return for how long somebody who is signed in waits for an answer."""
+    """Return the response times of a caller with a token."""
     started = monotonic()
     connection = HTTPConnection("127.0.0.1", service.port, timeout=60)
     connection.request("GET", "/api/me", headers={"Authorization": f"Bearer {token}"})
@@ -75,7 +75,7 @@ def seconds_of(service: Service, token: str) -> float:
 
 @pytest.fixture
 def sprayed(running: Service) -> Service:
-    """A service whose limits are out of reach, so that every guess could cost a hash."""
+    """A service with very high limits, so that each guess could cost a hash."""
     running.environment |= {"AUTHSVC_BCRYPT_COST": str(COST), "AUTHSVC_WRONG_PASSWORDS_PER_MINUTE": "1000000"}
     running.start()
     return running
@@ -88,7 +88,7 @@ def test_spray_of_sixty_connections_does_not_slow_the_api_for_others(sprayed: Se
     hashing = monotonic() - started
     with spray(sprayed) as statuses:
         waited = [seconds_of(sprayed, login.json()["token"]) for _ in range(20)]
-        # Alice has signed in from this address: places are kept for her, and her password is known to be right.
+        # Alice has signed in from this address, so places are reserved for her and her password is cached.
         signed_in = [log_in(sprayed.port, "127.0.0.1", "alice", ALICES_PASSWORD) for _ in range(3)]
     assert median(waited) < ATTACKERS * hashing / 4, "as long as a queue of everybody's hashes would be"
     assert signed_in == [200] * 3

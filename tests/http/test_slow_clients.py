@@ -1,4 +1,4 @@
-"""What slow and silent clients may hold of a listener, and for how long; and that nobody else waits for them."""
+"""Deadlines and limits for slow and silent clients, which must not delay others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import requests
 
 from authsvc.server.connection_limits import ConnectionLimits, Connections, LimitedLoopPolicy
 from tests.actors import ADMIN_PASSWORD
-from tests.http.fronted import room_for_many
+from tests.http.asgi_service import many_descriptors
 from tests.http.test_connection_limits import is_open
 from tests.http.wire import Connection, answer_on, publishes, webhook_request, within
 
@@ -55,7 +55,7 @@ class Answering(asyncio.Protocol):
 
 
 class Server:
-    """A server under limits, in an event loop and a thread of its own; `close` closes it while the loop runs on."""
+    """A server with connection limits in an event loop in a thread; `close` closes it while the loop continues."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         connections = Connections(limits)
@@ -99,7 +99,7 @@ def test_silent_connection_is_closed_and_one_with_a_complete_request_is_kept() -
             assert within(10, lambda: not is_open(silent))
 
 
-def test_request_that_comes_byte_by_byte_is_closed_at_its_deadline() -> None:
+def test_connection_of_a_slow_request_is_closed_at_its_deadline() -> None:
     limits = ConnectionLimits(10, 10, first_byte_seconds=60, whole_request_seconds=0.2)
 
     def is_cut_off(slow: socket.socket) -> bool:
@@ -113,7 +113,7 @@ def test_request_that_comes_byte_by_byte_is_closed_at_its_deadline() -> None:
         assert within(10, lambda: is_cut_off(slow))
 
 
-def test_server_that_closes_answers_what_was_asked_and_then_closes_all_connections(
+def test_closing_server_answers_received_requests_and_closes_all_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("authsvc.server.connection_limits._LAST_ANSWERS_SECONDS", 2.0)
@@ -184,9 +184,9 @@ def test_connection_of_a_broker_stays_and_idle_one_to_the_api_is_closed_after_75
 
 
 @pytest.mark.slow
-def test_half_sent_logins_keep_nobody_waiting(running: Service) -> None:
+def test_half_sent_logins_delay_no_other_request(running: Service) -> None:
     running.start()
-    with room_for_many(), ExitStack() as opened:
+    with many_descriptors(), ExitStack() as opened:
         for _ in range(HALF_SENT):
             connection = opened.enter_context(Connection(running, "api"))
             connection.sendall(LOGIN_HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(LOGIN), LOGIN[:-5]))
@@ -205,7 +205,7 @@ def test_idle_connections_leave_webhooks_answering_within_a_second_and_are_close
     running: Service, listener: str
 ) -> None:
     running.start()
-    with room_for_many(), ExitStack() as opened:
+    with many_descriptors(), ExitStack() as opened:
         idle = [opened.enter_context(Connection(running, listener)) for _ in range(IDLE)]
         for _ in range(20):
             begun = time.monotonic()
@@ -227,7 +227,7 @@ def test_chunked_body_is_accepted_by_the_api(running: Service) -> None:
             assert (status, b'"token"' in body) == (200, True)
 
 
-def test_api_request_that_comes_byte_by_byte_is_answered_and_nobody_waits_for_it(running: Service) -> None:
+def test_slow_api_request_is_answered_and_delays_no_other(running: Service) -> None:
     running.environment["AUTHSVC_THREADS"] = "2"
     running.start()
     request = LOGIN_HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(LOGIN), LOGIN)
@@ -242,9 +242,9 @@ def test_api_request_that_comes_byte_by_byte_is_answered_and_nobody_waits_for_it
             assert answer_on(connection)[0] == 200
 
 
-def test_half_sent_large_bodies_do_not_keep_small_requests_out(running: Service) -> None:
+def test_half_sent_large_bodies_do_not_block_small_requests(running: Service) -> None:
     running.start()
-    with room_for_many(), ExitStack() as opened:
+    with many_descriptors(), ExitStack() as opened:
         for sent in (*[4 * 1024 * 1024 - 1] * 20, *[100_000] * 100):
             connection = opened.enter_context(Connection(running, "api"))
             with suppress(OSError):  # beyond 64 MiB they are refused

@@ -1,4 +1,4 @@
-"""An API token in an address is in no log line, redirect or error, however its name is spelled."""
+"""An API token in a URL appears in no log line, redirect or error, however the parameter is spelled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLACES = [
 ]
 
 
-def everything_told(client: FlaskClient, path: str, method: str, referer: str = "") -> str:
+def all_output(client: FlaskClient, path: str, method: str, referer: str = "") -> str:
     with capture_logs() as logged:
         answer = client.open(path, method=method, headers={"Referer": referer} if referer else {}, buffered=True)
     return f"{logged} {answer.headers} {answer.text}"
@@ -44,32 +44,32 @@ def everything_told(client: FlaskClient, path: str, method: str, referer: str = 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(spelling=spellings(), place=st.sampled_from(PLACES), method=st.sampled_from(["GET", "POST", "HEAD"]))
-def test_token_is_told_nowhere_under_any_spelling_of_its_name(
+def test_token_is_redacted_for_any_spelling_of_the_parameter(
     client: FlaskClient, spelling: str, place: str, method: str
 ) -> None:
-    # The client decodes nothing: what stands here is what a server would be sent.
-    told = everything_told(client, place.format(spelling + TOKEN), method)
-    assert not [part for part in TOKEN.split(".")[1:] if part in told]
+    # The test client decodes nothing: a server would receive these bytes.
+    output = all_output(client, place.format(spelling + TOKEN), method)
+    assert not [part for part in TOKEN.split(".")[1:] if part in output]
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("spelling", ["apiToken=", "apitoken=", "%61piToken=", "api%2554oken%253D"])
-def test_token_is_told_nowhere_in_the_common_spellings(client: FlaskClient, place: str, spelling: str) -> None:
-    told = everything_told(client, place.format(spelling + TOKEN), "GET")
-    assert not [part for part in TOKEN.split(".")[1:] if part in told]
+def test_token_is_redacted_for_the_common_spellings(client: FlaskClient, place: str, spelling: str) -> None:
+    output = all_output(client, place.format(spelling + TOKEN), "GET")
+    assert not [part for part in TOKEN.split(".")[1:] if part in output]
 
 
-def test_token_in_a_redirect_parameter_is_not_led_on(client: FlaskClient) -> None:
+def test_token_in_a_redirect_parameter_is_removed(client: FlaskClient) -> None:
     nested = quote(f"/admin/users?apiToken={TOKEN}&page=2", safe="")
-    assert TOKEN not in everything_told(client, f"/admin/sign-in?redirect={nested}", "GET")
-    assert TOKEN not in everything_told(client, f"/admin/certificates?next={nested}", "GET")
+    assert TOKEN not in all_output(client, f"/admin/sign-in?redirect={nested}", "GET")
+    assert TOKEN not in all_output(client, f"/admin/certificates?next={nested}", "GET")
 
 
-def test_token_under_another_name_is_not_led_on(client: FlaskClient) -> None:
-    assert TOKEN not in everything_told(client, f"/admin/certificates?token={TOKEN}", "GET")
+def test_token_in_another_parameter_is_removed(client: FlaskClient) -> None:
+    assert TOKEN not in all_output(client, f"/admin/certificates?token={TOKEN}", "GET")
 
 
-def test_token_in_a_referer_is_told_nowhere(client: FlaskClient) -> None:
+def test_token_in_a_referer_is_redacted(client: FlaskClient) -> None:
     referer = f"http://localhost/admin?apitoken={TOKEN}"
-    assert TOKEN not in everything_told(client, "/api/none", "GET", referer)
-    assert TOKEN not in everything_told(client, "/admin/none", "POST", referer)
+    assert TOKEN not in all_output(client, "/api/none", "GET", referer)
+    assert TOKEN not in all_output(client, "/admin/none", "POST", referer)

@@ -12,9 +12,9 @@ import pytest
 
 from authsvc.broker.goauth_protocol import MAX_BODY
 from tests.actors import BOBS_PASSWORD
-from tests.http.broker import ADAPTERS, FORM, JSON, MALFORMED, YES, Broker, Told, broker_by, no
+from tests.http.broker import ADAPTERS, FORM, JSON, MALFORMED, YES, Answer, Broker, broker_by, no
 from tests.http.callers import basic
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
@@ -55,11 +55,11 @@ def test_body_is_read_up_to_the_limit(adapter: Broker) -> None:
 
 @pytest.mark.parametrize("way", ADAPTERS)
 def test_login_is_refused_when_its_hash_takes_longer_than_the_wait_budget(
-    way: str, routes: OpenAPI, inhabited: Settings, monkeypatch: pytest.MonkeyPatch
+    way: str, routes: OpenAPI, seeded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_end = threading.Event()
     monkeypatch.setattr(bcrypt, "checkpw", lambda *_: may_end.wait(10))
-    adapter = broker_by(way, with_parts_of(routes, replace(inhabited, connect_budget_ms=50)))
+    adapter = broker_by(way, with_services_of(routes, replace(seeded, connect_budget_ms=50)))
     try:
         assert adapter.logs_in("bob", BOBS_PASSWORD) == no("verifying")
     finally:
@@ -67,10 +67,10 @@ def test_login_is_refused_when_its_hash_takes_longer_than_the_wait_budget(
 
 
 @pytest.mark.parametrize("way", ADAPTERS)
-def test_webhook_secret_is_read_from_the_query_or_http_basic(way: str, routes: OpenAPI, inhabited: Settings) -> None:
-    adapter = broker_by(way, with_parts_of(routes, replace(inhabited, webhook_secret=SECRET)))
+def test_webhook_secret_is_read_from_the_query_or_http_basic(way: str, routes: OpenAPI, seeded: Settings) -> None:
+    adapter = broker_by(way, with_services_of(routes, replace(seeded, webhook_secret=SECRET)))
 
-    def answer(query: str = "", authorization: str = "") -> Told:
+    def answer(query: str = "", authorization: str = "") -> Answer:
         return adapter.send("user", json.dumps(LOGIN).encode(), query=query, authorization=authorization)
 
     assert answer(query="key=webhook+secret") == answer(authorization=basic("", SECRET)) == YES

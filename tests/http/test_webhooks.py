@@ -16,7 +16,7 @@ from authsvc.broker.signals import unknown_username
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
 from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, broker_by, no
 from tests.http.callers import basic
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,9 +130,9 @@ def test_other_values_of_response_are_answered_as_json(broker: Broker, query: st
 
 
 @pytest.fixture
-def protected(routes: OpenAPI, inhabited: Settings) -> Broker:
+def protected(routes: OpenAPI, seeded: Settings) -> Broker:
     """A broker that calls a service with a webhook secret."""
-    return broker_by("function", with_parts_of(routes, replace(inhabited, webhook_secret=SECRET)))
+    return broker_by("function", with_services_of(routes, replace(seeded, webhook_secret=SECRET)))
 
 
 def test_webhook_secret_is_accepted_as_query_parameter_key(protected: Broker) -> None:

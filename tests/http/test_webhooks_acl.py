@@ -1,4 +1,4 @@
-"""ACL requests at `/auth/acl`: one table of all cases, then the special ones."""
+"""ACL requests at `/auth/acl`: a table of cases, then special cases."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import requests
 
 from tests.actors import BOBS_PASSWORD
 from tests.http.broker import FORM, JSON, no
-from tests.http.conftest import with_parts_of
+from tests.http.conftest import with_services_of
 from tests.http.wire import Connection, answer_on
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ def test_view_on_loopback_accepts_every_name_of_loopback(client: FlaskClient, ho
     assert ask(client, headers={"Host": host}).status_code == 200
 
 
-def test_service_on_another_address_accepts_any_host_name(routes: OpenAPI, inhabited: Settings) -> None:
-    settings = replace(inhabited, bind="0.0.0.0:8080", webhook_secret="s3cret")
-    client = with_parts_of(routes, settings).test_client()
+def test_service_on_another_address_accepts_any_host_name(routes: OpenAPI, seeded: Settings) -> None:
+    settings = replace(seeded, bind="0.0.0.0:8080", webhook_secret="s3cret")
+    client = with_services_of(routes, settings).test_client()
     assert ask(client, headers={"Host": "authsvc:8080"}, query="key=s3cret").status_code == 200
     assert b"browser-request" in ask(client, headers={"Origin": "https://evil.example"}, query="key=s3cret").data
 
 
-def test_service_on_loopback_with_a_webhook_secret_accepts_any_host_name(routes: OpenAPI, inhabited: Settings) -> None:
-    client = with_parts_of(routes, replace(inhabited, webhook_secret="s3cret")).test_client()
+def test_service_on_loopback_with_a_webhook_secret_accepts_any_host_name(routes: OpenAPI, seeded: Settings) -> None:
+    client = with_services_of(routes, replace(seeded, webhook_secret="s3cret")).test_client()
     for host in REBOUND:
         assert ask(client, headers={"Host": host}, query="key=s3cret").status_code == 200
         for query in ("key=wrong", ""):

@@ -38,7 +38,7 @@ every_request = pytest.mark.parametrize("call", REQUESTS.values(), ids=REQUESTS.
 
 
 @pytest.fixture
-def queries(inhabited: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def queries(seeded: Settings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All SQL statements executed since the test began."""
     seen: list[str] = []
     execute = database.obj.execute_sql

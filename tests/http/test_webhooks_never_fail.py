@@ -15,7 +15,7 @@ from tests.actors import BOBS_PASSWORD
 from tests.http.broker import FORM, JSON, MALFORMED, YES, Broker, no
 
 if TYPE_CHECKING:
-    from tests.http.broker import Told
+    from tests.http.broker import Answer
 
 DEEP = 100_000
 CHECKS = ["user", "superuser", "acl"]
@@ -59,7 +59,7 @@ CONTENT_TYPES = [
 ]
 
 
-def is_an_answer(answer: Told) -> bool:
+def is_an_answer(answer: Answer) -> bool:
     """Return whether go-auth can read the answer as allowed or denied."""
     body: dict[str, Any] = json.loads(answer.body)
     assert answer.status in (200, 400, 401, 403), answer

@@ -1,4 +1,4 @@
-"""What goes over the wire to a running service, byte by byte or as a broker would send it."""
+"""Sends raw bytes or webhook requests to a running service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Say whether the condition came true in time."""
+    """Wait for the condition; return whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -30,11 +30,11 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 @contextmanager
-def halted(pid: int) -> Iterator[None]:
-    """Let a process stand still for the length of a block."""
+def stopped_process(pid: int) -> Iterator[None]:
+    """Stop a process with SIGSTOP during the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        # On a busy machine its other threads run on until one has noticed.
+        # On a busy machine the threads of the process stop a moment later.
         assert within(20, lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         yield
     finally:
@@ -42,12 +42,12 @@ def halted(pid: int) -> Iterator[None]:
 
 
 def asks(service: Service, check: str, **fields: Any) -> str:
-    """Ask a webhook over a connection of its own and return `ok` or the reason for no."""
+    """Call a webhook on a new connection and return `ok` or the reason of the denial."""
     answer = requests.post(f"{service.broker_url}/auth/{check}", json=fields, timeout=10)
     assert answer.status_code in (200, 400, 401, 403), answer.text
-    told: dict[str, Any] = answer.json()
-    assert told["ok"] is (answer.status_code == 200)
-    return told["error"] or "ok"
+    body: dict[str, Any] = answer.json()
+    assert body["ok"] is (answer.status_code == 200)
+    return body["error"] or "ok"
 
 
 def logs_in(service: Service, username: str, password: str) -> str:
@@ -59,7 +59,7 @@ def publishes(service: Service, username: str, topic: str) -> str:
 
 
 class Connection:
-    """One connection to a listener of the service, `broker` or `api`, kept open."""
+    """A kept connection to a listener of the service, `broker` or `api`."""
 
     def __init__(self, service: Service, listener: str = "broker") -> None:
         port = service.broker_port if listener == "broker" else service.port
@@ -73,14 +73,14 @@ class Connection:
 
 
 def webhook_request(**fields: Any) -> bytes:
-    """Return the bytes of one ACL question as go-auth sends it."""
+    """Return the bytes of an ACL request in go-auth's form."""
     body = json.dumps(fields).encode()
     head = b"POST /auth/acl HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     return b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
 
 
 def answer_on(connection: socket.socket) -> tuple[int, bytes]:
-    """Read exactly one answer off a connection."""
+    """Read exactly one response from a connection."""
     with connection.makefile("rb") as stream:
         status = int(stream.readline().split()[1])
         length = 0
@@ -91,8 +91,8 @@ def answer_on(connection: socket.socket) -> tuple[int, bytes]:
         return status, stream.read(length)
 
 
-def everything_said_to(service: Service, sent: bytes, listener: str = "broker") -> bytes:
-    """Send bytes to a listener, say that there will be no more, and return all that comes back."""
+def response_to(service: Service, sent: bytes, listener: str = "broker") -> bytes:
+    """Send bytes to a listener, close the sending side, and return all received bytes."""
     with Connection(service, listener) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)

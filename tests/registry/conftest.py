@@ -38,7 +38,7 @@ def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def seeded_database(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a PostgreSQL database with the seeded users and roles, to be copied."""
-    name = f"inhabited_{os.getpid()}"
+    name = f"seeded_{os.getpid()}"
     _execute(postgres_server, f"CREATE DATABASE {name}")
     _seed(tmp_path_factory.mktemp("seeded") / "data", postgres_server.get_uri(name))
     return name

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 _DEMO = [sys.executable, "-m", "tests.demo"]
-STORY = [
+EXPECTED_OUTPUT = [
     "authsvc on http://127.0.0.1:",
     "press-7: refused, not authorized",
     "authsvc registry list",
@@ -35,14 +35,14 @@ STORY = [
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path) -> dict[str, str]:
     """Environment variables with an own directory for temporary files."""
     return {**os.environ, "TMPDIR": str(tmp_path)}
 
 
-def left_behind(surroundings: Mapping[str, str]) -> list[str]:
+def left_behind(environment: Mapping[str, str]) -> list[str]:
     """Return the files in that directory and the processes that use it."""
-    home = Path(surroundings["TMPDIR"])
+    home = Path(environment["TMPDIR"])
     return [str(path) for path in home.iterdir()] + [path for path in map(str, _processes()) if _works_in(path, home)]
 
 
@@ -53,29 +53,29 @@ def _processes() -> list[Path]:
 def _works_in(process: str, home: Path) -> bool:
     """Return whether a process has this directory in its arguments or environment."""
     try:
-        said = Path(process, "cmdline").read_bytes() + Path(process, "environ").read_bytes()
+        text = Path(process, "cmdline").read_bytes() + Path(process, "environ").read_bytes()
     except OSError:  # ended in the meantime, or owned by another user
         return False
-    return f"{home}".encode() in said
+    return f"{home}".encode() in text
 
 
-def test_demo_runs_all_steps_in_order(surroundings: dict[str, str]) -> None:
-    told = subprocess.run(
-        _DEMO, cwd=CHECKOUT, env=surroundings, capture_output=True, text=True, timeout=60, check=False
+def test_demo_runs_all_steps_in_order(environment: dict[str, str]) -> None:
+    result = subprocess.run(
+        _DEMO, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (told.returncode, told.stderr) == (0, "")
-    places = [told.stdout.find(words) for words in STORY]
-    assert -1 not in places, told.stdout
+    assert (result.returncode, result.stderr) == (0, "")
+    places = [result.stdout.find(words) for words in EXPECTED_OUTPUT]
+    assert -1 not in places, result.stdout
     assert places == sorted(places)
-    assert "\x1b" not in told.stdout
-    assert left_behind(surroundings) == []
+    assert "\x1b" not in result.stdout
+    assert left_behind(environment) == []
 
 
-def test_interrupted_demo_leaves_no_files_or_processes(surroundings: dict[str, str]) -> None:
-    with Running(*_DEMO, environment=surroundings) as telling:
-        telling.wait_for("It will go on trying")
-        assert "\x1b[" in telling.printed  # in a terminal there are colours
-        assert left_behind(surroundings)
-        telling.terminate()
-        assert telling.wait() == 130, telling.printed
-    assert left_behind(surroundings) == []
+def test_interrupted_demo_leaves_no_files_or_processes(environment: dict[str, str]) -> None:
+    with Running(*_DEMO, environment=environment) as demo:
+        demo.wait_for("It retries")
+        assert "\x1b[" in demo.printed  # in a terminal there are colours
+        assert left_behind(environment)
+        demo.terminate()
+        assert demo.wait() == 130, demo.printed
+    assert left_behind(environment) == []

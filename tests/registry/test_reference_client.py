@@ -137,24 +137,24 @@ def test_restarted_command_continues(bob: Bob) -> None:
 def test_denied_device_sees_the_denial(bob: Bob) -> None:
     bob.register_pending()
     bob.service.call("POST", f"{REGISTRATIONS}/{bob.registration()['id']}/deny")
-    told = bob.register_pending()
-    assert told.returncode == 1
-    assert "denied" in told.stderr
+    result = bob.register_pending()
+    assert result.returncode == 1
+    assert "denied" in result.stderr
     assert not (bob.directory / "client.crt").exists()
 
 
 def test_second_device_of_a_name_sees_that_it_is_taken(bob: Bob, tmp_path: Path) -> None:
     bob.register_pending()
-    told = replace(bob, directory=tmp_path / "another").register_pending()
-    assert told.returncode == 1
-    assert "taken" in told.stderr
+    result = replace(bob, directory=tmp_path / "another").register_pending()
+    assert result.returncode == 1
+    assert "taken" in result.stderr
 
 
 def test_command_reports_a_locked_registry(bob: Bob) -> None:
     bob.service.call("POST", "/api/client-registry/lock")
-    told = bob.register_pending()
-    assert told.returncode == 1
-    assert "locked" in told.stderr
+    result = bob.register_pending()
+    assert result.returncode == 1
+    assert "locked" in result.stderr
     assert bob.key.exists()
 
 
@@ -169,10 +169,10 @@ def test_password_is_read_from_standard_input(bob: Bob, options: list[str], file
 
 
 def test_too_short_password_is_reported(bob: Bob) -> None:
-    told = bob.register_pending("--password-stdin", stdin="1234\n")
-    assert told.returncode == 1
-    assert "password" in told.stderr
-    assert "1234" not in told.stderr
+    result = bob.register_pending("--password-stdin", stdin="1234\n")
+    assert result.returncode == 1
+    assert "password" in result.stderr
+    assert "1234" not in result.stderr
 
 
 def test_device_with_an_enrolment_key_is_granted_at_once(bob: Bob, tmp_path: Path) -> None:
@@ -200,9 +200,9 @@ def test_existing_key_is_never_overwritten(bob: Bob, kind: str) -> None:
     bob.directory.mkdir()
     found = keys_that_are_no_good()[kind]
     bob.key.write_bytes(found)
-    told = bob.register_pending()
-    assert told.returncode == 1
-    assert "never overwritten" in told.stderr
+    result = bob.register_pending()
+    assert result.returncode == 1
+    assert "never overwritten" in result.stderr
     assert bob.key.read_bytes() == found
     assert list(bob.directory.iterdir()) == [bob.key]
 
@@ -241,17 +241,17 @@ def other_server() -> Iterator[str]:
 def test_command_ends_if_the_server_is_not_authsvc(
     console: Console, other_server: str, status: int, tmp_path: Path
 ) -> None:
-    told = console.command(
+    result = console.command(
         "register", "--server", f"{other_server}/{status}", "--username", "bob", "--out", str(tmp_path)
     )
-    assert told.returncode == 1
-    assert f"refused ({status})" in told.stderr
+    assert result.returncode == 1
+    assert f"refused ({status})" in result.stderr
 
 
 @pytest.mark.parametrize("server", ["auth.example", "ftp://auth.example", "http://", "http://[::1"])
 def test_invalid_url_is_reported_in_one_line(console: Console, server: str, tmp_path: Path) -> None:
-    told = console.command("register", "--server", server, "--username", "bob", "--wait", "0", "--out", str(tmp_path))
-    assert error_of(told)
+    result = console.command("register", "--server", server, "--username", "bob", "--wait", "0", "--out", str(tmp_path))
+    assert error_of(result)
 
 
 def test_command_retries_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +267,8 @@ def test_command_retries_after_a_timeout(tmp_path: Path, monkeypatch: pytest.Mon
 def test_nothing_is_sent_to_an_untrusted_server(bob: Bob) -> None:
     # An https URL of a plain HTTP server: the TLS handshake fails, so nothing is sent.
     address = bob.service.url.replace("http:", "https:")
-    told = replace(bob, service=cast("Service", SimpleNamespace(url=address))).register_pending()
-    assert told.returncode == 1
+    result = replace(bob, service=cast("Service", SimpleNamespace(url=address))).register_pending()
+    assert result.returncode == 1
     assert bob.service.call("GET", REGISTRATIONS, params={"search": bob.name}).json()["items"] == []
 
 

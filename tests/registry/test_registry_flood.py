@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-STRANGERS = 10_000
+UNKNOWN_DEVICES = 10_000
 MAX_PENDING = 100
 LOGIN: dict[str, str | int] = {"username": "bob", "password": "bob's very own secret", "clientid": "press-7"}
 ACL: dict[str, str | int] = {"username": "bob", "clientid": "press-7", "topic": "presses/bob/state", "acc": 2}
@@ -76,17 +76,18 @@ def test_ten_thousand_unknown_devices_do_not_slow_known_ones(service: Service) -
     before = memory(service)
     bob = Bob(service)
     flood = subprocess.Popen(
-        [sys.executable, "-m", "tests.registry.flood", str(service.broker_port), str(STRANGERS)], stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.registry.flood", str(service.broker_port), str(UNKNOWN_DEVICES)],
+        stdout=subprocess.PIPE,
     )
     flooded = bob.goes_on_while(lambda: flood.poll() is None)
     printed, _ = flood.communicate()
     outcome = json.loads(printed)
-    assert outcome["statuses"] == {"403": STRANGERS}
+    assert outcome["statuses"] == {"403": UNKNOWN_DEVICES}
     wait_until(lambda: registry(service)["pending"] == MAX_PENDING, within=40)
     listed = service.call("GET", "/api/client-registry/registrations", params={"perPage": 1000}).json()
     assert listed["total"] == MAX_PENDING
     grown = memory(service) - before
-    words = [f"{STRANGERS} strangers in {outcome['seconds']:.1f} s"]
+    words = [f"{UNKNOWN_DEVICES} unknown devices in {outcome['seconds']:.1f} s"]
     for check in ("login", "acl"):
         for share in (50, 99):
             slow, usual = percentile(flooded[check], share), percentile(quiet[check], share)
@@ -96,7 +97,7 @@ def test_ten_thousand_unknown_devices_do_not_slow_known_ones(service: Service) -
     words.append(f"memory: {before / 1e6:.0f} MB before the flood, {grown / 1e6:+.1f} MB since")
     print("", *words, sep="\n")  # noqa: T201 - figures to look at
     assert grown < 50_000_000
-    service.kill()  # how it stops is another test's business
+    service.kill()  # another test covers the stop
 
 
 def test_service_stops_in_time_during_a_flood(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class BrokerEnvironment:
     broker: Mosquitto
     name: str
 
-    def told(self, method: str, path: str, **body: Any) -> Any:
+    def call(self, method: str, path: str, **body: Any) -> Any:
         """Call the API as administrator and assert success."""
         answer = self.service.call(method, f"/api/client-registry{path}", json=body)
         assert answer.status_code == 200, answer.text
@@ -70,7 +70,7 @@ def broker(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def broker_env(service: Service, broker: Mosquitto) -> BrokerEnvironment:
     """A locked registry and an unknown username."""
     broker_env = BrokerEnvironment(service, broker, f"press-{next(_numbers)}")
-    broker_env.told("POST", "/lock")
+    broker_env.call("POST", "/lock")
     return broker_env
 
 
@@ -108,7 +108,7 @@ def test_device_recorded_before_unlocking_is_granted(
     assert (shown["username"], shown["clientIds"]) == (broker_env.name, [device.client_id])
     assert (shown["kind"], shown["status"], shown["recordedWhileLocked"]) == ("implicit", "pending", True)
     assert broker_env.grant() == 423
-    broker_env.told("POST", "/unlock")
+    broker_env.call("POST", "/unlock")
     assert broker_env.grant() == 200
     assert comes_in_by_itself(device)
     publishes(broker_env, device, carol)
@@ -118,12 +118,12 @@ def test_device_recorded_before_unlocking_is_granted(
 def test_device_recorded_after_unlocking_is_granted(
     broker_env: BrokerEnvironment, device: Device, carol: Device
 ) -> None:
-    broker_env.told("POST", "/unlock")
+    broker_env.call("POST", "/unlock")
     device.start(broker_env.broker.port)
     assert device.connack() != 0
     shown = broker_env.registration()
     assert (shown["clientIds"], shown["recordedWhileLocked"]) == ([device.client_id], False)
-    broker_env.told("POST", "/lock")
+    broker_env.call("POST", "/lock")
     assert broker_env.grant() == 200
     assert comes_in_by_itself(device)
     publishes(broker_env, device, carol)
@@ -142,7 +142,7 @@ def test_preauthorized_device_needs_no_administrator(broker_env: BrokerEnvironme
 def test_denied_device_cannot_connect_and_is_counted(broker_env: BrokerEnvironment, device: Device) -> None:
     device.start(broker_env.broker.port)
     assert device.connack() != 0
-    broker_env.told("POST", f"/registrations/{broker_env.registration()['id']}/deny")
+    broker_env.call("POST", f"/registrations/{broker_env.registration()['id']}/deny")
     assert device.connack() != 0
     wait_until(lambda: broker_env.registration()["attempts"] > 1)
     assert broker_env.registration()["status"] == "denied"
@@ -150,7 +150,7 @@ def test_denied_device_cannot_connect_and_is_counted(broker_env: BrokerEnvironme
 
 @pytest.mark.parametrize("protocol", [V311], ids=["3.1.1"])
 def test_other_password_under_the_name_cannot_connect(broker_env: BrokerEnvironment, device: Device) -> None:
-    broker_env.told("POST", "/unlock")
+    broker_env.call("POST", "/unlock")
     device.start(broker_env.broker.port)
     assert device.connack() != 0
     broker_env.registration()

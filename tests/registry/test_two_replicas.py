@@ -48,10 +48,10 @@ def replicas(
 @pytest.fixture(autouse=True)
 def unlocked(replicas: Replicas) -> None:
     """Unlock the registry without limits."""
-    told(replicas[0], "POST", "/api/client-registry/unlock")
+    call(replicas[0], "POST", "/api/client-registry/unlock")
 
 
-def told(service: Service, method: str, path: str, body: Any = None) -> Any:
+def call(service: Service, method: str, path: str, body: Any = None) -> Any:
     """Call a service as administrator and assert success."""
     answer = service.call(method, path, json=body)
     assert answer.status_code in (200, 201), answer.text
@@ -87,9 +87,9 @@ def a_name() -> str:
 def test_replicas_share_the_unlock_window(replicas: Replicas) -> None:
     for service in replicas:
         assert register(service, a_name()).status_code == 202
-    told(replicas[1], "POST", "/api/client-registry/lock")
+    call(replicas[1], "POST", "/api/client-registry/lock")
     for service in replicas:
-        assert told(service, "GET", "/api/client-registry")["locked"]
+        assert call(service, "GET", "/api/client-registry")["locked"]
         assert register(service, a_name()).status_code == 423
 
 
@@ -98,7 +98,7 @@ def test_replicas_share_registrations(replicas: Replicas) -> None:
     csr = signing_request(name)
     asked = register(replicas[0], name, csr=csr).json()
     assert register(replicas[1], name, csr=csr).json() == asked
-    told(replicas[1], "POST", f"{REGISTRATIONS}/{asked['id']}/grant")
+    call(replicas[1], "POST", f"{REGISTRATIONS}/{asked['id']}/grant")
     first, second = (register(service, name, csr=csr) for service in replicas)
     assert first.status_code == second.status_code == 201
     assert first.json() == second.json()
@@ -108,21 +108,21 @@ def test_concurrent_grants_on_two_replicas_create_one_user_and_one_certificate(r
     name = a_name()
     registration = register(replicas[0], name, csr=signing_request(name)).json()["id"]
     assert grant_at_both(replicas, [registration] * 4) == [200, 409, 409, 409]
-    issued = told(replicas[1], "GET", "/api/audit?action=certificate.issue&perPage=1000")["items"]
+    issued = call(replicas[1], "GET", "/api/audit?action=certificate.issue&perPage=1000")["items"]
     assert [event["after"]["username"] for event in issued].count(name) == 1
-    made = told(replicas[0], "GET", "/api/audit?action=user.create&perPage=1000")["items"]
+    made = call(replicas[0], "GET", "/api/audit?action=user.create&perPage=1000")["items"]
     assert [event["target"] for event in made].count(f"user:{name}") == 1
 
 
 def test_replicas_share_the_window_limit(replicas: Replicas) -> None:
-    told(replicas[0], "POST", "/api/client-registry/unlock", {"maxRegistrations": 3})
+    call(replicas[0], "POST", "/api/client-registry/unlock", {"maxRegistrations": 3})
     name = a_name()
     waiting = [register(replicas[0], f"{name}-{count}").json()["id"] for count in range(8)]
     assert grant_at_both(replicas, waiting) == [200] * 3 + [423] * 5
 
 
 def test_replicas_share_the_uses_of_a_key(replicas: Replicas) -> None:
-    key = told(replicas[1], "POST", "/api/client-registry/enrolment-keys", {"label": "hall 3", "uses": 3})
+    key = call(replicas[1], "POST", "/api/client-registry/enrolment-keys", {"label": "hall 3", "uses": 3})
     assert both_at_once(replicas, 8, a_name(), enrolmentKey=key["secret"]) == [201] * 3 + [403] * 5
 
 
@@ -140,8 +140,8 @@ def test_device_recorded_by_one_replica_can_be_granted_at_the_other(replicas: Re
         return requests.post(f"{service.broker_url}/auth/user", json=connect, timeout=20).status_code == 200
 
     assert not let_in(replicas[0])
-    (found,) = wait_until(lambda: told(replicas[1], "GET", f"{REGISTRATIONS}?search={name}")["items"])
-    told(replicas[1], "POST", f"{REGISTRATIONS}/{found['id']}/grant")
+    (found,) = wait_until(lambda: call(replicas[1], "GET", f"{REGISTRATIONS}?search={name}")["items"])
+    call(replicas[1], "POST", f"{REGISTRATIONS}/{found['id']}/grant")
     # The granting replica knows at once, the other one at its next poll.
     assert let_in(replicas[1])
     assert wait_until(lambda: let_in(replicas[0]))

@@ -59,28 +59,28 @@ class Transport(asyncio.Transport):
 
 
 class Inner(asyncio.Protocol):
-    """Stands for gunicorn's protocol and notes what it is told."""
+    """A fake of gunicorn's protocol that records its events."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
 
     def connection_made(self, _transport: asyncio.BaseTransport) -> None:
-        self.told.append("made")
+        self.events.append("made")
 
     def data_received(self, data: bytes) -> None:
-        self.told.append(data.decode())
+        self.events.append(data.decode())
 
     def eof_received(self) -> None:
-        self.told.append("eof")
+        self.events.append("eof")
 
     def pause_writing(self) -> None:
-        self.told.append("pause")
+        self.events.append("pause")
 
     def resume_writing(self) -> None:
-        self.told.append("resume")
+        self.events.append("resume")
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.told.append("lost")
+        self.events.append("lost")
 
 
 class Site:
@@ -113,7 +113,7 @@ class Opened:
 
     @property
     def is_admitted(self) -> bool:
-        return self.inner.told[:1] == ["made"]
+        return self.inner.events[:1] == ["made"]
 
     @property
     def is_open(self) -> bool:
@@ -218,7 +218,7 @@ def test_refused_connection_is_not_passed_on_and_not_counted_when_it_ends() -> N
     refused.protocol.resume_writing()
     assert refused.protocol.eof_received() is None
     refused.ends()
-    assert refused.inner.told == []
+    assert refused.inner.events == []
     assert not site.opens().is_admitted
     admitted.ends()
     assert site.opens().is_admitted
@@ -239,7 +239,7 @@ def test_everything_is_passed_on_to_the_server_and_tcp_keep_alive_is_on() -> Non
     connection.protocol.resume_writing()
     connection.protocol.eof_received()
     connection.ends()
-    assert connection.inner.told == ["made", "a", "pause", "resume", "eof", "lost"]
+    assert connection.inner.events == ["made", "a", "pause", "resume", "eof", "lost"]
     options = connection.transport.socket.options
     assert options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
     assert options[socket.IPPROTO_TCP, socket.TCP_KEEPIDLE] == 60

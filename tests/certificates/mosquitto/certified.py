@@ -1,4 +1,4 @@
-"""Devices that log in with a certificate, and the papers they show."""
+"""Devices that log in with a certificate, and their certificate files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Papers:
+class CertificateFiles:
     """The files of a device's key and certificate, by the names that `authsvc register` gives them."""
 
     directory: Path
@@ -41,47 +41,47 @@ class Papers:
 
     @property
     def serial(self) -> str:
-        """The serial as the service spells it."""
+        """The serial number in the service's form."""
         return f"{self.certificate.serial_number:x}"
 
 
-def new_papers(directory: Path) -> tuple[Papers, ec.EllipticCurvePrivateKey]:
-    """Return papers with a new key, and the key; a certificate is still to come."""
+def new_certificate_files(directory: Path) -> tuple[CertificateFiles, ec.EllipticCurvePrivateKey]:
+    """Write a new key; return the files, still without a certificate, and the key."""
     directory.mkdir(parents=True)
     key = new_key()
-    papers = Papers(directory)
-    papers.key_file.write_text(key_pem(key))
-    return papers, key
+    files = CertificateFiles(directory)
+    files.key_file.write_text(key_pem(key))
+    return files, key
 
 
 class CertifiedDevice(Device):
-    """A device that trusts one broker's certificate and shows its papers, if it has any.
+    """A device that trusts one broker's certificate and presents its own certificate, if it has one.
 
-    `username` is what its certificate says; what it `claims` beside that in CONNECT is nobody's business.
+    `username` is the common name of its certificate. `connect_as` is the username and password in its CONNECT.
     """
 
     def __init__(
         self,
         username: str,
-        papers: Papers | None,
+        files: CertificateFiles | None,
         broker_certificate: Path,
         client_id: str,
-        claims: tuple[str | None, str | None] = (None, None),
+        connect_as: tuple[str | None, str | None] = (None, None),
         **options: Any,
     ) -> None:
         self._tls = ssl.create_default_context(cafile=broker_certificate)
-        if papers:
-            self._tls.load_cert_chain(papers.certificate_file, papers.key_file)
-        super().__init__(*claims, client_id, **options)
+        if files:
+            self._tls.load_cert_chain(files.certificate_file, files.key_file)
+        super().__init__(*connect_as, client_id, **options)
         self.username = username
 
-    def gets_in(self) -> bool:
-        """Wait for an answer to CONNECT, or the end of the connection instead, and say whether it was a yes."""
-        until(lambda: not self._connacks.empty() or not self.ends.empty(), "an answer to CONNECT, or none for good")
+    def is_accepted(self) -> bool:
+        """Wait for a CONNACK or the end of the connection; return whether the CONNACK accepted the device."""
+        until(lambda: not self._connacks.empty() or not self.ends.empty(), "a CONNACK or the end of the connection")
         return not self._connacks.empty() and self.connack() == 0
 
-    def heard(self) -> list[tuple[str, bytes]]:
-        """Return the messages that arrived and `received` did not return, also after the end of the connection."""
+    def pending_messages(self) -> list[tuple[str, bytes]]:
+        """Return the messages that `received` has not returned yet, also after the end of the connection."""
         messages = []
         while True:
             try:

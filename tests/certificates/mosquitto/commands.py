@@ -1,4 +1,4 @@
-"""`authsvc` commands that go on beside a test, as they would beside a broker."""
+"""`authsvc` commands that run in the background of a test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 
 
 @contextmanager
-def going_on(*arguments: str | Path, log: Path, wrapper: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `authsvc ...` under no settings for the length of a block; what it says goes into the log."""
+def running_command(
+    *arguments: str | Path, log: Path, wrapper: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `authsvc ...` without settings during the block; its output is appended to the log."""
     command = [*wrapper, str(Path(sys.executable).parent / "authsvc"), *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSVC_")}
     with log.open("ab") as said, subprocess.Popen(command, env=environment, stdout=said, stderr=said) as process:
@@ -25,4 +27,4 @@ def going_on(*arguments: str | Path, log: Path, wrapper: tuple[str, ...] = ()) -
             yield process
         finally:
             process.terminate()
-            process.wait(_PATIENCE)
+            process.wait(_TIMEOUT)

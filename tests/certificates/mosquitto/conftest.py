@@ -1,4 +1,4 @@
-"""A plant with both listeners, made once for each test process, and a site on it for each test."""
+"""A deployment with both listeners, started once per test process, and a `CertificateSite` per test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker import build_plugin
-from tests.certificates.mosquitto.plant import SESSIONS_PASSWORD, SESSIONS_USER, Plant
-from tests.certificates.mosquitto.site import PlantSite
+from tests.certificates.mosquitto.deployment import SESSIONS_PASSWORD, SESSIONS_USER, Deployment
+from tests.certificates.mosquitto.site import CertificateSite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def plugin() -> Path:
-    """The compiled plugin that stands for go-auth."""
+    """The compiled plugin that calls the webhooks as go-auth does."""
     return build_plugin()
 
 
 @pytest.fixture(scope="session")
-def plant(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    """Passwords on one listener, certificates on the other; the service may end sessions."""
-    with Plant(tmp_path_factory.mktemp("plant"), plugin).may_end_sessions() as plant:
-        plant.service.create_user(SESSIONS_USER, SESSIONS_PASSWORD, "read #")
-        yield plant
+def deployment(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A broker with a listener for passwords and one for certificates; the service may disconnect MQTT clients."""
+    with Deployment(tmp_path_factory.mktemp("deployment"), plugin).with_disconnects() as deployment:
+        deployment.service.create_user(SESSIONS_USER, SESSIONS_PASSWORD, "read #")
+        yield deployment
 
 
 @pytest.fixture
-def site(plant: Plant) -> Iterator[PlantSite]:
-    """Room for the devices of one test."""
-    with PlantSite(plant) as site:
+def site(deployment: Deployment) -> Iterator[CertificateSite]:
+    """The deployment with the devices of one test."""
+    with CertificateSite(deployment) as site:
         yield site

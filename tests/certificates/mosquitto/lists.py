@@ -1,4 +1,4 @@
-"""Revocation lists on their way to a broker: a server that says what it is told to, and a reader hard to please."""
+"""A server with configurable revocation lists, and a reader that validates the file on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _END = "-----END X509 CRL-----\n"
-_ENOUGH = 20
+_MIN_READS = 20
 
 
 def new_authority(name: str = "ours") -> CertificateAuthority:
@@ -35,20 +35,20 @@ def new_list(
 
 
 def number_in(text: str) -> int:
-    """Return the number of the first list in a file."""
+    """Return the CRL number of the first list in a file."""
     parsed = x509.load_pem_x509_crl(text.encode())
     return parsed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
-def complaint(lists: str, authorities: str) -> str | None:
-    """Say what is wrong with lists in the eyes of a broker that trusts these authorities; None when nothing is."""
+def crl_error(lists: str, authorities: str) -> str | None:
+    """Return why a broker that trusts these authorities would reject the lists, or None if they are valid."""
     parts = [part + _END for part in lists.split(_END)]
     if len(parts) == 1 or parts.pop() != _END:
-        return "is no list, or not a whole one"
+        return "is not a complete list"
     trusted = x509.load_pem_x509_certificates(authorities.encode())
     for each in map(x509.load_pem_x509_crl, (part.encode() for part in parts)):
         if not any(each.is_signature_valid(issuer.public_key()) for issuer in trusted):  # type: ignore[arg-type]
-            return "is signed by somebody else"
+            return "is signed by another authority"
         assert each.next_update_utc
         if not each.last_update_utc <= datetime.now(UTC) < each.next_update_utc:
             return "is not valid now"
@@ -56,47 +56,47 @@ def complaint(lists: str, authorities: str) -> str | None:
 
 
 class Reader:
-    """Reads a file over and over for the length of a block, which ends with an error if it ever was a bad list."""
+    """Reads a file repeatedly during the block; the block fails if the file ever was an invalid list."""
 
     def __init__(self, file: Path, authorities: str) -> None:
         self.numbers: set[int] = set()
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self._reads = 0
         self._file, self._authorities = file, authorities
-        self._enough = threading.Event()
+        self._read_often = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._enough.wait(10)
+        assert self._read_often.wait(10)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
         if kind is None:
-            assert self.complaints == []
+            assert self.errors == []
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._reads += 1
             try:
                 text = self._file.read_text()
-                wrong = complaint(text, self._authorities)
+                wrong = crl_error(text, self._authorities)
                 self.numbers.add(number_in(text))
             except (OSError, ValueError) as error:
                 wrong = repr(error)
             if wrong:
-                self.complaints.append(wrong)
-            if self._reads >= _ENOUGH:
-                self._enough.set()
+                self.errors.append(wrong)
+            if self._reads >= _MIN_READS:
+                self._read_often.set()
 
 
 class ListServer(ThreadingHTTPServer):
-    """Answers `/pki/crl.pem` and `/pki/ca.pem` with what it was told; runs inside its `with` block.
+    """Serves `/pki/crl.pem` and `/pki/ca.pem` with configurable answers inside its `with` block.
 
-    An answer is a text, bytes, parts that follow each other, or a status alone. It may carry an ETag.
+    An answer is a text, bytes, several parts, or a status only. It can have an ETag.
     """
 
     daemon_threads = True
@@ -107,7 +107,7 @@ class ListServer(ThreadingHTTPServer):
         self.lists: str | bytes | int | Iterable[bytes] = new_list(self.authority)
         self.authorities: str = self.authority.certificate_pem
         self.etag = ""
-        self.asked_for_changes = 0
+        self.conditional_requests = 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answer = self.server.lists if self.path == "/pki/crl.pem" else self.server.authorities
         if self.server.etag and self.headers["If-None-Match"] == self.server.etag:
-            self.server.asked_for_changes += 1
+            self.server.conditional_requests += 1
             answer = 304
         self.send_response(answer if isinstance(answer, int) else 200)
         if self.server.etag:

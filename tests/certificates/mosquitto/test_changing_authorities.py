@@ -1,4 +1,4 @@
-"""Another authority signs: a new one of the service's own, or one that was brought along."""
+"""A change of the signing authority: a new one of the service, or an imported one."""
 
 from __future__ import annotations
 
@@ -14,53 +14,55 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.certificates.mosquitto.certified import CertifiedDevice
-    from tests.certificates.mosquitto.plant import Plant
-    from tests.certificates.mosquitto.site import PlantSite
+    from tests.certificates.mosquitto.deployment import Deployment
+    from tests.certificates.mosquitto.site import CertificateSite
 
 pytestmark = pytest.mark.slow
 
 LINE = "readWrite line/#"
 
 
-def restart_with_new_files(plant: Plant) -> None:
-    """Do what an operator does after a change of authorities."""
-    plant.sync()
-    plant.broker.stop()
-    plant.broker.start()
+def restart_with_new_files(deployment: Deployment) -> None:
+    """Restart the broker, as an operator does after a change of authorities."""
+    deployment.sync()
+    deployment.broker.stop()
+    deployment.broker.start()
 
 
-def enrolled(site: PlantSite, name: str) -> CertifiedDevice:
-    """Return a device with a certificate of the authority that signs now; whether it gets in is another question."""
+def enrolled(site: CertificateSite, name: str) -> CertifiedDevice:
+    """Return a device with a new certificate that has sent CONNECT; it may be refused."""
     username = site.add_user(name, LINE, grantTypes=["certificate"])
-    return site.arrive(username, site.plant.enrol(username))
+    return site.connecting(username, site.deployment.enrol(username))
 
 
-def authorities_of_the_broker(plant: Plant) -> int:
-    return len(x509.load_pem_x509_certificates((plant.pki / "ca.pem").read_bytes()))
+def authorities_of_the_broker(deployment: Deployment) -> int:
+    return len(x509.load_pem_x509_certificates((deployment.pki / "ca.pem").read_bytes()))
 
 
-def test_devices_of_the_old_and_the_new_authority_both_work_until_the_overlap_ends(site: PlantSite) -> None:
+def test_certificates_of_the_old_and_the_new_authority_are_accepted_until_the_overlap_ends(
+    site: CertificateSite,
+) -> None:
     bob = enrolled(site, "bob")
-    assert bob.gets_in()
-    before = authorities_of_the_broker(site.plant)
+    assert bob.is_accepted()
+    before = authorities_of_the_broker(site.deployment)
 
-    site.plant.authsvc("ca", "rotate", "--overlap-days", "1")
+    site.deployment.authsvc("ca", "rotate", "--overlap-days", "1")
     carol = enrolled(site, "carol")
-    restart_with_new_files(site.plant)
-    assert authorities_of_the_broker(site.plant) == before + 1
-    assert site.gets_in(bob)
-    assert site.gets_in(carol)
+    restart_with_new_files(site.deployment)
+    assert authorities_of_the_broker(site.deployment) == before + 1
+    assert site.is_accepted(bob)
+    assert site.is_accepted(carol)
 
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-    site.plant.stored("UPDATE authorities SET retires_at = ? WHERE retires_at IS NOT NULL", now)
-    restart_with_new_files(site.plant)
-    assert authorities_of_the_broker(site.plant) == 1
-    assert not site.gets_in(bob)
-    assert site.gets_in(carol)
+    site.deployment.stored("UPDATE authorities SET retires_at = ? WHERE retires_at IS NOT NULL", now)
+    restart_with_new_files(site.deployment)
+    assert authorities_of_the_broker(site.deployment) == 1
+    assert not site.is_accepted(bob)
+    assert site.is_accepted(carol)
 
 
-def made_elsewhere(directory: Path) -> list[str]:
-    """Return what `authsvc ca import` takes: an intermediate with its key, and the chain up to its root."""
+def external_authority(directory: Path) -> list[str]:
+    """Return the files for `authsvc ca import`: an intermediate, its key, and the chain up to the root."""
     usage = x509.KeyUsage(*(name in ("key_cert_sign", "crl_sign") for name in USAGES))
     root_key, key = new_key_of("P-384"), new_key_of("P-256")
     root = certificate_for("The Works", root_key, None, x509.BasicConstraints(ca=True, path_length=1), usage)
@@ -83,14 +85,12 @@ USAGES = (
 )
 
 
-def test_an_intermediate_that_was_brought_along_certifies_devices_and_revokes_them(
-    site: PlantSite, tmp_path: Path
-) -> None:
-    site.plant.authsvc("ca", "import", *made_elsewhere(tmp_path))
+def test_imported_intermediate_issues_and_revokes_certificates(site: CertificateSite, tmp_path: Path) -> None:
+    site.deployment.authsvc("ca", "import", *external_authority(tmp_path))
     bob, carol = enrolled(site, "bob"), enrolled(site, "carol")
-    restart_with_new_files(site.plant)
-    assert site.gets_in(bob)
+    restart_with_new_files(site.deployment)
+    assert site.is_accepted(bob)
 
-    site.plant.revoke(site.papers_of(bob))
+    site.deployment.revoke(site.files_of(bob))
     site.is_refused_by_the_next_list(bob)
-    assert site.gets_in(carol)
+    assert site.is_accepted(carol)

@@ -1,4 +1,4 @@
-"""`authsvc crl sync` when it is killed, when the disk is full, and when the server talks nonsense."""
+"""`authsvc crl sync` when it is killed, when the disk is full, and when the server's answers are invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from authsvc.cli.main import commands
 from authsvc.pki import crl_sync
 from authsvc.pki.crl_sync import SyncError, Target
-from tests.certificates.mosquitto.commands import going_on
+from tests.certificates.mosquitto.commands import running_command
 from tests.certificates.mosquitto.lists import ListServer, Reader, new_authority, new_list, number_in
 from tests.certificates.mosquitto.waiting import until
 
@@ -30,14 +30,14 @@ LARGE = 5000  # entries
 
 @pytest.fixture
 def server() -> Iterator[ListServer]:
-    """Whatever a server may say, without a service behind it."""
+    """A server with configurable answers, without a service."""
     with ListServer() as server:
         yield server
 
 
 @pytest.fixture
 def file(server: ListServer, tmp_path: Path) -> Path:
-    """A broker's list, number 1."""
+    """The broker's CRL file with CRL number 1."""
     file = tmp_path / "pki" / "crl.pem"
     file.parent.mkdir()
     file.write_text(new_list(server.authority))
@@ -53,7 +53,7 @@ def sync_command(server: ListServer, file: Path) -> tuple[str, ...]:
 
 
 def authsvc(*arguments: str, under: str = "true") -> subprocess.CompletedProcess[str]:
-    """Run `authsvc ...` under a limit of the shell's."""
+    """Run `authsvc ...` after a shell command such as `ulimit`."""
     command = ("sh", "-c", f'{under} && exec "$@"', "sh", AUTHSVC, *arguments)
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -62,23 +62,23 @@ def names_beside(file: Path) -> list[str]:
     return sorted(each.name for each in file.parent.iterdir())
 
 
-# ---- It is killed ----
+# ---- Killed ----
 
 
-def test_a_sync_that_is_killed_at_any_moment_leaves_a_good_list(server: ListServer, file: Path, tmp_path: Path) -> None:
+def test_killed_sync_leaves_a_valid_list(server: ListServer, file: Path, tmp_path: Path) -> None:
     with Reader(file, server.authorities) as reader:
         for number, moment in ((2, 0.1), (4, 0.11)):
-            with going_on(*sync_command(server, file), "--interval", "0.1", log=tmp_path / "log") as process:
+            with running_command(*sync_command(server, file), "--interval", "0.1", log=tmp_path / "log") as process:
                 server.lists = new_list(server.authority, number, LARGE)
-                until(lambda: max(reader.numbers) >= number, "it has begun")  # noqa: B023 - called within the round
+                until(lambda: max(reader.numbers) >= number, "the new list is read")  # noqa: B023 - called within the round
                 server.lists = new_list(server.authority, number + 1, LARGE)
-                time.sleep(moment)  # somewhere in its next round
+                time.sleep(moment)  # during its next round
                 process.send_signal(signal.SIGKILL)
         sync(Target(server.url, file))
-        until(lambda: 5 in reader.numbers, "the last list is there")
+        until(lambda: 5 in reader.numbers, "the last list is read")
 
 
-def test_what_a_killed_one_left_half_written_is_in_nobodys_way(server: ListServer, file: Path) -> None:
+def test_incomplete_files_of_a_killed_sync_are_ignored(server: ListServer, file: Path) -> None:
     server.lists = new_list(server.authority, 2)
     half = server.lists[: len(server.lists) // 2]
     for name in (f".crl.pem.{os.getpid()}", ".crl.pem.x1y2z3"):
@@ -93,7 +93,7 @@ def test_what_a_killed_one_left_half_written_is_in_nobodys_way(server: ListServe
 @pytest.mark.parametrize(
     "broken", [b"", b"\xff\xfe\x00", b"-----BEGIN X509 CRL-----\n"], ids=["empty", "binary", "half"]
 )
-def test_a_list_that_somebody_else_broke_is_mended(server: ListServer, file: Path, broken: bytes) -> None:
+def test_damaged_list_is_replaced(server: ListServer, file: Path, broken: bytes) -> None:
     file.write_bytes(broken)
     assert sync(Target(server.url, file))
     with Reader(file, server.authorities):
@@ -105,7 +105,7 @@ def test_a_list_that_somebody_else_broke_is_mended(server: ListServer, file: Pat
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four pages; skips where none can be mounted."""
+    """A file system of four pages; the test is skipped if it cannot be mounted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk)
@@ -122,7 +122,7 @@ def fill(file: Path) -> None:
             filler.write(b"x" * 4096)
 
 
-def test_a_full_disk_leaves_the_list_alone(server: ListServer, tiny_disk: Path) -> None:
+def test_full_disk_keeps_the_list(server: ListServer, tiny_disk: Path) -> None:
     target = Target(server.url, tiny_disk / "crl.pem", ca_out=tiny_disk / "ca.pem", command=("true",))
     sync(target)
     with Reader(target.out, server.authorities) as reader:
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_list_alone(server: ListServer, tiny_disk: Path) 
     assert names_beside(target.out) == [".crl.pem.told", "ca.pem", "crl.pem"]
 
 
-def test_a_file_that_may_not_be_written_to_its_end_leaves_the_list_alone(server: ListServer, file: Path) -> None:
+def test_file_size_limit_keeps_the_list(server: ListServer, file: Path) -> None:
     server.lists = new_list(server.authority, 2, 100)
     with Reader(file, server.authorities):
         done = authsvc(*sync_command(server, file), under="ulimit -f 1")
@@ -146,7 +146,7 @@ def test_a_file_that_may_not_be_written_to_its_end_leaves_the_list_alone(server:
     assert names_beside(file) == ["crl.pem"]
 
 
-# ---- The server talks nonsense ----
+# ---- Invalid answers of the server ----
 
 
 def endless() -> Iterable[bytes]:
@@ -173,7 +173,7 @@ NONSENSE: dict[str, Callable[[ListServer], str | bytes | int | Iterable[bytes]]]
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
-def test_nonsense_leaves_the_list_alone(
+def test_invalid_list_is_not_written(
     server: ListServer, file: Path, nonsense: Callable[[ListServer], str | bytes | int | Iterable[bytes]]
 ) -> None:
     server.lists = nonsense(server)
@@ -185,23 +185,23 @@ def test_nonsense_leaves_the_list_alone(
 
 
 @pytest.mark.parametrize("authorities", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "junk"])
-def test_nonsense_for_authorities_leaves_both_files_alone(server: ListServer, file: Path, authorities: str) -> None:
+def test_invalid_authorities_keep_both_files(server: ListServer, file: Path, authorities: str) -> None:
     server.authorities = authorities
     with pytest.raises(SyncError):
         sync(Target(server.url, file, ca_out=file.with_name("ca.pem")))
     assert names_beside(file) == ["crl.pem"]
 
 
-def test_a_server_that_is_not_there_leaves_the_list_alone(file: Path) -> None:
+def test_unreachable_server_keeps_the_list(file: Path) -> None:
     with pytest.raises(SyncError, match="does not answer: ConnectionError"):
         sync(Target("http://127.0.0.1:9", file))
     assert names_beside(file) == ["crl.pem"]
 
 
-# ---- Authorities, and what a poll costs ----
+# ---- Authorities and unchanged lists ----
 
 
-def test_the_authorities_are_written_too_and_an_operator_hears_of_new_ones(
+def test_authorities_are_written_and_new_ones_are_reported(
     server: ListServer, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = Target(server.url, file, ca_out=file.with_name("ca.pem"))
@@ -219,7 +219,7 @@ def test_the_authorities_are_written_too_and_an_operator_hears_of_new_ones(
     assert not sync(target)
 
 
-def test_a_list_of_an_authority_that_was_not_brought_yet_keeps_no_other_from_its_place(
+def test_list_of_an_unknown_authority_does_not_block_the_other_lists(
     server: ListServer, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ca = file.with_name("ca.pem")
@@ -238,7 +238,7 @@ def test_a_list_of_an_authority_that_was_not_brought_yet_keeps_no_other_from_its
     assert file.read_text() == server.lists
 
 
-def test_authorities_are_either_brought_or_written(server: ListServer, file: Path) -> None:
+def test_ca_file_and_ca_out_exclude_each_other(server: ListServer, file: Path) -> None:
     ca = file.with_name("ca.pem")
     ca.write_text(server.authorities)
     done = CliRunner().invoke(commands, [*sync_command(server, file), "--ca", str(ca), "--ca-out", str(ca)])
@@ -246,21 +246,21 @@ def test_authorities_are_either_brought_or_written(server: ListServer, file: Pat
     assert "--ca and --ca-out exclude each other" in done.stderr
 
 
-def test_a_poll_without_news_is_answered_without_a_list(server: ListServer, file: Path) -> None:
+def test_unchanged_list_is_not_downloaded_again(server: ListServer, file: Path) -> None:
     server.etag = '"of these lists"'
     target = Target(server.url, file, ca_out=file.with_name("ca.pem"))
     assert sync(target)
     assert not sync(target)
-    assert server.asked_for_changes == 2
+    assert server.conditional_requests == 2
     server.etag, server.lists = '"of others"', new_list(server.authority, 2)
     assert sync(target)
     assert number_in(file.read_text()) == 2
 
 
-# ---- Telling the broker ----
+# ---- Notifying the broker ----
 
 
-def test_the_broker_is_told_of_each_list_once_and_again_until_that_works(server: ListServer, file: Path) -> None:
+def test_broker_is_notified_once_per_list_and_again_after_a_failure(server: ListServer, file: Path) -> None:
     told = file.with_name("told")
     with pytest.raises(SyncError, match="could not be made to reload"):
         sync(Target(server.url, file, command=("false",)))
@@ -272,20 +272,20 @@ def test_the_broker_is_told_of_each_list_once_and_again_until_that_works(server:
 
 
 @pytest.mark.parametrize("content", ["", "-1", "0", "-99999999", "no number", "1.5"])
-def test_a_pid_file_that_names_no_process_harms_none(server: ListServer, file: Path, content: str) -> None:
+def test_pid_file_without_a_valid_process_id_signals_no_process(server: ListServer, file: Path, content: str) -> None:
     pid_file = file.with_name("mosquitto.pid")
     pid_file.write_text(content)
     with pytest.raises(SyncError, match="could not be made to reload: ValueError"):
         sync(Target(server.url, file, pid_file=pid_file))
 
 
-def test_a_process_that_a_reload_would_end_is_left_alone(server: ListServer, file: Path) -> None:
+def test_process_that_sighup_would_end_is_not_signalled(server: ListServer, file: Path) -> None:
     pid_file = file.with_name("mosquitto.pid")
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        pid_file.write_text(str(stranger.pid))
+    with subprocess.Popen(["sleep", "60"]) as other_process:
+        pid_file.write_text(str(other_process.pid))
         with pytest.raises(SyncError, match="does not handle SIGHUP"):
             sync(Target(server.url, file, pid_file=pid_file))
-        assert stranger.poll() is None
-        stranger.terminate()
+        assert other_process.poll() is None
+        other_process.terminate()
     with pytest.raises(SyncError, match="could not be made to reload: ProcessLookupError"):
         sync(Target(server.url, file, pid_file=pid_file))

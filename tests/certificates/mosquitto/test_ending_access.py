@@ -1,29 +1,29 @@
-"""What becomes of a device that is connected when its user or its certificate is no longer good."""
+"""Connected devices whose user or certificate becomes invalid are disconnected."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.certificates.mosquitto.waiting import PATIENCE, until
+from tests.certificates.mosquitto.waiting import TIMEOUT, until
 from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.certificates.mosquitto.certified import CertifiedDevice
-    from tests.certificates.mosquitto.site import PlantSite
+    from tests.certificates.mosquitto.site import CertificateSite
     from tests.devices import Device
 
 LINE = "readWrite line/#"
 
 
 def is_ended(device: Device) -> bool:
-    """Wait for the end of a device's connection and say whether the broker made it."""
-    return device.ends.get(timeout=PATIENCE) >= FIRST_FAILURE
+    """Wait for the end of a device's connection and return whether the broker ended it."""
+    return device.ends.get(timeout=TIMEOUT) >= FIRST_FAILURE
 
 
-def neighbours(site: PlantSite) -> tuple[CertifiedDevice, Device]:
-    """Return two devices that listen, one with a certificate and one with a password."""
+def other_devices(site: CertificateSite) -> tuple[CertifiedDevice, Device]:
+    """Return two subscribed devices, one with a certificate and one with a password."""
     carol, dora = site.certified("carol", LINE), site.connected("dora", LINE)
     for each in (carol, dora):
         assert each.subscribe("line/#") == [1]
@@ -33,7 +33,7 @@ def neighbours(site: PlantSite) -> tuple[CertifiedDevice, Device]:
 # ---- Disabled, and enabled again ----
 
 
-def test_a_disabled_device_is_refused_at_once_and_its_session_ended(site: PlantSite) -> None:
+def test_disabled_user_is_denied_at_once_and_disconnected(site: CertificateSite) -> None:
     bob, carol = site.certified("bob", LINE, protocol=V5), site.certified("carol", LINE)
     for each in (bob, carol):
         assert each.subscribe("line/#") == [1]
@@ -42,46 +42,48 @@ def test_a_disabled_device_is_refused_at_once_and_its_session_ended(site: PlantS
     bob.publish_unacknowledged("line/1", qos=1)
     carol.publish("line/1", "to bob")
     assert is_ended(bob)
-    assert bob.heard() == []
+    assert bob.pending_messages() == []
     assert carol.received_so_far() == [("line/1", b"to bob")]
 
 
-def test_it_may_come_back_until_the_next_list_and_again_once_it_is_enabled(site: PlantSite) -> None:
+def test_disabled_user_can_reconnect_until_the_next_list_and_again_after_it_is_enabled(site: CertificateSite) -> None:
     bob = site.certified("bob", LINE, protocol=V5)
-    with site.plant.lists_held_back():
+    with site.deployment.lists_held_back():
         site.change(bob, enabled=False)
-        again = site.connect_with(bob.username, site.papers_of(bob), "again", protocol=V5)
+        again = site.connect_with(bob.username, site.files_of(bob), "again", protocol=V5)
         assert again.subscribe("line/#") == [NOT_AUTHORIZED]
         assert again.publish("line/1") == NOT_AUTHORIZED
 
     site.is_refused_by_the_next_list(bob)
     site.change(bob, enabled=True)
     assert again.publish("line/1") == 0
-    site.plant.sync()
-    until(lambda: site.gets_in(bob), "the certificate is accepted again")
+    site.deployment.sync()
+    until(lambda: site.is_accepted(bob), "the certificate is accepted again")
 
 
 # ---- Revoked ----
 
 
-def test_a_revoked_certificate_is_refused_after_the_next_list_and_nobody_else_notices(site: PlantSite) -> None:
-    bob, (carol, dora) = site.certified("bob", LINE, protocol=V5), neighbours(site)
+def test_revoked_certificate_is_refused_after_the_next_list_and_other_devices_stay_connected(
+    site: CertificateSite,
+) -> None:
+    bob, (carol, dora) = site.certified("bob", LINE, protocol=V5), other_devices(site)
     assert bob.publish("line/1", "before") == 0
 
-    site.plant.revoke(site.papers_of(bob))
+    site.deployment.revoke(site.files_of(bob))
     assert is_ended(bob)
     site.is_refused_by_the_next_list(bob)
     carol.publish("line/1", "after")
-    heard = [("line/1", b"before"), ("line/1", b"after")]
-    assert carol.received_so_far() == dora.received_so_far() == heard
+    pending_messages = [("line/1", b"before"), ("line/1", b"after")]
+    assert carol.received_so_far() == dora.received_so_far() == pending_messages
     assert carol.stayed_connected()
     assert dora.stayed_connected()
 
 
-# ---- Passwords, users, and by hand ----
+# ---- Passwords, deleted users, disconnects by an administrator ----
 
 
-def test_a_changed_password_ends_the_session_that_began_with_the_old_one(site: PlantSite) -> None:
+def test_changed_password_disconnects_the_device(site: CertificateSite) -> None:
     bob = site.connected("bob", LINE, protocol=V5)
     assert bob.publish("line/1") == 0
 
@@ -91,22 +93,22 @@ def test_a_changed_password_ends_the_session_that_began_with_the_old_one(site: P
     assert site.try_to_connect(bob.username, "another") == 0
 
 
-def test_a_removed_user_is_refused_at_once_and_its_session_ended(site: PlantSite) -> None:
-    bob, (carol, dora) = site.certified("bob", LINE, protocol=V5), neighbours(site)
+def test_deleted_user_is_denied_at_once_and_disconnected(site: CertificateSite) -> None:
+    bob, (carol, dora) = site.certified("bob", LINE, protocol=V5), other_devices(site)
     assert bob.subscribe("line/#") == [1]
 
     assert site.service.call("DELETE", f"/api/users/{bob.username}").status_code == 204
     carol.publish("line/1", "to bob")
     assert is_ended(bob)
-    assert bob.heard() == []
+    assert bob.pending_messages() == []
     site.is_refused_by_the_next_list(bob)
     assert carol.stayed_connected()
     assert dora.stayed_connected()
 
 
-def test_alice_ends_every_session_of_a_user_who_may_come_back(site: PlantSite) -> None:
-    bob, (carol, _) = site.certified("bob", LINE, protocol=V5), neighbours(site)
-    second = site.connect_with(bob.username, site.papers_of(bob), client_id=f"{bob.username}-second", protocol=V5)
+def test_administrator_disconnects_all_devices_of_a_user_and_they_can_reconnect(site: CertificateSite) -> None:
+    bob, (carol, _) = site.certified("bob", LINE, protocol=V5), other_devices(site)
+    second = site.connect_with(bob.username, site.files_of(bob), client_id=f"{bob.username}-second", protocol=V5)
     for each in (bob, second):
         assert each.publish("line/1") == 0
 
@@ -118,25 +120,25 @@ def test_alice_ends_every_session_of_a_user_who_may_come_back(site: PlantSite) -
     }
     assert is_ended(bob)
     assert is_ended(second)
-    assert site.gets_in(bob)
+    assert site.is_accepted(bob)
     assert carol.stayed_connected()
 
 
-# ---- What the service has hardly seen, or not at all ----
+# ---- Devices that sent no ACL request ----
 
 
-def test_a_device_that_only_connected_is_ended_when_its_password_changes(site: PlantSite) -> None:
+def test_device_that_only_logged_in_is_disconnected_after_a_password_change(site: CertificateSite) -> None:
     bob = site.connected("bob", LINE, protocol=V5)
     site.change(bob, password="another")
     assert is_ended(bob)
 
 
-# ---- What the device's session keeps ----
+# ---- MQTT sessions after a disconnect ----
 
 
 @BOTH_PROTOCOLS
-def test_subscriptions_and_queued_messages_survive_the_end_of_a_connection(
-    site: PlantSite, protocol: MQTTProtocolVersion
+def test_subscriptions_and_queued_messages_survive_a_disconnect(
+    site: CertificateSite, protocol: MQTTProtocolVersion
 ) -> None:
     carol = site.connected("carol", LINE)
     bob = site.connected("bob", LINE, protocol=protocol, persistent=True)
@@ -155,9 +157,7 @@ def test_subscriptions_and_queued_messages_survive_the_end_of_a_connection(
 
 
 @BOTH_PROTOCOLS
-def test_a_connected_device_keeps_its_session_when_its_connection_is_ended(
-    site: PlantSite, protocol: MQTTProtocolVersion
-) -> None:
+def test_disconnected_device_keeps_its_persistent_session(site: CertificateSite, protocol: MQTTProtocolVersion) -> None:
     carol = site.connected("carol", LINE)
     bob = site.connected("bob", LINE, protocol=protocol, persistent=True)
     assert bob.subscribe("line/#") == [1]
@@ -172,8 +172,8 @@ def test_a_connected_device_keeps_its_session_when_its_connection_is_ended(
 
 
 @BOTH_PROTOCOLS
-def test_a_device_without_a_lasting_session_has_none_afterwards_and_its_will_is_published(
-    site: PlantSite, protocol: MQTTProtocolVersion
+def test_disconnect_of_a_device_without_a_persistent_session_publishes_its_will_and_leaves_no_session(
+    site: CertificateSite, protocol: MQTTProtocolVersion
 ) -> None:
     carol = site.connected("carol", LINE)
     assert carol.subscribe("line/wills") == [1]
@@ -183,6 +183,6 @@ def test_a_device_without_a_lasting_session_has_none_afterwards_and_its_will_is_
     assert is_ended(bob)
     assert carol.received() == ("line/wills", b"gone")
     carol.publish("line/1", "to nobody")
-    # Nothing was left in its place that would collect messages.
+    # No session is left that would queue messages.
     again = site.connect(bob.username, client_id=bob.client_id, protocol=protocol, persistent=True)
     assert again.received_so_far() == []

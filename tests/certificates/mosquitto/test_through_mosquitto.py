@@ -1,4 +1,4 @@
-"""Who gets in by certificate, who does not, and that passwords work beside it as before."""
+"""Which certificates are accepted; passwords work on the other listener."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from authsvc.pki import ca
 from authsvc.pki.ca import CertificateAuthority
-from tests.certificates.mosquitto.certified import CertifiedDevice, Papers, new_papers
+from tests.certificates.mosquitto.certified import CertificateFiles, CertifiedDevice, new_certificate_files
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED, V5
 from tests.service import permission
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from paho.mqtt.enums import MQTTProtocolVersion
 
-    from tests.certificates.mosquitto.plant import Plant
-    from tests.certificates.mosquitto.site import PlantSite
+    from tests.certificates.mosquitto.deployment import Deployment
+    from tests.certificates.mosquitto.site import CertificateSite
     from tests.service import Service
 
 OWN_TOPICS = "readWrite devices/%u/#"
 
 
 def uses_its_own_topics(device: CertifiedDevice) -> None:
-    """Let a device do what it may, and fail at what it may not."""
+    """Check that a device can use its own topics and no others."""
     own = f"devices/{device.username}"
     assert device.subscribe(f"{own}/#", "devices/#") == [1, NOT_AUTHORIZED]
     assert device.publish(f"{own}/state", "running") == 0
@@ -37,7 +37,7 @@ def uses_its_own_topics(device: CertifiedDevice) -> None:
 
 
 def grant(service: Service, username: str, *permissions: str) -> None:
-    """Let Alice grant the pending registration of that name."""
+    """Grant the pending registration of this username."""
     found = service.call("GET", "/api/client-registry/registrations", params={"search": username}).json()["items"]
     (pending,) = [each for each in found if each["username"] == username]
     body = {"permissions": list(map(permission, permissions))}
@@ -45,41 +45,43 @@ def grant(service: Service, username: str, *permissions: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def signed_by(authority: CertificateAuthority, directory: Path, username: str, days_ago: int = 0) -> Papers:
-    """Return papers for ten days in that name which the service never gave out."""
-    papers, key = new_papers(directory / secrets.token_hex(4))
+def signed_by(authority: CertificateAuthority, directory: Path, username: str, days_ago: int = 0) -> CertificateFiles:
+    """Return a ten-day certificate for this username that the service did not issue."""
+    files, key = new_certificate_files(directory / secrets.token_hex(4))
     then = datetime.now(UTC) - timedelta(days=days_ago)
-    papers.certificate_file.write_text(authority.sign(username, key.public_key(), then, 10).certificate)
-    return papers
+    files.certificate_file.write_text(authority.sign(username, key.public_key(), then, 10).certificate)
+    return files
 
 
-# ---- Who gets in ----
+# ---- Accepted certificates ----
 
 
-def test_a_device_that_registered_with_a_csr_publishes_and_subscribes(site: PlantSite, tmp_path: Path) -> None:
-    service, username = site.plant.service, f"bob-{secrets.token_hex(3)}"
+def test_device_registered_with_a_csr_can_publish_and_subscribe(site: CertificateSite, tmp_path: Path) -> None:
+    service, username = site.deployment.service, f"bob-{secrets.token_hex(3)}"
     register = ("register", "--server", service.url, "--username", username, "--out", str(tmp_path), "--wait", "0")
     assert service.call("POST", "/api/client-registry/unlock").ok
     assert "waiting for an administrator" in service.command(*register).stderr
     grant(service, username, OWN_TOPICS)
-    site.plant.authsvc(*register)
+    site.deployment.authsvc(*register)
 
-    uses_its_own_topics(site.connect_with(username, Papers(tmp_path), protocol=V5))
+    uses_its_own_topics(site.connect_with(username, CertificateFiles(tmp_path), protocol=V5))
 
 
-def test_a_device_that_got_key_and_certificate_by_hand_does_too(site: PlantSite, tmp_path: Path) -> None:
+def test_device_with_key_and_certificate_of_the_command_line_can_publish_and_subscribe(
+    site: CertificateSite, tmp_path: Path
+) -> None:
     bob = site.add_user("bob", OWN_TOPICS, grantTypes=["certificate"])
-    site.plant.authsvc("certificates", "issue", bob, "--out", tmp_path)
-    papers = Papers(tmp_path / "of-bob")
-    papers.directory.mkdir()
-    (tmp_path / f"{bob}.key").rename(papers.key_file)
-    (tmp_path / f"{bob}.crt").rename(papers.certificate_file)
+    site.deployment.authsvc("certificates", "issue", bob, "--out", tmp_path)
+    files = CertificateFiles(tmp_path / "bob-files")
+    files.directory.mkdir()
+    (tmp_path / f"{bob}.key").rename(files.key_file)
+    (tmp_path / f"{bob}.crt").rename(files.certificate_file)
 
-    uses_its_own_topics(site.connect_with(bob, papers, protocol=V5))
+    uses_its_own_topics(site.connect_with(bob, files, protocol=V5))
 
 
 @BOTH_PROTOCOLS
-def test_both_listeners_lead_to_the_same_topics(site: PlantSite, protocol: MQTTProtocolVersion) -> None:
+def test_messages_pass_between_both_listeners(site: CertificateSite, protocol: MQTTProtocolVersion) -> None:
     bob = site.certified("bob", "write line/#", protocol=protocol)
     carol = site.connected("carol", "read line/#", protocol=protocol)
 
@@ -89,55 +91,57 @@ def test_both_listeners_lead_to_the_same_topics(site: PlantSite, protocol: MQTTP
     assert carol.received_so_far() == [("line/1", b"running")]
 
 
-def test_what_a_certified_device_claims_beside_its_certificate_counts_for_nothing(site: PlantSite) -> None:
+def test_username_and_password_beside_a_certificate_are_ignored(site: CertificateSite) -> None:
     bob = site.add_user("bob", OWN_TOPICS)
     charlie = site.add_user("charlie", OWN_TOPICS, grantTypes=["certificate"])
-    papers = site.plant.enrol(charlie)
+    files = site.deployment.enrol(charlie)
 
-    uses_its_own_topics(site.connect_with(charlie, papers, protocol=V5, claims=(bob, "secret")))
-
-
-# ---- Who does not ----
+    uses_its_own_topics(site.connect_with(charlie, files, protocol=V5, connect_as=(bob, "secret")))
 
 
-def of_another_authority(plant: Plant, directory: Path, username: str) -> Papers:
+# ---- Refused certificates ----
+
+
+def of_another_authority(deployment: Deployment, directory: Path, username: str) -> CertificateFiles:
     now = datetime.now(UTC)
     another = CertificateAuthority(*ca.new_authority("authsvc certificate authority", now, 10, None))
     return signed_by(another, directory, username)
 
 
-def expired(plant: Plant, directory: Path, username: str) -> Papers:
-    return signed_by(plant.authority(), directory, username, days_ago=30)
+def expired(deployment: Deployment, directory: Path, username: str) -> CertificateFiles:
+    return signed_by(deployment.authority(), directory, username, days_ago=30)
 
 
-def not_yet_valid(plant: Plant, directory: Path, username: str) -> Papers:
-    return signed_by(plant.authority(), directory, username, days_ago=-1)
+def not_yet_valid(deployment: Deployment, directory: Path, username: str) -> CertificateFiles:
+    return signed_by(deployment.authority(), directory, username, days_ago=-1)
 
 
-def no_papers(plant: Plant, directory: Path, username: str) -> None:
+def no_certificate(deployment: Deployment, directory: Path, username: str) -> None:
     return None
 
 
-@pytest.mark.parametrize("papers", [of_another_authority, expired, not_yet_valid, no_papers])
-def test_without_a_good_certificate_nobody_gets_in(
-    site: PlantSite, tmp_path: Path, papers: Callable[[Plant, Path, str], Papers | None]
+@pytest.mark.parametrize("files", [of_another_authority, expired, not_yet_valid, no_certificate])
+def test_device_without_a_valid_certificate_is_refused(
+    site: CertificateSite, tmp_path: Path, files: Callable[[Deployment, Path, str], CertificateFiles | None]
 ) -> None:
     bob = site.certified("bob", OWN_TOPICS)
-    charlie = site.arrive(bob.username, papers(site.plant, tmp_path, bob.username), claims=(bob.username, "secret"))
+    charlie = site.connecting(
+        bob.username, files(site.deployment, tmp_path, bob.username), connect_as=(bob.username, "secret")
+    )
 
-    assert not charlie.gets_in()
+    assert not charlie.is_accepted()
     assert bob.stayed_connected()
 
 
 @pytest.mark.parametrize("spelled", [str.upper, "{}x".format, "no{}".format], ids=["upper case", "longer", "other"])
-def test_a_good_certificate_of_nobody_gets_nothing_through(
-    site: PlantSite, tmp_path: Path, spelled: Callable[[str], str]
+def test_valid_certificate_of_an_unknown_user_allows_nothing(
+    site: CertificateSite, tmp_path: Path, spelled: Callable[[str], str]
 ) -> None:
     bob = site.certified("bob", "readWrite line/#", protocol=V5)
     bob.subscribe("line/#")
-    stranger = spelled(bob.username)
-    papers = signed_by(site.plant.authority(), tmp_path, stranger)
-    charlie = site.connect_with(stranger, papers, protocol=V5)
+    unknown = spelled(bob.username)
+    files = signed_by(site.deployment.authority(), tmp_path, unknown)
+    charlie = site.connect_with(unknown, files, protocol=V5)
 
     assert charlie.subscribe("line/#", "#") == [NOT_AUTHORIZED, NOT_AUTHORIZED]
     assert charlie.publish("line/1", "forged") == NOT_AUTHORIZED
@@ -149,7 +153,7 @@ def test_a_good_certificate_of_nobody_gets_nothing_through(
 # ---- The listener for passwords ----
 
 
-def test_passwords_work_beside_certificates_as_before(site: PlantSite) -> None:
+def test_passwords_are_accepted_beside_certificates(site: CertificateSite) -> None:
     bob = site.add_user("bob")
     carol = site.add_user("carol", grantTypes=["certificate"])
 

@@ -1,4 +1,4 @@
-"""Waiting for what happens elsewhere."""
+"""Wait for a condition."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
-def until(reached: Callable[[], bool], what: str, within: float = PATIENCE) -> float:
-    """Look again and again until it is so, and return how many seconds that took."""
+def until(reached: Callable[[], bool], what: str, within: float = TIMEOUT) -> float:
+    """Wait until the condition is true and return the number of seconds; fail after `within` seconds."""
     began = time.monotonic()
     while not reached():
-        assert time.monotonic() - began < within, f"it never came to this: {what}"
+        assert time.monotonic() - began < within, f"not within {within} s: {what}"
         time.sleep(0.01)
     return time.monotonic() - began

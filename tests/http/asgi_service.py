@@ -1,4 +1,4 @@
-"""A real service of which the tests of its front ask much."""
+"""A running service with few threads, for tests of the broker listener under load."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEAD = b"POST /auth/acl HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application
 
 
 @contextmanager
-def room_for_many() -> Iterator[None]:
-    """Enough file descriptors for this test and for what it starts."""
+def many_descriptors() -> Iterator[None]:
+    """Raise the limit of file descriptors for this process and its children."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * MANY if hard == resource.RLIM_INFINITY else min(hard, 4 * MANY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
@@ -33,13 +33,13 @@ def room_for_many() -> Iterator[None]:
 
 
 @contextmanager
-def started(village: Path, directory: Path) -> Iterator[Service]:
-    """The inhabited service as a process, with few threads and slow hashes for the API, and room for many."""
-    shutil.copytree(village, directory / "data")
+def started(seed_directory: Path, directory: Path) -> Iterator[Service]:
+    """The service with the seed data as a process, with 2 API threads and slow hashes."""
+    shutil.copytree(seed_directory, directory / "data")
     environment = {
         "AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD,
         "AUTHSVC_THREADS": "2",
         "AUTHSVC_BCRYPT_COST": SLOW_HASH,
     }
-    with room_for_many(), Service(directory, environment) as service:
+    with many_descriptors(), Service(directory, environment) as service:
         yield service

@@ -1,4 +1,4 @@
-"""A plant: the service, a broker that `authsvc broker-config` configured, and the files they share."""
+"""The service, a broker with the output of `authsvc broker-config`, and their shared files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from authsvc.pki.ca import CertificateAuthority
 from tests.broker import Mosquitto, free_port
-from tests.certificates.mosquitto.certified import Papers, new_papers
-from tests.certificates.mosquitto.commands import going_on
-from tests.certificates.mosquitto.waiting import PATIENCE, until
+from tests.certificates.mosquitto.certified import CertificateFiles, new_certificate_files
+from tests.certificates.mosquitto.commands import running_command
+from tests.certificates.mosquitto.waiting import TIMEOUT, until
 from tests.registry.signing import signing_request
 from tests.service import Service
 
@@ -30,8 +30,8 @@ SYNC_EVERY = 0.2
 SESSIONS_USER, SESSIONS_PASSWORD = "authsvc-sessions", "needs no permission"
 
 
-class Plant:
-    """Runs inside its `with` block, with `authsvc crl sync` beside the broker."""
+class Deployment:
+    """A service, a broker and `authsvc crl sync`; they run inside the `with` block."""
 
     broker: Mosquitto
 
@@ -49,7 +49,7 @@ class Plant:
             self._make_server_certificate()
             self._syncing = starting.enter_context(self._crl_sync())
             config = self.broker_config()
-            until((self.pki / "crl.pem").exists, "there is a first list")
+            until((self.pki / "crl.pem").exists, "the first list is written")
             self.broker = starting.enter_context(Mosquitto(config, self.directory))
             self.sync()
             self._running = starting.pop_all()
@@ -58,14 +58,14 @@ class Plant:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def may_end_sessions(self) -> Self:
-        """Give the service a user of its own on the broker, to be called before the start."""
+    def with_disconnects(self) -> Self:
+        """Configure the service's own login to the broker, to disconnect clients. Call it before the start."""
         login = f"{SESSIONS_USER}:{SESSIONS_PASSWORD.replace(' ', '%20')}"
         self.service.environment["AUTHSVC_BROKER_URL"] = f"mqtt://{login}@127.0.0.1:{self.password_port}"
         return self
 
     def authsvc(self, *arguments: str | Path, stdin: str = "") -> str:
-        """Run `authsvc ...` with the service's own settings; it must succeed."""
+        """Run `authsvc ...` with the service's settings; it must succeed."""
         done = self.service.command(*map(str, arguments), stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -73,7 +73,7 @@ class Plant:
     # ---- The broker and its files ----
 
     def broker_config(self) -> str:
-        """Return what `authsvc broker-config` prints, on loopback and with its data in the test's directory."""
+        """Return the output of `authsvc broker-config`, changed to loopback and to the test's directory."""
         ports = ("--password-port", str(self.password_port), "--tls-port", str(self.tls_port))
         config = self.authsvc(
             "broker-config", *ports, "--plugin", self._plugin, "--pki", self.pki, "--pid", self._pid_file
@@ -85,15 +85,15 @@ class Plant:
         return config
 
     def sync(self) -> None:
-        """Wait until the broker has been told of the lists as they are now; it reads them in the next moment."""
+        """Wait until the broker was sent SIGHUP for the current lists. It reads them a moment later."""
         lists = self.service.call("GET", "/pki/crl.pem").content
         told = self.pki / ".crl.pem.told"
         digest = hashlib.sha256(lists).hexdigest()
-        until(lambda: told.exists() and told.read_text() == digest, "the broker is told of the lists")
+        until(lambda: told.exists() and told.read_text() == digest, "the broker is notified of the lists")
 
     @contextmanager
     def lists_held_back(self) -> Iterator[None]:
-        """Let no new list reach the broker for the length of a block, and it alone when the block ends."""
+        """Stop `crl sync` during the block, so that the broker gets no new list."""
         self._syncing.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -103,14 +103,14 @@ class Plant:
     def _crl_sync(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
         files = ("--out", self.pki / "crl.pem", "--ca-out", self.pki / "ca.pem", "--pid", self._pid_file)
         command = ("crl", "sync", "--server", self.service.url, *files, "--interval", str(SYNC_EVERY))
-        return going_on(*command, log=self.directory / "sync.log")
+        return running_command(*command, log=self.directory / "sync.log")
 
     @property
     def _pid_file(self) -> Path:
         return self.pki / "mosquitto.pid"
 
     def _make_server_certificate(self) -> None:
-        """Let the shipped script make it, as `make secrets` does."""
+        """Create the broker's certificate with the shipped script, like `make secrets`."""
         script = shutil.copy(ROOT / "deploy" / "make-secrets.sh", self.directory)
         subprocess.run([script], check=True, capture_output=True)
         self.pki.mkdir()
@@ -119,41 +119,41 @@ class Plant:
 
     # ---- Certificates ----
 
-    def enrol(self, username: str, name: str = "") -> Papers:
-        """Let Alice sign a request of the user's, under another name if it has papers; return what it has then."""
-        papers, key = new_papers(self.directory / "devices" / (name or username))
+    def enrol(self, username: str, name: str = "") -> CertificateFiles:
+        """Issue a certificate for a new key. `name` is the directory of the files, by default the username."""
+        files, key = new_certificate_files(self.directory / "devices" / (name or username))
         body = {"csr": signing_request(username, key)}
         answer = self.service.call("POST", f"/api/users/{username}/certificates", json=body)
         assert answer.status_code == 201, answer.text
-        papers.certificate_file.write_text(answer.json()["certificate"])
-        return papers
+        files.certificate_file.write_text(answer.json()["certificate"])
+        return files
 
-    def revoke(self, papers: Papers) -> None:
-        """Let Alice revoke a certificate."""
-        path = f"/api/certificates/{papers.serial}/revoke"
+    def revoke(self, files: CertificateFiles) -> None:
+        """Revoke a certificate as the administrator."""
+        path = f"/api/certificates/{files.serial}/revoke"
         answer = self.service.call("POST", path, json={"reason": "keyCompromise"})
         assert answer.status_code == 200, answer.text
 
     def authority(self) -> CertificateAuthority:
-        """Return the authority that signs, for what the service itself would never sign."""
+        """Return the signing authority, to sign certificates that the service would not issue."""
         return CertificateAuthority(*self.stored("SELECT certificate, key FROM authorities ORDER BY id DESC LIMIT 1"))
 
-    # ---- What is stored, and how time passes over it ----
+    # ---- Stored rows ----
 
     def stored(self, statement: str, *values: object) -> tuple[Any, ...]:
-        """Run a statement on the service's database and return its first row, or nothing."""
+        """Run a statement on the service's database and return its first row, or an empty tuple."""
         file = self.directory / "data" / "authsvc.db"
-        with closing(sqlite3.connect(file, timeout=PATIENCE)) as connection, connection:
+        with closing(sqlite3.connect(file, timeout=TIMEOUT)) as connection, connection:
             row: tuple[Any, ...] | None = connection.execute(statement, values).fetchone()
         return row or ()
 
-    def ages(self, papers: Papers, days: int) -> None:
+    def make_older(self, files: CertificateFiles, days: int) -> None:
         """Replace a device's certificate by a one-year certificate issued the given number of days ago."""
         then = datetime.now(UTC) - timedelta(days=days)
-        old = papers.certificate
+        old = files.certificate
         key: Any = old.public_key()
         made = self.authority().sign(old.subject.rfc4514_string().removeprefix("CN="), key, then, 365)
-        papers.certificate_file.write_text(made.certificate)
+        files.certificate_file.write_text(made.certificate)
         times = [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (made.not_before, made.not_after)]
         self.stored(
             "UPDATE certificates SET serial = ?, certificate = ?, not_before = ?, not_after = ? WHERE serial = ?",
