@@ -101,6 +101,40 @@ auth_opt_cache false
 """
 
 
+AUTHSVC_PLUGIN_DIR = Path(__file__).parents[1] / "deploy" / "mosquitto" / "plugin"
+
+
+def build_authsvc_plugin(*options: str, target_dir: Path = BUILD_DIR) -> Path:
+    """Compile authsvc's own plugin, or return it if it was compiled from the same sources with the same options.
+
+    `options` are variables of its Makefile, as in `CFLAGS=-g`. Safe in several processes at once.
+    """
+    sources = sorted(path for path in AUTHSVC_PLUGIN_DIR.iterdir() if path.suffix in (".c", ".h", ".map", ""))
+    content = b"".join(path.read_bytes() for path in sources) + repr(options).encode()
+    plugin = target_dir / f"mosquitto_authsvc-{hashlib.sha256(content).hexdigest()[:16]}.so"
+    if not plugin.exists():
+        target_dir.mkdir(parents=True, exist_ok=True)
+        unfinished = plugin.with_suffix(f".{os.getpid()}")
+        command: list[str | Path] = ["make", "--silent", "-C", AUTHSVC_PLUGIN_DIR, "-B", f"PLUGIN={unfinished.absolute()}", *options]
+        subprocess.run(command, check=True)
+        unfinished.replace(plugin)
+    return plugin
+
+
+def authsvc_plugin_config(*, plugin: Path, service_port: int, listener_port: int, extra: str = "") -> str:
+    """Write a `mosquitto.conf` for authsvc's own plugin."""
+    return f"""\
+listener {listener_port} 127.0.0.1
+allow_anonymous false
+persistence false
+check_retain_source true
+
+plugin {plugin}
+plugin_opt_url http://127.0.0.1:{service_port}
+{extra}
+"""
+
+
 class Mosquitto:
     """A broker process; as a context manager it runs inside the block.
 
@@ -145,17 +179,17 @@ class Mosquitto:
                 stderr=log,
             )
         # Read the log instead of probing the port, because another program could have taken the port.
-        self._wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
+        self.wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
 
     def reload(self) -> None:
         """Send SIGHUP and wait until the broker has begun to reload; later connections are served after the reload."""
         seen = self.log_text().count("Reloading config.")
         self._running().send_signal(signal.SIGHUP)
-        self._wait_until(lambda: self.log_text().count("Reloading config.") > seen, "reload")
+        self.wait_until(lambda: self.log_text().count("Reloading config.") > seen, "reload")
 
     def wait_for_log(self, text: str) -> None:
         """Wait until the log contains this text."""
-        self._wait_until(lambda: text in self.log_text(), f"log {text!r}")
+        self.wait_until(lambda: text in self.log_text(), f"log {text!r}")
 
     def stop(self) -> None:
         """Stop the process, if it runs, and wait for its end."""
@@ -174,7 +208,8 @@ class Mosquitto:
             raise BrokerError("the broker does not run")
         return self._process
 
-    def _wait_until(self, reached: Callable[[], bool], what: str) -> None:
+    def wait_until(self, reached: Callable[[], bool], what: str) -> None:
+        """Wait for a condition while the broker runs; raise `BrokerError` with `what` it did not do."""
         deadline = time.monotonic() + PATIENCE
         while not reached():
             if self._running().poll() is not None or time.monotonic() > deadline:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
+from tests.broker import (
+    Mosquitto,
+    authsvc_plugin_config,
+    build_authsvc_plugin,
+    build_plugin,
+    free_port,
+    go_auth_config,
+)
 from tests.brokers.site import Site
 from tests.service import Service
 
@@ -31,9 +38,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def broker(service: Service, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """A broker with the recommended settings."""
-    config = go_auth_config(plugin=plugin, service_port=service.broker_port, listener_port=free_port())
+def broker(
+    service: Service, plugin: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Mosquitto]:
+    """A broker with the recommended settings; with authsvc's own plugin if a test has the mark `THROUGH_BOTH`."""
+    port, listener_port = service.broker_port, free_port()
+    if getattr(request, "param", "go-auth") == "authsvc":
+        config = authsvc_plugin_config(plugin=build_authsvc_plugin(), service_port=port, listener_port=listener_port)
+    else:
+        config = go_auth_config(plugin=plugin, service_port=port, listener_port=listener_port)
     with Mosquitto(config, tmp_path_factory.mktemp("broker")) as broker:
         yield broker
 

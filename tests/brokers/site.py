@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import ExitStack
+import re
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import pytest
+import requests
+
+from tests.broker import Mosquitto
 from tests.devices import Device
-from tests.service import permission
+from tests.service import Service, permission
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.service import Api
+
+THROUGH_BOTH = pytest.mark.parametrize("broker", ["go-auth", "authsvc"], indirect=True)
+"""Runs a test through the plugin that stands for go-auth, and through authsvc's own."""
 
 PASSWORD = "secret"
 _numbers = itertools.count(1)
@@ -74,9 +84,34 @@ class Site:
 
     def change(self, device: Device, **fields: Any) -> None:
         """Change the device's user as the administrator."""
-        answer = self.service.call("PATCH", f"/api/users/{device.username}", json=fields)
+        with self.in_force(device.username):
+            answer = self.service.call("PATCH", f"/api/users/{device.username}", json=fields)
         assert answer.status_code == 200, answer.text
 
     def permit(self, device: Device, *permissions: str) -> None:
         """Replace the permissions of the device's user."""
         self.change(device, permissions=list(map(permission, permissions)))
+
+    @contextmanager
+    def in_force(self, username: str) -> Iterator[None]:
+        """Wait, after the block, until a change in it is in force in the broker.
+
+        authsvc's own plugin reads a changed user after the API has answered. It logs that, for a user that it knows.
+        """
+        yield
+        if self._versions(username):
+            changed = self._version_at_service(username)
+            assert isinstance(self.broker, Mosquitto)
+            self.broker.wait_until(lambda: max(self._versions(username)) >= changed, f"read the user {username} again")
+
+    def _versions(self, username: str) -> list[int]:
+        """Return the versions of a user that authsvc's own plugin has logged."""
+        log = self.broker.log_text() if isinstance(self.broker, Mosquitto) else ""
+        return [int(version) for version in re.findall(rf"authsvc: user {re.escape(username)} at version (\d+)", log)]
+
+    def _version_at_service(self, username: str) -> int:
+        assert isinstance(self.service, Service)
+        url = f"{self.service.broker_url}/auth/plugin/users"
+        answer = requests.post(url, json={"usernames": [username]}, headers={"Authsvc-Plugin": "1"}, timeout=5)
+        version: int = answer.json()["version"]
+        return version

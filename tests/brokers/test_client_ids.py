@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.brokers.site import Site
+
+pytestmark = THROUGH_BOTH
 
 OWN = ["%u", "%u:*"]
 

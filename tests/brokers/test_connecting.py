@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.brokers.site import Site
     from tests.service import Api
+
+pytestmark = THROUGH_BOTH
 
 ODD_NAMES = ["+", "#", "bob/+", "a/b", "/", "bøb", "名前", "with spaces", "<b>&\"bob'", "%u", "$SYS", "x" * 300]
 
@@ -79,7 +82,8 @@ def test_a_deleted_user_is_refused(site: Site) -> None:
     bob = site.add_user("bob")
     assert site.try_to_connect(bob) == 0
 
-    assert site.service.call("DELETE", f"/api/users/{bob}").status_code == 204
+    with site.in_force(bob):
+        assert site.service.call("DELETE", f"/api/users/{bob}").status_code == 204
     assert site.try_to_connect(bob) == NOT_AUTHORIZED
 
 
@@ -118,7 +122,8 @@ def test_a_revoked_api_token_is_refused(site: Site) -> None:
     issued = issue_token(site.service, bob, "secret")
     assert site.try_to_connect(bob, issued["token"]) == 0
 
-    assert site.service.call("DELETE", f"/api/tokens/{issued['id']}").status_code == 204
+    with site.in_force(bob):
+        assert site.service.call("DELETE", f"/api/tokens/{issued['id']}").status_code == 204
     assert site.try_to_connect(bob, issued["token"]) == NOT_AUTHORIZED
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.brokers import end_to_end
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.brokers.site import Site
+
+pytestmark = THROUGH_BOTH
 
 
 @BOTH_PROTOCOLS

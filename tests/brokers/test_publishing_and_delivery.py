@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5, V311
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.brokers.site import Site
+
+pytestmark = THROUGH_BOTH
 
 
 @BOTH_PROTOCOLS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from tests.broker import Mosquitto
     from tests.brokers.site import Site
     from tests.devices import Device
+
+pytestmark = THROUGH_BOTH
 
 
 @BOTH_PROTOCOLS
@@ -130,7 +133,7 @@ def test_will_is_checked_with_the_permissions_at_its_publication(site: Site, bro
     carol = site.connected("carol", "read line/#")
     carol.subscribe("line/#")
     bob = site.connected("bob", "write line/1/#", will=("line/1/state", "lost"))
-    site.change(bob, enabled=False)
+    site.permit(bob)
     lose(broker, bob)
 
     assert carol.received_so_far() == []

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.brokers.site import THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
 
 if TYPE_CHECKING:
     from paho.mqtt.enums import MQTTProtocolVersion
 
     from tests.brokers.site import Site
+
+pytestmark = THROUGH_BOTH
 
 HARMLESS = ["bob 7", "bøb", "名前", "<b>&\"'", "%u", "$bob", "a\\b", "100%"]
 AMBIGUOUS = ["a/b", "/", "bob/#", "+", "#"]

@@ -105,7 +105,7 @@ def broker_by(name: str, app: OpenAPI) -> Broker:
 <<<<<<< HEAD
     if way == "front":
         services = services_of(app)
-        return Broker(_by_front(BrokerApplication(services.webhooks, services.plugin, NotedConnections())))
+        return Broker(_by_front(BrokerApplication(services.webhooks, services.plugin, RecordingConnections())))
     return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
 =======
     if name == "asgi":

@@ -42,6 +42,15 @@ static void note_denial(const struct mosquitto *client, const char *username, co
 	service_report_denial(username, client_id ? client_id : "", topic, access, reason_text(reason));
 }
 
+/* Holds what the service says of a user. */
+static struct held *put(struct user *user)
+{
+	struct held *held = held_put(user);
+	if(held) mosquitto_log_printf(MOSQ_LOG_DEBUG, "authsvc: user %s at version %llu", held->username,
+			(unsigned long long)held->user->version);
+	return held;
+}
+
 /* Returns whether what is held may be used: authsvc answered not too long ago. */
 static bool is_known(void)
 {
@@ -103,7 +112,7 @@ static int ask_for_login(struct mosquitto *client, const char *username, const c
 		return MOSQ_ERR_AUTH;
 	}
 	if(!login.user) return MOSQ_ERR_SUCCESS; /* fallback: each access is asked for */
-	struct held *held = held_put(login.user);
+	struct held *held = put(login.user);
 	int result = MOSQ_ERR_AUTH;
 	if(held && user_has_credential(held->user, login.credential, time(NULL))){
 		held_remember_password(held, password, login.credential, client_id ? client_id : "");
@@ -160,7 +169,7 @@ static struct held *held_or_fetched(const char *username)
 	struct held *held = held_find(username);
 	if(held) return held;
 	struct user *user = service_fetch(username);
-	return user ? held_put(user) : NULL;
+	return user ? put(user) : NULL;
 }
 
 /* Decides an access; `held` is set if the user is known. */
@@ -214,7 +223,7 @@ static void handle(struct service_message *message)
 {
 	switch(message->kind){
 		case MESSAGE_USER:
-			held_put(message->user);
+			put(message->user);
 			message->user = NULL;
 			break;
 		case MESSAGE_CHANGE:
