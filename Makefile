@@ -8,7 +8,7 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-all test-packages check fmt bench broker demo screenshots secrets lock audit images clean
+.PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots secrets lock audit images clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -40,6 +40,10 @@ bench: test-packages .venv/.installed ## measure all figures and write bench/RES
 broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the authsvc of `make run`
 	@exec $(BIN)/python -m tests.try_broker
 
+plugin: ## build authsvc's plugin for Mosquitto, deploy/mosquitto/plugin/mosquitto_authsvc.so
+	@deploy/apt-packages.sh plugin
+	@$(MAKE) --no-print-directory -C deploy/mosquitto/plugin
+
 demo: test-packages .venv/.installed ## show how an unknown device registers, in a terminal, in a minute
 	@$(BIN)/python -m tests.demo
 
@@ -61,6 +65,7 @@ images: ## write the digests of the base images into Dockerfile and compose.yaml
 
 clean: ## remove everything generated except ./data and deploy/secrets/
 	rm -rf .venv build ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/.build
+	@$(MAKE) --no-print-directory -C deploy/mosquitto/plugin clean
 	find authsvc registry tests bench -name __pycache__ -exec rm -rf {} +
 
 test-packages:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs missing Debian packages. Without root or sudo it prints the command that installs them.
 #   apt-packages.sh run    Python with venv
-#   apt-packages.sh test   also a C compiler, openssl, Mosquitto, Chromium, headers for the tests' plugin
+#   apt-packages.sh plugin a C compiler and headers, to build deploy/mosquitto/plugin
+#   apt-packages.sh test   Python, the packages of `plugin`, openssl, Mosquitto, Chromium
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -19,19 +20,35 @@ has_header() {
 	echo "#include <$1>" | gcc -E -o /dev/null -x c -
 }
 
-need python3 command -v "${PYTHON:-python3}"
-need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
-if [ "${1:-}" = test ]; then
+need_python() {
+	need python3 command -v "${PYTHON:-python3}"
+	need python3-venv "${PYTHON:-python3}" -c 'import ensurepip, venv'
+}
+
+need_plugin() {
 	need "gcc libc6-dev" has_header stdio.h
+	need mosquitto-dev has_header mosquitto_broker.h
+	need libmosquitto-dev has_header mosquitto.h
+	need libcurl4-openssl-dev has_header curl/curl.h
+	need libcjson-dev has_header cjson/cJSON.h
+	need libssl-dev has_header openssl/ssl.h
+	need uthash-dev has_header uthash.h
+}
+
+need_tests() {
 	need openssl command -v openssl
 	need mosquitto command -v mosquitto
 	need mosquitto-clients command -v mosquitto_pub
 	need chromium command -v chromium
 	need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
-	need mosquitto-dev has_header mosquitto_broker.h
-	need libmosquitto-dev has_header mosquitto.h
-	need libcurl4-openssl-dev has_header curl/curl.h
-fi
+}
+
+case ${1:-run} in
+run) need_python ;;
+plugin) need_plugin ;;
+test) need_python && need_plugin && need_tests ;;
+*) echo "usage: $0 run|plugin|test" >&2 && exit 2 ;;
+esac
 [ -n "$missing" ] || exit 0
 
 as_root=
@@ -41,6 +58,6 @@ if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
 	exit 1
 fi
 echo "Installing$missing"
-$as_root apt-get update -qq
+$as_root apt-get -o DPkg::Lock::Timeout=300 update -qq
 # shellcheck disable=SC2086 # each word is a package
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null

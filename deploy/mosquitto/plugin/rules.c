@@ -19,15 +19,17 @@ struct level {
 	uint8_t kind;
 };
 
-/* Bits of the rules that end at one place of the tree: an operation (ACCESS_READ, ACCESS_WRITE) allowed or denied. */
+/* Bits of a rule: the operations (ACCESS_READ, ACCESS_WRITE) that it allows or denies. */
 #define ALLOW(operation) ((uint8_t)(operation))
 #define DENY(operation) ((uint8_t)((operation) << 2))
 
-#define NO_RULE UINT32_MAX
+#define MAX_RULES ((1u << 28) - 1)
+#define NO_RULE MAX_RULES
 
+/* The rules that end at one place of the tree. Packed, because a broker may hold a million of them. */
 struct marks {
-	uint32_t first_deny_read; /* the number of the first rule that denies to read; NO_RULE if there is none */
-	uint8_t bits;
+	uint32_t bits : 4;
+	uint32_t first_deny_read : 28; /* the number of the first rule that denies to read; NO_RULE if there is none */
 };
 
 /*
@@ -161,7 +163,7 @@ static bool reserve(void **items, size_t *capacity, size_t needed, size_t item_s
 
 	if (needed <= *capacity)
 		return true;
-	if (needed >= NO_RULE)
+	if (needed > UINT32_MAX)
 		return false;
 	while (wanted < needed)
 		wanted *= 2;
@@ -176,7 +178,7 @@ static bool reserve(void **items, size_t *capacity, size_t needed, size_t item_s
 /* Returns the index of a new node, 0 if there is no memory. */
 static uint32_t node_new(struct ruleset *set, uint32_t parent)
 {
-	static const struct marks none = {NO_RULE, 0};
+	static const struct marks none = {0, NO_RULE};
 
 	if (!reserve((void **)&set->nodes, &set->node_capacity, set->node_count + 1, sizeof(*set->nodes)))
 		return 0;
@@ -345,7 +347,7 @@ bool ruleset_add(struct ruleset *set, const char *rule)
 	const char *resource = parse_rule(rule, &bits);
 	size_t count = resource ? split_rule(resource, levels) : 0;
 
-	if (!count)
+	if (!count || set->rules == MAX_RULES)
 		return false;
 	bool has_rest = levels[count - 1].kind == REST;
 	uint32_t index = *resource == '$' ? DOLLAR_ROOT : PLAIN_ROOT;
