@@ -28,6 +28,7 @@ class ChangeKind(StrEnum):
     ROLE = "role"
     SIGNING_KEYS = "signing-keys"
     AUTHORITY = "authority"
+    CLIENT = "client"
 
 
 class Change(NamedTuple):
