@@ -83,7 +83,10 @@ def watch_jobs(services: Services) -> list[Job]:
 
 
 def record_jobs(services: Services) -> list[Job]:
-    """Return the jobs that store denials and statistics and delete old records. In a thread of their own, a flood cannot delay policy."""
+    """Return the jobs that store denials and statistics, and delete old records and silent brokers.
+
+    In a thread of their own, a flood cannot delay the policy.
+    """
 
     def store_stats() -> None:
         metrics.flush_decisions()

@@ -126,7 +126,7 @@ def brokers() -> list[BrokerRecord]:
         now = database_time()
         query = Broker.select(Broker, fn.COUNT(LiveClient.number).alias("count"))
         query = query.join(LiveClient, JOIN.LEFT_OUTER).group_by(Broker).order_by(Broker.reported_at.desc())
-        rows = list(query.where(Broker.reported_at > now - _KEPT))
+        rows: list[Any] = list(query.where(Broker.reported_at > now - _KEPT))
     found: list[BrokerRecord] = []
     for row in rows:
         is_live = row.reported_at > now - LIVE_FOR

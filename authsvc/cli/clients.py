@@ -11,6 +11,8 @@ from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, p
 from authsvc.errors import Busy
 from authsvc.record_json import json_fields
 
+_COLUMNS = ("BROKER", "CLIENT ID", "USERNAME", "ADDRESS", "PROTOCOL", "CONNECTED", "CREDENTIAL")
+
 
 @click.group("clients")
 def group() -> None:
@@ -30,7 +32,9 @@ def list_clients(broker: str, username: str, search: str, page: int, per_page: i
     if as_json:
         print_page(found, _shown)
         return
-    print_table(("BROKER", "CLIENT ID", "USERNAME", "ADDRESS", "PROTOCOL", "SINCE", "CREDENTIAL"), map(_row, found.items))
+    print_table(
+        ("BROKER", "CLIENT ID", "USERNAME", "ADDRESS", "PROTOCOL", "SINCE", "CREDENTIAL"), map(_row, found.items)
+    )
     if found.total > len(found.items):
         click.echo(f"page {page}: {len(found.items)} of {found.total} clients")
 

@@ -1,8 +1,8 @@
 """Names in paths that may contain a slash: client ids, and the names of brokers.
 
 WSGI decodes a path before it is routed, so that `a%2Fb` would become two levels. Below `/api/clients/` and
-`/admin/clients/` an encoded slash and an encoded percent sign stay encoded until a route's argument is read. Permissions
-for these paths see the same form: the client id `a/b` is the one level `a%2Fb`.
+`/admin/clients/` an encoded slash and an encoded percent sign stay encoded until a route's argument is read.
+Permissions for these paths see the same form: the client id `a/b` is the one level `a%2Fb`.
 """
 
 from __future__ import annotations
