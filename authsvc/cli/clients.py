@@ -32,9 +32,7 @@ def list_clients(broker: str, username: str, search: str, page: int, per_page: i
     if as_json:
         print_page(found, _shown)
         return
-    print_table(
-        ("BROKER", "CLIENT ID", "USERNAME", "ADDRESS", "PROTOCOL", "SINCE", "CREDENTIAL"), map(_row, found.items)
-    )
+    print_table(_COLUMNS, map(_row, found.items))
     if found.total > len(found.items):
         click.echo(f"page {page}: {len(found.items)} of {found.total} clients")
 
