@@ -19,7 +19,7 @@ from tests.service import ADMIN_PASSWORD
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Dialog
 
     from tests.service import Service
 
@@ -96,11 +96,17 @@ def test_disconnect_is_confirmed_and_its_failure_is_shown(service: Service, brow
     broker = new_broker()
     report_to(service, connected(1, new_user(service), "press"), **broker)
     context = browser.new_context(base_url=service.url, viewport={"width": 360, "height": 800})
-    page, asked = context.new_page(), []
+    page = context.new_page()
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
     client = FormClient(service.url)
     client.sign_in("admin", ADMIN_PASSWORD)
     context.add_cookies([{"name": "authsvc", "value": client.cookie(), "url": service.url}])
-    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
+    page.on("dialog", accept)
     page.goto(f"/admin/clients?broker={broker['name']}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.get_by_role("button", name="Disconnect").click()
