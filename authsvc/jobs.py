@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from authsvc.accounts import api_tokens, browser_sessions, sign_in, throttle
-from authsvc.activity import decision_stats, denials, disconnects, throttled_logins
+from authsvc.activity import decision_stats, denials, disconnects, live_clients, throttled_logins
 from authsvc.observability import metrics
 from authsvc.pki import authorities
 from authsvc.pki.authorities import signing_policy
@@ -83,7 +83,10 @@ def watch_jobs(services: Services) -> list[Job]:
 
 
 def record_jobs(services: Services) -> list[Job]:
-    """Return the jobs that store denials and statistics. In a thread of their own, a flood cannot delay policy."""
+    """Return the jobs that store denials and statistics, and delete old records and silent brokers.
+
+    In a thread of their own, a flood cannot delay the policy.
+    """
 
     def store_stats() -> None:
         metrics.flush_decisions()
@@ -96,6 +99,7 @@ def record_jobs(services: Services) -> list[Job]:
         Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.set(services.denials.dropped)),
         Job(_CLEANUP_EVERY, denials.delete_expired),
         Job(_CLEANUP_EVERY, decision_stats.delete_expired),
+        Job(_CLEANUP_EVERY, live_clients.delete_expired),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
-from authsvc.activity import audit, disconnects
+from authsvc.activity import audit, disconnects, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
@@ -172,11 +172,24 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
 
 
 def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> disconnects.DisconnectResult:
-    """End the MQTT sessions of a user; `Conflict` if no broker is configured."""
+    """End the MQTT sessions of a user: by the brokers' plugins, then by connecting to `broker` with its client ids.
+
+    `Conflict` if no broker is configured and the user has no client at a broker with the plugin.
+    """
     get(username)
+    by_plugin = live_clients.disconnect_user(actor, username)
     if broker is None:
-        raise Conflict("MQTT sessions cannot be ended: set AUTHSVC_BROKER_URL", "no-broker")
-    return disconnects.disconnect_now(actor, broker, username)
+        if not (by_plugin.ended or by_plugin.failed):
+            raise Conflict(
+                f"{username} has no client at a broker with authsvc's own plugin; "
+                "to disconnect clients of other brokers, set AUTHSVC_BROKER_URL",
+                "no-broker",
+            )
+        return by_plugin
+    taken_over = disconnects.disconnect_now(actor, broker, username, by_plugin.ended)
+    failed = list(dict.fromkeys((*by_plugin.failed, *taken_over.failed)))
+    ended = dict.fromkeys((*by_plugin.ended, *taken_over.ended))
+    return disconnects.DisconnectResult([client_id for client_id in ended if client_id not in failed], failed)
 
 
 def issue_certificate(

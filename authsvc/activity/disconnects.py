@@ -24,6 +24,8 @@ from authsvc.storage.database import database_time, transaction
 from authsvc.storage.models import DisconnectOrder
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.policy.actors import Actor
 
@@ -76,9 +78,12 @@ def run_due_orders(broker: TakeoverBroker) -> int:
         attempted += 1
 
 
-def disconnect_now(actor: Actor, broker: TakeoverBroker, username: str) -> DisconnectResult:
+def disconnect_now(
+    actor: Actor, broker: TakeoverBroker, username: str, already_ended: Collection[str] = ()
+) -> DisconnectResult:
     """Order the end of a user's MQTT sessions, attempt it and return the result; takes 0.8 to about 40 s.
 
+    Client ids that have already ended are not attempted and not in the result.
     After 20 s no further client id is attempted; the rest counts as failed. Workers attempt failed ones again.
     `Conflict` while another worker attempts an order for this user; that order then starts again.
     """
@@ -88,7 +93,7 @@ def disconnect_now(actor: Actor, broker: TakeoverBroker, username: str) -> Disco
     if claimed is None:
         raise Conflict(f"the MQTT sessions of {username} are being ended; try again in a minute", "being-ended")
     sleep(_DELAY.total_seconds())
-    return _attempt(broker, claimed, actor, monotonic() + _TIMEOUT_SECONDS)
+    return _attempt(broker, claimed, actor, monotonic() + _TIMEOUT_SECONDS, already_ended)
 
 
 def delete_expired() -> None:
@@ -111,13 +116,18 @@ def _claim(condition: Any, now: datetime) -> DisconnectOrder | None:
 
 
 def _attempt(
-    broker: TakeoverBroker, claimed: DisconnectOrder, actor: Actor = SERVICE, deadline: float = inf
+    broker: TakeoverBroker,
+    claimed: DisconnectOrder,
+    actor: Actor = SERVICE,
+    deadline: float = inf,
+    already_ended: Collection[str] = (),
 ) -> DisconnectResult:
     """End the user's sessions, on later attempts only those that failed before; store and return the result."""
     is_ours = (DisconnectOrder.id == claimed.id) & (DisconnectOrder.claim == claimed.claim)
     ended: list[str] = list(claimed.ended)
     failed: list[str] = []
-    waiting = list(claimed.failed if claimed.attempts else client_ids.all_of_user(claimed.username))
+    wanted = claimed.failed if claimed.attempts else client_ids.all_of_user(claimed.username)
+    waiting = [client_id for client_id in wanted if client_id not in already_ended]
     while waiting and monotonic() < deadline:
         with transaction():
             renewed = DisconnectOrder.update(claimed_until=database_time() + _LEASE).where(is_ours).execute()

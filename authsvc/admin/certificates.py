@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
 blueprint = page_blueprint("certificates_page", __name__)
-NAVIGATION = NavigationEntry(5, "Certificates", "certificates_page.list_", ApiCall("GET", "/api/certificates"))
+NAVIGATION = NavigationEntry(6, "Certificates", "certificates_page.list_", ApiCall("GET", "/api/certificates"))
 
 SOON_DAYS = 30
 _REASONS = {

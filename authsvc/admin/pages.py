@@ -16,6 +16,7 @@ from authsvc import __version__
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 from authsvc.web import problem
+from authsvc.web.path_names import path_level
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def required_api_call() -> ApiCall | None:
     """Return the API call that authorizes the view of this request, with the request's own arguments filled in."""
     view = current_app.view_functions.get(request.endpoint or "")
     call: ApiCall | None = getattr(view, "api_call", None)
-    return call and ApiCall(call.method, call.path.format(**(request.view_args or {})))
+    levels = {name: path_level(value) for name, value in (request.view_args or {}).items()}
+    return call and ApiCall(call.method, call.path.format(**levels))
 
 
 def may_call(method: str, path: str) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
 blueprint = page_blueprint("tokens_page", __name__)
-NAVIGATION = NavigationEntry(6, "Tokens", "tokens_page.list_", ApiCall("GET", "/api/tokens"))
+NAVIGATION = NavigationEntry(7, "Tokens", "tokens_page.list_", ApiCall("GET", "/api/tokens"))
 
 _LIFETIMES = {
     "12": "12 hours",

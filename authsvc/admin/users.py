@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import api_tokens, browser_sessions, client_id_warnings, users
-from authsvc.activity import client_ids
+from authsvc.activity import client_ids, live_clients
+from authsvc.admin.clients import may_disconnect
 from authsvc.admin.forms import (
     expected_versions,
     non_empty_lines,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
 _MAX_ROWS = 10
+_MAX_CLIENTS = 20
 
 
 @blueprint.before_request
@@ -197,7 +199,11 @@ def _details(user: UserRecord) -> dict[str, Any]:
     if may_call("GET", "/api/tokens"):
         api_tokens.store_uses(services().access.token_uses)
         tokens = api_tokens.list_tokens(name, "", 1, _MAX_ROWS)
+    connected = live_clients.search(live_clients.LiveClientFilter(username=name), 1, _MAX_CLIENTS)
     return {
+        "is_connected": connected.total > 0,
+        "connected": may_call("GET", "/api/clients") and connected,
+        "may_disconnect": may_disconnect,
         "rules": rules,
         "hidden_roles": hidden_roles,
         "client_ids": _allowed_client_ids(user, hidden_roles),
@@ -264,7 +270,7 @@ def _disconnect_message(username: str, report: DisconnectResult) -> tuple[str, s
     ended, failed = len(report.ended), len(report.failed)
     if failed:
         counts = f"{failed} of {ended + failed} client ids of {username} could not be disconnected"
-        return f"{counts}: the broker did not answer, or refused the login. Check AUTHSVC_BROKER_URL.", "wrong"
+        return f"{counts}: a broker did not confirm it. Check that it runs, and AUTHSVC_BROKER_URL.", "wrong"
     if not ended:
         return f"No MQTT client of {username} was seen in the last 30 days, so none was disconnected.", "warn"
     ids = "1 client id" if ended == 1 else f"{ended} client ids"

@@ -12,6 +12,7 @@ from authsvc.api import (
     authentication,
     browser_sessions,
     certificates,
+    clients,
     docs,
     history,
     roles,
@@ -20,6 +21,7 @@ from authsvc.api import (
     users,
 )
 from authsvc.api.schemas import Problem
+from authsvc.web import path_names
 
 if TYPE_CHECKING:
     from flask_openapi3.openapi import OpenAPI
@@ -41,7 +43,8 @@ SECURITY_SCHEMES: SecuritySchemesDict = {
 
 def register(app: OpenAPI) -> None:
     """Add the views of every module to the app."""
+    path_names.register(app)
     authentication.register(app)
-    for module in (session, tokens, browser_sessions, users, roles, certificates, audit, history):
+    for module in (session, tokens, browser_sessions, users, roles, clients, certificates, audit, history):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

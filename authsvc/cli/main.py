@@ -17,6 +17,7 @@ _MODULES = {
     "users": "authsvc.cli.users",
     "roles": "authsvc.cli.roles",
     "tokens": "authsvc.cli.tokens",
+    "clients": "authsvc.cli.clients",
     **dict.fromkeys(("certificates", "ca"), "authsvc.cli.certificates"),
     "crl": "authsvc.cli.crl",
     "broker-config": "authsvc.cli.broker_config",

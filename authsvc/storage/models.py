@@ -306,6 +306,40 @@ DisconnectOrder.add_index(
 )
 
 
+class Broker(Model):
+    """One start of a broker whose plugin reports its clients; `started_at` is the time of the first report.
+
+    `name` is not unique: a broker that was restarted, or two brokers with the same configuration, have several rows.
+    """
+
+    boot = peewee.CharField(32, primary_key=True)
+    name = CharField(64, index=True)
+    plugin_version = CharField(32)
+    generation = peewee.BigIntegerField()
+    started_at = UtcDateTimeField()
+    reported_at = UtcDateTimeField(index=True)
+
+    class Meta:
+        table_name = "brokers"
+
+
+class LiveClient(Model):
+    """A connection of an MQTT client, as the plugin of its broker reported it; `number` is unique within `boot`."""
+
+    boot = peewee.ForeignKeyField(Broker, column_name="boot", on_delete="CASCADE", backref="clients")
+    number = peewee.BigIntegerField()
+    username = CharField(64, index=True)
+    client_id = CharField(200, index=True)
+    address = CharField(64, null=True)
+    protocol = CharField(32)
+    since = UtcDateTimeField()
+    credential = CharField(32)
+
+    class Meta:
+        table_name = "live_clients"
+        primary_key = peewee.CompositeKey("boot", "number")
+
+
 ALL = (
     User,
     Role,
@@ -322,6 +356,8 @@ ALL = (
     DenialRow,
     DecisionStatsRow,
     DisconnectOrder,
+    Broker,
+    LiveClient,
     PolicyVersion,
     PolicyChange,
     AuditEvent,

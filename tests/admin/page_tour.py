@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import requests
 
+from tests.live_clients import OTHER_BOOT, SINCE, connected, report_to
 from tests.registry.signing import signing_request
 from tests.service import permission
 
@@ -41,6 +42,7 @@ def seed(service: Service) -> list[Stop]:
     _unknown_devices(service)
     _denials(service)
     _preauthorizations_and_keys(service)
+    _clients(service)
     service.call("POST", "/api/tokens", json={"label": "nightly backup", "expireTimeInHours": 87_600})
     service.call("POST", "/api/tokens", json={"username": "scale-4", "label": "scale in hall 2"})
     return [
@@ -56,6 +58,7 @@ def seed(service: Service) -> list[Stop]:
         Stop("allow-this", "/admin/users/press-7", dialog="Allow this"),
         Stop("roles", "/admin/roles"),
         Stop("role", "/admin/roles/machine"),
+        Stop("clients", "/admin/clients"),
         Stop("certificates", "/admin/certificates"),
         Stop("certificate", f"/admin/certificates/{serial}"),
         Stop("certificate-new", "/admin/users/press-7/certificates/new"),
@@ -135,6 +138,16 @@ def _preauthorizations_and_keys(service: Service) -> None:
         assert service.call("POST", "/api/client-registry/preauthorizations", json=body).status_code == 201
     key = {"label": "hall 3, first batch", "uses": 25, "roles": ["machine"]}
     assert service.call("POST", "/api/client-registry/enrolment-keys", json=key).status_code == 201
+
+
+def _clients(service: Service) -> None:
+    machines = [
+        connected(number, name, f"{name}-main", address=f"10.0.2.{number}", credential=credential)
+        for number, (name, credential) in enumerate(zip(_MACHINES, ["password", "certificate"] * 3, strict=True), 17)
+    ]
+    report_to(service, *machines, name="hall-2")
+    panel = connected(3, "erika", "tablet/erika", address="2001:db8::1f", protocol="MQTT 3.1.1", since=SINCE)
+    report_to(service, panel, boot=OTHER_BOOT, name="office")
 
 
 def _post_webhook(service: Service, check: str, **fields: str | int) -> None:

@@ -38,6 +38,8 @@ PROMISED = {
     ("GET", "/api/roles/{name}"),
     ("PATCH", "/api/roles/{name}"),
     ("DELETE", "/api/roles/{name}"),
+    ("GET", "/api/clients"),
+    ("POST", "/api/clients/{broker}/{clientId}/disconnect"),
     ("GET", "/api/audit"),
 }
 
