@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import parse_integer, validated
-from authsvc.admin.pages import authorize_as, messages_by_field, redirect_to, render
+from authsvc.admin.pages import authorize_as, redirect_to, render
 from authsvc.errors import AuthsvcError
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import enrolment_keys
 from registry.admin import fields
@@ -69,10 +68,4 @@ def revoke(key_id: str) -> AnyResponse:
 
 
 def _form(error: AuthsvcError | None = None) -> Response:
-    return render(
-        "registry/key_new.html",
-        status_of(error) if error else 200,
-        periods=fields.PERIODS,
-        roles=fields.role_choices(),
-        errors=messages_by_field(error),
-    )
+    return render("registry/key_new.html", error=error, periods=fields.PERIODS, roles=fields.role_choices())

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import parse_integer, validated
-from authsvc.admin.pages import (
-    authorize_as,
-    is_htmx_request,
-    messages_by_field,
-    polled,
-    redirect_to,
-    render,
-    require_read,
-)
+from authsvc.admin.pages import authorize_as, is_htmx_request, polled, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 from registry import lock as registry_lock
 from registry.admin import fields
@@ -92,14 +83,13 @@ def _page(error: AuthsvcError | None) -> Response:
     shown = listing()
     return render(
         "registry/show.html",
-        status_of(error) if error else 200,
+        error=error,
         durations=DURATIONS,
         statuses=STATUSES,
         listing=shown,
         risky_roles=fields.risky_roles(shown.found.items),
         roles=fields.role_choices(),
         captures=services().settings.registry_capture_while_locked,
-        errors=messages_by_field(error),
         **flood_context(),
         **_lock(),
     )

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import parse_integer, validated
-from authsvc.admin.pages import (
-    authorize_as,
-    is_htmx_request,
-    messages_by_field,
-    polled,
-    redirect_to,
-    render,
-    require_read,
-)
+from authsvc.admin.pages import authorize_as, is_htmx_request, polled, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError, InvalidInput
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import filters
 from registry.admin.fields import text
@@ -112,10 +103,9 @@ def _show(form: MultiDict[str, str], error: AuthsvcError | None = None) -> Respo
             error = filter_error
     return render(
         "registry/matching.html",
-        status_of(error) if error else 200,
+        error=error,
         given={f"{PREFIX}.{name}": _typed(form, name) for name in FIELDS},
         names=names,
         examples=_EXAMPLES,
         list_query=list_query(),
-        errors=messages_by_field(error),
     )

@@ -9,7 +9,6 @@ from flask import Blueprint, Response, flash, request, url_for
 from authsvc.admin.forms import permission_rows, validated
 from authsvc.admin.pages import authorize_as, messages_by_field, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 from registry import preauthorizations
 from registry.admin import fields
@@ -90,7 +89,7 @@ def _page(error: AuthsvcError | None = None, form: str = "") -> Response:
     query = validated(schemas.SearchQuery, **request.args.to_dict())
     return render(
         "registry/preauthorizations.html",
-        status_of(error) if error else 200,
+        error=error,
         found=preauthorizations.search(query.search, query.page, query.per_page),
         search=query.search,
         periods=fields.PERIODS,

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request, url_for
 
 from authsvc.admin.forms import permission_rows, validated
-from authsvc.admin.pages import (
-    authorize_as,
-    is_htmx_request,
-    messages_by_field,
-    polled,
-    redirect_to,
-    render,
-    require_read,
-)
+from authsvc.admin.pages import authorize_as, is_htmx_request, polled, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, services
 from registry import decisions, lock, records
 from registry.admin import fields
@@ -57,13 +48,13 @@ def show(registration_id: str) -> Response:
 @authorize_as("POST", "/api/client-registry/registrations/{registration_id}/grant")
 def grant(registration_id: str) -> AnyResponse:
     """Grant a registration."""
+    accepted = {name: name in request.form for name in ("acceptRequested", "acceptConflicts", "acceptHttpRights")}
+    client_ids = request.form.getlist("clientIds")
     try:
-        accepted = {name: name in request.form for name in ("acceptRequested", "acceptConflicts", "acceptHttpRights")}
-        client_ids = request.form.getlist("clientIds")
         wanted = validated(schemas.GrantBody, **fields.rights(), **accepted, clientIds=client_ids)
         record = decisions.grant(actor(), registration_id, wanted.grant(), registry().signing)
     except AuthsvcError as error:
-        return _show(registration_id, error, client_ids=request.form.getlist("clientIds"))
+        return _show(registration_id, error, client_ids=client_ids)
     flash(f"{record.username} is granted and can connect at its next attempt.")
     return redirect_to(list_url())
 
@@ -109,7 +100,7 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
     offered = fields.role_choices()
     return render(
         "registry/registration.html",
-        status_of(error) if error else 200,
+        error=error,
         one=record,
         context=fields.readable_json(record.context) if record.context else "",
         locked=lock.state().locked,
@@ -119,7 +110,6 @@ def _show(registration_id: str, error: AuthsvcError | None = None, *, client_ids
         rows=permission_rows(request.form),
         client_ids=record.suggested_client_ids if client_ids is None else client_ids,
         list_query=list_query(),
-        errors=messages_by_field(error),
     )
 
 

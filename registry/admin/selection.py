@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, flash, request
 
 from authsvc.admin.forms import permission_rows, validated
-from authsvc.admin.pages import authorize_as, may_call, messages_by_field, redirect_to, render, require_read
+from authsvc.admin.pages import authorize_as, may_call, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
-from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor
 from registry import decisions, lock, records
 from registry.admin import fields
@@ -77,7 +76,7 @@ def _form(decision: str, error: AuthsvcError | None = None) -> Response:
     offered = fields.role_choices()
     return render(
         "registry/selection.html",
-        status_of(error) if error else 200,
+        error=error,
         decision=decision,
         chosen=chosen,
         risky_roles=fields.risky_roles(chosen, offered),
@@ -86,7 +85,6 @@ def _form(decision: str, error: AuthsvcError | None = None) -> Response:
         rows=permission_rows(request.form),
         client_ids=client_ids,
         list_query=list_query(),
-        errors=messages_by_field(error),
     )
 
 

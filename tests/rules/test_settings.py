@@ -35,7 +35,7 @@ def test_defaults_are_valid() -> None:
     assert settings.password_policy == PasswordPolicy(min=5, lower=0, upper=0, numeric=0, symbol=0)
 
 
-def test_both_definitions_of_a_default_are_equal() -> None:
+def test_unset_variables_leave_the_defaults_of_the_record() -> None:
     settings = from_environment({})
     defaults = Settings(settings.data_dir, settings.database_url, hash_workers=settings.hash_workers)
     assert settings == defaults
