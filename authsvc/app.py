@@ -8,6 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api
 from authsvc.accounts.sign_in import SignIns
+from authsvc.activity import live_clients
 from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats
 from authsvc.activity.denials import Denials
@@ -91,7 +92,7 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
     report_receivers = ReportReceivers(
-        store_report=lambda _report: None,  # to be replaced by live_clients.store
+        store_report=live_clients.store,
         record_client_id=seen_client_ids.note,
         record_denial=denials.note,
         count_dropped_denials=denials.count_dropped,

@@ -115,7 +115,15 @@ def build_authsvc_plugin(*options: str, target_dir: Path = BUILD_DIR) -> Path:
     if not plugin.exists():
         target_dir.mkdir(parents=True, exist_ok=True)
         unfinished = plugin.with_suffix(f".{os.getpid()}")
-        command: list[str | Path] = ["make", "--silent", "-C", AUTHSVC_PLUGIN_DIR, "-B", f"PLUGIN={unfinished.absolute()}", *options]
+        command: list[str | Path] = [
+            "make",
+            "--silent",
+            "-C",
+            AUTHSVC_PLUGIN_DIR,
+            "-B",
+            f"PLUGIN={unfinished.absolute()}",
+            *options,
+        ]
         subprocess.run(command, check=True)
         unfinished.replace(plugin)
     return plugin

@@ -102,16 +102,10 @@ MALFORMED = no("malformed", 400)
 
 def broker_by(name: str, app: OpenAPI) -> Broker:
     """Return a broker that calls the plain `function`, or one of the `ADAPTERS`."""
-<<<<<<< HEAD
-    if way == "front":
-        services = services_of(app)
-        return Broker(_by_front(BrokerApplication(services.webhooks, services.plugin, RecordingConnections())))
-    return Broker(_by_function(services_of(app).webhooks) if way == "function" else _by_view(app.test_client()))
-=======
     if name == "asgi":
-        return Broker(_by_asgi(BrokerApplication(services_of(app).webhooks, RecordingConnections())))
+        services = services_of(app)
+        return Broker(_by_asgi(BrokerApplication(services.webhooks, services.plugin, RecordingConnections())))
     return Broker(_by_function(services_of(app).webhooks) if name == "function" else _by_view(app.test_client()))
->>>>>>> less
 
 
 def services_of(app: OpenAPI) -> Services:

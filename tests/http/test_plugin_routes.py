@@ -24,8 +24,8 @@ from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.policy.snapshot import SnapshotChange
 from authsvc.storage.changes import ChangeKind, policy_change
 from tests.actors import BOBS_PASSWORD, HASHER, OPERATOR
-from tests.http.broker import NotedConnections, services_of
-from tests.http.conftest import with_parts_of
+from tests.http.broker import RecordingConnections, services_of
+from tests.http.conftest import with_services_of
 from tests.http.plugin import BOOT, CONNECTED, DENIAL, OTHER_BOOT, Answered, report
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Front:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.connections = NotedConnections()
+        self.connections = RecordingConnections()
         self.reports: list[BrokerReport] = []
         self.database_error: Exception | None = None
         receivers = ReportReceivers(
@@ -127,7 +127,7 @@ def test_login_of_a_plugin_is_answered_with_the_credential_and_the_state(front: 
         assert body["user"]["rules"][0] == "readWrite devices/%u/#"
         assert "write lines/+" in body["user"]["rules"]
         assert body["user"]["roles"] == ["line"]
-    assert ("trust", CLIENT) in front.connections.notes
+    assert ("trust", CLIENT) in front.connections.calls
     assert front.services.verifier.counters.misses == 1
 
 
@@ -204,11 +204,11 @@ def test_users_are_answered_in_the_order_of_the_request(front: Front) -> None:
     assert [each["refused"] for each in body["users"]] == ["unknown-user", None, "user-disabled", None]
 
 
-def test_users_are_refused_before_the_policy_is_loaded(front: Front, routes: OpenAPI, inhabited: Settings) -> None:
+def test_users_are_refused_before_the_policy_is_loaded(front: Front, routes: OpenAPI, seeded: Settings) -> None:
     del front
     from authsvc.app import compose  # noqa: PLC0415
 
-    early = Front(compose(inhabited))
+    early = Front(compose(seeded))
     status, body = early.ask("/auth/plugin/users", {"usernames": ["bob"]})
     assert (status, body["version"], body["users"][0]["refused"]) == (200, 0, "policy-not-loaded")
 
@@ -219,7 +219,7 @@ NOT_FOUND = [("GET", "users"), ("PUT", "report"), ("POST", "changes"), ("POST", 
 @pytest.mark.parametrize(("method", "path"), NOT_FOUND)
 def test_other_methods_and_paths_are_not_found(front: Front, method: str, path: str) -> None:
     assert front.ask(f"/auth/plugin/{path}", {"usernames": ["bob"]}, method).status == 404
-    assert ("trust", CLIENT) not in front.connections.notes
+    assert ("trust", CLIENT) not in front.connections.calls
 
 
 # Who may ask.
@@ -228,13 +228,13 @@ ROUTES = [("POST", "users"), ("GET", "changes"), ("POST", "report")]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_plugin_needs_the_webhook_secret(routes: OpenAPI, inhabited: Settings, method: str, path: str) -> None:
-    app = with_parts_of(routes, replace(inhabited, webhook_secret="s3cret"))
+def test_plugin_needs_the_webhook_secret(routes: OpenAPI, seeded: Settings, method: str, path: str) -> None:
+    app = with_services_of(routes, replace(seeded, webhook_secret="s3cret"))
     front = Front(services_of(app))
     for query in (b"", b"key=wrong", b"key=s3cre", b"key=s3cret%00"):
         refused = front.ask(f"/auth/plugin/{path}", {}, method, query)
         assert refused == (401, {"ok": False, "error": "wrong-webhook-secret"})
-    assert ("trust", CLIENT) not in front.connections.notes
+    assert ("trust", CLIENT) not in front.connections.calls
     allowed = front.ask("/auth/plugin/users", {"usernames": ["bob"]}, query=b"key=s3cret")
     assert allowed.status == 200
     basic = [*VERSION, (b"authorization", b"Basic YnJva2VyOnMzY3JldA==")]
@@ -517,7 +517,7 @@ def test_stream_is_forgotten_when_its_client_leaves_and_when_it_is_cancelled(fro
         assert front.streams._streams == set()
 
     asyncio.run(listen())
-    assert front.connections.notes.count(("trust", CLIENT)) == 2
+    assert front.connections.calls.count(("trust", CLIENT)) == 2
 
 
 def test_change_after_the_event_loop_has_ended_is_no_error(front: Front) -> None:

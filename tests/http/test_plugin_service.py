@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.actors import BOBS_PASSWORD
-from tests.http.fronted import room_for_many
+from tests.http.asgi_service import many_descriptors
 from tests.http.plugin import BOOT, CONNECTED, DENIAL, OTHER_BOOT, Plugin, report
 from tests.http.test_connection_limits import is_open
 from tests.http.wire import Connection, answer_on, publishes, webhook_request, within
@@ -228,7 +228,7 @@ def test_stream_of_a_killed_process_ends_and_the_next_one_begins(
 
 
 def test_200_open_streams_leave_webhooks_answering(service: Service, plugin: Plugin) -> None:
-    with room_for_many(), ExitStack() as opened:
+    with many_descriptors(), ExitStack() as opened:
         streams = [opened.enter_context(plugin.changes(f"{number:032x}")) for number in range(MANY)]
         for each in streams:
             each.line()

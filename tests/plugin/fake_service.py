@@ -19,7 +19,7 @@ HEARTBEAT_SECONDS = 0.5
 class FakeUser:
     """A user as the plugin is told of it; the password is its only credential unless others are given."""
 
-    password: str = "secret"  # noqa: S105
+    password: str = "secret"
     rules: list[str] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     client_ids: list[str] = field(default_factory=list)
