@@ -15,16 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from authsvc.cli.terminal import (
-    as_json,
-    client_ids,
-    opened,
-    operator,
-    print_json,
-    print_table,
-    printable,
-    spell_moment,
-)
+from authsvc.cli.terminal import as_json, client_ids, opened, operator, print_json, print_table, printable, spell_moment
 from authsvc.pki.authorities import signing_policy
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from registry import decisions, filters, preauthorizations, records
