@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from tests.service import Api
 
-THROUGH_BOTH = pytest.mark.parametrize("broker", ["go-auth", "authsvc"], indirect=True)
-"""Runs a test through the plugin that stands for go-auth, and through authsvc's own."""
+THROUGH_BOTH = pytest.mark.parametrize(
+    "broker", [pytest.param("go-auth", marks=pytest.mark.slow), "authsvc"], indirect=True
+)
+"""Runs a test through authsvc's own plugin and, with the slow tests, through the one that stands for go-auth."""
 
 PASSWORD = "secret"
 _numbers = itertools.count(1)
