@@ -33,6 +33,7 @@
 static mosquitto_plugin_id_t *identifier;
 static struct settings settings;
 static bool is_reloading, has_ticked;
+static const struct mosquitto *kicked; /* whose connection is being ended */
 static time_t expiry_checked_at;
 
 static void note_denial(const struct mosquitto *client, const char *username, const char *topic, int access,
@@ -195,6 +196,9 @@ static int on_access(int event, void *data, void *unused)
 	struct mosquitto_evt_acl_check *asked = data;
 	const char *username = mosquitto_client_username(asked->client);
 	if(asked->access == MOSQ_ACL_UNSUBSCRIBE) return MOSQ_ERR_SUCCESS;
+	/* Debian's Mosquitto removes denied subscriptions from the session of a client that is kicked. They are to survive:
+	 * what the client receives later is decided then. */
+	if(asked->client == kicked && asked->access != MOSQ_ACL_WRITE) return MOSQ_ERR_SUCCESS;
 	if(!username || !has_ticked) return MOSQ_ERR_ACL_DENIED;
 	if(service_state() == SERVICE_FALLBACK){
 		const char *client_id = mosquitto_client_id(asked->client);
@@ -248,7 +252,9 @@ static void kick(const struct client *client)
 	char *copy = client_id ? strdup(client_id) : NULL;
 	if(!copy) return;
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authsvc: disconnecting %s of %s", copy, client->held->username);
+	kicked = client->pointer;
 	mosquitto_kick_client_by_clientid(copy, true);
+	kicked = NULL;
 	free(copy);
 }
 
