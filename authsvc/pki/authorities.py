@@ -41,9 +41,9 @@ class SigningPolicy(NamedTuple):
         return f"SigningPolicy({self.days}, {self.crl_days})"
 
 
-def signing_policy(settings: Settings) -> SigningPolicy:
-    """Return the signing policy of these settings."""
-    return SigningPolicy(settings.certificate_days, settings.crl_days, settings.ca_key_passphrase)
+def signing_policy(settings: Settings, days: int | None = None) -> SigningPolicy:
+    """Return the signing policy of these settings; `days` overrides the validity of certificates."""
+    return SigningPolicy(days or settings.certificate_days, settings.crl_days, settings.ca_key_passphrase)
 
 
 @dataclass(frozen=True, slots=True)
