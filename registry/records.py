@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.allowed_client_ids import can_be_literal
+from authsvc.record_json import from_row
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
@@ -275,17 +276,17 @@ def _records_of(rows: list[Registration]) -> list[RegistrationRecord]:
 
 
 def _record(row: Registration, similar: list[str]) -> RegistrationRecord:
-    computed: dict[str, Any] = {
-        "client_ids": [client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
-        "suggested_client_ids": _suggested_client_ids(row),
-        "conflict_addresses": row.conflict_addresses or [],
-        "similar_to": similar,
-        "has_password": row.password_hash is not None,
-        "context": None if isinstance(row.context, UnreadableJson) else row.context,
-        "starting_permissions": row.starting_permissions or [],
-    }
-    stored = {one.name: getattr(row, one.name) for one in fields(RegistrationRecord) if one.name not in computed}
-    return RegistrationRecord(**stored, **computed)
+    return from_row(
+        RegistrationRecord,
+        row,
+        client_ids=[client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
+        suggested_client_ids=_suggested_client_ids(row),
+        conflict_addresses=row.conflict_addresses or [],
+        similar_to=similar,
+        has_password=row.password_hash is not None,
+        context=None if isinstance(row.context, UnreadableJson) else row.context,
+        starting_permissions=row.starting_permissions or [],
+    )
 
 
 def _suggested_client_ids(row: Registration) -> list[str]:
