@@ -223,6 +223,7 @@ def create(
     """
     Registration.delete().where(Registration.username == new.username, Registration.status == Status.EXPIRED).execute()
     now = database_time()
+    pairing_code = "".join(secrets.choice(_PAIRING_ALPHABET) for _ in range(6))
     computed = {
         "id": uuid.uuid4().hex,
         "skeleton": skeleton(new.username),
@@ -232,7 +233,7 @@ def create(
         "first_seen": now,
         "last_seen": now,
         "address": normalize_address(new.address),
-        "pairing_code": _pairing_code() if new.kind is RegistrationKind.EXPLICIT else None,
+        "pairing_code": pairing_code if new.kind is RegistrationKind.EXPLICIT else None,
         "starting_roles": starting.roles,
         "starting_permissions": starting.permissions,
         "held_reason": starting.held_reason,
@@ -301,7 +302,3 @@ def _literal(client_ids: list[str]) -> list[str]:
     # A client id of the maximum length may have been cut.
     complete = (one for one in client_ids if one != NO_CLIENT_ID and len(one) < MAX_CLIENT_ID_LENGTH)
     return [one for one in complete if can_be_literal(one)]
-
-
-def _pairing_code() -> str:
-    return "".join(secrets.choice(_PAIRING_ALPHABET) for _ in range(6))
