@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -104,15 +104,17 @@ auth_opt_cache false
 class Mosquitto:
     """One broker process; as a context manager it runs inside the block.
 
-    `config` names its own ports in `listener` lines; the configuration and the log are kept in `directory`.
+    `config` names its own ports in `listener` lines; the configuration and the log are kept in `directory`. The
+    variables in `environment` are added to those of this process.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, config: str, directory: Path) -> None:
+    def __init__(self, config: str, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.ports = [int(port) for port in re.findall(r"^listener (\d+)", config, re.MULTILINE)]
         self._config_file = directory / "mosquitto.conf"
         self._log_file = directory / "mosquitto.log"
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._config_file.write_text(_preamble(config) + config)
 
@@ -143,6 +145,7 @@ class Mosquitto:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                env=self._environment and {**os.environ, **self._environment},
             )
         # The log, and not a probe of the port: another program could have taken the port first.
         self._wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
@@ -156,6 +159,13 @@ class Mosquitto:
     def wait_for_log(self, text: str) -> None:
         """Wait until the broker has written this into its log."""
         self._wait_until(lambda: text in self.log_text(), f"log {text!r}")
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """End the process, if it runs, and wait for it."""
