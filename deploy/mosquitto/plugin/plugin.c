@@ -91,6 +91,12 @@ static int allow_client(struct mosquitto *client, struct held *held, const char 
 	return connected(client, held, credential) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
 }
 
+/* Mosquitto 2.0 serves websockets between a reload and the next tick: a client that connects just then is a new one. */
+static bool is_new(const struct mosquitto *client)
+{
+	return !client_find(client) && mosquitto_client_protocol(client) == mp_websockets;
+}
+
 /* While the broker reloads it asks again for every client and session: nobody who may stay is asked for a password. */
 static int check_again(const struct mosquitto *client, const char *username)
 {
@@ -132,7 +138,7 @@ static int on_login(int event, void *data, void *unused)
 		return MOSQ_ERR_AUTH;
 	}
 	if(!login->username) return MOSQ_ERR_AUTH;
-	if(is_reloading) return check_again(login->client, login->username);
+	if(is_reloading && !is_new(login->client)) return check_again(login->client, login->username);
 	if(!login->password) return MOSQ_ERR_AUTH;
 	struct held *held = held_find(login->username);
 	if(held && is_known()){
