@@ -32,9 +32,9 @@ MAX_ENTRIES = 500
 """Entries in each list of a request, and names of each kind in a line of the change stream."""
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of a request's body."""
+MAX_BROKER_NAME = 64
 
 _MAX_USERNAME = 64
-_MAX_NAME = 64
 _MAX_WORD = 64
 _MAX_ADDRESS = 256
 _MAX_TEXT_BYTES = 65_535
@@ -229,7 +229,7 @@ class _Fields:
         return boot
 
     def broker_name(self) -> str:
-        name = self.text("name", _MAX_NAME, least=1)
+        name = self.text("name", MAX_BROKER_NAME, least=1)
         if not name.isprintable():
             raise MalformedRequest("name")
         return name

@@ -18,6 +18,8 @@ from tests.deploy.shipped import (
 
 SECRET = "the.right_secret~1"
 PASSWORDS, CERTIFICATES = "listener 1883", "listener 8883"
+PLUGIN = "/usr/lib/mosquitto_authsvc.so"
+OWN_PLUGIN = ("--plugin", "--secret-file", "--ca-file", "--name")
 
 
 def test_the_shipped_configuration_is_what_it_prints() -> None:
@@ -93,16 +95,65 @@ def test_a_placeholder_keeps_the_secret_out_of_what_is_printed() -> None:
     assert SECRET not in printed
 
 
-@pytest.mark.parametrize("option", ["--plugin", "--pki", "--server-pki", "--pid"])
+@pytest.mark.parametrize("option", ["--go-auth", "--plugin", "--pki", "--server-pki", "--pid"])
 def test_files_are_where_the_options_say(option: str) -> None:
     assert "/somewhere else" not in broker_config()
     assert "/somewhere else" in broker_config(option, "/somewhere else")
 
 
+# ---- The two plugins ----
+
+
+def own_plugin_options(*arguments: str, **settings: str) -> dict[str, str]:
+    """Return the lines for authsvc's own plugin by name."""
+    printed = options(broker_config("--plugin", PLUGIN, *arguments, **settings))
+    assert not [name for name in printed if name.startswith("auth_")]
+    return {name: value for name, value in printed.items() if name.startswith("plugin")}
+
+
+def test_own_plugin_needs_three_lines_without_a_webhook_secret() -> None:
+    assert own_plugin_options() == {
+        "plugin": PLUGIN,
+        "plugin_opt_url": "http://127.0.0.1:8070",
+        "plugin_opt_offline_seconds": "300",
+    }
+
+
+def test_own_plugin_reads_the_webhook_secret_from_a_file() -> None:
+    for arguments, file in (((), "/run/secrets/webhook_secret"), (("--secret-file", "/a b"), "/a b")):
+        assert own_plugin_options(*arguments, WEBHOOK_SECRET=SECRET)["plugin_opt_secret_file"] == file
+        assert SECRET not in broker_config("--plugin", PLUGIN, *arguments, WEBHOOK_SECRET=SECRET)
+    assert "{{" not in broker_config("--plugin", PLUGIN, "--placeholder")
+
+
+def test_own_plugin_reaches_the_service_over_tls_and_has_a_name_if_asked_for() -> None:
+    printed = own_plugin_options("--host", "2001:db8::7", "--port", "443", "--ca-file", "/ca.pem", "--name", "plant 7")
+    assert printed["plugin_opt_url"] == "https://[2001:db8::7]:443"
+    assert printed["plugin_opt_ca_file"] == "/ca.pem"
+    assert printed["plugin_opt_name"] == "plant 7"
+
+
+@pytest.mark.parametrize("mutual_tls", ["yes", "no"])
+def test_both_plugins_have_the_same_listeners_and_the_same_lines_for_certificates(mutual_tls: str) -> None:
+    own, go_auth = (
+        [line for line in lines(broker_config(*arguments, MUTUAL_TLS=mutual_tls)) if not re.match("auth_|plugin", line)]
+        for arguments in (("--plugin", PLUGIN), ())
+    )
+    assert own == go_auth
+    assert ("crlfile /etc/mosquitto/pki/crl.pem" in own, "grant=certificate" in "".join(own)) == (True, False)
+
+
+def test_options_of_one_plugin_are_refused_with_the_other() -> None:
+    assert "exclude each other" in refusal("--plugin", PLUGIN, "--go-auth", "/mosquitto/go-auth.so")
+    for option in ("--secret-file", "--ca-file", "--name"):
+        assert f"{option} needs --plugin" in refusal(option, "x")
+    assert "at most 64 characters" in refusal("--plugin", PLUGIN, "--name", "x" * 65)
+
+
 # ---- What does not fit ----
 
 
-@pytest.mark.parametrize("option", ["--host", "--plugin", "--pki", "--server-pki", "--pid"])
+@pytest.mark.parametrize("option", [*OWN_PLUGIN, "--host", "--go-auth", "--pki", "--server-pki", "--pid"])
 @pytest.mark.parametrize("value", ["", " ", "x\nallow_anonymous true", "x\rallow_anonymous true", "x\0"])
 def test_nothing_brings_a_line_of_its_own(option: str, value: str) -> None:
     assert f"Invalid value for '{option}'" in refusal(option, value)

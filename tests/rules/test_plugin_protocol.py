@@ -41,9 +41,8 @@ EVERY_GRANT = frozenset(GrantType)
 
 
 def user(**fields: Any) -> UserPolicy:
-    return UserPolicy(
-        **({"username": "bob", "enabled": True, "grant_types": EVERY_GRANT, "password_hash": HASH} | fields)
-    )
+    given: dict[str, Any] = {"username": "bob", "enabled": True, "grant_types": EVERY_GRANT, "password_hash": HASH}
+    return UserPolicy(**given | fields)
 
 
 def snapshot(bob: UserPolicy | None = None, roles: dict[str, RolePolicy] | None = None, **fields: Any) -> Snapshot:

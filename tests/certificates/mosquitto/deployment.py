@@ -76,7 +76,7 @@ class Deployment:
         """Return the output of `authsvc broker-config`, changed to loopback and to the test's directory."""
         ports = ("--password-port", str(self.password_port), "--tls-port", str(self.tls_port))
         config = self.authsvc(
-            "broker-config", *ports, "--plugin", self._plugin, "--pki", self.pki, "--pid", self._pid_file
+            "broker-config", *ports, "--go-auth", self._plugin, "--pki", self.pki, "--pid", self._pid_file
         )
         assert config.count("/var/lib/mosquitto/\n") == 1
         config = config.replace("/var/lib/mosquitto/\n", f"{self.directory}/\n")
