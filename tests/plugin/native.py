@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PLUGIN = Path(__file__).parents[2] / "deploy" / "mosquitto" / "plugin"
 PURE_SOURCES = (PLUGIN / "rules.c", PLUGIN / "user.c")
 BRIDGE = Path(__file__).parent / "bridge.c"
+_REASONS = 11  # of C's enum
 COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{PLUGIN}")
 # Without -Bsymbolic the C library's own, empty hooks are called.
 COUNT_CALLS = (
@@ -80,12 +81,11 @@ class Native:
             function = getattr(self._c, name)
             function.restype, function.argtypes = result, arguments
         reasons = {reason.value: reason for reason in Reason}
-        self._reasons = [reasons[self._c.reason_text(number).decode()] for number in range(11)]
+        self._reasons = [reasons[self._c.reason_text(number).decode()] for number in range(_REASONS)]
 
-    @property
-    def reasons(self) -> list[Reason]:
-        """The reasons in the order of C's enum."""
-        return list(self._reasons)
+    def reason(self, number: int) -> Reason:
+        """Return the reason that this number of C's enum stands for."""
+        return self._reasons[number]
 
     def rules(self, *rules: str) -> NativeRules:
         """Return a rule set with these rules, which must be valid."""
@@ -143,7 +143,7 @@ class NativeRules(_Owned):
     def decide(self, access: int, topic: str, username: str = "", client_id: str = "") -> Reason:
         """Return the reason of the decision."""
         number = self._c.ruleset_decide(self.pointer, access, encoded(topic), encoded(username), encoded(client_id))
-        return self._native._reasons[number]
+        return self._native.reason(number)
 
     def _free(self) -> None:
         self._c.ruleset_free(self.pointer)
@@ -155,7 +155,7 @@ class NativeUser(_Owned):
 
     def decide(self, client_id: str, access: int, topic: str) -> Reason:
         """Return the reason of the decision."""
-        return self._native._reasons[self._c.user_decide(self.pointer, encoded(client_id), access, encoded(topic))]
+        return self._native.reason(self._c.user_decide(self.pointer, encoded(client_id), access, encoded(topic)))
 
     def has_credential(self, credential: str, now: int) -> bool:
         return bool(self._c.user_has_credential(self.pointer, credential.encode(), now))

@@ -87,24 +87,27 @@ def test_user_without_one_of_the_fields_is_malformed(native: Native, missing: st
     assert native.user({name: value for name, value in BOB.items() if name != missing}) is None
 
 
+def each(field: str, *values: object) -> list[tuple[str, object]]:
+    """Return the field with each of these values."""
+    return [(field, value) for value in values]
+
+
 @pytest.mark.parametrize(
     ("field", "malformed"),
     [
-        *(("username", value) for value in (None, 7, [], "x" * 65_536)),
-        *(("version", value) for value in (None, "7", -1, 1.5, 2**53, 1e300, True)),
-        *(("refused", value) for value in (False, 0, "", "permission", "no-permission", "Unknown-User", {})),
-        *(("credentials", value) for value in (None, [], "p:1", [None], {"p:1": "never"}, {"p:1": False})),
-        *(("credentials", {"p:1": until}) for until in (0, -1, 1.5, 2**53, {}, [])),
-        ("credentials", {"p:" + "1" * 65_534: None}),
-        *(("clientIds", value) for value in (None, {}, "bob", [None], [7], [["bob"]], ["x" * 65_536])),
-        *(("rules", value) for value in (None, {}, "read a", [None], [7], [["read a"]])),
-        *(("rules", ["read a", rule]) for rule in ("", "read ", "a", "read a+", "READ a", "allow read a", " read a")),
-        *(("rules", [rule]) for rule in ("http read /a", "read $share/g/a", "deny  read a", "read\ta", "denyread a")),
-        ("rules", ["read a"] * 100_001),
-        ("clientIds", [""] * 100_001),
-        ("roles", [""] * 100_001),
-        ("credentials", {f"t:{number}": None for number in range(100_001)}),
-        *(("roles", value) for value in (None, {}, "plant", [None], [7])),
+        *each("username", None, 7, [], "x" * 65_536),
+        *each("version", None, "7", -1, 1.5, 2**53, 1e300, True),
+        *each("refused", False, 0, "", "permission", "no-permission", "Unknown-User", {}),
+        *each("credentials", None, [], "p:1", [None], {"p:1": "never"}, {"p:1": False}, {"p:" + "1" * 65_534: None}),
+        *each("credentials", {"p:1": 0}, {"p:1": -1}, {"p:1": 1.5}, {"p:1": 2**53}, {"p:1": {}}, {"p:1": []}),
+        *each("credentials", {f"t:{number}": None for number in range(100_001)}),
+        *each("clientIds", None, {}, "bob", [None], [7], [["bob"]], ["x" * 65_536], [""] * 100_001),
+        *each("rules", None, {}, "read a", [None], [7], [["read a"]], ["read a"] * 100_001),
+        *each(
+            "rules", *(["read a", rule] for rule in ("", "read ", "a", "read a+", "READ a", "allow read a", " read a"))
+        ),
+        *each("rules", ["http read /a"], ["read $share/g/a"], ["deny  read a"], ["read\ta"], ["denyread a"]),
+        *each("roles", None, {}, "plant", [None], [7], [""] * 100_001),
     ],
     ids=lambda value: str(value)[:20],
 )

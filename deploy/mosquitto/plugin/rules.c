@@ -240,7 +240,8 @@ static bool name_node(struct ruleset *set, uint32_t index, const struct level *l
 {
 	struct node *node = &set->nodes[index], *parent = &set->nodes[node->parent];
 
-	if (!reserve((void **)&set->names, &set->name_capacity, set->name_bytes + level->length, 1))
+	/* One byte more, so that an empty text has an address too. */
+	if (!reserve((void **)&set->names, &set->name_capacity, set->name_bytes + level->length + 1, 1))
 		return false;
 	if ((set->named + 1) * 2 > set->slot_count && !grow_slots(set))
 		return false;
