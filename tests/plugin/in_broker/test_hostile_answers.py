@@ -60,8 +60,7 @@ def endless(part: bytes, begin: bytes = b"") -> Answer:
     def answer(to: BinaryIO) -> None:
         with contextlib.suppress(OSError):
             to.write(OK + b"\r\n" + begin)
-            for _ in range(4096):
-                to.write(part * (65536 // len(part)))
+            to.writelines(part * (65536 // len(part)) for _ in range(4096))
 
     return answer
 
