@@ -8,8 +8,8 @@ import pytest
 
 from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
 from tests.plugin.fake_service import wait_for
-from tests.plugin.in_broker.raw_mqtt import packet, publish_packet
 from tests.plugin.in_broker.raw_mqtt import field as mqtt_field
+from tests.plugin.in_broker.raw_mqtt import packet, publish_packet
 from tests.plugin.in_broker.site import seconds_until
 
 if TYPE_CHECKING:

@@ -196,7 +196,9 @@ def test_offline_session_receives_queued_messages_by_the_rules(site: Site) -> No
     writer.publish(f"{topic}/before", "1")
     writer.publish(f"{topic}/hidden-later", "2")
     fetched = site.fetches(user)
-    site.service.replace(user, rules=[f"read {topic}/#", f"deny read {topic}/hidden-later", f"deny read {topic}/hidden"])
+    site.service.replace(
+        user, rules=[f"read {topic}/#", f"deny read {topic}/hidden-later", f"deny read {topic}/hidden"]
+    )
     wait_for(lambda: site.fetches(user) > fetched)
     checker = site.connected(user)
     wait_for(lambda: checker.subscribe(f"{topic}/hidden") == [NOT_AUTHORIZED])

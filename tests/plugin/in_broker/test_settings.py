@@ -102,9 +102,7 @@ def test_wrong_secret_lets_nobody_in_and_says_so_once(
         assert "another" not in site.broker.log_text()
 
 
-def test_service_is_reached_over_https_if_its_authority_is_named(
-    new_site: Callable[..., Site], tmp_path: Path
-) -> None:
+def test_service_is_reached_over_https_if_its_authority_is_named(new_site: Callable[..., Site], tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with FakeService(tls=authority.server_tls()) as service:
         url = f"url https://127.0.0.1:{service.server_port}"
@@ -122,5 +120,3 @@ def test_service_with_a_certificate_of_another_authority_is_not_believed(
         site.wait_until_down()
         assert site.code(site.user()) == 5
         assert "certificate" in site.broker.log_text()
-
-
