@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.2
 
 
 @dataclass
@@ -59,9 +59,9 @@ def unknown(username: str, version: int) -> dict[str, Any]:
 class FakeService(ThreadingHTTPServer):
     """Answers by `users`. Each request is kept in `requests` as its path and its fields.
 
-    `answers` holds bytes that are sent, as the body of a 200, in place of the answer to a path, `statuses` the status of
-    an answer, and `raw` a function that writes an answer, its headers included. A request waits while `resumed` is
-    clear. `speaks` is false for a service without the plugin's protocol.
+    `answers` holds the body of a 200 that is sent in place of the answer to a path, `statuses` the status of an answer,
+    and `raw` a function that writes an answer, its headers included. A request waits while `resumed` is clear. `speaks`
+    is false for a service without the plugin's protocol.
     """
 
     daemon_threads = True

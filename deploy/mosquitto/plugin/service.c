@@ -525,7 +525,7 @@ static void post_end(CURLcode failed)
 		return;
 	}
 	cJSON *answer = parsed(&post_answer);
-	bool stored = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "ok"));
+	bool stored = status == 200 && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "ok"));
 	cJSON_Delete(answer);
 	if(status == 400){
 		say(LEVEL_WARNING, "authsvc: a report was refused and is dropped");
@@ -633,7 +633,7 @@ static void stream_begin(void)
  * under way may have gone to the same process, so it is not waited for. */
 static void stream_end(const char *why, long status)
 {
-	bool worked = stream_greeted, speaks_http = status >= 200 && status < 500;
+	bool worked = stream_greeted, is_unknown = status == 404 || status == 405;
 	curl_multi_remove_handle(multi, stream);
 	stream_open = stream_greeted = false;
 	stream_at = now() + RETRY_SECONDS;
@@ -642,7 +642,7 @@ static void stream_end(const char *why, long status)
 		stream_at = stream_began_at + STREAM_SECONDS;
 	}else if(status == 401){
 		change_state(SERVICE_DOWN, "the webhook secret is wrong");
-	}else if(speaks_http){
+	}else if(is_unknown){
 		change_state(SERVICE_FALLBACK, "it has no stream of changes");
 		stream_at = now() + RETRY_FALLBACK_SECONDS;
 		heard();

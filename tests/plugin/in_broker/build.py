@@ -43,7 +43,15 @@ def build_plugin(flags: str = "") -> Path:
     if not plugin.exists():
         BUILD_DIR.mkdir(parents=True, exist_ok=True)
         unfinished = plugin.with_suffix(f".{os.getpid()}")
-        command = ["make", "--silent", "-C", SOURCES, "-B", f"PLUGIN={unfinished}", f"LDFLAGS={flags}"]
+        command: list[str | Path] = [
+            "make",
+            "--silent",
+            "-C",
+            SOURCES,
+            "-B",
+            f"PLUGIN={unfinished}",
+            f"LDFLAGS={flags}",
+        ]
         subprocess.run(command, check=True)
         unfinished.replace(plugin)
     return plugin

@@ -24,7 +24,7 @@ NAME = "press-hall"
 
 
 class Site:
-    """The service, the broker and devices. All end with the `with` block; the log is then checked for sanitizer reports.
+    """The service, the broker and devices. All end with the `with` block; the log may hold no sanitizer report.
 
     `before` are lines of mosquitto.conf, `options` those of the plugin; `{dir}` in them is the broker's directory.
     Names of users and client ids are never used twice, so tests can share a site.
@@ -140,7 +140,7 @@ class Site:
     def wait_until_up(self) -> None:
         """Wait until the plugin has an open stream."""
         wait_for(lambda: self.service.streams, 10)
-        wait_for(lambda: self.reports_arrive(), 10)
+        wait_for(self.reports_arrive, 10)
 
     def reports_arrive(self) -> bool:
         return bool(self.service.reports)

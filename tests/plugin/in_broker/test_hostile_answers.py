@@ -93,8 +93,8 @@ HTTP: dict[str, Answer] = {
     "string": body(b'"ok"'),
     "list": body(b"[]"),
     "object": body(b"{}"),
-    "not-utf-8": body(b'{"ok":true,"error":"\xff\xfe"}\n'),
-    "nul": body(b'{"ok":true\x00,"error":""}\n'),
+    "not-utf-8": body(b'{"ok":"\xff\xfe"}\n'),
+    "nul": body(b'{"o\x00k":true}\n'),
     "cut": body(b'{"ok":true,"user":{"username":"'),
     "shorter-than-announced": raw(OK + b"Content-Length: 500000000\r\n\r\n{}"),
     "negative-length": raw(OK + b"Content-Length: -1\r\n\r\n{}"),
@@ -143,7 +143,6 @@ STATES: dict[str, Any] = {
     "refused-otherwise": changed(refused="some-day"),
     "bad-rule": changed(rules=["readWrite #", "dance #"]),
     "bad-filter": changed(rules=["read a/#/b"]),
-    "rule-with-nul": changed(rules=["readWrite #\x00"]),
     "long-rule": changed(rules=["read " + "a/" * 100_000]),
     "too-many-rules": changed(rules=["read a"] * 100_001),
     "too-many-credentials": changed(credentials={f"p:{number}": None for number in range(100_001)}),
@@ -151,7 +150,6 @@ STATES: dict[str, Any] = {
     "until-text": changed(credentials={"p:secret": "never"}),
     "until-huge": changed(credentials={"p:secret": 1e300}),
 }
-ALLOWED_STATES = {"rule-with-nul"}  # cJSON cuts it there
 
 
 class HostileSite(Site):
@@ -258,8 +256,6 @@ def test_hostile_answer_about_a_changed_user_changes_nothing(hostile: HostileSit
 
 @pytest.mark.parametrize("answer", HTTP)
 def test_hostile_stream_is_begun_again(hostile: HostileSite, answer: str) -> None:
-    if answer in {"empty", "redirect", "201", "100-continue"}:
-        pytest.skip("taken for a service without the protocol")
     loses_the_stream(hostile, HTTP[answer])
 
 
@@ -289,8 +285,6 @@ def test_hostile_state_of_a_user_lets_it_do_nothing(hostile: HostileSite, state:
     text = json.dumps(STATES[state]).replace("USER", user)
     login = f'{{"ok":true,"error":"","credential":"p:secret","user":{text}}}'
     users = f'{{"version":1,"users":[{text}]}}'
-    if state in ALLOWED_STATES:
-        return
     hostile.service.raw[LOGIN] = body(login.encode())
     assert hostile.code(user) != 0
     hostile.service.raw.clear()

@@ -30,7 +30,7 @@ class Outages:
     def __init__(self, new_site: Callable[..., Site], running: ExitStack) -> None:
         self._running = running
         self._current = ExitStack()
-        running.callback(lambda: self._current.close())
+        running.callback(self._current.close)
         self.service = self._current.enter_context(FakeService())
         self._new_site = new_site
 
