@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # No log of packets, because it would be part of each measured time.
-_QUIET = "log_type none\nlog_type information"
+QUIET = "log_type none\nlog_type information"
 _TESTS_OWN = ("AUTHSVC_BCRYPT_COST", "AUTHSVC_CONNECT_BUDGET_MS")
 
 
@@ -30,6 +30,6 @@ def broker(directory: Path, service_port: int, extra: str = "") -> Mosquitto:
     """Return a broker whose plugin calls this port and caches nothing."""
     directory.mkdir(exist_ok=True)
     config = go_auth_config(
-        plugin=build_plugin(), service_port=service_port, listener_port=free_port(), extra=f"{_QUIET}\n{extra}"
+        plugin=build_plugin(), service_port=service_port, listener_port=free_port(), extra=f"{QUIET}\n{extra}"
     )
     return Mosquitto(config, directory)

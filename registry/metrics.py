@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
+from authsvc.observability.metrics import gauge
 from registry import records
 
 if TYPE_CHECKING:
@@ -13,24 +14,20 @@ if TYPE_CHECKING:
     from registry.mqtt_registration.unknown_names import UnknownNames
 
 _ANSWERS = Counter("authsvc_registry_answers", "Answers to registrations over REST", ["status"])
-_CONTACTS = Gauge(
+_CONTACTS = gauge(
     "authsvc_registry_contacts",
     "Refused CONNECTs of unknown usernames since the worker started, by outcome",
-    ["outcome"],
-    multiprocess_mode="livesum",
+    labels=["outcome"],
 )
-_WAITING = Gauge("authsvc_registry_waiting", "Unknown usernames not written yet", multiprocess_mode="livesum")
-_UNKNOWN = Gauge(
-    "authsvc_registry_unknown_names",
-    "Different unknown usernames of the last minute that were not recorded before",
-    multiprocess_mode="livesum",
+_WAITING = gauge("authsvc_registry_waiting", "Unknown usernames not written yet")
+_UNKNOWN = gauge(
+    "authsvc_registry_unknown_names", "Different unknown usernames of the last minute that were not recorded before"
 )
-_UNKNOWN_ATTEMPTS = Gauge(
+_UNKNOWN_ATTEMPTS = gauge(
     "authsvc_registry_unknown_attempts",
     "Attempts of the last minute under unknown usernames that were not recorded before",
-    multiprocess_mode="livesum",
 )
-_PENDING = Gauge("authsvc_registry_pending", "Pending registrations", multiprocess_mode="mostrecent")
+_PENDING = gauge("authsvc_registry_pending", "Pending registrations", "mostrecent")
 
 
 def count_answer(status: int) -> None:

@@ -19,6 +19,7 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
+from pydantic.alias_generators import to_camel
 
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
@@ -26,6 +27,7 @@ from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.policy.permissions import Permission
+from authsvc.record_json import from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
@@ -149,7 +151,7 @@ def create(
         ]
         for batch in chunked(rows, _BATCH):
             Preauthorization.insert_many(batch).execute()
-        audit.record_many(actor, "preauthorization.create", map(_event, wanted))
+        audit.record_many(actor, "preauthorization.create", map(_event, rows))
         return [
             CreatedPreauthorization(_record(Preauthorization(**row)), secret)
             for row, secret in zip(rows, secrets, strict=True)
@@ -185,7 +187,7 @@ def read_csv(text: str, *, with_secrets: bool = False) -> list[NewPreauthorizati
         if "username" not in columns or not set(columns) <= {"username", "roles", "csrFingerprint"}:
             raise invalid("csv", "must begin with the line username,roles,csrFingerprint (the last two are optional)")
         rows = itertools.islice(reader, MAX_CSV_ROWS + 1)
-        found = [_parse_line(fields, reader.line_num, with_secrets) for fields in rows]
+        found = [_parse_line(cells, reader.line_num, with_secrets) for cells in rows]
     except csv.Error:
         raise invalid("csv", "is not a list of comma-separated values") from None
     if len(found) > MAX_CSV_ROWS:
@@ -294,15 +296,15 @@ def _find_secret(offered: Iterable[str | None], digest: str) -> str | None:
     return next((secret for secret in offered if secret and compare_digest(digest_of(secret), digest)), None)
 
 
-def _parse_line(fields: dict[str, str | None], line: int, with_secrets: bool) -> NewPreauthorization:
-    if "" in fields:
+def _parse_line(cells: dict[str, str | None], line: int, with_secrets: bool) -> NewPreauthorization:
+    if "" in cells:
         raise invalid(f"csv[{line}]", "has more fields than the first line names")
-    fingerprint = fields.get("csrFingerprint") or None
+    fingerprint = cells.get("csrFingerprint") or None
     if fingerprint and not re.fullmatch(r"[0-9a-f]{64}", fingerprint):
         raise invalid(f"csv[{line}]", "csrFingerprint must be 64 hexadecimal digits in lower case")
     return NewPreauthorization(
-        username=(fields["username"] or "").strip(),
-        roles=tuple((fields.get("roles") or "").split()),
+        username=(cells["username"] or "").strip(),
+        roles=tuple((cells.get("roles") or "").split()),
         csr_fingerprint=fingerprint,
         with_secret=with_secrets and not fingerprint,
         line=line,
@@ -391,25 +393,19 @@ def _row(actor: Actor, new: NewPreauthorization, now: datetime, secret: str | No
     }
 
 
-def _event(new: NewPreauthorization) -> tuple[str, audit.Fields]:
-    return f"preauthorization:{new.username}", {
-        "roles": list(new.roles),
-        "permissions": [each.fields() for each in new.permissions],
-        "csrFingerprint": new.csr_fingerprint,
-        "withSecret": new.with_secret,
-    }
+def _event(row: dict[str, Any]) -> tuple[str, audit.Fields]:
+    stored = {to_camel(name): row[name] for name in ("roles", "permissions", "csr_fingerprint")}
+    return f"preauthorization:{row['username']}", stored | {"withSecret": row["secret_digest"] is not None}
 
 
 def _record(row: Preauthorization) -> PreauthorizationRecord:
-    return PreauthorizationRecord(
-        id=row.id,
-        username=row.username,
+    permissions = tuple(Permission.from_fields(**fields) for fields in row.permissions)
+    with_secret = row.secret_digest is not None
+    return from_row(
+        PreauthorizationRecord,
+        row,
         roles=tuple(row.roles),
-        permissions=tuple(Permission.from_fields(**fields) for fields in row.permissions),
-        csr_fingerprint=row.csr_fingerprint,
-        with_secret=row.secret_digest is not None,
-        held_reason=row.held_reason,
-        expires_at=row.expires_at,
-        created_by=row.created_by,
-        created_at=row.created_at,
+        permissions=permissions,
+        with_secret=with_secret,
+        line=None,
     )

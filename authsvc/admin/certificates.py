@@ -100,8 +100,7 @@ def issue(username: str) -> AnyResponse:
     try:
         body = validated(IssueBody, csr=form.get("csr", ""), days=parse_integer(form.get("days", "")))
         wanted = csr.read(body.csr, username)
-        issuing = authorities.signing_policy(services().settings)
-        issuing = issuing._replace(days=body.days or issuing.days)
+        issuing = authorities.signing_policy(services().settings, body.days)
         issued = users.issue_certificate(actor(), username, wanted.public_key, issuing)
     except AuthsvcError as error:
         return _form(username, error)

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Response, flash, request
 
 from authsvc.accounts import client_id_warnings, roles
-from authsvc.admin.forms import (
-    expected_versions,
-    non_empty_lines,
-    permission_rows,
-    validated,
-    validated_query,
-)
+from authsvc.admin.forms import expected_versions, non_empty_lines, permission_rows, validated, validated_query
 from authsvc.admin.pages import (
     ApiCall,
     NavigationEntry,

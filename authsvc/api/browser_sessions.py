@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from authsvc.accounts import browser_sessions
-from authsvc.api.schemas import Moment, PageQuery, PageView, Text, View, noun, render_page
+from authsvc.api.schemas import IdPath, Moment, PageQuery, PageView, Text, View, noun, render_page
 from authsvc.web.request_context import actor, session_lifetime
 
 blueprint = noun("sessions", "Browsers that are signed in at the administrator's page")
-
-
-class SessionPath(BaseModel):
-    id: Text = Field(max_length=64)
 
 
 class SessionQuery(PageQuery):
@@ -47,7 +43,7 @@ def list_sessions(query: SessionQuery) -> dict[str, Any]:
 
 
 @blueprint.delete("/sessions/<id>", responses={204: None})
-def end(path: SessionPath) -> Response:
+def end(path: IdPath) -> Response:
     """End a session, effective with the next request of its browser."""
     browser_sessions.end(actor(), path.id)
     return Response(status=204)

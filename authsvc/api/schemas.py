@@ -203,6 +203,12 @@ class WarningView(View):
     message: str
 
 
+class IdPath(BaseModel):
+    """The id in a path."""
+
+    id: Text = Field(max_length=64)
+
+
 class PageQuery(Query):
     """One page of a list."""
 

@@ -8,16 +8,7 @@ from flask import request
 from pydantic import Field
 
 from authsvc.accounts import api_tokens
-from authsvc.api.schemas import (
-    Body,
-    GrantTypeName,
-    Moment,
-    PermissionView,
-    Text,
-    View,
-    noun,
-    render,
-)
+from authsvc.api.schemas import Body, GrantTypeName, Moment, PermissionView, Text, View, noun, render
 from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, caller, public, services, token_limits
 
@@ -42,6 +33,12 @@ class LoginView(View):
     expires_at: Moment
 
 
+class EffectivePermission(PermissionView):
+    """A permission and the role that gives it; null for the user's own."""
+
+    role: str | None
+
+
 class MeView(View):
     """The caller; `effectivePermissions` includes those of its roles."""
 
@@ -51,12 +48,6 @@ class MeView(View):
     roles: list[str]
     permissions: list[PermissionView]
     effective_permissions: list[EffectivePermission]
-
-
-class EffectivePermission(PermissionView):
-    """A permission and the role that gives it; null for the user's own."""
-
-    role: str | None
 
 
 @blueprint.post("/login", responses={200: LoginView}, security=[{}])
@@ -85,6 +76,3 @@ def me() -> dict[str, Any]:
             effective_permissions=[EffectivePermission.of(permission, role=role) for permission, role in rules],
         )
     )
-
-
-MeView.model_rebuild()

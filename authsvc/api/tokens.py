@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from authsvc.accounts import api_tokens, users
-from authsvc.api.schemas import Body, Moment, PageView, SearchQuery, Text, View, noun, render, render_page
+from authsvc.api.schemas import Body, IdPath, Moment, PageView, SearchQuery, Text, View, noun, render, render_page
 from authsvc.errors import Forbidden
 from authsvc.web.request_context import actor, caller, services, token_limits
 
@@ -19,10 +19,6 @@ class TokenBody(Body):
     username: Text = Field("", max_length=200, description="empty: the caller")
     label: Text = Field("", max_length=api_tokens.MAX_LABEL)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
-
-
-class TokenPath(BaseModel):
-    id: Text = Field(max_length=64)
 
 
 class TokenQuery(SearchQuery):
@@ -75,7 +71,7 @@ def issue(body: TokenBody) -> api_tokens.IssuedToken:
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})
-def revoke(path: TokenPath) -> Response:
+def revoke(path: IdPath) -> Response:
     """Revoke a token, effective at once."""
     api_tokens.revoke_token(actor(), path.id)
     return Response(status=204)

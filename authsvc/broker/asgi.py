@@ -19,6 +19,7 @@ from authsvc.broker.webhooks import PendingLogin
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from authsvc.broker.plugin_protocol import StreamRequest
     from authsvc.broker.plugin_routes import PluginRoutes
     from authsvc.broker.webhooks import Webhooks
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
     Client = tuple[str, int]
+    Headers = dict[bytes, bytes]
 
 _CHECKS = {"/auth/acl": "acl", "/auth/user": "user", "/auth/superuser": "superuser"}
 _METHODS = frozenset({"POST", "PUT", "GET"})
@@ -68,49 +70,52 @@ class BrokerApplication:
         path, client = scope["path"], scope["client"]
         self._connections.request_began(client)
         headers = dict(scope["headers"])
-        request = WebhookRequest(
-            _CHECKS.get(path, ""),
-            scope["query_string"],
-            headers.get(b"content-type", b""),
-            headers.get(b"authorization", b""),
-            b"",
-            headers.get(b"host", b""),
-            b"origin" in headers or b"sec-fetch-site" in headers,
-            headers.get(plugin_protocol.VERSION_HEADER) == _PLUGIN_VERSION,
-        )
-        for_plugin = request.from_plugin and _PLUGIN_METHODS.get(path) == scope["method"]
-        refusal = self._webhooks.refusal(request) if for_plugin else None
-        body = await _read_body(receive, plugin_protocol.MAX_BODY if for_plugin and not refusal else MAX_BODY)
+        from_plugin = headers.get(plugin_protocol.VERSION_HEADER) == _PLUGIN_VERSION
+        if from_plugin and _PLUGIN_METHODS.get(path) == scope["method"]:
+            await self._serve_plugin(scope, headers, receive, send)
+            return
+        body = await _read_body(receive, MAX_BODY)
         if body is None:
             return  # the client has gone, and nobody is to be answered
         self._connections.request_complete(client)
-        if for_plugin:
-            answer = refusal or await self._answer_plugin(path, request._replace(body=body), receive, send, client)
-            if answer is None:
-                return
-        elif not request.check or scope["method"] not in _METHODS:
+        check = _CHECKS.get(path)
+        if check is None or scope["method"] not in _METHODS:
             await _send(send, _other(path, scope["method"]))
             self._connections.close(client)
             return
-        else:
-            begun = self._webhooks.begin(request._replace(body=body))
-            answer = await self._wait(begun) if isinstance(begun, PendingLogin) else begun
+        answer = self._webhooks.begin(_request(scope, headers, check, body, from_plugin))
+        if isinstance(answer, PendingLogin):
+            answer = await self._wait(answer)
         if answer.status == HTTPStatus.OK:
             self._connections.trust(client)
         await _send(send, answer)
 
-    async def _answer_plugin(
-        self, path: str, request: WebhookRequest, receive: Receive, send: Send, client: Client
-    ) -> Answer | None:
-        """Return the answer to a request of the plugin, or None after a change stream, which sends its own."""
-        if path == "/auth/plugin/users":
-            return await self._plugin.users(request.body)
-        if path == "/auth/plugin/report":
-            return await self._plugin.report(request.body)
-        asked = self._plugin.stream_request(parse_query(request.query))
-        if isinstance(asked, Answer):
-            return asked
-        self._connections.trust(client)
+    async def _serve_plugin(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        refusal = self._webhooks.refusal(_request(scope, headers, "", b"", True))
+        body = await _read_body(receive, MAX_BODY if refusal else plugin_protocol.MAX_BODY)
+        if body is None:
+            return
+        client = scope["client"]
+        self._connections.request_complete(client)
+        if refusal:
+            answer = refusal
+        elif scope["path"] == "/auth/plugin/users":
+            answer = await self._plugin.users(body)
+        elif scope["path"] == "/auth/plugin/report":
+            answer = await self._plugin.report(body)
+        else:
+            asked = self._plugin.stream_request(parse_query(scope["query_string"]))
+            if not isinstance(asked, Answer):
+                self._connections.trust(client)
+                await self._stream(asked, receive, send)
+                return
+            answer = asked
+        if answer.status == HTTPStatus.OK:
+            self._connections.trust(client)
+        await _send(send, answer)
+
+    async def _stream(self, asked: StreamRequest, receive: Receive, send: Send) -> None:
+        """Send the lines of a change stream until the client has left."""
         left = asyncio.ensure_future(receive())
         try:
             await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": _STREAM_HEADERS})
@@ -119,12 +124,24 @@ class BrokerApplication:
                     await send({"type": "http.response.body", "body": lines, "more_body": True})
         finally:
             left.cancel()
-        return None
 
     async def _wait(self, login: PendingLogin) -> Answer:
         if login.patience > 0:
             await asyncio.wait([asyncio.wrap_future(login.future)], timeout=login.patience)
         return self._webhooks.finish(login)
+
+
+def _request(scope: Scope, headers: Headers, check: str, body: bytes, from_plugin: bool) -> WebhookRequest:
+    return WebhookRequest(
+        check,
+        scope["query_string"],
+        headers.get(b"content-type", b""),
+        headers.get(b"authorization", b""),
+        body,
+        headers.get(b"host", b""),
+        b"origin" in headers or b"sec-fetch-site" in headers,
+        from_plugin,
+    )
 
 
 async def _read_body(receive: Receive, most: int) -> bytes | None:

@@ -7,7 +7,7 @@ import json
 import click
 
 from authsvc.activity import audit
-from authsvc.cli.terminal import as_json, opened, paged, print_page, print_table, spell_moment
+from authsvc.cli import terminal
 from authsvc.record_json import json_fields
 
 
@@ -15,17 +15,17 @@ from authsvc.record_json import json_fields
 @click.option("--actor", default="")
 @click.option("--action", default="", help="Such as user.create.")
 @click.option("--target", default="", help="Such as user:press-7.")
-@paged
-@as_json
+@terminal.paged
+@terminal.as_json
 def command(actor: str, action: str, target: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List changes, newest first."""
     wanted = {"actor": actor, "action": action, "target": target}
-    with opened():
+    with terminal.opened():
         found = audit.events(page, per_page, {name: value for name, value in wanted.items() if value})
     if as_json:
-        print_page(found, json_fields)
+        terminal.print_page(found, json_fields)
         return
-    print_table(("AT", "ACTOR", "VIA", "ACTION", "TARGET", "BEFORE", "AFTER"), map(_row, found.items))
+    terminal.print_table(("AT", "ACTOR", "VIA", "ACTION", "TARGET", "BEFORE", "AFTER"), map(_row, found.items))
 
 
 COMMANDS = (command,)
@@ -33,4 +33,4 @@ COMMANDS = (command,)
 
 def _row(event: audit.Event) -> tuple[str, ...]:
     before, after = (json.dumps(fields) if fields else "" for fields in (event.before, event.after))
-    return (spell_moment(event.at), event.actor, event.via, event.action, event.target, before, after)
+    return (terminal.spell_moment(event.at), event.actor, event.via, event.action, event.target, before, after)

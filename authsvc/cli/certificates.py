@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authsvc.accounts import users
-from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_table, spell_moment
+from authsvc.cli import terminal
 from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Conflict
 from authsvc.pki import authorities, ca, certificates
@@ -35,39 +35,35 @@ def group() -> None:
 @click.option(
     "--expiring", "days", type=click.IntRange(0), metavar="DAYS", help="Only valid ones that expire within DAYS days."
 )
-@paged
-@as_json
+@terminal.paged
+@terminal.as_json
 def list_certificates(
     username: str, search: str, status: str | None, days: int | None, page: int, per_page: int, *, as_json: bool
 ) -> None:
     """List certificates, the next to expire first."""
-    with opened():
+    with terminal.opened():
         found = certificates.search(
             certificates.CertificateFilter(username, search, status or "", days), page, per_page
         )
     if as_json:
-        print_page(found, _shown)
+        terminal.print_page(found, _shown)
         return
     rows = ([value or "" for value in _shown(record).values()][:6] for record in found.items)
-    print_table(("SERIAL", "USERNAME", "STATUS", "NOT AFTER", "REVOKED", "REASON"), rows)
+    terminal.print_table(("SERIAL", "USERNAME", "STATUS", "NOT AFTER", "REVOKED", "REASON"), rows)
 
 
 @group.command()
 @click.argument("serial")
 def show(serial: str) -> None:
     """Show one certificate, as JSON."""
-    with opened():
+    with terminal.opened():
         record = certificates.get(serial)
-    print_json({**_shown(record), "certificate": record.certificate})
+    terminal.print_json({**_shown(record), "certificate": record.certificate})
 
 
 @group.command()
 @click.argument("username")
-@click.option(
-    "--csr",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A CSR; without it the command generates a key.",
-)
+@click.option("--csr", type=terminal.FILE, help="A CSR; without it the command generates a key.")
 @click.option("--days", type=click.IntRange(1, certificates.MAX_DAYS))
 @click.option(
     "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Directory for the files."
@@ -82,21 +78,19 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     key = ec.generate_private_key(ec.SECP256R1())
     public_key = csrs.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
-    secrets = {} if csr else {f"{username}.key": _key_pem(key)}
+    secrets = {} if csr else {f"{username}.key": ca.encrypt_key(key, None).encode()}
     for path in [directory / name for name in (*secrets, *([f"{username}.p12"] if p12 else []))]:
         if path.exists():
             raise _file_exists(path)
-    with opened() as settings:
-        issuing = signing_policy(settings)
-        issuing = issuing._replace(days=days or issuing.days)
-        issued = users.issue_certificate(operator(), username, public_key, issuing)
+    with terminal.opened() as settings:
+        issued = users.issue_certificate(terminal.operator(), username, public_key, signing_policy(settings, days))
     if password:
         secrets[f"{username}.p12"] = _pkcs12(key, issued, password)
     for name, content in secrets.items():
         _write_secret(directory / name, content)
     (directory / f"{username}.crt").write_text(issued.record.certificate)
     (directory / "ca.crt").write_text(issued.ca_certificate)
-    click.echo(f"{issued.record.serial} for {username}, valid until {spell_moment(issued.record.not_after)}")
+    click.echo(f"{issued.record.serial} for {username}, valid until {terminal.spell_moment(issued.record.not_after)}")
 
 
 @group.command()
@@ -109,8 +103,8 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
 )
 def revoke(serial: str, reason: str) -> None:
     """Revoke a certificate; the next revocation list has it."""
-    with opened():
-        certificates.revoke(operator(), serial, RevocationReason(reason))
+    with terminal.opened():
+        certificates.revoke(terminal.operator(), serial, RevocationReason(reason))
     click.echo(f"{serial} revoked")
 
 
@@ -120,18 +114,18 @@ def ca_group() -> None:
 
 
 @ca_group.command("show")
-@as_json
+@terminal.as_json
 def show_authorities(*, as_json: bool) -> None:
     """List the trusted authorities; the first one signs."""
-    with opened():
+    with terminal.opened():
         found = authorities.records()
     names = ("subject", "notAfter", "retires", "crlNumber", "crlNextUpdate")
     shown = [{name: "" if each[name] is None else each[name] for name in names} for each in map(json_fields, found)]
     if as_json:
-        print_json(shown)
+        terminal.print_json(shown)
     else:
         columns = ("SUBJECT", "NOT AFTER", "RETIRES", "CRL", "NEXT CRL")
-        print_table(columns, (list(map(str, each.values())) for each in shown))
+        terminal.print_table(columns, (list(map(str, each.values())) for each in shown))
 
 
 @ca_group.command()
@@ -144,29 +138,25 @@ def show_authorities(*, as_json: bool) -> None:
 )
 def rotate(overlap_days: int) -> None:
     """Create a new authority that signs from now on; the old one stays trusted during the overlap."""
-    with opened() as settings:
-        authorities.rotate(operator(), settings.ca_key_passphrase, timedelta(days=overlap_days))
+    with terminal.opened() as settings:
+        authorities.rotate(terminal.operator(), settings.ca_key_passphrase, timedelta(days=overlap_days))
     click.echo("new authority created; fetch /pki/ca.pem again for each broker's cafile")
 
 
 @ca_group.command("import")
-@click.option("--certificate", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--chain",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM certificates from the issuer up to the root.",
-)
-@click.option("--key-passphrase-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--certificate", required=True, type=terminal.FILE)
+@click.option("--key", required=True, type=terminal.FILE)
+@click.option("--chain", type=terminal.FILE, help="PEM certificates from the issuer up to the root.")
+@click.option("--key-passphrase-file", type=terminal.FILE)
 @click.option("--overlap-days", default=365, type=click.IntRange(0, 3650), show_default=True)
 def import_authority(
     certificate: Path, key: Path, chain: Path | None, key_passphrase_file: Path | None, overlap_days: int
 ) -> None:
     """Sign from now on with your own authority: a root, or an intermediate with its chain."""
     given = key_passphrase_file.read_text().rstrip("\r\n") if key_passphrase_file else None
-    with opened() as settings:
+    with terminal.opened() as settings:
         authorities.import_authority(
-            operator(),
+            terminal.operator(),
             certificate.read_text(),
             chain.read_text() if chain else "",
             key.read_text(),
@@ -184,11 +174,6 @@ def _shown(record: certificates.CertificateRecord) -> dict[str, Any]:
     found = json_fields(record) | {"status": record.status_at(datetime.now(UTC))}
     names = ("serial", "username", "status", "notAfter", "revoked", "reason", "notBefore", "fingerprint")
     return {name: found[name] for name in names}
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
 
 
 def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertificate, password: str) -> bytes:

@@ -7,22 +7,22 @@ import sys
 import click
 
 from authsvc.accounts.findings import findings
-from authsvc.cli.terminal import as_json, opened, print_json, print_table
+from authsvc.cli import terminal
 
 
 @click.command()
-@as_json
+@terminal.as_json
 def check(*, as_json: bool) -> None:
     """List administrators that may log in to the broker, and users and roles with damaged rows.
 
     The exit status is 1 if there is any, otherwise 0.
     """
-    with opened():
+    with terminal.opened():
         found = findings()
     if as_json:
-        print_json([finding._asdict() for finding in found])
+        terminal.print_json([finding._asdict() for finding in found])
     elif found:
-        print_table(("FINDING", "TARGET", "ADVICE"), found)
+        terminal.print_table(("FINDING", "TARGET", "ADVICE"), found)
     else:
         click.echo("nothing to change")
     sys.exit(1 if found else 0)

@@ -7,20 +7,8 @@ from typing import Any
 import click
 
 from authsvc.accounts import client_id_warnings, roles
-from authsvc.cli.terminal import (
-    any_client_id,
-    as_json,
-    chosen_client_ids,
-    client_ids,
-    opened,
-    operator,
-    paged,
-    print_json,
-    print_page,
-    print_table,
-    without,
-)
-from authsvc.policy.permissions import PERMISSION_FORM, Permission
+from authsvc.cli import terminal
+from authsvc.policy.permissions import Permission
 from authsvc.record_json import audit_fields, json_value
 
 
@@ -31,25 +19,25 @@ def group() -> None:
 
 @group.command("list")
 @click.option("--search", default="", help="Part of the name or description.")
-@paged
-@as_json
+@terminal.paged
+@terminal.as_json
 def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List roles, sorted by name."""
-    with opened():
+    with terminal.opened():
         found = roles.search(search, page, per_page)
     if as_json:
-        print_page(found, _shown)
+        terminal.print_page(found, _shown)
         return
     rows = ((role.name, "; ".join(map(str, role.permissions)), role.description) for role in found.items)
-    print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
+    terminal.print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
 
 
 @group.command()
 @click.argument("name")
-@as_json
+@terminal.as_json
 def show(name: str, *, as_json: bool) -> None:
     """Show one role."""
-    with opened():
+    with terminal.opened():
         record = roles.get(name)
     _print(record, as_json=as_json)
 
@@ -57,26 +45,26 @@ def show(name: str, *, as_json: bool) -> None:
 @group.command()
 @click.argument("name")
 @click.option("--description", default="")
-@click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
-@client_ids
-@as_json
+@terminal.permissions
+@terminal.client_ids
+@terminal.as_json
 def create(
     name: str, description: str, permissions: tuple[str, ...], client_ids: tuple[str, ...], *, as_json: bool
 ) -> None:
     """Create a role."""
-    with opened():
-        record = roles.create(operator(), name, description, map(Permission.parse, permissions), client_ids)
+    with terminal.opened():
+        record = roles.create(terminal.operator(), name, description, map(Permission.parse, permissions), client_ids)
     _print(record, as_json=as_json)
 
 
 @group.command()
 @click.argument("name")
 @click.option("--description", default=None)
-@click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
-@click.option("--remove-permission", multiple=True, metavar="RULE")
-@client_ids
-@any_client_id
-@as_json
+@terminal.add_permission
+@terminal.remove_permission
+@terminal.client_ids
+@terminal.any_client_id
+@terminal.as_json
 def change(
     name: str,
     description: str | None,
@@ -91,14 +79,14 @@ def change(
     changes = roles.RoleChanges()
     if description is not None:
         changes["description"] = description
-    patterns = chosen_client_ids(client_ids, any_client_id=any_client_id)
+    patterns = terminal.chosen_client_ids(client_ids, any_client_id=any_client_id)
     if patterns is not None:
         changes["client_ids"] = patterns
-    with opened():
+    with terminal.opened():
         if add_permission or remove_permission:
-            wanted = (*roles.get(name).permissions, *map(Permission.parse, add_permission))
-            changes["permissions"] = without(map(Permission.parse, remove_permission), wanted)
-        record = roles.change(operator(), name, changes)
+            stored = roles.get(name).permissions
+            changes["permissions"] = terminal.changed_permissions(stored, add_permission, remove_permission)
+        record = roles.change(terminal.operator(), name, changes)
     _print(record, as_json=as_json)
 
 
@@ -106,8 +94,8 @@ def change(
 @click.argument("name")
 def delete(name: str) -> None:
     """Delete a role that no user has."""
-    with opened():
-        roles.delete(operator(), name)
+    with terminal.opened():
+        roles.delete(terminal.operator(), name)
     click.echo(f"{name} deleted")
 
 
@@ -121,7 +109,7 @@ def _shown(record: roles.RoleRecord) -> dict[str, Any]:
 
 def _print(record: roles.RoleRecord, *, as_json: bool) -> None:
     if as_json:
-        print_json(_shown(record))
+        terminal.print_json(_shown(record))
         return
     click.echo(f"{record.name}  {record.description}")
     click.echo(f"  client ids   {', '.join(record.client_ids) or 'not restricted by this role'}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from authsvc.accounts import bootstrap
+from authsvc.cli import terminal
 from authsvc.cli.serve import prepare
-from authsvc.cli.terminal import as_json, opened, print_json, read_settings
 from authsvc.policy.access import access_number, decide_access
 from authsvc.storage import backup as backups
 from authsvc.storage import models as storage_models
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 @click.command()
 def init() -> None:
     """Create the data directory, the database and the administrator, unless they exist."""
-    prepare(read_settings())
+    prepare(terminal.read_settings())
 
 
 @click.command()
 def migrate() -> None:
     """Migrate the database to this version of authsvc."""
-    settings = read_settings()
+    settings = terminal.read_settings()
     bootstrap.open_database(settings)
     applied = bootstrap.migrate(settings)
     click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
@@ -46,17 +46,17 @@ def migrate() -> None:
 @click.argument("operation", type=click.Choice(["read", "write", "readWrite", "subscribe"]))
 @click.argument("topic")
 @click.option("--client-id", default="", help="The client id for %c; if given, checked against the allowed client ids.")
-@as_json
+@terminal.as_json
 def explain(username: str, operation: AccessName, topic: str, client_id: str, *, as_json: bool) -> None:
     """Show whether USERNAME may do OPERATION on TOPIC, and which permission decides; exit status 1 if denied.
 
     `read` of a topic filter with wildcards means SUBSCRIBE.
     """
-    with opened():
+    with terminal.opened():
         snapshot = snapshot_of(username)
     decision = decide_access(snapshot, username, client_id or None, topic, access_number(operation, topic))
     if as_json:
-        print_json(_shown(decision))
+        terminal.print_json(_shown(decision))
     else:
         click.echo(_words(decision))
     sys.exit(0 if decision else 1)
@@ -65,20 +65,20 @@ def explain(username: str, operation: AccessName, topic: str, client_id: str, *,
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def backup(file: Path) -> None:
-    """Write all tables to a new FILE, which contains secrets and is readable by you alone.
+    """Write all tables to a new terminal.FILE, which contains secrets and is readable by you alone.
 
-    FILE appears when the backup is complete; an interrupted backup leaves no file.
+    terminal.FILE appears when the backup is complete; an interrupted backup leaves no file.
     """
-    with opened(), _interrupted_by_sigterm():
+    with terminal.opened(), _interrupted_by_sigterm():
         rows = backups.backup(file, _TABLES)
     click.echo(f"{rows} rows written to {file}")
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=terminal.FILE)
 def restore(file: Path) -> None:
-    """Fill a new, empty database from a backup FILE."""
-    settings = read_settings()
+    """Fill a new, empty database from a backup terminal.FILE."""
+    settings = terminal.read_settings()
     bootstrap.open_database(settings)
     bootstrap.migrate(settings)
     rows = backups.restore(file, _TABLES)

@@ -7,6 +7,7 @@ import os
 import pwd
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher
 from authsvc.errors import Conflict
 from authsvc.policy.actors import Actor, Via
+from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.record_json import rfc3339
 from authsvc.storage import schema
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from authsvc.policy.permissions import Permission
     from authsvc.settings import Settings
     from authsvc.storage.paging import Page
 
@@ -42,6 +43,16 @@ client_ids = click.option(
     help="Allowed client id: %u is the username, * any characters; may be repeated.",
 )
 any_client_id = click.option("--any-client-id", is_flag=True, help="Remove the allowed client ids.")
+
+role_names = click.option("--role", "role_names", multiple=True, help="May be repeated.")
+permissions = click.option(
+    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
+)
+add_permission = click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
+remove_permission = click.option("--remove-permission", multiple=True, metavar="RULE")
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""The type of an option for an existing file."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -96,10 +107,13 @@ def chosen_client_ids(client_ids: tuple[str, ...], *, any_client_id: bool) -> tu
     return client_ids if client_ids or any_client_id else None
 
 
-def without(removed: Iterable[Permission], permissions: Iterable[Permission]) -> tuple[Permission, ...]:
-    """Return the permissions except the removed ones."""
-    unwanted = set(removed)
-    return tuple(permission for permission in permissions if permission not in unwanted)
+def changed_permissions(
+    stored: tuple[Permission, ...], added: tuple[str, ...], removed: tuple[str, ...]
+) -> tuple[Permission, ...]:
+    """Return the stored and added permissions without the removed ones."""
+    wanted = (*stored, *map(Permission.parse, added))
+    unwanted = set(map(Permission.parse, removed))
+    return tuple(permission for permission in wanted if permission not in unwanted)
 
 
 def spell_moment(moment: datetime | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from authsvc.accounts import api_tokens, signing_keys
-from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_table, spell_moment
+from authsvc.cli import terminal
 from authsvc.record_json import json_fields
 
 
@@ -20,17 +20,17 @@ def group() -> None:
 @group.command("list")
 @click.option("--user", "username", default="", help="Only this user's.")
 @click.option("--search", default="", help="Part of the label or username.")
-@paged
-@as_json
+@terminal.paged
+@terminal.as_json
 def list_tokens(username: str, search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List API tokens, newest first, without their secrets."""
-    with opened():
+    with terminal.opened():
         found = api_tokens.list_tokens(username, search, page, per_page)
     if as_json:
-        print_page(found, _shown)
+        terminal.print_page(found, _shown)
         return
     rows = (tuple(_shown(record).values()) for record in found.items)
-    print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)
+    terminal.print_table(("ID", "USERNAME", "LABEL", "CREATED", "EXPIRES", "LAST USED"), rows)
 
 
 def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> float:
@@ -49,14 +49,14 @@ def _finite(_context: click.Context, _option: click.Parameter, hours: float) -> 
     type=click.FloatRange(0, api_tokens.MAX_HOURS, min_open=True),
     show_default=True,
 )
-@as_json
+@terminal.as_json
 def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
     """Issue a token with the rights of USERNAME; no other command shows it."""
-    with opened() as settings:
+    with terminal.opened() as settings:
         limits = api_tokens.TokenLimits(settings.tokens_per_minute, settings.token_max_days)
-        issued = api_tokens.issue_token(operator(), username, label, hours, limits)
+        issued = api_tokens.issue_token(terminal.operator(), username, label, hours, limits)
     if as_json:
-        print_json({"token": issued.token, **_shown(issued.record)})
+        terminal.print_json({"token": issued.token, **_shown(issued.record)})
         return
     click.echo(issued.token)
 
@@ -65,16 +65,16 @@ def create(username: str, label: str, hours: float, *, as_json: bool) -> None:
 @click.argument("token_id", metavar="ID")
 def revoke(token_id: str) -> None:
     """Revoke a token, effective within a second."""
-    with opened():
-        api_tokens.revoke_token(operator(), token_id)
+    with terminal.opened():
+        api_tokens.revoke_token(terminal.operator(), token_id)
     click.echo(f"token {token_id} revoked")
 
 
 @group.command("rotate-key")
 def rotate_key() -> None:
     """Sign new tokens with a new key; older tokens stay valid until revoked or expired."""
-    with opened():
-        kid = signing_keys.rotate(operator())
+    with terminal.opened():
+        kid = signing_keys.rotate(terminal.operator())
     click.echo(f"new tokens are signed with key {kid}")
 
 
@@ -82,4 +82,6 @@ COMMANDS = (group,)
 
 
 def _shown(record: api_tokens.TokenRecord) -> dict[str, Any]:
-    return json_fields(record) | {"lastUsed": spell_moment(record.last_used_at)}  # empty, not null, if never used
+    return json_fields(record) | {
+        "lastUsed": terminal.spell_moment(record.last_used_at)
+    }  # empty, not null, if never used

@@ -6,25 +6,10 @@ import click
 
 from authsvc.accounts import client_id_warnings, users
 from authsvc.activity import denials
-from authsvc.cli.terminal import (
-    any_client_id,
-    as_json,
-    ask_password,
-    chosen_client_ids,
-    client_ids,
-    hasher,
-    opened,
-    operator,
-    paged,
-    print_json,
-    print_page,
-    print_table,
-    spell_moment,
-    without,
-)
+from authsvc.cli import terminal
 from authsvc.errors import invalid
 from authsvc.policy.access import access_name
-from authsvc.policy.permissions import PERMISSION_FORM, Permission
+from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import json_fields, json_value
 
@@ -48,27 +33,29 @@ def group() -> None:
 
 @group.command("list")
 @click.option("--search", default="", help="Part of the name.")
-@paged
-@as_json
+@terminal.paged
+@terminal.as_json
 def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List users, sorted by name."""
-    with opened():
+    with terminal.opened():
         found = users.search(search, page, per_page)
         warnings = client_id_warnings.of_users(found.items)
     if as_json:
-        print_page(found, lambda record: json_fields(record) | {"warnings": json_value(warnings[record.username])})
+        terminal.print_page(
+            found, lambda record: json_fields(record) | {"warnings": json_value(warnings[record.username])}
+        )
         return
-    print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
+    terminal.print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
         click.echo(f"page {page}: {len(found.items)} of {found.total} users")
 
 
 @group.command()
 @click.argument("username")
-@as_json
+@terminal.as_json
 def show(username: str, *, as_json: bool) -> None:
     """Show one user."""
-    with opened():
+    with terminal.opened():
         record = users.get(username)
         _print(record, as_json=as_json)
 
@@ -79,11 +66,11 @@ def show(username: str, *, as_json: bool) -> None:
 @click.option("--no-password", is_flag=True, help="For a user that needs none, such as one with a certificate.")
 @_grant_types
 @_no_grant_types
-@click.option("--role", "role_names", multiple=True, help="May be repeated.")
-@click.option("--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated.")
-@client_ids
+@terminal.role_names
+@terminal.permissions
+@terminal.client_ids
 @click.option("--disabled", is_flag=True)
-@as_json
+@terminal.as_json
 def create(
     username: str,
     *,
@@ -106,10 +93,10 @@ def create(
     )
     if grant_types or no_grant_types:
         wanted["grant_types"] = _chosen(grant_types, none=no_grant_types)
-    with opened() as settings:
+    with terminal.opened() as settings:
         if not no_password:
-            wanted["password"] = ask_password(from_stdin=password_stdin)
-        record = users.create(operator(), username, wanted, hasher(settings))
+            wanted["password"] = terminal.ask_password(from_stdin=password_stdin)
+        record = users.create(terminal.operator(), username, wanted, terminal.hasher(settings))
         _print(record, as_json=as_json)
 
 
@@ -120,11 +107,11 @@ def create(
 @_no_grant_types
 @click.option("--add-role", multiple=True)
 @click.option("--remove-role", multiple=True)
-@click.option("--add-permission", multiple=True, metavar="RULE", help=PERMISSION_FORM)
-@click.option("--remove-permission", multiple=True, metavar="RULE")
-@client_ids
-@any_client_id
-@as_json
+@terminal.add_permission
+@terminal.remove_permission
+@terminal.client_ids
+@terminal.any_client_id
+@terminal.as_json
 def change(
     username: str,
     *,
@@ -145,17 +132,16 @@ def change(
         changes["enabled"] = enabled
     if grant_types or no_grant_types:
         changes["grant_types"] = _chosen(grant_types, none=no_grant_types)
-    patterns = chosen_client_ids(client_ids, any_client_id=any_client_id)
+    patterns = terminal.chosen_client_ids(client_ids, any_client_id=any_client_id)
     if patterns is not None:
         changes["client_ids"] = patterns
-    with opened() as settings:
+    with terminal.opened() as settings:
         before = users.get(username)
         if add_role or remove_role:
             changes["roles"] = tuple(name for name in (*before.roles, *add_role) if name not in remove_role)
         if add_permission or remove_permission:
-            wanted = (*before.permissions, *map(Permission.parse, add_permission))
-            changes["permissions"] = without(map(Permission.parse, remove_permission), wanted)
-        record = users.change(operator(), username, changes, hasher(settings))
+            changes["permissions"] = terminal.changed_permissions(before.permissions, add_permission, remove_permission)
+        record = users.change(terminal.operator(), username, changes, terminal.hasher(settings))
         _print(record, as_json=as_json)
 
 
@@ -163,9 +149,9 @@ def change(
 @click.argument("username")
 def list_denials(username: str) -> None:
     """Show what a user's clients were denied in the last 7 days, and how to allow it."""
-    with opened():
+    with terminal.opened():
         found = denials.of_user(username)
-    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
+    terminal.print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
 
 
 @group.command("set-password")
@@ -180,10 +166,12 @@ def list_denials(username: str) -> None:
 )
 def set_password(username: str, *, password_stdin: bool, revoke_others: bool) -> None:
     """Set a new password; the old one stops working within a second."""
-    with opened() as settings:
+    with terminal.opened() as settings:
         users.get(username)
-        changes = users.UserChanges(password=ask_password(from_stdin=password_stdin), revoke_others=revoke_others)
-        users.change(operator(), username, changes, hasher(settings))
+        changes = users.UserChanges(
+            password=terminal.ask_password(from_stdin=password_stdin), revoke_others=revoke_others
+        )
+        users.change(terminal.operator(), username, changes, terminal.hasher(settings))
     revoked = "; its tokens and certificates are revoked" if revoke_others else ""
     click.echo(f"password of {username} set{revoked}")
 
@@ -192,8 +180,8 @@ def set_password(username: str, *, password_stdin: bool, revoke_others: bool) ->
 @click.argument("username")
 def delete(username: str) -> None:
     """Delete a user and its tokens, and revoke its certificates."""
-    with opened():
-        users.delete(operator(), username)
+    with terminal.opened():
+        users.delete(terminal.operator(), username)
     click.echo(f"{username} deleted")
 
 
@@ -220,13 +208,20 @@ def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
     denial, advice = record.denial, record.advice
     denied = f"{access_name(denial.access)} {denial.topic}" if denial.topic else "login"
     suggestion = str(advice.permission or advice.note)
-    return spell_moment(record.last_seen), str(record.count), denial.client_id, denied, denial.reason, suggestion
+    return (
+        terminal.spell_moment(record.last_seen),
+        str(record.count),
+        denial.client_id,
+        denied,
+        denial.reason,
+        suggestion,
+    )
 
 
 def _print(record: users.UserRecord, *, as_json: bool) -> None:
     warnings = client_id_warnings.of_user(record)
     if as_json:
-        print_json(json_fields(record) | {"warnings": json_value(warnings)})
+        terminal.print_json(json_fields(record) | {"warnings": json_value(warnings)})
         return
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from authsvc.policy.decision import Decision, Reason
 
-    _Mode = Literal["livesum", "livemax", "livemin"]
+    _Mode = Literal["livesum", "livemax", "livemin", "mostrecent"]
 
 _DECISIONS = Counter("authsvc_decisions", "Webhook decisions", ["check", "decision", "reason"])
 _SECONDS = Histogram(
@@ -35,44 +35,45 @@ _SECONDS = Histogram(
 _REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
 
 
-def _gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequence[str] = ()) -> Gauge:
+def gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequence[str] = ()) -> Gauge:
+    """Return a gauge whose value is combined from those of all workers by this mode of the client library."""
     return Gauge(name, documentation, labels, multiprocess_mode=mode)
 
 
-POLICY_VERSION = _gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
-POLICY_AGE = _gauge(
+POLICY_VERSION = gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
+POLICY_AGE = gauge(
     "authsvc_policy_snapshot_age_seconds", "Time since the snapshot last matched the database", "livemax"
 )
-POLICY_STALE = _gauge(
+POLICY_STALE = gauge(
     "authsvc_policy_stale", "1 if a worker could not refresh its policy for more than 5 seconds, else 0", "livemax"
 )
-USERS = _gauge("authsvc_policy_users", "Users in the snapshot", "livemax")
-CACHE = _gauge(
+USERS = gauge("authsvc_policy_users", "Users in the snapshot", "livemax")
+CACHE = gauge(
     "authsvc_credential_cache_lookups",
     "Password checks answered from memory (hit) or by a hash (miss) since the worker started",
     "livesum",
     ["outcome"],
 )
-CACHE_ENTRIES = _gauge("authsvc_credential_cache_entries", "Verified credentials in memory")
-ANSWERS = _gauge(
+CACHE_ENTRIES = gauge("authsvc_credential_cache_entries", "Verified credentials in memory")
+ANSWERS = gauge(
     "authsvc_answer_cache_lookups",
     "Webhooks answered from the answer cache (hit) or decided (miss) since the worker started",
     "livesum",
     ["outcome"],
 )
-ANSWER_ENTRIES = _gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory")
-HASHING_RUNNING = _gauge("authsvc_hashing_running", "Logins that are being hashed")
-HASHING_WAITING = _gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot")
-HASHING_REFUSED = _gauge(
+ANSWER_ENTRIES = gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory")
+HASHING_RUNNING = gauge("authsvc_hashing_running", "Logins that are being hashed")
+HASHING_WAITING = gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot")
+HASHING_REFUSED = gauge(
     "authsvc_hashing_refused",
     "Logins refused because no hashing slot was free, or another password of the user was being hashed",
 )
-THROTTLED = _gauge(
+THROTTLED = gauge(
     "authsvc_throttled_windows",
     "One-minute windows in which the logins of a user were throttled, since the worker started",
 )
-KNOWN_CLIENT_IDS = _gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
-DENIALS_DROPPED = _gauge("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
+KNOWN_CLIENT_IDS = gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
+DENIALS_DROPPED = gauge("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
 
 counted: Counts[tuple[str, bool]] = Counts()
 """The decisions of this worker up to the last flush, by check and whether they were allowed."""

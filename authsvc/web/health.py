@@ -32,12 +32,7 @@ def readyz() -> tuple[Response, int]:
     policy = services().policy
     loaded = policy.is_loaded
     freshness = "loading" if not loaded else "stale" if services().policy_is_stale else "ok"
-    try:
-        with session():
-            current_version()
-        database = True
-    except DATABASE_ERRORS:
-        database = False
+    database = _database_answers()
     brokers = database and services().propagation.all_reloaded()
     ready = database and freshness == "ok" and brokers
     body = jsonify(

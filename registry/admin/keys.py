@@ -12,7 +12,7 @@ from authsvc.errors import AuthsvcError
 from authsvc.web.request_context import actor
 from registry import enrolment_keys
 from registry.admin import fields
-from registry.api import preauthorization_schemas, schemas
+from registry.api import schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -41,7 +41,7 @@ def create() -> AnyResponse:
     """Create a key and show its secret, which is not stored."""
     try:
         body = validated(
-            preauthorization_schemas.KeyBody,
+            schemas.KeyBody,
             label=request.form.get("label", "").strip(),
             uses=parse_integer(request.form.get("uses", "")),
             roles=fields.rights()["roles"],

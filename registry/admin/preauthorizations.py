@@ -12,7 +12,7 @@ from authsvc.errors import AuthsvcError
 from authsvc.web.request_context import actor, services
 from registry import preauthorizations
 from registry.admin import fields
-from registry.api import preauthorization_schemas, schemas
+from registry.api import schemas
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -34,7 +34,7 @@ def create() -> AnyResponse:
     try:
         binding = request.form.get("binding", "")
         body = validated(
-            preauthorization_schemas.PreauthorizationBody,
+            schemas.PreauthorizationBody,
             username=request.form.get("username", "").strip(),
             **fields.rights(),
             # If the binding is a key, an empty fingerprint is validated, and so refused.

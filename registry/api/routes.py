@@ -14,7 +14,7 @@ from authsvc.web.problem import status_of
 from authsvc.web.request_context import actor, public, services
 from registry import decisions, enrolment_keys, filters, metrics, preauthorizations, records
 from registry import lock as registry_lock
-from registry.api import preauthorization_schemas, schemas
+from registry.api import schemas
 from registry.mqtt_registration import unknown_names
 from registry.rest_registration import Granted, RegistrationRequest
 from registry.states import Status
@@ -157,19 +157,17 @@ def delete_many(body: schemas.DeleteManyBody) -> dict[str, Any]:
     return render(schemas.CountView(count=filters.delete(actor(), body.filter.filter(), Status(body.status))))
 
 
-@preauthorization_blueprint.get(
-    "/client-registry/preauthorizations", responses={200: preauthorization_schemas.PreauthorizationPage}
-)
+@preauthorization_blueprint.get("/client-registry/preauthorizations", responses={200: schemas.PreauthorizationPage})
 def list_preauthorizations(query: schemas.SearchQuery) -> dict[str, Any]:
     """List unused preauthorizations, by username."""
     found = preauthorizations.search(query.search, query.page, query.per_page)
-    return render_page(found, _views(preauthorization_schemas.PreauthorizationView, found.items))
+    return render_page(found, _views(schemas.PreauthorizationView, found.items))
 
 
 @preauthorization_blueprint.post(
-    "/client-registry/preauthorizations", responses={201: preauthorization_schemas.CreatedPreauthorizationView}
+    "/client-registry/preauthorizations", responses={201: schemas.CreatedPreauthorizationView}
 )
-def create_preauthorization(body: preauthorization_schemas.PreauthorizationBody) -> tuple[dict[str, Any], int]:
+def create_preauthorization(body: schemas.PreauthorizationBody) -> tuple[dict[str, Any], int]:
     """Preauthorize a username: its first contact is granted, also while the registry is locked.
 
     Without a secret or key, the first device that uses the name is granted. If somebody tried the name earlier, an
@@ -178,25 +176,17 @@ def create_preauthorization(body: preauthorization_schemas.PreauthorizationBody)
     policy = services().settings.password_policy
     ((record, secret),) = preauthorizations.create(actor(), [body.preauthorization()], policy)
     fields = {**asdict(record), "secret": secret}
-    return render(preauthorization_schemas.CreatedPreauthorizationView.model_validate(fields)), 201
+    return render(schemas.CreatedPreauthorizationView.model_validate(fields)), 201
 
 
-@preauthorization_blueprint.post(
-    "/client-registry/preauthorizations/csv", responses={201: preauthorization_schemas.UploadView}
-)
-def upload_preauthorizations(
-    query: preauthorization_schemas.UploadQuery, raw: preauthorization_schemas.CsvUpload
-) -> tuple[dict[str, Any], int]:
+@preauthorization_blueprint.post("/client-registry/preauthorizations/csv", responses={201: schemas.UploadView})
+def upload_preauthorizations(query: schemas.UploadQuery, raw: schemas.CsvUpload) -> tuple[dict[str, Any], int]:
     """Preauthorize usernames from lines of `username,roles,csrFingerprint`; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
     wanted = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
     created = preauthorizations.create(actor(), wanted, services().settings.password_policy)
-    secrets = [
-        preauthorization_schemas.SecretView(username=record.username, secret=secret)
-        for record, secret in created
-        if secret
-    ]
-    return render(preauthorization_schemas.UploadView(created=len(created), secrets=secrets)), 201
+    secrets = [schemas.SecretView(username=record.username, secret=secret) for record, secret in created if secret]
+    return render(schemas.UploadView(created=len(created), secrets=secrets)), 201
 
 
 @preauthorization_blueprint.delete("/client-registry/preauthorizations/<id>", responses={204: None})
@@ -206,20 +196,20 @@ def delete_preauthorization(path: schemas.IdPath) -> Response:
     return Response(status=204)
 
 
-@key_blueprint.get("/client-registry/enrolment-keys", responses={200: preauthorization_schemas.KeyPage})
+@key_blueprint.get("/client-registry/enrolment-keys", responses={200: schemas.KeyPage})
 def list_keys(query: schemas.PageQuery) -> dict[str, Any]:
     """List enrolment keys without their secrets, newest first."""
     found = enrolment_keys.search(query.page, query.per_page)
-    return render_page(found, _views(preauthorization_schemas.KeyView, found.items))
+    return render_page(found, _views(schemas.KeyView, found.items))
 
 
-@key_blueprint.post("/client-registry/enrolment-keys", responses={201: preauthorization_schemas.NewKeyView})
-def create_key(body: preauthorization_schemas.KeyBody) -> tuple[dict[str, Any], int]:
+@key_blueprint.post("/client-registry/enrolment-keys", responses={201: schemas.NewKeyView})
+def create_key(body: schemas.KeyBody) -> tuple[dict[str, Any], int]:
     """Create an enrolment key; its secret is returned only once."""
     secret, record = enrolment_keys.create(
         actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
     )
-    return render(preauthorization_schemas.NewKeyView.model_validate({**asdict(record), "secret": secret})), 201
+    return render(schemas.NewKeyView.model_validate({**asdict(record), "secret": secret})), 201
 
 
 @key_blueprint.delete("/client-registry/enrolment-keys/<id>", responses={204: None})

@@ -1,4 +1,4 @@
-"""JSON schemas of registrations and of the registry's lock."""
+"""JSON schemas of the registry: its lock, registrations, preauthorizations and enrolment keys."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from dataclasses import replace
 from datetime import datetime  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, model_serializer, model_validator
+from flask_openapi3.models import RawModel
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, model_serializer, model_validator
 
 from authsvc.api.schemas import (
     Body,
     ClientIds,
+    IdPath,
     Moment,
     OptionalBody,
     PageQuery,
+    PageView,
     PermissionBody,
     PermissionView,
+    Query,
     RoleName,
     SearchQuery,
     Text,
@@ -26,14 +30,14 @@ from authsvc.api.schemas import (
 )
 from authsvc.errors import InvalidInput
 from authsvc.pki.csr import MAX_CHARACTERS
-from registry import decisions, filters, lock
+from registry import decisions, enrolment_keys, filters, lock, preauthorizations
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
-__all__ = ["PageQuery", "SearchQuery", "failures"]
+__all__ = ["IdPath", "PageQuery", "SearchQuery", "failures"]
 
 
 def _check_is_text(value: Any) -> Any:
@@ -76,10 +80,6 @@ Roles = Annotated[list[RoleName], Field(max_length=100)]
 Permissions = Annotated[list[PermissionBody], Field(max_length=1000)]
 Id = Annotated[Text, Field(max_length=64)]
 Ids = Annotated[list[Id], Field(min_length=1, max_length=1000)]
-
-
-class IdPath(BaseModel):
-    id: Text = Field(max_length=64)
 
 
 class UnlockBody(OptionalBody):
@@ -227,14 +227,8 @@ class RegistrationView(View):
     )
 
 
-class PageView(View):
-    page: int
-    per_page: int
-    total: int
-
-
-class RegistrationPage(PageView):
-    items: list[RegistrationView]
+class RegistrationPage(PageView[RegistrationView]):
+    pass
 
 
 class GivenBody(OptionalBody):
@@ -363,3 +357,111 @@ class BulkView(View):
     count: int
     items: list[RegistrationView]
     failed: list[FailureView]
+
+
+class PreauthorizationBody(Body):
+    """A username with its rights, its expiry, and the key or one-time secret that it is bound to."""
+
+    username: Username
+    roles: Roles = []
+    permissions: Permissions = []
+    csr_fingerprint: Fingerprint | None = None
+    with_secret: bool = Field(
+        default=False,
+        description="bind it to a one-time secret, which the answer contains; the device sends it as `enrolmentKey`, "
+        "or as the password of its first contact, which then stays its password",
+    )
+    expires_at: Expiry
+
+    def preauthorization(self) -> preauthorizations.NewPreauthorization:
+        """Return the preauthorization; raise `InvalidInput` by field for an invalid permission."""
+        return preauthorizations.NewPreauthorization(
+            self.username,
+            tuple(self.roles),
+            permissions_from(self.permissions),
+            self.csr_fingerprint,
+            self.expires_at,
+            with_secret=self.with_secret,
+        )
+
+
+class PreauthorizationView(View):
+    """A preauthorization."""
+
+    id: str
+    username: str
+    roles: list[str]
+    permissions: list[PermissionView]
+    csr_fingerprint: str | None
+    with_secret: bool
+    held_reason: str | None = Field(
+        description="`tried-before`: somebody tried the name earlier, so its first contact waits for an administrator"
+    )
+    expires_at: Moment | None
+    created_by: str
+    created: Moment = Field(validation_alias="created_at")
+
+
+class CreatedPreauthorizationView(PreauthorizationView):
+    """A new preauthorization; the `secret` that it is bound to, if any, is shown only once."""
+
+    secret: str | None
+
+
+class PreauthorizationPage(PageView[PreauthorizationView]):
+    pass
+
+
+class CsvUpload(RawModel):
+    mimetypes = ["text/csv"]
+
+
+class UploadQuery(Query):
+    with_secrets: bool = Field(default=False, description="bind each line without a key to a one-time secret")
+
+
+class SecretView(View):
+    username: str
+    secret: str
+
+
+class UploadView(View):
+    """The number of preauthorizations and the secrets that they are bound to, which are shown only once."""
+
+    created: int
+    secrets: list[SecretView]
+
+
+class KeyBody(Body):
+    """An enrolment key: number of uses, expiry, roles, and whether an administrator must approve each registration."""
+
+    label: Text = Field(min_length=1, max_length=200)
+    uses: int = Field(1, ge=1, le=enrolment_keys.MAX_USES)
+    expires_at: Expiry
+    roles: Roles = []
+    approval_required: bool = False
+
+
+class KeyView(View):
+    """An enrolment key without its secret."""
+
+    id: str
+    label: str
+    uses: int
+    used: int
+    roles: list[str]
+    approval_required: bool
+    expires_at: Moment | None
+    created_by: str
+    created: Moment = Field(validation_alias="created_at")
+    revoked: Moment | None = Field(validation_alias="revoked_at")
+
+
+class NewKeyView(KeyView):
+    """A new enrolment key; its `secret` is shown only once."""
+
+    secret: str
+
+
+class KeyPage(PageView[KeyView]):
+    pass

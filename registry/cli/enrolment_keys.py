@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from authsvc.cli.terminal import as_json, opened, operator, print_json, print_table, spell_moment
+from authsvc.cli import terminal
 from registry import enrolment_keys
 
 
@@ -28,41 +28,41 @@ def keys() -> None:
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]), help="A date or a time, in UTC.")
 @click.option("--approval-required", is_flag=True, help="An administrator must approve each registration.")
 @click.option("--role", "role_names", multiple=True, help="Role of every device; may be repeated.")
-@as_json
+@terminal.as_json
 def create_key(
     label: str, uses: int, expires: Any, role_names: tuple[str, ...], *, approval_required: bool, as_json: bool
 ) -> None:
     """Create an enrolment key and print its secret, which is shown only once."""
     expires_at = expires.replace(tzinfo=expires.tzinfo or UTC) if expires else None
-    with opened():
+    with terminal.opened():
         secret, record = enrolment_keys.create(
-            operator(), label, uses, role_names, expires_at, approval_required=approval_required
+            terminal.operator(), label, uses, role_names, expires_at, approval_required=approval_required
         )
     if as_json:
-        print_json({"secret": secret, **_fields(record)})
+        terminal.print_json({"secret": secret, **_fields(record)})
     else:
         click.echo(secret)
 
 
 @keys.command("list")
-@as_json
+@terminal.as_json
 def list_keys(*, as_json: bool) -> None:
     """List enrolment keys, newest first."""
-    with opened():
+    with terminal.opened():
         found = enrolment_keys.search(1, 1000)
     if as_json:
-        print_json(list(map(_fields, found.items)))
+        terminal.print_json(list(map(_fields, found.items)))
         return
     rows = ([str(value) for value in _fields(record).values()] for record in found.items)
-    print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
+    terminal.print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
 
 
 @keys.command("revoke")
 @click.argument("key_id", metavar="ID")
 def revoke_key(key_id: str) -> None:
     """Revoke an enrolment key. Devices that registered with it stay."""
-    with opened():
-        enrolment_keys.revoke(operator(), key_id)
+    with terminal.opened():
+        enrolment_keys.revoke(terminal.operator(), key_id)
     click.echo(f"{key_id} revoked")
 
 
@@ -70,6 +70,6 @@ def _fields(record: enrolment_keys.EnrolmentKeyRecord) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in ("id", "label", "uses", "used", "roles")},
         "approvalRequired": record.approval_required,
-        "expires": spell_moment(record.expires_at),
-        "revoked": spell_moment(record.revoked_at),
+        "expires": terminal.spell_moment(record.expires_at),
+        "revoked": terminal.spell_moment(record.revoked_at),
     }

@@ -11,6 +11,8 @@ import click
 
 from registry.cli import client
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command("register")
 @click.option("--server", required=True, metavar="URL", help="URL of authsvc, such as https://auth.example.")
@@ -22,16 +24,8 @@ from registry.cli import client
     "--password", "with_password", is_flag=True, help="Register with a password, from a prompt or --password-stdin."
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option(
-    "--enrolment-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File that contains an enrolment key.",
-)
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CA certificate of the server.",
-)
+@click.option("--enrolment-key-file", type=_FILE, help="File that contains an enrolment key.")
+@click.option("--ca-file", type=_FILE, help="CA certificate of the server.")
 @click.option(
     "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Directory for the files."
 )

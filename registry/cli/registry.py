@@ -6,8 +6,7 @@ import dataclasses
 import shlex
 import time
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic.alias_generators import to_camel, to_snake
@@ -15,18 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from authsvc.cli.terminal import (
-    as_json,
-    client_ids,
-    opened,
-    operator,
-    print_json,
-    print_table,
-    printable,
-    spell_moment,
-)
+from authsvc.cli import terminal
 from authsvc.pki.authorities import signing_policy
-from authsvc.policy.permissions import PERMISSION_FORM, Permission
+from authsvc.policy.permissions import Permission
 from registry import decisions, filters, preauthorizations, records
 from registry import lock as registry_lock
 from registry.cli import enrolment_keys
@@ -34,11 +24,10 @@ from registry.cli.filter_options import filter_from, filtered, of_status
 from registry.mqtt_registration import unknown_names
 from registry.states import Status
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
-_roles = click.option("--role", "role_names", multiple=True, help="May be repeated.")
-_permissions = click.option(
-    "--permission", "permissions", multiple=True, metavar="RULE", help=f"{PERMISSION_FORM}; may be repeated."
-)
 
 
 @click.group("registry")
@@ -47,10 +36,10 @@ def group() -> None:
 
 
 @group.command()
-@as_json
+@terminal.as_json
 def status(*, as_json: bool) -> None:
     """Show whether the registry is locked, and the number of pending registrations."""
-    with opened():
+    with terminal.opened():
         _print_state(registry_lock.state(), as_json=as_json)
 
 
@@ -68,8 +57,8 @@ def status(*, as_json: bool) -> None:
     help="Maximum number of granted registrations; attempts do not count.",
 )
 @click.option("--username-pattern", help="Only usernames that match, such as 'press_*'.")
-@_roles
-@as_json
+@terminal.role_names
+@terminal.as_json
 def unlock(
     seconds: int,
     max_registrations: int | None,
@@ -79,16 +68,16 @@ def unlock(
     as_json: bool,
 ) -> None:
     """Unlock the registry for a limited time."""
-    with opened():
+    with terminal.opened():
         limits = registry_lock.Limits(max_registrations, username_pattern, role_names)
-        _print_state(registry_lock.unlock(operator(), seconds, limits), as_json=as_json)
+        _print_state(registry_lock.unlock(terminal.operator(), seconds, limits), as_json=as_json)
 
 
 @group.command()
 def lock() -> None:
     """Lock the registry at once."""
-    with opened():
-        _print_state(registry_lock.lock(operator()), as_json=False)
+    with terminal.opened():
+        _print_state(registry_lock.lock(terminal.operator()), as_json=False)
 
 
 @group.command("list")
@@ -96,38 +85,37 @@ def lock() -> None:
     "--status", "wanted", default="pending", type=click.Choice(["pending", "granted", "denied", "expired", "all"])
 )
 @click.option("--search", default="", help="Part of the username.")
-@click.option("--page", default=1, type=click.IntRange(1))
-@click.option("--per-page", default=50, type=click.IntRange(1, 1000))
+@terminal.paged
 @click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
-@as_json
+@terminal.as_json
 def list_registrations(wanted: str, search: str, page: int, per_page: int, *, watch: bool, as_json: bool) -> None:
     """List registrations, latest contact first; pending ones by default."""
     chosen = ("" if wanted == "all" else wanted, search, page, per_page)
-    with opened():
+    with terminal.opened():
         if watch:
             _watch(chosen)
             return
         found = records.search(*chosen)
     if as_json:
-        print_json({"items": list(map(_fields, found.items)), "page": page, "perPage": per_page, "total": found.total})
+        terminal.print_page(found, _fields)
         return
-    print_table(_COLUMNS, map(_row, found.items))
+    terminal.print_table(_COLUMNS, map(_row, found.items))
 
 
 @group.command()
 @click.argument("registration_id", metavar="ID")
 def show(registration_id: str) -> None:
     """Show one registration, as JSON."""
-    with opened():
-        print_json(_fields(records.get(registration_id)))
+    with terminal.opened():
+        terminal.print_json(_fields(records.get(registration_id)))
 
 
 @group.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@_roles
-@_permissions
+@terminal.role_names
+@terminal.permissions
 @click.option("--accept-requested", is_flag=True, help="Also give the requested rights.")
-@client_ids
+@terminal.client_ids
 @click.option("--accept-conflicts", is_flag=True, help="Grant although another device may be meant; for a single ID.")
 @click.option(
     "--accept-http-rights",
@@ -155,16 +143,16 @@ def grant(
     given = decisions.Grant(
         role_names, rules, accept_requested, accept_conflicts, accept_http_rights, client_ids=client_ids
     )
-    with opened() as settings:
+    with terminal.opened() as settings:
         signing = signing_policy(settings)
         if len(ids) == 1:
-            click.echo(f"{decisions.grant(operator(), ids[0], given, signing).username} granted")
+            click.echo(f"{decisions.grant(terminal.operator(), ids[0], given, signing).username} granted")
             return
-        done, failed = decisions.grant_many(operator(), dict.fromkeys(ids, given), signing)
+        done, failed = decisions.grant_many(terminal.operator(), dict.fromkeys(ids, given), signing)
     for record in done:
         click.echo(f"{record.username} granted")
     for registration_id, error in failed:
-        click.echo(printable(f"{registration_id} not granted: {error.message}"), err=True)
+        click.echo(terminal.printable(f"{registration_id} not granted: {error.message}"), err=True)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -175,12 +163,12 @@ def grant(
 @filtered
 def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
     """Deny registrations by ID, or all pending ones that match every given option."""
-    with opened():
+    with terminal.opened():
         chosen = filter_from(ids, wanted)
         if chosen:
-            click.echo(f"{filters.deny(operator(), chosen, reason)} denied")
+            click.echo(f"{filters.deny(terminal.operator(), chosen, reason)} denied")
         for registration_id in ids:
-            click.echo(f"{decisions.deny(operator(), registration_id, reason).username} denied")
+            click.echo(f"{decisions.deny(terminal.operator(), registration_id, reason).username} denied")
 
 
 @group.command()
@@ -192,25 +180,20 @@ def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
 
     Their usernames can register again.
     """
-    with opened():
+    with terminal.opened():
         chosen = filter_from(ids, wanted)
         if chosen:
-            click.echo(f"{filters.delete(operator(), chosen, Status(wanted_status))} deleted")
+            click.echo(f"{filters.delete(terminal.operator(), chosen, Status(wanted_status))} deleted")
         for registration_id in ids:
-            decisions.delete(operator(), registration_id)
+            decisions.delete(terminal.operator(), registration_id)
             click.echo(f"{registration_id} deleted")
 
 
 @group.command()
 @click.argument("usernames", metavar="USERNAME...", nargs=-1)
-@_roles
-@_permissions
-@click.option(
-    "--csv",
-    "csv_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of username,roles,csrFingerprint lines.",
-)
+@terminal.role_names
+@terminal.permissions
+@click.option("--csv", "csv_file", type=terminal.FILE, help="File of username,roles,csrFingerprint lines.")
 @click.option(
     "--with-secret",
     is_flag=True,
@@ -235,8 +218,8 @@ def preauthorize(
     ]
     if csv_file:
         wanted += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
-    with opened() as settings:
-        created = preauthorizations.create(operator(), wanted, settings.password_policy)
+    with terminal.opened() as settings:
+        created = preauthorizations.create(terminal.operator(), wanted, settings.password_policy)
     for record, secret in created:
         if secret:
             click.echo(f"{record.username},{secret}")
@@ -264,15 +247,17 @@ def _table(chosen: tuple[str, str, int, int]) -> Table:
     title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
     table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
     for record in records.search(*chosen).items:
-        table.add_row(*map(printable, _row(record)))
+        table.add_row(*map(terminal.printable, _row(record)))
     return table
 
 
 def _print_state(now: registry_lock.LockState, *, as_json: bool) -> None:
     pending = records.count_pending()
     if as_json:
-        until = spell_moment(now.unlocked_until) or None
-        print_json({"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending})
+        until = terminal.spell_moment(now.unlocked_until) or None
+        terminal.print_json(
+            {"locked": now.locked, "unlockedUntil": until, "secondsLeft": now.seconds_left, "pending": pending}
+        )
         return
     limit = "" if now.locked or now.granted is None else f", {now.granted} of at most {now.max_registrations} granted"
     click.echo(f"{'locked' if now.locked else f'unlocked for {now.seconds_left} s'}{limit}, {pending} pending")
@@ -304,7 +289,7 @@ def _row(record: records.RegistrationRecord) -> tuple[str, ...]:
         record.status,
         ", ".join(record.client_ids),
         str(record.attempts),
-        spell_moment(record.last_seen),
+        terminal.spell_moment(record.last_seen),
         record.pairing_code or (record.csr_fingerprint or "")[:12],
         ", ".join((*record.requested_roles, *map(str, requested))),
         ", ".join(notes),
@@ -314,7 +299,8 @@ def _row(record: records.RegistrationRecord) -> tuple[str, ...]:
 def _fields(record: records.RegistrationRecord) -> dict[str, Any]:
     fields = dataclasses.asdict(record)
     return {
-        to_camel(name): spell_moment(value) if isinstance(value, datetime) else value for name, value in fields.items()
+        to_camel(name): terminal.spell_moment(value) if isinstance(value, datetime) else value
+        for name, value in fields.items()
     }
 
 

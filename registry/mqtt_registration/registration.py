@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,29 +63,21 @@ class Capacity(NamedTuple):
     locked: int
 
 
+@dataclass(eq=False)
 class MqttRegistration:
-    def __init__(
-        self,
-        hasher: PasswordHasher,
-        verifier: PasswordVerifier,
-        signing: SigningPolicy,
-        capacity: Capacity,
-        contacts: ContactWriter,
-        unknown_names: UnknownNames,
-        attempted: AttemptedNames,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
+    hasher: PasswordHasher
+    verifier: PasswordVerifier
+    signing: SigningPolicy
+    capacity: Capacity
+    contacts: ContactWriter
+    unknown_names: UnknownNames
+    attempted: AttemptedNames
+    clock: Callable[[], float] = monotonic
+
+    def __post_init__(self) -> None:
         self.counters: Counter[Outcome] = Counter()
-        self._hasher = hasher
-        self._verifier = verifier
-        self._signing = signing
-        self._capacity = capacity
-        self._contacts = contacts
-        self._unknown_names = unknown_names
-        self._attempted = attempted
-        self._queue = ContactQueue(attempted)
-        self._locked_attempts = LockedAttempts(capacity.locked, attempted, clock)
-        self._clock = clock
+        self._queue = ContactQueue(self.attempted)
+        self._locked_attempts = LockedAttempts(self.capacity.locked, self.attempted, self.clock)
 
     @property
     def waiting(self) -> int:
@@ -95,7 +88,7 @@ class MqttRegistration:
         self, _sender: object, username: str, password: str, client_id: str, address: str | None = None
     ) -> None:
         """Queue a refused CONNECT with an unknown username. Never blocks on I/O and never raises."""
-        self._attempted.add(username)
+        self.attempted.add(username)
         if len(password) > MAX_BYTES:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1
         elif not self._queue.enqueue(username, password, client_id, address):
@@ -114,9 +107,9 @@ class MqttRegistration:
         except DATABASE_ERRORS:
             self.counters[Outcome.FAILED] += len(contacts)
             return
-        deadline = self._clock() + _FLUSH_SECONDS
+        deadline = self.clock() + _FLUSH_SECONDS
         for position, contact in enumerate(due):
-            if self._clock() > deadline:
+            if self.clock() > deadline:
                 if evicted := self._queue.requeue(due[position:]):
                     self.counters[Outcome.QUEUE_FULL] += evicted
                 return
@@ -142,21 +135,21 @@ class MqttRegistration:
                 self._count_unknown(contact)
                 if self._is_usable(contact):
                     (first if state.admits(contact.username) else while_locked).append(contact)
-        chosen = self._locked_attempts.choose(while_locked) if self._capacity.locked else []
+        chosen = self._locked_attempts.choose(while_locked) if self.capacity.locked else []
         if len(chosen) < len(while_locked):
-            left_out = Outcome.NOT_RECORDED if self._capacity.locked else Outcome.LOCKED
+            left_out = Outcome.NOT_RECORDED if self.capacity.locked else Outcome.LOCKED
             self.counters[left_out] += len(while_locked) - len(chosen)
         return [*first, *chosen, *(one for one in contacts if one.username in known - bypassing)]
 
     def _count_unknown(self, contact: Contact) -> None:
         client_id = next(iter(contact.client_ids()), "")
         attempts = contact.attempts - contact.reported
-        self._unknown_names.count(contact.username, attempts, client_id, contact.address)
+        self.unknown_names.count(contact.username, attempts, client_id, contact.address)
         contact.reported = contact.attempts
 
     def _is_usable(self, contact: Contact) -> bool:
         try:
-            self._hasher.policy.check(contact.password)
+            self.hasher.policy.check(contact.password)
         except InvalidInput:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1
             return False
@@ -165,7 +158,12 @@ class MqttRegistration:
     def _write(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
         is_user = users.exists(contact.username)
-        match = None if is_user else self._find_match(contact)
+        match = None
+        if not is_user:
+            has_conflicts = contact.passwords[contact.password] < contact.attempts
+            match = preauthorizations.find_match(
+                contact.username, None, contact.passwords, self.attempted, has_conflicts=has_conflicts
+            )
         if row and not (records.is_replaceable(row) and match and match.proves_binding):
             self._count_repeated(row, contact)
             return Outcome.REPEATED
@@ -173,7 +171,7 @@ class MqttRegistration:
             return Outcome.REPEATED  # granted a moment ago; the broker worker's snapshot is older
         password = match.secret if match and match.secret else contact.password
         try:
-            password_hash = self._hasher.hash(password)
+            password_hash = self.hasher.hash(password)
         except InvalidInput:
             return Outcome.UNUSABLE_PASSWORD
         client_ids = contact.client_ids_with(password)
@@ -188,19 +186,13 @@ class MqttRegistration:
         )
         return self._grant(new, match) if match and match.grants_at_once else self._record(new, match)
 
-    def _find_match(self, contact: Contact) -> Match | None:
-        has_conflicts = contact.passwords[contact.password] < contact.attempts
-        return preauthorizations.find_match(
-            contact.username, None, contact.passwords, self._attempted, has_conflicts=has_conflicts
-        )
-
     def _grant(self, new: records.NewRegistration, match: Match) -> Outcome:
         with policy_change():
             lock.state_for_update()
             if match.proves_binding:
                 records.delete_replaceable(new.username)
             row = records.create(new, while_locked=False)
-            decisions.create_user(SERVICE, row, preauthorizations.consume(match.record), self._signing)
+            decisions.create_user(SERVICE, row, preauthorizations.consume(match.record), self.signing)
         return Outcome.GRANTED
 
     def _record(self, new: records.NewRegistration, match: Match | None) -> Outcome:
@@ -209,9 +201,9 @@ class MqttRegistration:
             bypasses_lock = match is not None and match.bypasses_lock
             by_window = not bypasses_lock and state.admits(new.username)
             while_locked = not (bypasses_lock or by_window)
-            if while_locked and not self._capacity.locked:
+            if while_locked and not self.capacity.locked:
                 return Outcome.LOCKED
-            limit = self._capacity.locked if while_locked else self._capacity.unlocked
+            limit = self.capacity.locked if while_locked else self.capacity.unlocked
             evicted = records.evict_excess(limit, while_locked=while_locked)
             if match and bypasses_lock:
                 starting = match.starting_rights
@@ -228,7 +220,7 @@ class MqttRegistration:
         """Return the registration's password if it was sent, and the number of attempts known to have another one."""
         wrong = 0
         for password, count in itertools.islice(contact.passwords.items(), _MAX_COMPARED):
-            verdict = self._verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
+            verdict = self.verifier.verify(f"registration:{row.id}", password, row.password_hash or "")
             if verdict is Verdict.RIGHT:
                 return password, contact.attempts - count
             if verdict is Verdict.WRONG:
@@ -247,4 +239,4 @@ class MqttRegistration:
                 client_ids = (records.NO_CLIENT_ID,) if conflicts < contact.attempts else ()
         # If some attempts had the right password, the address may be the registered device's own.
         address = contact.address if conflicts == contact.attempts else None
-        self._contacts.add(row, contact.total, conflicts, client_ids, address)
+        self.contacts.add(row, contact.total, conflicts, client_ids, address)

@@ -40,6 +40,7 @@
 static mosquitto_plugin_id_t *identifier;
 static struct settings settings;
 static bool is_reloading, has_ticked;
+static const struct mosquitto *kicked; /* whose connection is being ended */
 static time_t expiry_checked_at;
 
 static void note_denial(const struct mosquitto *client, const char *username, const char *topic, int access,
@@ -97,6 +98,12 @@ static int allow_client(struct mosquitto *client, struct held *held, const char 
 	return connected(client, held, credential) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
 }
 
+/* Mosquitto 2.0 serves websockets between a reload and the next tick: a client that connects just then is a new one. */
+static bool is_new(const struct mosquitto *client)
+{
+	return !client_find(client) && mosquitto_client_protocol(client) == mp_websockets;
+}
+
 /* While the broker reloads it asks again for every client and session: nobody who may stay is asked for a password. */
 static int check_again(const struct mosquitto *client, const char *username)
 {
@@ -138,7 +145,7 @@ static int on_login(int event, void *data, void *unused)
 		return MOSQ_ERR_AUTH;
 	}
 	if(!login->username) return MOSQ_ERR_AUTH;
-	if(is_reloading) return check_again(login->client, login->username);
+	if(is_reloading && !is_new(login->client)) return check_again(login->client, login->username);
 	if(!login->password) return MOSQ_ERR_AUTH;
 	struct held *held = held_find(login->username);
 	if(held && is_known()){
@@ -202,6 +209,9 @@ static int on_access(int event, void *data, void *unused)
 	struct mosquitto_evt_acl_check *asked = data;
 	const char *username = mosquitto_client_username(asked->client);
 	if(asked->access == MOSQ_ACL_UNSUBSCRIBE) return MOSQ_ERR_SUCCESS;
+	/* Debian's Mosquitto removes denied subscriptions from the session of a client that is kicked. They are to survive:
+	 * what the client receives later is decided then. */
+	if(asked->client == kicked && asked->access != MOSQ_ACL_WRITE) return MOSQ_ERR_SUCCESS;
 	if(!username || !has_ticked) return MOSQ_ERR_ACL_DENIED;
 	if(service_state() == SERVICE_FALLBACK){
 		const char *client_id = mosquitto_client_id(asked->client);
@@ -255,7 +265,9 @@ static void kick(const struct client *client)
 	char *copy = client_id ? strdup(client_id) : NULL;
 	if(!copy) return;
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authsvc: disconnecting %s of %s", copy, client->held->username);
+	kicked = client->pointer;
 	mosquitto_kick_client_by_clientid(copy, true);
+	kicked = NULL;
 	free(copy);
 }
 
