@@ -645,7 +645,6 @@ static void stream_end(const char *why, long status)
 	}else if(is_unknown){
 		change_state(SERVICE_FALLBACK, "it has no stream of changes");
 		stream_at = now() + RETRY_FALLBACK_SECONDS;
-		heard();
 	}else{
 		change_state(SERVICE_DOWN, why);
 	}
