@@ -15,6 +15,7 @@ from tests.plugin.in_broker.raw_mqtt import ACCEPTED, connect_packet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.plugin.in_broker.site import Site
 
@@ -72,21 +73,26 @@ def test_new_client_during_a_reload_must_prove_its_password(site: Site) -> None:
         assert client.read(4) == b"\x20\x02\x00\x05"
 
 
-def test_new_websockets_client_during_a_reload_must_prove_its_password(new_site: Callable[..., Site]) -> None:
+def test_new_websockets_client_during_a_reload_must_prove_its_password(
+    new_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    """The broker reads a pipe as part of its configuration, so the reload lasts until the client has sent all."""
+    included = tmp_path / "conf.d"
+    included.mkdir()
     port = free_port()
-    site = new_site(before=f"persistence false\nlistener {port}\nprotocol websockets")
+    site = new_site(before=f"persistence false\ninclude_dir {included}\nlistener {port}\nprotocol websockets")
     site.wait_until_up()
     user = site.user()
     assert site.code(user) == 0
-    for _ in range(10):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
-        upgrade(connection)
-        os.kill(site.broker.pid, signal.SIGSTOP)
-        connection.sendall(frame(connect_packet(site.new_name("client"), user.encode(), b"wrong")))
-        os.kill(site.broker.pid, signal.SIGHUP)
-        os.kill(site.broker.pid, signal.SIGCONT)
-        assert ACCEPTED not in connection.recv(100)
-        connection.close()
+    connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+    upgrade(connection)
+    os.mkfifo(included / "pipe.conf")
+    site.broker.reload()
+    connection.sendall(frame(connect_packet(site.new_name("client"), user.encode(), b"wrong")))
+    (included / "pipe.conf").write_text("")
+    assert ACCEPTED not in connection.recv(100)
+    assert site.logins_asked(user)[-1]["password"] == "wrong"
+    connection.close()
 
 
 def upgrade(connection: socket.socket) -> None:

@@ -48,8 +48,8 @@ def test_broker_does_not_start_with_a_wrong_option(plugin_build: Build, tmp_path
     config = f"listener {free_port()} 127.0.0.1\nplugin PLUGIN\n{lines}\n"
     config = config.replace("PLUGIN", str(plugin_build.plugin)).replace("{dir}", str(tmp_path))
     broker = Mosquitto(config, tmp_path, plugin_build.environment)
-    with pytest.raises(BrokerError, match="did not start"):
-        broker.start()
+    with pytest.raises(BrokerError, match="did not start"), broker:
+        pass
     assert f"authsvc: {says}" in broker.log_text()
     assert SECRET not in broker.log_text()
     assert "Sanitizer" not in broker.log_text()
@@ -58,8 +58,8 @@ def test_broker_does_not_start_with_a_wrong_option(plugin_build: Build, tmp_path
 def test_broker_does_not_start_with_settings_per_listener(plugin_build: Build, tmp_path: Path) -> None:
     config = f"per_listener_settings true\nlistener {free_port()} 127.0.0.1\nplugin {plugin_build.plugin}\n{URL}\n"
     broker = Mosquitto(config, tmp_path, plugin_build.environment)
-    with pytest.raises(BrokerError, match="did not start"):
-        broker.start()
+    with pytest.raises(BrokerError, match="did not start"), broker:
+        pass
     assert "authsvc: per_listener_settings true is not supported" in broker.log_text()
 
 
