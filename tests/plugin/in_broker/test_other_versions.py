@@ -69,3 +69,22 @@ def test_login_answered_without_rules_leads_to_a_question_for_each_access(new_si
     assert device.publish("a") == 0
     assert len(site.service.asked("/auth/acl")) == asked
     assert fallbacks(site) == 1
+
+
+def test_rules_from_before_another_version_answered_are_not_used_in_an_outage(new_site: Callable[..., Site]) -> None:
+    """While each access is asked for, no change reaches the plugin."""
+    service = FakeService()
+    with service:
+        site = new_site("offline_seconds 3", service=service)
+        site.wait_until_up()
+        device = site.connected(site.user("readWrite a"))
+        service.speaks = False
+        service.end_streams()
+        site.broker.wait_for_log(FALLBACK)
+        streams = len(service.asked("/auth/plugin/changes"))
+        # The next attempt comes after 5 seconds.
+        wait_for(lambda: len(service.asked("/auth/plugin/changes")) > streams, 8)
+        assert device.publish("a") == 0
+    assert device.publish("a") == NOT_AUTHORIZED
+    site.wait_until_down()
+    assert device.publish("a") == NOT_AUTHORIZED
