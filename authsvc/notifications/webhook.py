@@ -27,6 +27,7 @@ LONGEST_SECONDS = 15.0
 """How long one request may take in total, whatever the receiver does."""
 MAX_ANSWER_BYTES = 64 * 1024
 _MAX_ADDRESSES = 3
+_TOO_SLOW = "the receiver did not answer in time"
 
 
 def post(url: str, webhook_id: str, secret: str, body: str, *, allow_private: bool) -> None:
@@ -87,6 +88,8 @@ class _Exchange:
             allow_redirects=False,
             stream=True,
         ) as answer:
+            if self.timed_out:  # the end of the connection looks like the end of the headers
+                raise DeliveryError(_TOO_SLOW)
             # So that the receiver can send its answer; an error in the middle of it changes nothing.
             with suppress(Exception):
                 answer.raw.read(MAX_ANSWER_BYTES, decode_content=False)
@@ -141,7 +144,7 @@ def _problem(error: requests.RequestException, exchange: _Exchange) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return f"TLS failed: {_certificate_problem(error)}"
     if exchange.timed_out or isinstance(error, requests.Timeout):
-        return "the receiver did not answer in time"
+        return _TOO_SLOW
     if _failed_to_connect(error):
         return "the receiver cannot be reached"
     return "the connection ended before the answer"
