@@ -50,7 +50,7 @@ class Mailbox:
     encrypted: list[bool] = field(default_factory=list)
     port: int = 0
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd names it
         if self.refusal:
             return self.refusal
         assert isinstance(envelope.content, bytes)
