@@ -83,7 +83,12 @@ def send_test(notification: str) -> None:
 
 @group.command()
 @click.argument("notification", metavar="NAME_OR_ID")
-@click.option("--status", default="", type=click.Choice(["", *Status]), help="pending, delivered or failed (given up).")
+@click.option(
+    "--status",
+    default="",
+    type=click.Choice(["", *(status.value for status in Status)]),
+    help="pending, delivered or failed (given up).",
+)
 @terminal.paged
 @terminal.as_json
 def deliveries(notification: str, status: str, page: int, per_page: int, *, as_json: bool) -> None:
