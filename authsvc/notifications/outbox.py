@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import fn
 
+from authsvc.errors import NotFound
 from authsvc.record_json import json_value
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Delivery, Notification
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 DIGEST_EVERY = timedelta(minutes=1)
 MAX_LISTED = 10
 """The first events that a digest lists."""
-LEASE = timedelta(minutes=2)
+LEASE = timedelta(minutes=3)
 """Longer than one attempt can take. Another worker may claim a message after this time."""
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(hours=6)
@@ -99,7 +100,7 @@ def publish(event: EventType, content: dict[str, Any]) -> None:
 def publish_in_digest(event: EventType, item: dict[str, Any] | None, count: int = 1) -> None:
     """Add an event of `DIGESTED` to the next digest of each notification about it, inside the event's transaction.
 
-    `item` describes the event. Without one, `count` further events are counted.
+    `item` describes the event, in JSON. Without one, `count` further events are counted.
     """
     for notification in _subscribed(event):
         # This update locks the row: concurrent events do not begin two digests.
@@ -192,9 +193,12 @@ def deliveries(notification_id: str, status: str, page: int, per_page: int) -> P
 
 
 def delivery(webhook_id: str) -> DeliveryRecord:
-    """Return a message that exists."""
+    """Return a message; `NotFound` if it was deleted with its notification."""
     with session():
-        return record(Delivery.get(Delivery.webhook_id == webhook_id))
+        row = Delivery.get_or_none(Delivery.webhook_id == webhook_id)
+        if row is None:
+            raise NotFound("the notification was deleted", "delivery-not-found")
+        return record(row)
 
 
 def oldest_age() -> float:
@@ -247,7 +251,7 @@ def _added(row: Delivery, event: EventType, item: dict[str, Any] | None, count: 
     content = Delivery.get_by_id(row.id).content
     listed = content[DIGESTED[event]]
     if item and len(listed) < MAX_LISTED:
-        listed = [*listed, {name: json_value(value) for name, value in item.items()}]
+        listed = [*listed, item]
     Delivery.update(content={"count": content["count"] + count, DIGESTED[event]: listed}).where(
         Delivery.id == row.id
     ).execute()

@@ -105,7 +105,7 @@ def test_waiting_messages_of_a_disabled_notification_are_held_and_then_given_up(
     outbox.delete_expired()
     assert stored()[0].status == "pending"
     with session():
-        age = timedelta(days=3, minutes=3)
+        age = timedelta(days=3, minutes=4)
         row = stored()[0]
         Delivery.update(scheduled_at=row.scheduled_at - age, due_at=row.due_at - age).execute()
     outbox.delete_expired()
