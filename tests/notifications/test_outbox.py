@@ -259,6 +259,32 @@ def test_result_is_stored_when_the_database_is_back(
     assert len(receiver.received) == 1
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, ids=[""])
+def test_database_that_is_gone_while_the_receiver_answers(prepared: Settings, receiver: Receiver) -> None:
+    files = [prepared.data_dir / f"authsvc.db{suffix}" for suffix in ("", "-wal", "-shm")]
+
+    def lose_database(request: BaseHTTPRequestHandler) -> None:
+        for file in files:
+            if file.exists():
+                file.rename(file.with_suffix(f"{file.suffix}.away"))
+        answer_with(204)(request)
+
+    receiver.answer = lose_database
+    notify(prepared, receiver.url)
+    deny()
+    sending = sender(prepared)
+    for _ in range(2):
+        with pytest.raises(peewee.OperationalError):
+            sending.send_due()
+    for file in files:
+        away = file.with_suffix(f"{file.suffix}.away")
+        if away.exists():
+            away.rename(file)
+    assert sending.send_due() == 0
+    assert [(row.status, row.attempts) for row in stored()] == [("delivered", 1)]
+    assert len(receiver.received) == 1
+
+
 def test_result_of_a_lost_claim_is_not_stored(prepared: Settings, receiver: Receiver) -> None:
     notify(prepared, receiver.url)
     deny()
