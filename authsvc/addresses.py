@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Network = IPv4Network | IPv6Network
 
 _IPV6_PREFIX = 64
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_SITE_LOCAL = IPv6Network("fec0::/10")
 _MAX_TEXT = 64
 _HOST_HEADER = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]*)?")
 
@@ -58,6 +61,23 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_public(text: str) -> bool:
+    """Return whether an address belongs to the public internet: no loopback, private, link-local or multicast address.
+
+    An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is as public as the latter.
+    """
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        carried = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            carried = IPv4Address(int(address) & 0xFFFF_FFFF)
+        if carried:
+            return is_public(str(carried))
+        if address in _LOCAL_NAT64 or address in _SITE_LOCAL:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
 def host_of(bind: str) -> str:

@@ -20,7 +20,15 @@ from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
-from authsvc.jobs import certificate_jobs, client_id_jobs, disconnect_jobs, policy_jobs, record_jobs, watch_jobs
+from authsvc.jobs import (
+    certificate_jobs,
+    client_id_jobs,
+    disconnect_jobs,
+    notification_jobs,
+    policy_jobs,
+    record_jobs,
+    watch_jobs,
+)
 from authsvc.observability import metrics
 from authsvc.policy.access import AccessControl
 from authsvc.storage.background import BackgroundThread
@@ -72,6 +80,7 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
         BackgroundThread("watch", watch_jobs(services)),
         BackgroundThread("records", record_jobs(services)),
         BackgroundThread("certificates", certificate_jobs(services)),
+        BackgroundThread("notifications", notification_jobs(services)),
         BackgroundThread("registry", extension.register(app, services)),
     ]
     if services.broker is not None:

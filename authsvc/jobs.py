@@ -9,8 +9,11 @@ import structlog
 
 from authsvc.accounts import api_tokens, browser_sessions, sign_in, throttle
 from authsvc.activity import decision_stats, denials, disconnects, live_clients, throttled_logins
+from authsvc.notifications import outbox
+from authsvc.notifications.sender import Sender
+from authsvc.notifications.sender import observe as observe_outbox
 from authsvc.observability import metrics
-from authsvc.pki import authorities
+from authsvc.pki import authorities, expiry
 from authsvc.pki.authorities import signing_policy
 from authsvc.storage.background import Job
 from authsvc.storage.policy_cache import STALE_AFTER_SECONDS
@@ -94,7 +97,7 @@ def record_jobs(services: Services) -> list[Job]:
 
     return [
         Job(0.5, services.denials.store, run_at_stop=True),
-        Job(1.0, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
+        Job(1.0, lambda: throttled_logins.store(services.access.guess_limit, outbox.login_throttled), run_at_stop=True),
         Job(5.0, store_stats, run_at_stop=True),
         Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.set(services.denials.dropped)),
         Job(_CLEANUP_EVERY, denials.delete_expired),
@@ -107,6 +110,17 @@ def certificate_jobs(services: Services) -> list[Job]:
     """Return the jobs that sign CRLs before they expire and delete old disconnect orders."""
     policy = signing_policy(services.settings)
     return [Job(1.0, lambda: authorities.revocation_lists(policy)), Job(_CLEANUP_EVERY, disconnects.delete_expired)]
+
+
+def notification_jobs(services: Services) -> list[Job]:
+    """Return the jobs that send notifications, in a thread of their own: a receiver can take 15 s to answer."""
+    sender = Sender(services.settings)
+    return [
+        Job(0.5, sender.send_due),
+        Job(15.0, observe_outbox),
+        Job(60.0, expiry.announce, run_at_start=True),
+        Job(_CLEANUP_EVERY, outbox.delete_expired),
+    ]
 
 
 def disconnect_jobs(broker: TakeoverBroker) -> list[Job]:

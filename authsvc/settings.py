@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, get_type_hints
 
-from authsvc.addresses import Network, parse_networks
+from authsvc.addresses import Network, is_loopback, parse_networks
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.errors import SettingsError
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PREFIX = "AUTHSVC_"
-SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
+SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL", "SMTP_URL")
+_SMTP_URL = re.compile(
+    r"(?P<scheme>smtp|smtps|smtp\+starttls)://"
+    r"(?P<user>[^:@/\s]+:[^:@/\s]+@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s]+)(?::[0-9]{1,5})?/?"
+)
+MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _LOG_LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 
@@ -60,6 +65,22 @@ def _bind(text: str) -> str:
     match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[^:\s]+):(?P<port>[0-9]{1,5})", text)
     if not match or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest TCP port
         raise ValueError("must be ADDRESS:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return text
+
+
+def _smtp_url(text: str) -> str:
+    match = _SMTP_URL.fullmatch(text)
+    if not match:
+        forms = "smtp://HOST[:PORT], smtps://USER:PASSWORD@HOST[:PORT] or smtp+starttls://..."
+        raise ValueError(f"must be {forms}")
+    if match["scheme"] == "smtp" and match["user"] and not is_loopback(match["host"].strip("[]")):
+        raise ValueError("must begin with smtps:// or smtp+starttls:// so that its password is sent encrypted")
+    return text
+
+
+def _mail_address(text: str) -> str:
+    if not MAIL_ADDRESS.fullmatch(text):
+        raise ValueError("must be a mail address, such as authsvc@plant.example")
     return text
 
 
@@ -134,6 +155,9 @@ class Settings:
     ] = None
     broker_ca_file: str | None = None
     mutual_tls: Annotated[bool, _one_of({"yes": True, "no": False})] = False
+    smtp_url: Annotated[str | None, _smtp_url] = None
+    smtp_from: Annotated[str | None, _mail_address] = None
+    notify_private: Annotated[bool, _one_of({"yes": True, "no": False})] = False
     registry_capture_while_locked: Annotated[bool, _one_of({"true": True, "false": False})] = True
     registry_pending_ttl_hours: Annotated[int, _number(1, 8760)] = 24
     registry_max_pending: Annotated[int, _number(1, 100_000)] = 1000

@@ -10,6 +10,8 @@ from authsvc.accounts import users
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Busy, Conflict, FieldError, Locked
+from authsvc.notifications import outbox
+from authsvc.notifications.outbox import EventType
 from authsvc.pki import certificates, csr
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.permissions import Permission
@@ -120,6 +122,8 @@ def deny(actor: Actor, registration_id: str, reason: str | None) -> records.Regi
         row.reason, row.password_hash, row.public_key = reason, None, None
         _decide(row, Event.DENY, actor)
         audit.record(actor, "registration.deny", f"registration:{row.username}", after={"reason": reason})
+        content = {"id": row.id, "username": row.username, "decidedBy": actor.username, "reason": reason}
+        outbox.publish(EventType.REGISTRATION_DENIED, content)
         return records.record_of(row)
 
 
@@ -185,6 +189,8 @@ def create_user(actor: Actor, row: Registration, given: Grant, signing: SigningP
     user_fields = audit_fields(record)
     after = {name: user_fields[name] for name in ("roles", "permissions", "clientIds")}
     audit.record(actor, "registration.grant", f"registration:{row.username}", after=after)
+    content = {"id": row.id, "username": row.username, "decidedBy": actor.username}
+    outbox.publish(EventType.REGISTRATION_GRANTED, content)
 
 
 def expire(ttl_hours: int) -> int:

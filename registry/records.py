@@ -14,6 +14,8 @@ from authsvc.activity import audit
 from authsvc.addresses import normalize_address
 from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
+from authsvc.notifications import outbox
+from authsvc.notifications.outbox import EventType
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.record_json import from_row
@@ -241,6 +243,12 @@ def create(
     }
     row: Registration = Registration.create(**(asdict(new) | computed))
     return row
+
+
+def announce_pending(row: Registration) -> None:
+    """Notify of a registration that waits for a decision, inside the transaction that creates it."""
+    item = {"id": row.id, "username": row.username, "address": row.address}
+    outbox.publish_in_digest(EventType.REGISTRATION_PENDING, item)
 
 
 def count_contact(

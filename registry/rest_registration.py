@@ -240,6 +240,7 @@ class RestRegistration:
         if not admission.grants_at_once:
             with transaction():
                 row = self._insert(new, admission)
+                records.announce_pending(row)
                 return Pending(row.id, row.pairing_code)
         with policy_change():
             row = self._insert(new, admission)

@@ -20,7 +20,8 @@ ORDER = (
     *("authsvc.cli.main", "registry.cli", "authsvc.cli", "authsvc.server", "authsvc.app"),
     *("registry.extension", "registry.admin", "registry.api", "registry"),
     *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.broker"),
-    *("authsvc.accounts", "authsvc.pki", "authsvc.activity", "authsvc.observability", "authsvc.storage"),
+    *("authsvc.accounts", "authsvc.pki", "authsvc.notifications", "authsvc.activity"),
+    *("authsvc.observability", "authsvc.storage"),
     *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),
     *("authsvc.addresses", "authsvc.errors", "authsvc"),
 )
@@ -36,7 +37,10 @@ KNOWS_FLASK = (
     "registry.admin",
     "authsvc.broker.asgi",
 )
-NOT_ON_THE_HOT_PATH = ("authsvc.storage", "authsvc.activity", "authsvc.accounts", "peewee", "requests", "socket")
+NOT_ON_THE_HOT_PATH = (
+    *("authsvc.storage", "authsvc.activity", "authsvc.notifications", "authsvc.accounts"),
+    *("peewee", "requests", "socket"),
+)
 FORBIDDEN_WORDS = {"manager", "helper", "helpers", "util", "utils", "info", "data", "process", "do"}
 NAMED_BY_ASYNCIO = {"data_received"}
 MAX_LINES, MAX_MODULES, MAX_MODULES_AT_THE_TOP = 500, 14, 6

@@ -10,6 +10,7 @@ from authsvc.accounts import last_admin, roles, signing_keys, users
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, generate
 from authsvc.errors import SettingsError
+from authsvc.notifications import signing_secrets
 from authsvc.pki import authorities
 from authsvc.policy.actors import SERVICE
 from authsvc.storage import schema
@@ -55,6 +56,7 @@ def prepare(settings: Settings) -> str | None:
     hasher = PasswordHasher(settings.password_policy, settings.bcrypt_cost, HashingPool(1, 1))
     with policy_change():
         authorities.ensure(SERVICE, settings.ca_key_passphrase)
+        signing_secrets.encrypt_stored(settings.ca_key_passphrase)
         if signing_keys.exist():
             roles.repair_built_in(SERVICE)
             return None

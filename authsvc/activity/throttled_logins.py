@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
@@ -19,10 +21,14 @@ ALL_OTHERS = "users"
 _WINDOW = timedelta(minutes=1)
 
 
-def store(guess_limit: GuessLimit) -> None:
+Announce = Callable[[audit.Fields | None, int], None]
+"""Notifies of throttled users: of one with its username and address, or of a number without."""
+
+
+def store(guess_limit: GuessLimit, announce: Announce = lambda _item, _count: None) -> None:
     """Write at most one event per reported user and minute, over all processes, and one with the number of others.
 
-    After a database error the next call writes the rest.
+    `announce` is called in the transaction of each event. After a database error the next call writes the rest.
     """
     while guess_limit.reports:
         try:
@@ -34,17 +40,18 @@ def store(guess_limit: GuessLimit) -> None:
         known_client_id = client_id if attempt.known else None
         after = {"knownClientId": known_client_id, "address": str(address) if address else None}
         try:
-            _write_once_a_minute(f"user:{username}", after)
+            item = {"username": username, "address": after["address"]}
+            _write_once_a_minute(f"user:{username}", after, partial(announce, item, 1))
         except DATABASE_ERRORS:
             guess_limit.reports.appendleft(attempt)
             raise
     count = guess_limit.unreported
     # If this minute has such an event already, the users are counted in the next minute's event.
-    if count and _write_once_a_minute(ALL_OTHERS, {"users": count}):
+    if count and _write_once_a_minute(ALL_OTHERS, {"users": count}, partial(announce, None, count)):
         guess_limit.drop_unreported(count)
 
 
-def _write_once_a_minute(target: str, after: audit.Fields) -> bool:
+def _write_once_a_minute(target: str, after: audit.Fields, announce: Callable[[], None]) -> bool:
     """Write an event unless this target has one within the last minute; return whether it was written."""
     with transaction():
         recent = AuditEvent.at > datetime.now(UTC) - _WINDOW
@@ -52,4 +59,5 @@ def _write_once_a_minute(target: str, after: audit.Fields) -> bool:
         if written.exists():
             return False
         audit.record(SERVICE, ACTION, target, after=after)
+        announce()
         return True

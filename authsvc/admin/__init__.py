@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, abort
 
-from authsvc.admin import certificates, clients, forms, guard, overview, roles, sign_in, tokens, users, why
+from authsvc.admin import (
+    certificates,
+    clients,
+    forms,
+    guard,
+    notifications,
+    overview,
+    roles,
+    sign_in,
+    tokens,
+    users,
+    why,
+)
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
 from authsvc.web.escape import escape_invisible
@@ -33,7 +45,7 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible)
     for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint):
         add_pages(app, part)
-    for noun in (overview, certificates, tokens, users, roles, clients):
+    for noun in (overview, certificates, tokens, users, roles, clients, notifications):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
 
 

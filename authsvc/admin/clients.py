@@ -18,11 +18,11 @@ from authsvc.admin.pages import (
     redirect_to,
     render,
 )
-from authsvc.admin.redirects import path_on_this_host
 from authsvc.api.clients import ClientPath, ClientQuery
 from authsvc.errors import NotFound
 from authsvc.web.escape import escape_invisible
 from authsvc.web.path_names import path_level
+from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from wtforms import ValidationError
 from authsvc.accounts import browser_sessions
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import is_htmx_request, may_call, redirect_to, required_api_call
-from authsvc.admin.redirects import HOME, path_on_this_host, return_path
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
 from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
+from authsvc.web.redirects import HOME, path_on_this_host, return_path
 from authsvc.web.request_context import actor_for, catch_up, is_page, services, session_lifetime
 from authsvc.web.tracing import TOKEN_KEY
 

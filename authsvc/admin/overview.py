@@ -22,7 +22,7 @@ from authsvc.admin.pages import (
     render,
 )
 from authsvc.admin.plots import Series, plot
-from authsvc.admin.redirects import path_on_this_host
+from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from flask import Response, g, request, url_for
 
 from authsvc.admin.guard import begin_session, end_session, session_offer
 from authsvc.admin.pages import page_blueprint, redirect_to, render
-from authsvc.admin.redirects import HOME, path_on_this_host
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.web.problem import status_of
+from authsvc.web.redirects import HOME, path_on_this_host
 from authsvc.web.request_context import public, services
 
 if TYPE_CHECKING:

@@ -28,13 +28,13 @@ from authsvc.admin.pages import (
     render,
     require_read,
 )
-from authsvc.admin.redirects import path_on_this_host
 from authsvc.admin.roles import role_choices
 from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
 from authsvc.credentials.passwords import generate
 from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.pki import certificates
 from authsvc.policy.snapshot import GrantType
+from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor, services, session_lifetime
 
 if TYPE_CHECKING:

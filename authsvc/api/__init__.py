@@ -15,6 +15,7 @@ from authsvc.api import (
     clients,
     docs,
     history,
+    notifications,
     roles,
     session,
     tokens,
@@ -45,6 +46,9 @@ def register(app: OpenAPI) -> None:
     """Add the views of every module to the app."""
     path_names.register(app)
     authentication.register(app)
-    for module in (session, tokens, browser_sessions, users, roles, clients, certificates, audit, history):
+    for module in (
+        *(session, tokens, browser_sessions, users, roles, clients, certificates, notifications),
+        *(audit, history),
+    ):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

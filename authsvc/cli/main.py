@@ -20,6 +20,7 @@ _MODULES = {
     "clients": "authsvc.cli.clients",
     **dict.fromkeys(("certificates", "ca"), "authsvc.cli.certificates"),
     "crl": "authsvc.cli.crl",
+    "notifications": "authsvc.cli.notifications",
     "broker-config": "authsvc.cli.broker_config",
     "audit": "authsvc.cli.audit",
     "registry": "registry.cli.registry",

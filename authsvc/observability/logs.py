@@ -42,6 +42,8 @@ def configure(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # At level debug, peewee logs each statement with its values, such as password hashes.
     logging.getLogger("peewee").setLevel(logging.WARNING)
+    # urllib3 logs the URLs of webhooks, which may contain a secret.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

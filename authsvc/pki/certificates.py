@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
+from authsvc.notifications import outbox
+from authsvc.notifications.outbox import EventType
 from authsvc.pki import authorities
 from authsvc.pki.ca import RevocationReason
 from authsvc.pki.csr import fingerprint_of
@@ -107,6 +109,10 @@ def revoke(actor: Actor, serial: str, reason: RevocationReason, at: datetime | N
         row.save()
         after = {"username": row.username, "reason": reason.value, "at": row.revoked_at.isoformat()}
         audit.record(actor, "certificate.revoke", f"certificate:{serial}", after=after)
+        # A renewed certificate ends with the overlap; its device has another one.
+        if reason is not RevocationReason.SUPERSEDED or row.revoked_at <= now:
+            content = {"serial": row.serial, "username": row.username, "reason": reason, "revokedAt": row.revoked_at}
+            outbox.publish(EventType.CERTIFICATE_REVOKED, content)
         if row.revoked_at <= now and not authorities.is_replaced(row):
             disconnects.order(row.username, "certificate revoked")
         announce(ChangeKind.USER, row.username)

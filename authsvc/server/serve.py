@@ -60,8 +60,8 @@ _LOADED_WITHIN_SECONDS = 5.0
 # So that a device which logged in before a restart is known after it.
 _CLIENT_IDS_WITHIN_SECONDS = 5.0
 # Background threads that run beside the API only: signing a long revocation list takes its time, and so does a broker
-# that does not answer.
-_ONLY_BESIDE_THE_API = ("certificates", "sessions")
+# or a receiver of notifications that does not answer.
+_ONLY_BESIDE_THE_API = ("certificates", "sessions", "notifications")
 _RESTART_SECONDS = 2.0
 # A listener that fails so soon cannot start at all, because its address is in use, say. gunicorn tries for 5 s.
 _CANNOT_START_SECONDS = 30.0

@@ -162,6 +162,7 @@ class Authority(NumberedModel):
 
     `chain` leads from its certificate to a root that clients trust; it is empty for a root made by authsvc. From
     `retires_at` on it is no longer trusted. `crl_entries` is a digest of the CRL's entries, to detect changes.
+    `announced_days` is the last threshold of `pki.expiry` that was announced.
     """
 
     certificate = peewee.TextField()
@@ -175,6 +176,7 @@ class Authority(NumberedModel):
     crl_this_update = UtcDateTimeField(null=True)
     crl_next_update = UtcDateTimeField(null=True)
     crl_policy_version = peewee.BigIntegerField(default=0)
+    announced_days = peewee.IntegerField(null=True)
 
     class Meta:
         table_name = "authorities"
@@ -184,6 +186,7 @@ class Certificate(Model):
     """An issued client certificate. It is kept after its user is deleted, because the CRL must still list it.
 
     `revoked_at` can be in the future: after a renewal the old certificate ends with the overlap period.
+    `announced_days` is the last threshold of `pki.expiry` that was announced.
     """
 
     serial = peewee.CharField(40, primary_key=True)
@@ -197,6 +200,7 @@ class Certificate(Model):
     created_at = UtcDateTimeField()
     revoked_at = UtcDateTimeField(null=True, index=True)
     reason = peewee.CharField(32, null=True)
+    announced_days = peewee.IntegerField(null=True)
 
     class Meta:
         table_name = "certificates"
@@ -340,6 +344,51 @@ class LiveClient(Model):
         primary_key = peewee.CompositeKey("boot", "number")
 
 
+class Notification(Model):
+    """A webhook or a mail address that receives messages about events.
+
+    `secret` signs the messages of a webhook; `notifications.signing_secrets` says how it is stored.
+    """
+
+    id = peewee.CharField(32, primary_key=True)
+    name = CharField(100, unique=True)
+    url = TextField()
+    events = JsonField(accepts=lambda value: isinstance(value, list))
+    enabled = FlagField()
+    secret = TextField(null=True)
+    created_at = UtcDateTimeField()
+    updated_at = UtcDateTimeField()
+
+    class Meta:
+        table_name = "notifications"
+
+
+class Delivery(NumberedModel):
+    """A message for one notification, written in the transaction of its event.
+
+    `scheduled_at` is the time of the first attempt, `due_at` of the next one. The worker that holds the `claim`, until
+    `claimed_until`, makes it. `error` is that of the last attempt.
+    """
+
+    webhook_id = peewee.CharField(40, unique=True)
+    notification = peewee.ForeignKeyField(Notification, on_delete="CASCADE", backref="deliveries")
+    event = peewee.CharField(32)
+    content = JsonField()
+    created_at = UtcDateTimeField(index=True)
+    scheduled_at = UtcDateTimeField()
+    due_at = UtcDateTimeField()
+    attempts = peewee.IntegerField(default=0)
+    status = peewee.CharField(16)
+    error = TextField(null=True)
+    claim = peewee.CharField(32, null=True)
+    claimed_until = UtcDateTimeField(null=True)
+    finished_at = UtcDateTimeField(null=True, index=True)
+
+    class Meta:
+        table_name = "deliveries"
+        indexes = ((("status", "due_at"), False),)
+
+
 ALL = (
     User,
     Role,
@@ -358,6 +407,8 @@ ALL = (
     DisconnectOrder,
     Broker,
     LiveClient,
+    Notification,
+    Delivery,
     PolicyVersion,
     PolicyChange,
     AuditEvent,

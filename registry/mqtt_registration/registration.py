@@ -211,7 +211,8 @@ class MqttRegistration:
                 roles = () if while_locked else state.roles
                 starting = StartingRights(roles, held_reason=match.held_reason if match else None)
             opened_at = state.opened_at if by_window else None
-            records.create(new, starting, while_locked=while_locked, window_opened_at=opened_at)
+            row = records.create(new, starting, while_locked=while_locked, window_opened_at=opened_at)
+            records.announce_pending(row)
         if evicted:
             self.counters[Outcome.EVICTED] += evicted
         return Outcome.RECORDED

@@ -43,6 +43,7 @@ def seed(service: Service) -> list[Stop]:
     _denials(service)
     _preauthorizations_and_keys(service)
     _clients(service)
+    notification = _notifications(service)
     service.call("POST", "/api/tokens", json={"label": "nightly backup", "expireTimeInHours": 87_600})
     service.call("POST", "/api/tokens", json={"username": "scale-4", "label": "scale in hall 2"})
     return [
@@ -63,6 +64,10 @@ def seed(service: Service) -> list[Stop]:
         Stop("certificate", f"/admin/certificates/{serial}"),
         Stop("certificate-new", "/admin/users/press-7/certificates/new"),
         Stop("tokens", "/admin/tokens"),
+        Stop("notifications", "/admin/notifications"),
+        Stop("notification", f"/admin/notifications/{notification}"),
+        Stop("notification-edit", f"/admin/notifications/{notification}/edit"),
+        Stop("notification-new", "/admin/new-notification"),
         Stop("sessions", "/admin/sessions"),
     ]
 
@@ -148,6 +153,19 @@ def _clients(service: Service) -> None:
     report_to(service, *machines, name="hall-2")
     panel = connected(3, "erika", "tablet/erika", address="2001:db8::1f", protocol="MQTT 3.1.1", since=SINCE)
     report_to(service, panel, boot=OTHER_BOOT, name="office")
+
+
+def _notifications(service: Service) -> str:
+    """Create two notifications, and return the id of one with messages."""
+    # Documentation addresses, which the service refuses to send to.
+    hooks = {"operators": "https://hooks.plant.example/authsvc/4f1c", "on call": "https://pager.plant.example/v1"}
+    for name, url in hooks.items():
+        body = {"name": name, "url": url, "events": ["registration.pending", "certificate.expiring"]}
+        answer = service.call("POST", "/api/notifications", json=body)
+        assert answer.status_code == 201, answer.text
+    notification = str(answer.json()["id"])
+    service.call("POST", f"/api/notifications/{notification}/test")
+    return notification
 
 
 def _post_webhook(service: Service, check: str, **fields: str | int) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authsvc.admin.redirects import path_on_this_host, return_path
 from authsvc.errors import InvalidInput
+from authsvc.web.redirects import path_on_this_host, return_path
 
 PATHS = ["/", "/admin", "/admin/users?search=a%20b&page=2", "/api/docs#/users", "/admin/users?next=https://x.example/"]
 ELSEWHERE = [

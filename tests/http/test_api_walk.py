@@ -40,6 +40,13 @@ PROMISED = {
     ("DELETE", "/api/roles/{name}"),
     ("GET", "/api/clients"),
     ("POST", "/api/clients/{broker}/{clientId}/disconnect"),
+    ("GET", "/api/notifications"),
+    ("POST", "/api/notifications"),
+    ("GET", "/api/notifications/{id}"),
+    ("PATCH", "/api/notifications/{id}"),
+    ("DELETE", "/api/notifications/{id}"),
+    ("GET", "/api/notifications/{id}/deliveries"),
+    ("POST", "/api/notifications/{id}/test"),
     ("GET", "/api/audit"),
 }
 

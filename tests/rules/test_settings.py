@@ -75,6 +75,9 @@ def test_every_setting_can_be_set() -> None:
         "BROKER_CA_FILE": "/etc/ssl/broker.pem",
         "MUTUAL_TLS": "yes",
         "CERTIFICATE_DAYS": "30",
+        "SMTP_URL": "smtps://authsvc:hunter2@mail.example",
+        "SMTP_FROM": "authsvc@plant.example",
+        "NOTIFY_PRIVATE": "yes",
         "REGISTRY_CAPTURE_WHILE_LOCKED": "false",
         "REGISTRY_PENDING_TTL_HOURS": "48",
         "REGISTRY_MAX_PENDING": "7",
@@ -118,6 +121,9 @@ def test_every_setting_can_be_set() -> None:
         broker_ca_file="/etc/ssl/broker.pem",
         mutual_tls=True,
         certificate_days=30,
+        smtp_url="smtps://authsvc:hunter2@mail.example",
+        smtp_from="authsvc@plant.example",
+        notify_private=True,
         registry_capture_while_locked=False,
         registry_pending_ttl_hours=48,
         registry_max_pending=7,
@@ -127,6 +133,13 @@ def test_every_setting_can_be_set() -> None:
         registry_names_per_minute=10,
         registry_max_request_bytes=4096,
     )
+
+
+@pytest.mark.parametrize(
+    "url", ["smtp://mail", "smtp://mail:2525/", "smtp://a:b@localhost", "smtp://a:b@[::1]:25", "smtp+starttls://a:b@m"]
+)
+def test_smtp_url(url: str) -> None:
+    assert from_environment({"AUTHSVC_SMTP_URL": url}).smtp_url == url
 
 
 def test_variables_of_other_programs_are_ignored() -> None:
@@ -153,6 +166,11 @@ def test_variables_of_other_programs_are_ignored() -> None:
         ("MUTUAL_TLS", ["true", "1", "YES"], "one of yes, no"),
         ("BROKER_URL", ["broker", "http://a:b@c", "mqtt://broker", "mqtt://user@broker"], "mqtt://USER:PASSWORD@HOST"),
         ("BROKER_URL", ["mqtt://hunter2:@broker", "mqtt://a:hunter2@", "mqtt://a:hunter2@b c"], "mqtt://USER:PASSWORD"),
+        ("SMTP_URL", ["mail", "http://mail", "smtp://", "smtp://a:hunter2@", "smtp://user@mail"], "smtp://HOST[:PORT]"),
+        ("SMTP_URL", ["smtp://mail/x", "smtp://a b", "smtps://a:hunter2@[x]", "smtp://m:x"], "smtp://HOST[:PORT]"),
+        ("SMTP_URL", ["smtp://a:hunter2@mail", "smtp://a:hunter2@192.0.2.1:25"], "smtps:// or smtp+starttls://"),
+        ("SMTP_FROM", ["authsvc", "a@b c", "a@b\nBcc: c@d", "<a@b>", "a@b,c@d"], "a mail address"),
+        ("NOTIFY_PRIVATE", ["true", "1", "YES"], "one of yes, no"),
         ("CERTIFICATE_DAYS", ["0", "3651"], "whole number from 1 to 3650"),
         ("REGISTRY_CAPTURE_WHILE_LOCKED", ["yes", "1", "True", "no", "FALSE"], "one of true, false"),
         ("REGISTRY_PENDING_TTL_HOURS", ["0", "8761"], "whole number from 1 to 8760"),
@@ -208,6 +226,7 @@ def test_error_for_an_unknown_setting_has_its_name_only(name: str) -> None:
 @pytest.mark.parametrize("name", SECRETS)
 def test_secret_is_read_from_a_file_without_its_last_newline(name: str, tmp_path: Path) -> None:
     urls = {"DATABASE_URL": "sqlite:////srv/authsvc.db", "BROKER_URL": "mqtt://authsvc:hunter2@broker"}
+    urls["SMTP_URL"] = "smtp+starttls://authsvc:hunter2@mail"
     secret = urls.get(name, " hunter2 ")
     for ending in ("", "\n", "\r\n"):
         (tmp_path / "secret").write_bytes((secret + ending).encode())
