@@ -38,7 +38,7 @@ struct client {
 	long long number;
 	struct held *held;
 	char *credential;
-	bool is_ending;
+	bool is_ending, is_kicked;
 	struct client *prev, *next;         /* of the same user */
 	struct client *end_prev, *end_next; /* to be ended */
 	UT_hash_handle hh, hh_number;

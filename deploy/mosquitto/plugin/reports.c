@@ -12,6 +12,7 @@
 #define PLUGIN_VERSION "0.1.0"
 #define MAX_IN_REPORT 500
 #define MAX_WAITING 2000
+#define MAX_EVENT_BYTES (512 * 1024) /* JSON may need six times as many, and authsvc reads at most 4 MB */
 #define MAX_REPORTED_TOPIC 4008 /* more than the 1,000 characters that authsvc keeps, so that it knows of the rest */
 #define MAX_REPORTED_NAME 1024
 #define MAX_REPORTED_USERNAME 64 /* authsvc refuses a report with a longer one */
@@ -234,8 +235,10 @@ static unsigned add_events(cJSON *report, const char *key, const struct event *e
 	cJSON *list = cJSON_AddArrayToObject(report, key);
 	const struct event *each;
 	unsigned count = 0;
+	size_t size = 0;
 	DL_FOREACH(events, each){
-		if(count == MAX_IN_REPORT) break;
+		size += strlen(each->username) + (each->client_id ? strlen(each->client_id) : 0) + (each->topic ? strlen(each->topic) : 0);
+		if(count == MAX_IN_REPORT || size > MAX_EVENT_BYTES) break;
 		cJSON *event = cJSON_CreateObject();
 		cJSON_AddStringToObject(event, "username", each->username);
 		cJSON_AddStringToObject(event, "clientid", each->client_id ? each->client_id : "");

@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <curl/curl.h>
+#include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <signal.h>
@@ -32,6 +33,7 @@
 #define RETRY_SECONDS 0.25
 #define MAX_PAUSE 30.0
 #define RETRY_FALLBACK_SECONDS 5.0
+#define PROXY_SECONDS 30.0 /* for so long a 404 may come from a proxy before a service that is away */
 #define REFETCH_AGAIN_SECONDS 0.05
 #define REPORT_SECONDS 0.2
 #define STREAM_SECONDS 1.0 /* a stream that worked is begun again no sooner than this after it began */
@@ -65,7 +67,7 @@ static struct service_message *messages, *last_message;
 static struct wanted *wanted;
 static atomic_bool message_waits, stopping;
 static atomic_int state;
-static _Atomic double heard_at, ask_again_at;
+static _Atomic double heard_at, ask_again_at, fell_back_at; /* the last: when the protocol may be tried again */
 
 /* Of the background thread. */
 static pthread_t thread;
@@ -73,7 +75,8 @@ static bool thread_runs;
 static CURLM *multi;
 static CURL *stream, *post;
 static struct buffer stream_line, post_answer;
-static bool stream_open, stream_greeted, posting_report;
+static bool stream_open, stream_greeted, stream_has_policy, posting_report;
+static int batch = MAX_USERS_IN_BATCH;
 static double stream_at, stream_began_at, line_at, reported_at;
 
 static double now(void)
@@ -171,6 +174,7 @@ static void change_state(enum service_state to, const char *why)
 	if(to == SERVICE_UP) say(LEVEL_INFO, "authsvc: connected to %s", settings->url);
 	if(to == SERVICE_DOWN) say(LEVEL_WARNING, "authsvc: %s does not answer: %s", settings->url, why);
 	if(to == SERVICE_FALLBACK){
+		atomic_store(&fell_back_at, now() + RETRY_FALLBACK_SECONDS);
 		say(LEVEL_WARNING, "authsvc: %s does not speak this plugin's protocol (%s). It is asked about each access, as "
 				"go-auth does. Install the same version of both, and use the address of AUTHSVC_BROKER_BIND.",
 				settings->url, why);
@@ -208,6 +212,9 @@ static CURL *request_new(void)
 	CURL *request = curl_easy_init();
 	if(!request) return NULL;
 	curl_easy_setopt(request, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(request, CURLOPT_QUICK_EXIT, 1L); /* do not wait for a resolver that hangs */
+#endif
 	curl_easy_setopt(request, CURLOPT_PROXY, "");
 	curl_easy_setopt(request, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(request, CURLOPT_HTTPHEADER, headers);
@@ -280,7 +287,7 @@ static long ask(const char *path, cJSON *body, cJSON **answer)
 		*answer = parsed(&received);
 	}
 	buffer_free(&received);
-	memset(text, 0, strlen(text)); /* it may hold a password */
+	OPENSSL_cleanse(text, strlen(text)); /* it may hold a password */
 	free(text);
 	return status;
 }
@@ -427,7 +434,7 @@ static char *next_users(void)
 	int count = 0;
 	pthread_mutex_lock(&lock);
 	HASH_ITER(hh, wanted, each, next){
-		if(count == MAX_USERS_IN_BATCH) break;
+		if(count == batch) break;
 		if(each->not_before > time) continue;
 		cJSON_AddItemToArray(names, cJSON_CreateString(each->username));
 		each->in_flight = true;
@@ -480,6 +487,13 @@ static void users_arrived(long status)
 		if(!user) continue;
 		any = true;
 		deliver(user);
+	}
+	/* An answer that is too large to be read is asked for in parts. */
+	if(status == 200 && !answer){
+		if(batch == 1) say(LEVEL_WARNING, "authsvc: the rules of a user are too many or cannot be read; the old ones stay");
+		batch = batch > 1 ? batch / 2 : 1;
+	}else if(any && batch < MAX_USERS_IN_BATCH){
+		batch *= 2;
 	}
 	cJSON_Delete(answer);
 	struct wanted *one, *next;
@@ -568,11 +582,19 @@ static bool line_arrived(const char *text, size_t size)
 		cJSON_Delete(line);
 		return false;
 	}
-	long long version = integer_of(cJSON_GetObjectItemCaseSensitive(line, "version"));
+	const cJSON *number = cJSON_GetObjectItemCaseSensitive(line, "version");
+	long long version = integer_of(number);
+	stream_greeted = true;
+	line_at = now();
+	if(number && !version && !stream_has_policy){
+		/* The service has no policy yet: what is held stays in use, as while the service is away. */
+		cJSON_Delete(line);
+		return true;
+	}
 	const cJSON *users = cJSON_GetObjectItemCaseSensitive(line, "users");
 	const cJSON *roles = cJSON_GetObjectItemCaseSensitive(line, "roles");
 	struct service_message *message = NULL;
-	if(!stream_greeted || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "all"))){
+	if(!stream_has_policy || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "all"))){
 		message = message_new(MESSAGE_EVERYTHING);
 	}else if(users || roles){
 		message = message_new(MESSAGE_CHANGE);
@@ -585,15 +607,14 @@ static bool line_arrived(const char *text, size_t size)
 	send_message(message);
 	send_numbers(cJSON_GetObjectItemCaseSensitive(line, "disconnect"));
 	cJSON_Delete(line);
-	if(!stream_greeted){
-		stream_greeted = true;
+	if(!stream_has_policy){
+		stream_has_policy = true;
 		atomic_store(&ask_again_at, 0);
 		reports_sent(false); /* after a gap everything is reported again */
 		change_state(SERVICE_UP, "");
-	}else if(service_state() == SERVICE_DOWN){
-		change_state(SERVICE_UP, ""); /* one answer took too long, but the service is there */
+	}else if(service_state() == SERVICE_DOWN || (service_state() == SERVICE_FALLBACK && now() > fell_back_at)){
+		change_state(SERVICE_UP, ""); /* one answer took too long or had no rules, but the service is there */
 	}
-	line_at = now();
 	heard();
 	return true;
 }
@@ -635,14 +656,14 @@ static void stream_end(const char *why, long status)
 {
 	bool worked = stream_greeted, is_unknown = status == 404 || status == 405;
 	curl_multi_remove_handle(multi, stream);
-	stream_open = stream_greeted = false;
+	stream_open = stream_greeted = stream_has_policy = false;
 	stream_at = now() + RETRY_SECONDS;
 	if(post_is_busy()) post_end(CURLE_ABORTED_BY_CALLBACK);
 	if(worked){
 		stream_at = stream_began_at + STREAM_SECONDS;
 	}else if(status == 401){
 		change_state(SERVICE_DOWN, "the webhook secret is wrong");
-	}else if(is_unknown){
+	}else if(is_unknown && service_silence() > PROXY_SECONDS){
 		change_state(SERVICE_FALLBACK, "it has no stream of changes");
 		stream_at = now() + RETRY_FALLBACK_SECONDS;
 	}else{
@@ -683,7 +704,9 @@ static void *run(void *unused)
 			}else{
 				long status = 0;
 				curl_easy_getinfo(stream, CURLINFO_RESPONSE_CODE, &status);
-				stream_end(result ? curl_easy_strerror(result) : "it ended the stream", result ? 0 : status);
+				char why[64];
+				snprintf(why, sizeof(why), "it answers with status %ld", status);
+				stream_end(result ? curl_easy_strerror(result) : why, result ? 0 : status);
 			}
 		}
 		curl_multi_poll(multi, NULL, 0, 50, NULL);
@@ -713,6 +736,8 @@ bool service_start(const struct settings *settings_)
 	headers = curl_slist_append(headers, "Expect:");
 	atomic_store(&state, SERVICE_STARTING);
 	atomic_store(&heard_at, -1e9);
+	stream_has_policy = false;
+	batch = MAX_USERS_IN_BATCH;
 	atomic_store(&ask_again_at, 0);
 	ask_pause = 0;
 	atomic_store(&stopping, false);

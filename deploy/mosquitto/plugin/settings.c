@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,13 +74,13 @@ static bool set_secret(struct settings *settings, const char *path, char *error)
 	size_t length = fread(secret, 1, MAX_SECRET + 1, file);
 	fclose(file);
 	if(length > MAX_SECRET){
-		memset(secret, 0, sizeof(secret));
+		OPENSSL_cleanse(secret, sizeof(secret));
 		return fail(error, "secret_file", "names a file of more than 1024 bytes");
 	}
 	secret[length] = '\0';
 	secret[strcspn(secret, "\r\n")] = '\0';
 	bool any = secret[0] && set_text(&settings->secret, secret);
-	memset(secret, 0, sizeof(secret));
+	OPENSSL_cleanse(secret, sizeof(secret));
 	return any || fail(error, "secret_file", "names an empty file");
 }
 
@@ -150,7 +151,7 @@ bool settings_per_listener(void)
 void settings_end(struct settings *settings)
 {
 	free(settings->url);
-	if(settings->secret) memset(settings->secret, 0, strlen(settings->secret));
+	if(settings->secret) OPENSSL_cleanse(settings->secret, strlen(settings->secret));
 	free(settings->secret);
 	free(settings->ca_file);
 	memset(settings, 0, sizeof(*settings));
