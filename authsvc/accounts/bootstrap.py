@@ -32,7 +32,7 @@ def open_database(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _must_be_private(settings.data_dir, "700")
     create_file(settings.database_url)
-    _check_modes(settings)
+    check_modes(settings)
     connect_to(settings.database_url)
 
 
@@ -41,7 +41,7 @@ def open_existing_database(settings: Settings) -> None:
 
     `SettingsError` if other accounts of this machine can read or change the data directory or the SQLite file.
     """
-    _check_modes(settings)
+    check_modes(settings)
     file = sqlite_file(settings.database_url)
     if file and not file.exists():
         raise NotFound(
@@ -84,7 +84,8 @@ def prepare(settings: Settings) -> str | None:
     return generated
 
 
-def _check_modes(settings: Settings) -> None:
+def check_modes(settings: Settings) -> None:
+    """Raise `SettingsError` if other accounts of this machine can read or change the data directory or SQLite file."""
     file = sqlite_file(settings.database_url)
     for path, wanted in ((settings.data_dir, "700"), (file, "600")):
         if path and path.exists():

@@ -71,6 +71,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 def check(settings: Settings, only: Listener | None = None) -> None:
     """Raise `SettingsError` if serving with these settings would be unsafe."""
+    bootstrap.check_modes(settings)
     for listener in [only] if only else Listener:
         bind = _bind(settings, listener)
         if not binds_loopback(bind) and not settings.webhook_secret:
