@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
-from authsvc.pki import authorities
+from authsvc.pki import authorities, ca
 from authsvc.pki.ca import RevocationReason
 from authsvc.pki.csr import fingerprint_of
 from authsvc.policy.actors import Actor, Via
@@ -159,6 +159,11 @@ def get(serial: str) -> CertificateRecord:
     """Return one certificate; `NotFound` if there is none with this serial."""
     with session():
         return _record(_row(serial))
+
+
+def find(pem: str) -> CertificateRecord:
+    """Return the record of a certificate that was issued here, given as PEM."""
+    return get(f"{ca.read_certificate(pem).serial_number:x}")
 
 
 def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:

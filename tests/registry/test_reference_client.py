@@ -143,6 +143,26 @@ def test_denied_device_sees_the_denial(bob: Bob) -> None:
     assert not (bob.directory / "client.crt").exists()
 
 
+def test_device_with_a_revoked_certificate_is_told_so(bob: Bob) -> None:
+    bob.register_pending()
+    bob.is_granted()
+    assert bob.register_pending().returncode == 0
+    (issued,) = bob.service.call("GET", f"/api/users/{bob.name}/certificates").json()["items"]
+    bob.service.call("POST", f"/api/certificates/{issued['serial']}/revoke", json={"reason": "keyCompromise"})
+    told = bob.register_pending()
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "the certificate of this registration is revoked (keyCompromise)" in told.stderr
+
+
+def test_disabled_device_is_told_so(bob: Bob) -> None:
+    bob.register_pending()
+    bob.is_granted()
+    bob.service.call("PATCH", f"/api/users/{bob.name}", json={"enabled": False})
+    told = bob.register_pending()
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "the user is disabled now" in told.stderr
+
+
 def test_second_device_of_a_name_sees_that_it_is_taken(bob: Bob, tmp_path: Path) -> None:
     bob.register_pending()
     result = replace(bob, directory=tmp_path / "another").register_pending()
