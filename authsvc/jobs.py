@@ -94,6 +94,7 @@ def record_jobs(services: Services) -> list[Job]:
 
     return [
         Job(0.5, services.denials.store, run_at_stop=True),
+        Job(0.5, services.failed_sign_ins.store, run_at_stop=True),
         Job(1.0, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
         Job(5.0, store_stats, run_at_stop=True),
         Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.follow(services.denials.dropped)),
