@@ -85,6 +85,11 @@ class AccessControl:
         self._verifier = verifier
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a policy was loaded; before that every request is denied."""
+        return self._policy.snapshot.version > 0
+
+    @property
     def policy_generation(self) -> int:
         """The generation of the current policy snapshot. Read it before the decision that you cache under it."""
         return self._policy.generation

@@ -78,11 +78,12 @@ def test_each_listener_has_a_worker_of_its_own(service: Service) -> None:
     assert service.arbiter("api") != service.arbiter("broker")
 
 
-@pytest.mark.parametrize("path", ["/api/me", "/admin", "/pki/ca.pem", "/metrics", "/readyz", "/"])
+@pytest.mark.parametrize("path", ["/api/me", "/admin", "/pki/ca.pem", "/metrics", "/"])
 def test_broker_listener_answers_webhooks_and_its_health_only(service: Service, path: str) -> None:
     answer = requests.get(service.broker_url + path, auth=("admin", ADMIN_PASSWORD), timeout=10)
-    assert (answer.status_code, answer.text) == (404, "only /auth/* and /healthz are answered here\n")
+    assert (answer.status_code, answer.text) == (404, "only /auth/*, /healthz and /readyz are answered here\n")
     assert requests.get(service.broker_url + "/healthz", timeout=10).json() == {"status": "ok"}
+    assert requests.get(service.broker_url + "/readyz", timeout=10).json() == {"status": "ready"}
     assert requests.head(service.broker_url + "/healthz", timeout=10).status_code == 200
     assert '"level": "warning", "event": "ASGI' not in service.log_text()
 
