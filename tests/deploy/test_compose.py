@@ -49,9 +49,9 @@ def test_the_dockerfile_builds_on_one_pinned_image() -> None:
     assert PINNED.fullmatch(images[0])
 
 
-def test_only_the_broker_is_published_and_the_api_to_this_machine() -> None:
+def test_only_the_brokers_tls_port_is_published_beyond_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"mosquitto": ["1883:1883", "8883:8883"], "authsvc": ["127.0.0.1:8080:8080"]}
+    assert published == {"mosquitto": ["127.0.0.1:1883:1883", "8883:8883"], "authsvc": ["127.0.0.1:8080:8080"]}
 
 
 def test_the_broker_cannot_reach_the_database() -> None:
