@@ -83,7 +83,7 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     key = ec.generate_private_key(ec.SECP256R1())
     public_key = csrs.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
-    secrets = {} if csr else {f"{username}.key": _key_pem(key)}
+    secrets = {} if csr else {f"{username}.key": ca.encrypt_key(key, None).encode()}
     for path in [directory / name for name in (*secrets, *([f"{username}.p12"] if p12 else []))]:
         if path.exists():
             raise _file_exists(path)
@@ -127,14 +127,13 @@ def issue_server(hosts: tuple[str, ...], days: int | None, directory: Path, *, n
     if not hosts:
         raise click.UsageError("--host is needed: a name or address by which clients reach the broker")
     directory.mkdir(parents=True, exist_ok=True)
-    kept = key_file.exists() and not new_key
-    key = _read_server_key(key_file) if kept else ec.generate_private_key(ec.SECP256R1())
-    public_key = csrs.read_public_key(_public_pem(key))
+    new = None if key_file.exists() and not new_key else ec.generate_private_key(ec.SECP256R1())
+    public_key = csrs.read_public_key(_public_pem(new or _read_server_key(key_file)))
     with terminal.opened() as settings:
         issued = server_certificates.issue(terminal.operator(), hosts, public_key, signing_policy(settings, days))
         trusted = authorities.certificates_pem()
-    if not kept:
-        _replace(key_file, _key_pem(key).decode(), 0o600)
+    if new:
+        _replace(key_file, ca.encrypt_key(new, None), 0o600)
     _replace(directory / "ca.crt", trusted, 0o644)
     _replace(certificate_file, issued.record.certificate + _chain_of(issued), 0o644)
     certificate = ca.read_certificate(issued.record.certificate)
@@ -262,11 +261,6 @@ def _replace(path: Path, content: str, mode: int) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
     temporary.replace(path)
-
-
-def _key_pem(key: PrivateKeyTypes) -> bytes:
-    form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
 
 
 def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertificate, password: str) -> bytes:

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import (
-    Mosquitto,
-    authsvc_plugin_config,
-    build_authsvc_plugin,
-    build_plugin,
-    free_port,
-    go_auth_config,
-)
-from tests.brokers.site import Site
+from tests.broker import build_plugin
+from tests.brokers.site import Site, broker_for
 from tests.service import Service
 
 pytest.register_assert_rewrite("tests.brokers.end_to_end")
@@ -22,6 +15,8 @@ pytest.register_assert_rewrite("tests.brokers.end_to_end")
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.broker import Mosquitto
 
 
 @pytest.fixture(scope="session")
@@ -39,15 +34,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def broker(
-    service: Service, plugin: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    service: Service, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Mosquitto]:
     """A broker with the recommended settings; with authsvc's own plugin if a test has the mark `THROUGH_BOTH`."""
-    port, listener_port = service.broker_port, free_port()
-    if getattr(request, "param", "go-auth") == "authsvc":
-        config = authsvc_plugin_config(plugin=build_authsvc_plugin(), service_port=port, listener_port=listener_port)
-    else:
-        config = go_auth_config(plugin=plugin, service_port=port, listener_port=listener_port)
-    with Mosquitto(config, tmp_path_factory.mktemp("broker")) as broker:
+    plugin = getattr(request, "param", "go-auth")
+    with broker_for(service, tmp_path_factory.mktemp("broker"), plugin) as broker:
         yield broker
 
 

@@ -10,20 +10,40 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import pytest
 import requests
 
-from tests.broker import Mosquitto
+from tests.broker import (
+    Mosquitto,
+    authsvc_plugin_config,
+    build_authsvc_plugin,
+    build_plugin,
+    free_port,
+    go_auth_config,
+)
 from tests.devices import Device
 from tests.service import Service, permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.service import Api
 
-THROUGH_BOTH = pytest.mark.parametrize("broker", ["go-auth", "authsvc"], indirect=True)
-"""Runs a test through the plugin that stands for go-auth, and through authsvc's own."""
+THROUGH_BOTH = pytest.mark.parametrize(
+    "broker", [pytest.param("go-auth", marks=pytest.mark.slow), "authsvc"], indirect=True
+)
+"""Runs a test through authsvc's own plugin and, with the slow tests, through the one that stands for go-auth."""
 
 PASSWORD = "secret"
 _numbers = itertools.count(1)
+
+
+def broker_for(service: Service, directory: Path, plugin: str) -> Mosquitto:
+    """Return a broker with the recommended settings and the plugin `go-auth` or `authsvc`, not started."""
+    port, listener_port = service.broker_port, free_port()
+    if plugin == "authsvc":
+        config = authsvc_plugin_config(plugin=build_authsvc_plugin(), service_port=port, listener_port=listener_port)
+    else:
+        config = go_auth_config(plugin=build_plugin(), service_port=port, listener_port=listener_port)
+    return Mosquitto(config, directory)
 
 
 class Broker(Protocol):
@@ -112,6 +132,8 @@ class Site:
     def _version_at_service(self, username: str) -> int:
         assert isinstance(self.service, Service)
         url = f"{self.service.broker_url}/auth/plugin/users"
-        answer = requests.post(url, json={"usernames": [username]}, headers={"Authsvc-Plugin": "1"}, timeout=5)
+        secret = ("broker", self.service.environment.get("AUTHSVC_WEBHOOK_SECRET", ""))
+        headers = {"Authsvc-Plugin": "1"}
+        answer = requests.post(url, json={"usernames": [username]}, headers=headers, auth=secret, timeout=5)
         version: int = answer.json()["version"]
         return version

@@ -50,8 +50,10 @@ class Machine:
         """Run the installed program. Its first line names /opt/authsvc, so its Python is named here."""
         opt = self.root / "opt/authsvc/bin"
         environment = {"PATH": os.environ["PATH"], "AUTHSVC_DATA_DIR": str(self.data), "AUTHSVC_BCRYPT_COST": "4"}
-        command = [opt / "python3", "-I", opt / "authsvc", *arguments]
-        done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+        command: list[str | Path] = [opt / "python3", "-I", opt / "authsvc", *arguments]
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            command, env=environment, cwd="/", capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -109,16 +109,13 @@ def test_revoked_certificate_leaves_the_credentials(service: Service, plugin: Pl
     assert plugin.user("carol")["credentials"] == {}
 
 
-def test_change_reaches_the_stream_typically_within_100_ms(service: Service, stream: ChangeStream) -> None:
+def test_stream_typically_names_a_change_within_100_ms_of_its_answer(service: Service, stream: ChangeStream) -> None:
     taken = []
     for number in range(15):
-        begun = time.monotonic()
-        answered = time.monotonic
         change(service, "PATCH", "/api/users/bob", permissions=[permission(f"write news/{number}")])
-        changed = answered()
+        answered = time.monotonic()
         stream.names("users", "bob")
-        taken.append(time.monotonic() - changed)
-        assert time.monotonic() - begun < 5
+        taken.append(time.monotonic() - answered)
     assert sorted(taken)[len(taken) // 2] < 0.1
 
 

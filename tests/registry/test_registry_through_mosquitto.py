@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
+from tests.brokers.site import THROUGH_BOTH, broker_for
 from tests.devices import BOTH_PROTOCOLS, V311, Device
 from tests.registry.environment import REGISTRATIONS, wait_until
 from tests.service import Service, permission
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from paho.mqtt.enums import MQTTProtocolVersion
+
+    from tests.broker import Mosquitto
+
+pytestmark = THROUGH_BOTH
 
 PASSWORD = "a device's secret"
 _numbers = itertools.count(1)
@@ -59,10 +63,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def broker(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+def broker(
+    service: Service, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Mosquitto]:
     """A broker with the recommended settings."""
-    config = go_auth_config(plugin=build_plugin(), service_port=service.broker_port, listener_port=free_port())
-    with Mosquitto(config, tmp_path_factory.mktemp("broker")) as broker:
+    with broker_for(service, tmp_path_factory.mktemp("broker"), request.param) as broker:
         yield broker
 
 

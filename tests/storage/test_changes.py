@@ -94,7 +94,8 @@ def test_subscribers_are_told_the_changed_users_and_roles_once() -> None:
     api_tokens.issue_token(ALICE, "bertha", "", 12)
     users.delete(ALICE, "bob")
     (change,) = told_after(known)
-    assert change == (known.snapshot.revision, {"bob", "bertha"}, {"devices"}, frozenset(), False)
+    expected = SnapshotChange(known.snapshot.revision, frozenset({"bob", "bertha"}), frozenset({"devices"}))
+    assert change == expected
 
 
 def test_subscribers_are_told_of_a_new_token_and_the_revision_grows() -> None:
@@ -102,7 +103,7 @@ def test_subscribers_are_told_of_a_new_token_and_the_revision_grows() -> None:
     known = loaded_policy()
     before = known.snapshot.revision, known.generation
     api_tokens.issue_token(ALICE, "bob", "", 12)
-    assert told_after(known) == [(before[0] + 1, {"bob"}, frozenset(), frozenset(), False)]
+    assert told_after(known) == [SnapshotChange(before[0] + 1, frozenset({"bob"}))]
     assert known.generation == before[1]
 
 

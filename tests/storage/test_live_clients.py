@@ -19,6 +19,7 @@ from authsvc.storage.database import session
 from authsvc.storage.models import Broker, LiveClient
 from tests.actors import ALICE
 from tests.live_clients import BOOT, OTHER_BOOT, SINCE, age_reports, connected, report
+from tests.registry.environment import in_parallel
 from tests.storage.environment import all_rows, database_gone, events, loaded_policy, version
 
 if TYPE_CHECKING:
@@ -125,6 +126,13 @@ def test_older_generation_is_ignored() -> None:
     before = all_rows()
     report(connected(2), disconnected=(1,), generation=1)
     assert all_rows() == before
+
+
+def test_reports_that_arrive_at_once_end_with_the_latest_generation() -> None:
+    in_parallel(8, lambda number: report(connected(number), generation=number + 1))
+    assert ids() == ["c-7"]
+    in_parallel(8, lambda number: report(connected(number), generation=8))
+    assert len(ids()) == 8
 
 
 def test_ten_thousand_clients_are_reported_listed_and_replaced() -> None:

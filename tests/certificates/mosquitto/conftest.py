@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import build_plugin
+from tests.broker import build_authsvc_plugin, build_plugin
 from tests.certificates.mosquitto.deployment import SESSIONS_PASSWORD, SESSIONS_USER, Deployment
 from tests.certificates.mosquitto.site import CertificateSite
 
@@ -22,9 +22,19 @@ def plugin() -> Path:
 
 
 @pytest.fixture(scope="session")
-def deployment(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A broker with a listener for passwords and one for certificates; the service may disconnect MQTT clients."""
-    with Deployment(tmp_path_factory.mktemp("deployment"), plugin).with_disconnects() as deployment:
+def deployment(
+    plugin: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Deployment]:
+    """A broker with a listener for passwords and one for certificates; the service may disconnect MQTT clients.
+
+    It has authsvc's own plugin if a test has the mark `CERTIFICATES_THROUGH_BOTH`.
+    """
+    directory = tmp_path_factory.mktemp("deployment")
+    if getattr(request, "param", "go-auth") == "authsvc":
+        prepared = Deployment(directory, build_authsvc_plugin(), is_go_auth=False)
+    else:
+        prepared = Deployment(directory, plugin).with_disconnects()
+    with prepared as deployment:
         deployment.service.create_user(SESSIONS_USER, SESSIONS_PASSWORD, "read #")
         yield deployment
 

@@ -35,11 +35,14 @@ class Deployment:
 
     broker: Mosquitto
 
-    def __init__(self, directory: Path, plugin: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, plugin: Path, environment: Mapping[str, str] | None = None, *, is_go_auth: bool = True
+    ) -> None:
         self.directory = directory
         self.pki = directory / "pki"
         self.password_port, self.tls_port = free_port(), free_port()
         self.service = Service(directory, {"AUTHSVC_WEBHOOK_SECRET": WEBHOOK_SECRET, **(environment or {})})
+        self.is_go_auth = is_go_auth
         self._plugin = plugin
         self._running = ExitStack()
 
@@ -75,8 +78,13 @@ class Deployment:
     def broker_config(self) -> str:
         """Return the output of `authsvc broker-config`, changed to loopback and to the test's directory."""
         ports = ("--password-port", str(self.password_port), "--tls-port", str(self.tls_port))
+        option, secret = "--go-auth", tuple[str | Path, ...]()
+        if not self.is_go_auth:
+            option, secret_file = "--plugin", self.directory / "webhook_secret"
+            secret_file.write_text(WEBHOOK_SECRET)
+            secret = ("--secret-file", secret_file)
         config = self.authsvc(
-            "broker-config", *ports, "--go-auth", self._plugin, "--pki", self.pki, "--pid", self._pid_file
+            "broker-config", *ports, option, self._plugin, *secret, "--pki", self.pki, "--pid", self._pid_file
         )
         assert config.count("/var/lib/mosquitto/\n") == 1
         config = config.replace("/var/lib/mosquitto/\n", f"{self.directory}/\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.brokers.site import Site
 from tests.certificates.mosquitto.certified import CertificateFiles, CertifiedDevice
 from tests.certificates.mosquitto.waiting import until
@@ -11,6 +13,12 @@ from tests.certificates.mosquitto.waiting import until
 if TYPE_CHECKING:
     from tests.certificates.mosquitto.deployment import Deployment
     from tests.devices import Device
+
+
+CERTIFICATES_THROUGH_BOTH = pytest.mark.parametrize(
+    "deployment", [pytest.param("go-auth", marks=pytest.mark.slow), "authsvc"], indirect=True, scope="session"
+)
+"""As `THROUGH_BOTH`, for a deployment with certificates."""
 
 
 class CertificateSite(Site):

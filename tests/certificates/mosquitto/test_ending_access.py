@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+import pytest
+
+from tests.certificates.mosquitto.site import CERTIFICATES_THROUGH_BOTH
 from tests.certificates.mosquitto.waiting import TIMEOUT, until
 from tests.devices import BOTH_PROTOCOLS, FIRST_FAILURE, NOT_AUTHORIZED, V5
 
@@ -33,6 +37,7 @@ def other_devices(site: CertificateSite) -> tuple[CertifiedDevice, Device]:
 # ---- Disabled, and enabled again ----
 
 
+@CERTIFICATES_THROUGH_BOTH
 def test_disabled_user_is_denied_at_once_and_disconnected(site: CertificateSite) -> None:
     bob, carol = site.certified("bob", LINE, protocol=V5), site.certified("carol", LINE)
     for each in (bob, carol):
@@ -64,6 +69,7 @@ def test_disabled_user_can_reconnect_until_the_next_list_and_again_after_it_is_e
 # ---- Revoked ----
 
 
+@CERTIFICATES_THROUGH_BOTH
 def test_revoked_certificate_is_refused_after_the_next_list_and_other_devices_stay_connected(
     site: CertificateSite,
 ) -> None:
@@ -83,6 +89,7 @@ def test_revoked_certificate_is_refused_after_the_next_list_and_other_devices_st
 # ---- Passwords, deleted users, disconnects by an administrator ----
 
 
+@CERTIFICATES_THROUGH_BOTH
 def test_changed_password_disconnects_the_device(site: CertificateSite) -> None:
     bob = site.connected("bob", LINE, protocol=V5)
     assert bob.publish("line/1") == 0
@@ -93,11 +100,13 @@ def test_changed_password_disconnects_the_device(site: CertificateSite) -> None:
     assert site.try_to_connect(bob.username, "another") == 0
 
 
+@CERTIFICATES_THROUGH_BOTH
 def test_deleted_user_is_denied_at_once_and_disconnected(site: CertificateSite) -> None:
     bob, (carol, dora) = site.certified("bob", LINE, protocol=V5), other_devices(site)
     assert bob.subscribe("line/#") == [1]
 
-    assert site.service.call("DELETE", f"/api/users/{bob.username}").status_code == 204
+    with site.in_force(bob.username):
+        assert site.service.call("DELETE", f"/api/users/{bob.username}").status_code == 204
     carol.publish("line/1", "to bob")
     assert is_ended(bob)
     assert bob.pending_messages() == []
@@ -124,9 +133,36 @@ def test_administrator_disconnects_all_devices_of_a_user_and_they_can_reconnect(
     assert carol.stayed_connected()
 
 
+@pytest.mark.parametrize("deployment", ["authsvc"], indirect=True, scope="session")
+def test_administrator_disconnects_clients_of_a_broker_with_authsvcs_own_plugin(site: CertificateSite) -> None:
+    bob, carol = site.certified("bob", LINE, protocol=V5), site.connected("carol", LINE, protocol=V5)
+    second = site.connect_with(bob.username, site.files_of(bob), client_id=f"{bob.username}/second", protocol=V5)
+    for each in (bob, second):
+        assert each.publish("line/1") == 0
+
+    def listed() -> dict[str, dict[str, str]]:
+        items = site.service.call("GET", "/api/clients", params={"perPage": 1000}).json()["items"]
+        return {item["clientId"]: item for item in items}
+
+    until(lambda: {bob.client_id, second.client_id, carol.client_id} <= listed().keys(), "the clients are reported")
+    shown = listed()[second.client_id]
+    assert (shown["username"], shown["credential"], shown["protocol"]) == (bob.username, "certificate", "MQTT 5.0")
+    path = f"/api/clients/{shown['broker']}/{quote(second.client_id, safe='')}/disconnect"
+    answer = site.service.call("POST", path)
+    assert (answer.status_code, answer.json()["disconnected"]) == (200, True)
+    assert is_ended(second)
+    assert bob.stayed_connected()
+    ended = site.service.call("POST", f"/api/users/{bob.username}/disconnect").json()
+    assert ended == {"ended": [bob.client_id], "failed": []}
+    assert is_ended(bob)
+    assert site.is_accepted(bob)
+    assert carol.stayed_connected()
+
+
 # ---- Devices that sent no ACL request ----
 
 
+@CERTIFICATES_THROUGH_BOTH
 def test_device_that_only_logged_in_is_disconnected_after_a_password_change(site: CertificateSite) -> None:
     bob = site.connected("bob", LINE, protocol=V5)
     site.change(bob, password="another")
@@ -156,6 +192,7 @@ def test_subscriptions_and_queued_messages_survive_a_disconnect(
     assert bob.received() == ("line/1", b"still subscribed")
 
 
+@CERTIFICATES_THROUGH_BOTH
 @BOTH_PROTOCOLS
 def test_disconnected_device_keeps_its_persistent_session(site: CertificateSite, protocol: MQTTProtocolVersion) -> None:
     carol = site.connected("carol", LINE)

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.certificates.mosquitto.certified import CertificateFiles
+from tests.certificates.mosquitto.site import CERTIFICATES_THROUGH_BOTH
 from tests.certificates.mosquitto.waiting import until
 from tests.devices import V5
 
 if TYPE_CHECKING:
     from tests.certificates.mosquitto.deployment import Deployment
     from tests.certificates.mosquitto.site import CertificateSite
+
+pytestmark = CERTIFICATES_THROUGH_BOTH
 
 TWO_THIRDS_OF_A_YEAR = 250
 

@@ -11,6 +11,7 @@ import pytest
 from authsvc.pki import ca
 from authsvc.pki.ca import CertificateAuthority
 from tests.certificates.mosquitto.certified import CertificateFiles, CertifiedDevice, new_certificate_files
+from tests.certificates.mosquitto.site import CERTIFICATES_THROUGH_BOTH
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED, V5
 from tests.service import permission
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tests.certificates.mosquitto.deployment import Deployment
     from tests.certificates.mosquitto.site import CertificateSite
     from tests.service import Service
+
+pytestmark = CERTIFICATES_THROUGH_BOTH
 
 OWN_TOPICS = "readWrite devices/%u/#"
 
