@@ -8,7 +8,7 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots secrets lock audit images clean
+.PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots secrets lock audit deb images clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -61,6 +61,9 @@ lock: .venv/.release ## write the newest versions that setup.cfg allows to requi
 
 audit: .venv/.release ## look up known vulnerabilities of the packages in requirements.lock
 	@$(BIN)/python deploy/audit.py $(BIN)/pip-audit requirements.lock
+
+deb: ## build a Debian package in build/; needs network
+	@deploy/debian/build.sh
 
 images: ## write the digests of the base images into Dockerfile and compose.yaml; needs docker and network
 	@deploy/pin-images.sh

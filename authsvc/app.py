@@ -12,6 +12,7 @@ from authsvc.activity import live_clients
 from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats
 from authsvc.activity.denials import Denials
+from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.activity.mqtt_takeover import takeover_broker
 from authsvc.addresses import binds_loopback
 from authsvc.broker.change_streams import ChangeStreams
@@ -97,7 +98,7 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     budgets = WaitBudgets(WaitBudget(wait_seconds, broker_hashing), WaitBudget(wait_seconds, broker_hashing))
     verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
     seen_client_ids = SeenClientIds()
-    denials = Denials()
+    denials, failed_sign_ins = Denials(), FailedSignIns()
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
     report_receivers = ReportReceivers(
@@ -113,7 +114,8 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
         access=access,
-        sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4)),
+        sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4), failed_sign_ins),
+        failed_sign_ins=failed_sign_ins,
         webhooks=Webhooks(
             access,
             user_states,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peewee
@@ -107,9 +108,10 @@ class RestRegistration:
     def register(self, request: RegistrationRequest) -> Pending | Granted:
         """Record the registration, or return the state of the recorded one.
 
-        Errors: `Locked` while the client cannot register; `Forbidden` if it was denied or its enrolment key is not
-        valid; `Conflict`, always with the same text, if the name is a user's or was registered with another password
-        or key; `TooMany` beyond the limits. Clients whose credentials were accepted before are not counted.
+        Errors: `Locked` while the client cannot register; `Forbidden` if it was denied, if its enrolment key is not
+        valid, or if the granted user or certificate has lost its access; `Conflict`, always with the same text, if the
+        name is a user's or was registered with another password or key; `TooMany` beyond the limits. Clients whose
+        credentials were accepted before are not counted.
         """
         self.attempted.add(request.username)
         digest = self.limits.digest_of(request.username, request.password, request.csr_fingerprint)
@@ -183,6 +185,7 @@ class RestRegistration:
                 raise _taken()
             row = granted
         if row.status == Status.GRANTED:
+            _must_still_have_access(row)
             return Granted(row.username, row.certificate, row.ca_certificate)
         self.contacts.add(row, attempts=1, conflicts=0, client_ids=(records.NO_CLIENT_ID,))
         return Pending(row.id, row.pairing_code)
@@ -262,6 +265,23 @@ class RestRegistration:
             records.delete_replaceable(new.username)
         opened_at = state.opened_at if by_window else None
         return records.create(new, admission.starting, while_locked=False, window_opened_at=opened_at)
+
+
+def _must_still_have_access(row: Registration) -> None:
+    """Raise `Forbidden` if the granted client can no longer log in with what it was granted."""
+    if not users.get(row.username).enabled:
+        raise Forbidden("the registration was granted, but the user is disabled now", "user-disabled")
+    if row.certificate is None:
+        return
+    certificate = certificates.find(row.certificate)
+    status = certificate.status_at(datetime.now(UTC))
+    if status != "valid":
+        why = f" ({certificate.reason})" if status == "revoked" else ""
+        raise Forbidden(
+            f"the certificate of this registration is {status}{why}; an administrator can certify a new key with: "
+            f"authsvc certificates issue {row.username} --csr FILE",
+            f"certificate-{status}",
+        )
 
 
 def _taken() -> AuthsvcError:

@@ -19,12 +19,13 @@ from peewee import EXCLUDED
 from authsvc.accounts import throttle
 from authsvc.addresses import network_of
 from authsvc.credentials.hashing import slot
-from authsvc.errors import Busy, Unauthenticated
+from authsvc.errors import Busy, TooMany, Unauthenticated
 from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress
 
 if TYPE_CHECKING:
+    from authsvc.activity.failed_sign_ins import FailedSignIns
     from authsvc.policy.access import AccessControl
     from authsvc.policy.snapshot import UserPolicy
 
@@ -46,8 +47,9 @@ class SignIns:
     slot a sign-in is `Busy` at once.
     """
 
-    def __init__(self, access: AccessControl, per_minute: int, slots: int) -> None:
+    def __init__(self, access: AccessControl, per_minute: int, slots: int, failures: FailedSignIns) -> None:
         self._access = access
+        self._failures = failures
         self._per_minute = per_minute
         self._slots = {known: BoundedSemaphore(slots) for known in (True, False)}
 
@@ -57,6 +59,13 @@ class SignIns:
         A failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right
         password.
         """
+        try:
+            return self._check_password(username, password, address)
+        except TooMany as error:
+            self._failures.note(username, address, error.code)
+            raise
+
+    def _check_password(self, username: str, password: str, address: str | None) -> UserPolicy:
         started = monotonic()
         digest = hashlib.sha256(username.encode("utf-8", "replace")).hexdigest()
         attempt = SignInAttempt(digest, network_of(address))
@@ -70,6 +79,8 @@ class SignIns:
             with slot(self._slots[known], _busy()):
                 outcome = self._access.authenticate_password(username, password, first=known)
                 if isinstance(outcome, Denied):
+                    if outcome.reason is not Reason.HASHING_BUSY:
+                        self._failures.note(username, address, outcome.reason)
                     self._refuse(outcome, attempt, started)
             user = outcome
             # Concurrent wrong passwords may have been counted since this sign-in started.

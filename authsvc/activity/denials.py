@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import structlog
 from peewee import EXCLUDED, Select, fn
 
 from authsvc.errors import InvalidInput, NotFound
+from authsvc.observability.log_limit import LogLimit
 from authsvc.policy.access import requests_for
 from authsvc.policy.decision import Denial, Reason
 from authsvc.policy.denial_advice import DenialAdvice, advice_for
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
     from authsvc.policy.snapshot import Snapshot
 
+log = structlog.get_logger()
+
 # Storing this many takes some 10 ms, in which webhooks share the interpreter.
 MAX_NOTED = 500
 PER_USER = 20
+_MAX_LOGGED_A_MINUTE = 100
 _KEPT = timedelta(days=7)
 _BATCH = 200
 
@@ -73,6 +78,7 @@ class Denials:
 
     def __init__(self) -> None:
         self._noted = _Noted()
+        self._log_limit = LogLimit(_MAX_LOGGED_A_MINUTE)
         self.dropped = 0
 
     def note(self, denial: Denial) -> None:
@@ -86,10 +92,15 @@ class Denials:
         self.dropped += count
 
     def store(self) -> None:
-        """Store the noted denials; after a database error the rest stays noted."""
+        """Store the noted denials and log the refused logins; after a database error the rest stays noted.
+
+        At most one refused login per user and minute is logged, and at most 100 in total.
+        """
         # A denial that another thread notes at this moment may be lost, which is acceptable.
         noted, self._noted = self._noted, _Noted()
         unwritten = sorted(noted.tallies.items())
+        for key, tally in unwritten:
+            self._log_login(key, tally)
         try:
             while unwritten:
                 _write(unwritten[:_BATCH])
@@ -97,6 +108,20 @@ class Denials:
         finally:
             for key, tally in unwritten:
                 self._add(key, tally)
+
+    def _log_login(self, key: DenialKey, tally: Tally) -> None:
+        if key.topic or key.access:
+            return  # an access
+        not_logged = self._log_limit.admit(key.username, tally.count)
+        if not_logged is not None:
+            log.info(
+                "login over MQTT refused",
+                user=key.username,
+                client_id=tally.client_id,
+                reason=key.reason.value,
+                count=tally.count,
+                not_logged_before=not_logged,
+            )
 
     def _add(self, key: DenialKey, tally: Tally) -> None:
         noted = self._noted

@@ -1,14 +1,15 @@
-"""Client certificates over REST: list, issue, renew, revoke; and the end of MQTT sessions."""
+"""Client and server certificates over REST: list, issue, renew, revoke; and the end of MQTT sessions."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import g, request
 from pydantic import BaseModel, Field
 
 from authsvc.accounts import users
+from authsvc.accounts.proof import check_proof
 from authsvc.api.schemas import (
     Body,
     Moment,
@@ -22,8 +23,9 @@ from authsvc.api.schemas import (
     render_page,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
-from authsvc.pki import certificates, csr, renewal
+from authsvc.pki import certificates, csr, renewal, server_certificates
 from authsvc.pki.authorities import signing_policy
+from authsvc.storage.database import transaction
 from authsvc.web.request_context import actor, public, services
 
 blueprint = noun("certificates", "Client certificates")
@@ -47,6 +49,19 @@ class IssueBody(Body):
     """A CSR, of which only the public key is used."""
 
     csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="PEM, or Base64 of PEM; Common Name = username")
+    days: int | None = Field(None, ge=1, le=certificates.MAX_DAYS)
+
+
+class IssueServerBody(Body):
+    """A CSR, of which only the public key is used, and the names by which clients reach the server."""
+
+    csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="PEM, or Base64 of PEM; any Common Name")
+    hosts: list[Annotated[Text, Field(max_length=server_certificates.MAX_HOST_CHARACTERS + 2)]] = Field(
+        min_length=1,
+        max_length=server_certificates.MAX_HOSTS,
+        description="host names and IP addresses",
+        examples=[["broker.plant", "192.0.2.7"]],
+    )
     days: int | None = Field(None, ge=1, le=certificates.MAX_DAYS)
 
 
@@ -128,6 +143,17 @@ def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     issuing = signing_policy(services().settings)
     issuing = issuing._replace(days=body.days or issuing.days)
     return _issued(users.issue_certificate(actor(), path.username, wanted.public_key, issuing)), 201
+
+
+@blueprint.post("/certificates/server", responses={201: IssuedView})
+def issue_server(body: IssueServerBody) -> tuple[dict[str, Any], int]:
+    """Sign a server certificate for a broker."""
+    key = csr.read_key(body.csr)
+    author = actor()
+    with transaction():
+        check_proof(author)
+        policy = signing_policy(services().settings, body.days)
+        return _issued(server_certificates.issue(author, body.hosts, key, policy)), 201
 
 
 @blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])

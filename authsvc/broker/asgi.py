@@ -34,6 +34,11 @@ _CHECKS = {"/auth/acl": "acl", "/auth/user": "user", "/auth/superuser": "superus
 _METHODS = frozenset({"POST", "PUT", "GET"})
 _PLUGIN_METHODS = {"/auth/plugin/users": "POST", "/auth/plugin/changes": "GET", "/auth/plugin/report": "POST"}
 _PLUGIN_VERSION = b"%d" % plugin_protocol.PROTOCOL
+_HEALTHY = (HTTPStatus.OK, b'{"status":"ok"}\n')
+# Ready also while the database is gone: brokers are then answered from the last policy.
+_READY = (HTTPStatus.OK, b'{"status":"ready"}\n')
+_NOT_READY = (HTTPStatus.SERVICE_UNAVAILABLE, b'{"status":"not ready","policy":"loading"}\n')
+_NOT_FOUND = (HTTPStatus.NOT_FOUND, b"only /auth/*, /healthz and /readyz are answered here\n")
 _STREAM_HEADERS = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
 
 
@@ -54,7 +59,7 @@ class Connections(Protocol):
 
 
 class BrokerApplication:
-    """Answers `/auth/*` and `/healthz`; everything else is 404.
+    """Answers `/auth/*`, `/healthz` and `/readyz`; everything else is 404.
 
     A caller is trusted once it was answered 200 below `/auth`: only a caller with the webhook secret gets that answer.
     """
@@ -80,7 +85,7 @@ class BrokerApplication:
         self._connections.request_complete(client)
         check = _CHECKS.get(path)
         if check is None or scope["method"] not in _METHODS:
-            await _send(send, _other(path, scope["method"]))
+            await _send(send, _other(path, scope["method"], is_ready=self._webhooks.is_ready))
             self._connections.close(client)
             return
         answer = self._webhooks.begin(_request(scope, headers, check, body, from_plugin))
@@ -165,13 +170,13 @@ async def _send(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def _other(path: str, method: str) -> Answer:
-    healthy = path == "/healthz"
-    body = b'{"status":"ok"}\n' if healthy else b"only /auth/* and /healthz are answered here\n"
+def _other(path: str, method: str, *, is_ready: bool) -> Answer:
+    answers = {"/healthz": _HEALTHY, "/readyz": _READY if is_ready else _NOT_READY}
+    status, body = answers.get(path, _NOT_FOUND)
     headers = [
-        (b"content-type", b"application/json" if healthy else b"text/plain"),
+        (b"content-type", b"application/json" if path in answers else b"text/plain"),
         (b"content-length", b"%d" % len(body)),
         # A connection that asked no webhook is no broker's, and is not kept.
         (b"connection", b"close"),
     ]
-    return Answer(HTTPStatus.OK if healthy else HTTPStatus.NOT_FOUND, headers, b"" if method == "HEAD" else body)
+    return Answer(status, headers, b"" if method == "HEAD" else body)

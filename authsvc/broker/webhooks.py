@@ -150,6 +150,11 @@ class Webhooks:
         }
 
     @property
+    def is_ready(self) -> bool:
+        """Whether clients can be allowed, which needs a loaded policy; it may be old while the database is gone."""
+        return self._access.is_ready
+
+    @property
     def entries(self) -> int:
         """The number of cached answers, including those of former generations."""
         return len(self._cache)

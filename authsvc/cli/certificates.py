@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
 import click
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -16,16 +18,19 @@ from authsvc.accounts import users
 from authsvc.cli import terminal
 from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Conflict
-from authsvc.pki import authorities, ca, certificates
+from authsvc.pki import authorities, ca, certificates, server_certificates
 from authsvc.pki import csr as csrs
 from authsvc.pki.authorities import signing_policy
 from authsvc.pki.ca import RevocationReason
 from authsvc.record_json import json_fields
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
 
 @click.group("certificates")
 def group() -> None:
-    """Issue, list and revoke client certificates."""
+    """Issue, list and revoke client certificates, and issue server certificates for brokers."""
 
 
 @group.command("list")
@@ -91,6 +96,51 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     (directory / f"{username}.crt").write_text(issued.record.certificate)
     (directory / "ca.crt").write_text(issued.ca_certificate)
     click.echo(f"{issued.record.serial} for {username}, valid until {terminal.spell_moment(issued.record.not_after)}")
+
+
+@group.command("issue-server")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="A host name or IP address by which clients reach the broker; may be repeated. [default: those of server.crt]",
+)
+@click.option("--days", type=click.IntRange(1, certificates.MAX_DAYS))
+@click.option(
+    "--out", "directory", default=".", type=click.Path(file_okay=False, path_type=Path), help="Directory for the files."
+)
+@click.option("--new-key", is_flag=True, help="Replace server.key; by default an existing key is kept.")
+@click.option("--force", is_flag=True, help="Replace server.crt without a question.")
+def issue_server(hosts: tuple[str, ...], days: int | None, directory: Path, *, new_key: bool, force: bool) -> None:
+    """Issue a broker's server certificate: write server.key, server.crt and ca.crt.
+
+    ca.crt has the trusted authorities: clients verify the broker with it, and it is the broker's cafile. To renew, run
+    the command again and restart the broker. The earlier certificate stays valid until it expires or is revoked.
+    """
+    key_file, certificate_file = directory / "server.key", directory / "server.crt"
+    if certificate_file.exists():
+        current = _current_server_certificate(certificate_file)
+        hosts = hosts or tuple(server_certificates.hosts_of(current))
+        until = terminal.spell_moment(current.not_valid_after_utc)
+        if not force:
+            click.confirm(f"{certificate_file} is valid until {until}. Replace it?", abort=True)
+    if not hosts:
+        raise click.UsageError("--host is needed: a name or address by which clients reach the broker")
+    directory.mkdir(parents=True, exist_ok=True)
+    new = None if key_file.exists() and not new_key else ec.generate_private_key(ec.SECP256R1())
+    public_key = csrs.read_public_key(_public_pem(new or _read_server_key(key_file)))
+    with terminal.opened() as settings:
+        issued = server_certificates.issue(terminal.operator(), hosts, public_key, signing_policy(settings, days))
+        trusted = authorities.certificates_pem()
+    if new:
+        _replace(key_file, ca.encrypt_key(new, None), 0o600)
+    _replace(directory / "ca.crt", trusted, 0o644)
+    _replace(certificate_file, issued.record.certificate + _chain_of(issued), 0o644)
+    certificate = ca.read_certificate(issued.record.certificate)
+    until = terminal.spell_moment(issued.record.not_after)
+    click.echo(
+        f"{issued.record.serial} for {', '.join(server_certificates.hosts_of(certificate))}, valid until {until}"
+    )
 
 
 @group.command()
@@ -174,6 +224,43 @@ def _shown(record: certificates.CertificateRecord) -> dict[str, Any]:
     found = json_fields(record) | {"status": record.status_at(datetime.now(UTC))}
     names = ("serial", "username", "status", "notAfter", "revoked", "reason", "notBefore", "fingerprint")
     return {name: found[name] for name in names}
+
+
+def _current_server_certificate(path: Path) -> x509.Certificate:
+    try:
+        return ca.read_certificate(path.read_text())
+    except ValueError:
+        raise Conflict(f"{path} is not a certificate; move it away", "file-exists") from None
+
+
+def _read_server_key(path: Path) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):
+        raise Conflict(
+            f"{path} is not a private key without a passphrase; move it away, or replace it with --new-key",
+            "file-exists",
+        ) from None
+
+
+def _public_pem(key: PrivateKeyTypes) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+def _chain_of(issued: certificates.IssuedCertificate) -> str:
+    """Return the intermediate authorities that a server has to send along; a self-signed root is not one of them."""
+    chain = x509.load_pem_x509_certificates(issued.ca_certificate.encode())
+    return "".join(ca.pem_of(each) for each in chain if each.issuer != each.subject)
+
+
+def _replace(path: Path, content: str, mode: int) -> None:
+    """Write a file in one step, so that a broker never reads half of it."""
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+    temporary.replace(path)
 
 
 def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertificate, password: str) -> bytes:

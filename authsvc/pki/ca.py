@@ -85,15 +85,28 @@ class CertificateAuthority:
 
     def sign(self, username: str, key: ClientKey, now: datetime, days: int) -> SignedCertificate:
         """Return a certificate for this key with the username as Common Name, valid for client authentication only."""
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        return self._sign(username, key, now, days, usage)
+
+    def sign_server(
+        self, common_name: str, hosts: Iterable[x509.GeneralName], key: ClientKey, now: datetime, days: int
+    ) -> SignedCertificate:
+        """Return a certificate for this key and these hosts, valid for server authentication only."""
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        return self._sign(common_name, key, now, days, usage, x509.SubjectAlternativeName(hosts))
+
+    def _sign(
+        self, common_name: str, key: ClientKey, now: datetime, days: int, *extensions: x509.ExtensionType
+    ) -> SignedCertificate:
         now = now.replace(microsecond=0)
         if now >= self.certificate.not_valid_after_utc:
             raise Conflict("the certificate authority has expired; rotate it or import another", "authority-expired")
         not_before = now - BACKDATED
         not_after = min(now + timedelta(days=days), self.certificate.not_valid_after_utc)
         serial = secrets.randbits(128) or 1
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(username))
+            .subject_name(_name(common_name))
             .issuer_name(self.certificate.subject)
             .public_key(key)
             .serial_number(serial)
@@ -101,11 +114,12 @@ class CertificateAuthority:
             .not_valid_after(not_after)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage("digital_signature"), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(self._key_identifier(), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         return SignedCertificate(f"{serial:x}", pem_of(certificate), fingerprint_of(key), not_before, not_after)
 
     def revocation_list(self, entries: Iterable[CrlEntry], number: int, now: datetime, next_update: datetime) -> str:

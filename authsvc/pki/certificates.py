@@ -1,4 +1,7 @@
-"""Client certificates: issue, renew, revoke and list them. They stay stored after revocation and expiry."""
+"""Client certificates: issue, renew, revoke and list them. They stay stored after revocation and expiry.
+
+Server certificates (`server_certificates`) are stored, revoked and listed with them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
 from authsvc.notifications import outbox
 from authsvc.notifications.outbox import EventType
-from authsvc.pki import authorities
+from authsvc.pki import authorities, ca
 from authsvc.pki.ca import RevocationReason
 from authsvc.pki.csr import fingerprint_of
 from authsvc.policy.actors import Actor, Via
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from authsvc.pki.renewal import VerifiedRenewal
 
 MAX_DAYS = 3650
+SERVER = "server:"
+"""The beginning of the username under which a server certificate is stored; no user's name has a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,11 @@ class CertificateRecord:
     created_at: datetime
     revoked_at: datetime | None
     reason: str | None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this is the certificate of a broker and not of a user."""
+        return self.username.startswith(SERVER)
 
     def status_at(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
         """Return the status at a time, regardless of whether its user may use it."""
@@ -85,7 +95,7 @@ def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) ->
         if existing:
             if existing.username != username or not _is_valid(existing, now):
                 raise Conflict("this key was certified before; create a new key", "key-used")
-            return _issued(existing)
+            return issued(existing)
         row, authority = authorities.signing_authority(policy.passphrase)
         signed = authority.sign(username, key, now, policy.days)
         stored: Certificate = Certificate.create(
@@ -94,7 +104,7 @@ def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) ->
         after = {"username": username, "notAfter": signed.not_after.isoformat()}
         audit.record(actor, "certificate.issue", f"certificate:{signed.serial}", after=after)
         announce(ChangeKind.USER, username)
-        return _issued(stored)
+        return issued(stored)
 
 
 def revoke(actor: Actor, serial: str, reason: RevocationReason, at: datetime | None = None) -> CertificateRecord:
@@ -113,7 +123,7 @@ def revoke(actor: Actor, serial: str, reason: RevocationReason, at: datetime | N
         if reason is not RevocationReason.SUPERSEDED or row.revoked_at <= now:
             content = {"serial": row.serial, "username": row.username, "reason": reason, "revokedAt": row.revoked_at}
             outbox.publish(EventType.CERTIFICATE_REVOKED, content)
-        if row.revoked_at <= now and not authorities.is_replaced(row):
+        if row.revoked_at <= now and not row.username.startswith(SERVER) and not authorities.is_replaced(row):
             disconnects.order(row.username, "certificate revoked")
         announce(ChangeKind.USER, row.username)
         return _record(row)
@@ -145,16 +155,16 @@ def renew(
             Certificate.fingerprint == renewal.request.fingerprint, Certificate.username == current.username
         )
         if again and _is_valid(again, now):
-            return _issued(again)
+            return issued(again)
         if not _is_valid(current, now) or current.user is None or not current.user.enabled:
             raise _not_valid()
         due = current.not_before + (current.not_after - current.not_before) * 2 / 3
         if now < due:
             raise Forbidden(f"the certificate can be renewed from {due:%Y-%m-%dT%H:%M:%SZ} on", "renewal-too-early")
-        issued = issue(actor, current.user.username, renewal.request.public_key, policy)
+        new = issue(actor, current.user.username, renewal.request.public_key, policy)
         if current.revoked_at is None and current.not_after > now + overlap:
             revoke(actor, current.serial, RevocationReason.SUPERSEDED, now + overlap)
-        return issued
+        return new
 
 
 def is_used(fingerprint: str) -> bool:
@@ -166,6 +176,11 @@ def get(serial: str) -> CertificateRecord:
     """Return one certificate; `NotFound` if there is none with this serial."""
     with session():
         return _record(_row(serial))
+
+
+def find(pem: str) -> CertificateRecord:
+    """Return the record of a certificate that was issued here, given as PEM."""
+    return get(f"{ca.read_certificate(pem).serial_number:x}")
 
 
 def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
@@ -217,7 +232,8 @@ def _is_valid(row: Certificate, now: datetime) -> bool:
     return row.not_after > now and (row.revoked_at is None or row.revoked_at > now)
 
 
-def _issued(row: Certificate) -> IssuedCertificate:
+def issued(row: Certificate) -> IssuedCertificate:
+    """Return a stored certificate with that of its authority."""
     return IssuedCertificate(_record(row), row.authority.certificate + row.authority.chain)
 
 

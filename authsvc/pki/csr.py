@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from authsvc.errors import invalid
+from authsvc.errors import InvalidInput, invalid
 
 MAX_CHARACTERS = 16 * 1024
 _CURVES = ("secp256r1", "secp384r1")
@@ -58,6 +58,11 @@ def read(text: str, username: str) -> SigningRequest:
     return _checked(_load(_pem(text), pem=True), username)
 
 
+def read_key(text: str) -> ClientKey:
+    """Parse and check a CSR with any name and return its public key; raise `InvalidInput` for `csr` if wrong."""
+    return _checked_key(_load(_pem(text), pem=True))
+
+
 def read_der(der: bytes, username: str) -> SigningRequest:
     """Parse and check a CSR in DER, as EST sends it, for this username; raise `InvalidInput` for `csr` if wrong."""
     return _checked(_load(der, pem=False), username)
@@ -77,16 +82,28 @@ def _load(content: bytes, *, pem: bool) -> x509.CertificateSigningRequest:
 
 def _checked(request: x509.CertificateSigningRequest, username: str) -> SigningRequest:
     try:
-        sound = request.is_signature_valid
         names = [name.value for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        key = _strong(request.public_key())
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        raise invalid("csr", "has a key, name or signature that cannot be read") from None
-    if not sound:
-        raise invalid("csr", "must be signed with the private key of its public key")
+    except (ValueError, TypeError):
+        raise _unreadable() from None
+    key = _checked_key(request)
     if not username or names != [username]:
         raise invalid("csr", "must have exactly one Common Name, equal to username")
     return SigningRequest(username, key)
+
+
+def _checked_key(request: x509.CertificateSigningRequest) -> ClientKey:
+    try:
+        sound = request.is_signature_valid
+        key = _strong(request.public_key())
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise _unreadable() from None
+    if not sound:
+        raise invalid("csr", "must be signed with the private key of its public key")
+    return key
+
+
+def _unreadable() -> InvalidInput:
+    return invalid("csr", "has a key, name or signature that cannot be read")
 
 
 def _strong(key: object) -> ClientKey:

@@ -85,6 +85,11 @@ class AccessControl:
         self._verifier = verifier
 
     @property
+    def is_ready(self) -> bool:
+        """Whether a policy was loaded; before that every request is denied."""
+        return self._policy.snapshot.version > 0
+
+    @property
     def policy_generation(self) -> int:
         """The generation of the current policy snapshot. Read it before the decision that you cache under it."""
         return self._policy.generation
@@ -186,29 +191,35 @@ class AccessControl:
 
     def authenticate_cached_password(self, username: str, password: str) -> UserPolicy | None:
         """Return the user if this password is cached as right, without a hash; otherwise None."""
-        user = self._user_with_password(username)
-        if user and self._verifier.cached_verdict(username, password, user.password_hash or "") is Verdict.RIGHT:
-            return user
-        return None
+        user = self._user_who_may_sign_in(username)
+        if isinstance(user, Denied):
+            return None
+        right = self._verifier.cached_verdict(username, password, user.password_hash or "") is Verdict.RIGHT
+        return user if right else None
 
     def authenticate_password(self, username: str, password: str, *, first: bool = False) -> UserPolicy | Denied:
         """Return the user with that password, or a denial. It waits for a hash; with `first` before all others.
 
         Every denial costs one hash: for an unknown username, a user without a password and a cached wrong password.
         """
-        user = self._user_with_password(username)
-        stored_hash = user.password_hash or "" if user else ""
-        verdict = self._verifier.cached_verdict(username, password, stored_hash) if user else Verdict.WRONG
+        user = self._user_who_may_sign_in(username)
+        stored_hash = ""
+        verdict: Verdict | None = Verdict.WRONG
+        if not isinstance(user, Denied):
+            stored_hash = user.password_hash or ""
+            verdict = self._verifier.cached_verdict(username, password, stored_hash)
         if verdict is None:
             verdict = self._verifier.verify(username, password, stored_hash, first=first)
         elif verdict is Verdict.WRONG:
             verdict = self._verifier.verify_unknown_user(password, first=first)
         decision = _DECISIONS[verdict]
-        return user if user and decision else Denied(decision.reason)
+        if isinstance(user, Denied) and verdict is not Verdict.BUSY:
+            return user
+        return user if decision else Denied(decision.reason)
 
-    def _user_with_password(self, username: str) -> UserPolicy | None:
+    def _user_who_may_sign_in(self, username: str) -> UserPolicy | Denied:
         user = active_user(self._policy.snapshot, username)
-        return user if isinstance(user, UserPolicy) and user.may_sign_in else None
+        return user if isinstance(user, Denied) or user.may_sign_in else Denied(Reason.GRANT_TYPE_MISSING)
 
 
 def decide_access(

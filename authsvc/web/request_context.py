@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from authsvc.activity.client_ids import SeenClientIds
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials
+    from authsvc.activity.failed_sign_ins import FailedSignIns
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.broker.plugin_routes import PluginRoutes
     from authsvc.broker.webhooks import Webhooks
@@ -46,6 +47,7 @@ class Services:
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns
+    failed_sign_ins: FailedSignIns
     webhooks: Webhooks
     plugin: PluginRoutes
     client_ids: SeenClientIds

@@ -67,7 +67,7 @@ class Enrolment:
 
 
 def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float | None = None) -> dict[str, Any]:
-    """Register until granted, write the certificate files and return the answer; raise `Refused` for a refusal.
+    """Register until granted, write the files and return the answer; raise `Refused` for a refusal.
 
     `say` receives each new status message. `give_up_at` is the `time.monotonic()` after which it raises `Refused`.
     """
@@ -222,12 +222,31 @@ def _signing_request(username: str, key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def _keep(enrolment: Enrolment, answer: dict[str, Any]) -> None:
+    """Write the authorities that verify the broker, and the certificate if the answer has one."""
+    enrolment.directory.mkdir(parents=True, exist_ok=True)
+    authorities = _trusted_authorities(enrolment) or answer.get("caCertificate")
     # The certificate comes last, because its presence means that all files are complete.
-    for name, field in ((CA_CERTIFICATE, "caCertificate"), (CERTIFICATE, "certificate")):
-        if answer.get(field):
+    for name, content in ((CA_CERTIFICATE, authorities), (CERTIFICATE, answer.get("certificate"))):
+        if content:
             temporary = _temporary(enrolment.directory / name)
-            temporary.write_text(answer[field])
+            temporary.write_text(content)
             temporary.replace(enrolment.directory / name)
+
+
+def _trusted_authorities(enrolment: Enrolment) -> str | None:
+    """Return the certificates of all trusted authorities; None if the server does not give them.
+
+    While one authority replaces another, the broker's certificate can be of either, and not only of the one that signed
+    the device's certificate.
+    """
+    try:
+        url = enrolment.server.rstrip("/") + "/pki/ca.pem"
+        reply = requests.get(url, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
+        reply.raise_for_status()
+        x509.load_pem_x509_certificates(reply.content)
+    except (requests.RequestException, ValueError):
+        return None
+    return reply.text
 
 
 def _temporary(path: Path) -> Path:

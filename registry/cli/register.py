@@ -51,8 +51,11 @@ def command(
 ) -> None:
     """Register this device and wait until an administrator grants it.
 
-    Writes client.key, client.crt and ca.crt for `mosquitto_pub --key --cert --cafile`. You can stop the command and
-    start it again at any time: it uses an existing key and never overwrites it.
+    Writes client.key and client.crt for `mosquitto_pub --key --cert`, unless only a password is registered, and ca.crt
+    for its `--cafile`. ca.crt has the authorities of authsvc. It verifies a broker whose certificate was made with
+    `authsvc certificates issue-server`; for any other broker use the authority of its certificate.
+
+    You can stop the command and start it again at any time: it uses an existing key and never overwrites it.
     """
     if not renew and not username:
         raise click.UsageError("--username is needed")
@@ -77,8 +80,9 @@ def command(
     answer = client.register(enrolment, lambda message: click.echo(message, err=True), give_up_at)
     click.echo(f"{username} can connect now")
     if "certificate" in answer:
-        names = (client.KEY, client.CERTIFICATE, client.CA_CERTIFICATE)
-        click.echo("key, certificate and CA certificate: " + ", ".join(str(directory / name) for name in names))
+        click.echo(f"key and certificate: {directory / client.KEY}, {directory / client.CERTIFICATE}")
+    if (directory / client.CA_CERTIFICATE).exists():
+        click.echo(f"authorities to verify the broker with: {directory / client.CA_CERTIFICATE}")
 
 
 def _password(*, from_stdin: bool) -> str:

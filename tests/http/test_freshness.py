@@ -94,12 +94,14 @@ def test_service_is_not_ready_until_its_policy_is_loaded(with_many_users: Servic
     service = with_many_users
     with loading(service):
         assert readiness(service) == (503, "loading")
+        assert requests.get(service.broker_url + "/readyz", timeout=10).status_code == 503
         assert logs_in(service, "bob", "secret") == "policy-not-loaded"
         assert publishes(service, "bob", "devices/bob") == "policy-not-loaded"
         refused = service.call("GET", "/api/users")
         assert (refused.status_code, refused.json()["code"]) == (503, "policy-loading")
         assert requests.get(service.url + "/admin/sign-in", timeout=10).status_code == 503
     assert within(20, lambda: readiness(service) == (200, "ok"))
+    assert requests.get(service.broker_url + "/readyz", timeout=10).status_code == 200
     assert service.call("GET", "/api/users").status_code == 200
     service.create_user("carol", "secret")
     assert logs_in(service, "carol", "secret") in ("ok", "verifying")

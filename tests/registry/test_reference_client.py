@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 import stat
+import subprocess
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from registry.cli import client
-from tests.broker import free_port
+from tests.broker import Mosquitto, free_port
 from tests.http.console import Console, error_of
 from tests.registry.environment import REGISTRATIONS
 from tests.registry.terminal import AUTHSVC, Running
@@ -109,6 +110,22 @@ def test_device_registers_shows_its_code_and_gets_a_certificate(bob: Bob) -> Non
     assert bob.holds_what_it_needs()
 
 
+def test_authorities_of_the_device_verify_a_broker_with_an_issued_certificate(bob: Bob, tmp_path: Path) -> None:
+    issue = ("certificates", "issue-server", "--host", "localhost", "--out", str(tmp_path / "broker"))
+    assert bob.service.command(*issue).returncode == 0
+    bob.register_pending()
+    bob.is_granted()
+    assert bob.register_pending().returncode == 0
+    broker = tmp_path / "broker"
+    options = ["allow_anonymous true", f"listener {free_port()}", "require_certificate true"]
+    options += [f"cafile {broker}/ca.crt", f"certfile {broker}/server.crt", f"keyfile {broker}/server.key"]
+    with Mosquitto("\n".join(options), tmp_path) as mosquitto:
+        command = f"mosquitto_pub -h localhost -p {mosquitto.port} --cafile ca.crt --key client.key --cert client.crt"
+        sent = [*command.split(), "-t", "a", "-m", "b", "-q", "1"]
+        done = subprocess.run(sent, cwd=bob.directory, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 def test_command_waits_until_granted(bob: Bob) -> None:
     with Running(AUTHSVC, *bob.arguments()) as waiting:
@@ -143,6 +160,26 @@ def test_denied_device_sees_the_denial(bob: Bob) -> None:
     assert not (bob.directory / "client.crt").exists()
 
 
+def test_device_with_a_revoked_certificate_is_told_so(bob: Bob) -> None:
+    bob.register_pending()
+    bob.is_granted()
+    assert bob.register_pending().returncode == 0
+    (issued,) = bob.service.call("GET", f"/api/users/{bob.name}/certificates").json()["items"]
+    bob.service.call("POST", f"/api/certificates/{issued['serial']}/revoke", json={"reason": "keyCompromise"})
+    told = bob.register_pending()
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "the certificate of this registration is revoked (keyCompromise)" in told.stderr
+
+
+def test_disabled_device_is_told_so(bob: Bob) -> None:
+    bob.register_pending()
+    bob.is_granted()
+    bob.service.call("PATCH", f"/api/users/{bob.name}", json={"enabled": False})
+    told = bob.register_pending()
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "the user is disabled now" in told.stderr
+
+
 def test_second_device_of_a_name_sees_that_it_is_taken(bob: Bob, tmp_path: Path) -> None:
     bob.register_pending()
     result = replace(bob, directory=tmp_path / "another").register_pending()
@@ -158,7 +195,7 @@ def test_command_reports_a_locked_registry(bob: Bob) -> None:
     assert bob.key.exists()
 
 
-@pytest.mark.parametrize(("options", "files"), [([], []), (["--csr"], ["ca.crt", "client.crt", "client.key"])])
+@pytest.mark.parametrize(("options", "files"), [([], ["ca.crt"]), (["--csr"], ["ca.crt", "client.crt", "client.key"])])
 def test_password_is_read_from_standard_input(bob: Bob, options: list[str], files: list[str]) -> None:
     assert bob.register_pending("--password-stdin", *options, stdin=f"{PASSWORD}\n").returncode == 1
     bob.is_granted()

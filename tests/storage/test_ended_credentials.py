@@ -10,6 +10,7 @@ import pytest
 
 from authsvc.accounts import api_tokens, browser_sessions, users
 from authsvc.accounts.sign_in import SignIns
+from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordVerifier
 from authsvc.errors import Unauthenticated
@@ -54,7 +55,7 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
     access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
-    user = SignIns(access, 10, slots=8).check_password("bob", BOBS_PASSWORD, None)
+    user = SignIns(access, 10, slots=8, failures=FailedSignIns()).check_password("bob", BOBS_PASSWORD, None)
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 
 

@@ -15,6 +15,7 @@ import time_machine
 
 from authsvc.accounts import api_tokens, browser_sessions, sign_in, users
 from authsvc.accounts.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
+from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool, measured
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
 from authsvc.errors import Busy, TooMany, Unauthenticated
@@ -81,7 +82,7 @@ def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
 
 
 def sign_ins(known: AccessControl | None = None) -> SignIns:
-    return SignIns(known or access(), PER_MINUTE, slots=8)
+    return SignIns(known or access(), PER_MINUTE, slots=8, failures=FailedSignIns())
 
 
 def outcome(signing_in: SignIns, username: str, password: str, address: str | None = HERE) -> str:
@@ -253,7 +254,7 @@ def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure:
     for name in ("bob", "alex"):
         users.change(ALICE, name, {"password": BOBS_PASSWORD}, hasher)
     known = access(pool, cost)
-    signing_in = SignIns(known, 100, slots=1)
+    signing_in = SignIns(known, 100, slots=1, failures=FailedSignIns())
     assert outcome(signing_in, "alex", BOBS_PASSWORD) == IN
     assert outcome(signing_in, "bob", "wrong before") == WRONG
     pool.count = 0
@@ -297,7 +298,7 @@ def test_sign_ins_beyond_the_places_are_refused_and_known_networks_have_their_ow
     policy = access()
     assert outcome(sign_ins(policy), "bob", BOBS_PASSWORD) == IN
     gate = GatedAccess(loaded_policy().snapshot.users["bob"])
-    signing_in = SignIns(cast("AccessControl", gate), 100, slots=2)
+    signing_in = SignIns(cast("AccessControl", gate), 100, slots=2, failures=FailedSignIns())
     with under_way(signing_in, gate, from_elsewhere(2)):
         with pytest.raises(Busy):
             signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
@@ -330,7 +331,7 @@ def test_sign_in_from_a_known_network_is_hashed_first() -> None:
 
 def test_places_are_free_again_after_failures() -> None:
     create_bob()
-    signing_in = SignIns(access(), 100, slots=1)
+    signing_in = SignIns(access(), 100, slots=1, failures=FailedSignIns())
     assert [outcome(signing_in, "bob", f"guess {number}") for number in range(3)] == [WRONG] * 3
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
 
