@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
-from authsvc.activity import audit, disconnects, live_clients
+from authsvc.activity import audit, disconnects, last_seen, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
@@ -21,7 +21,7 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
     from authsvc.activity.mqtt_takeover import TakeoverBroker
@@ -56,6 +56,27 @@ class UserRecord:
     def version(self) -> str:
         """The ETag of the stored version."""
         return policy_reader.version_tag(self.updated_at)
+
+
+@dataclass(frozen=True, slots=True)
+class UserFilter:
+    """The users to list; an empty field matches everything. `text` is part of the name, in any case.
+
+    `seen_since` is inclusive. `not_seen_since` matches users that were last seen before that time, or never.
+    """
+
+    text: str = ""
+    role: str = ""
+    enabled: bool | None = None
+    grant_type: str = ""
+    seen_since: datetime | None = None
+    not_seen_since: datetime | None = None
+    administrators_on_broker: bool = False
+
+
+UserSort = Literal[
+    "username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"
+]
 
 
 class UserChanges(TypedDict, total=False):
@@ -224,18 +245,29 @@ def get(username: str) -> UserRecord:
         return _record(_row(username))
 
 
-def search(
-    text: str, page: int, per_page: int, role: str = "", *, administrators_on_broker: bool = False
-) -> Page[UserRecord]:
-    """Return one page of users, sorted by name; `text` is part of the name, in any case."""
-    query = User.select()
-    if administrators_on_broker:
+def search(wanted: UserFilter, page: int, per_page: int, sort: UserSort = "username") -> Page[UserRecord]:
+    """Return one page of users, sorted by name unless `sort` says otherwise."""
+    query: Any = User.select()
+    columns = {"username": User.username, "createdAt": User.created_at, "updatedAt": User.updated_at}
+    if wanted.seen_since or wanted.not_seen_since or sort.endswith("lastSeen"):
+        query, columns["lastSeen"] = last_seen.joined(query)
+    if wanted.administrators_on_broker:
         query = query.where(policy_reader.is_administrator_on_broker())
-    if role:
-        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
-    if text:
-        query = query.where(User.username.contains(text))
-    return fetch_page(query.order_by(User.username), page, per_page, convert=_records)
+    if wanted.role:
+        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)))
+    if wanted.text:
+        query = query.where(User.username.contains(wanted.text))
+    if wanted.enabled is not None:
+        query = query.where(User.enabled == wanted.enabled)
+    if wanted.grant_type:
+        # No name of a grant type is part of another one's.
+        query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
+    if wanted.seen_since:
+        query = query.where(columns["lastSeen"] >= last_seen.comparable(wanted.seen_since))
+    if wanted.not_seen_since:
+        until = last_seen.comparable(wanted.not_seen_since)
+        query = query.where(columns["lastSeen"].is_null() | (columns["lastSeen"] < until))
+    return fetch_page(in_order(query, sort, columns, User.id), page, per_page, convert=_records)
 
 
 def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> User:

@@ -14,11 +14,25 @@ from authsvc.storage.models import AuditEvent
 from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from authsvc.policy.actors import Actor
 
 Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """The events to list; an empty field matches everything. `since` is inclusive, `until` is not."""
+
+    actor: str = ""
+    action: str = ""
+    target: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERYTHING = EventFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +74,19 @@ def _columns(actor: Actor, action: str) -> Fields:
     }
 
 
-def events(page: int, per_page: int, filters: Mapping[str, str]) -> Page[Event]:
-    """Return one page of events, newest first. `filters` can set `actor`, `action` and `target` to exact values."""
+def events(wanted: EventFilter, page: int, per_page: int, *, oldest_first: bool = False) -> Page[Event]:
+    """Return one page of events, newest first unless `oldest_first`."""
     query = AuditEvent.select()
-    for name, value in filters.items():
-        query = query.where(getattr(AuditEvent, name) == value)
-    return fetch_page(query.order_by(AuditEvent.id.desc()), page, per_page, convert=partial(map, _event))
+    for name in ("actor", "action", "target"):
+        value = getattr(wanted, name)
+        if value:
+            query = query.where(getattr(AuditEvent, name) == value)
+    if wanted.since:
+        query = query.where(AuditEvent.at >= wanted.since)
+    if wanted.until:
+        query = query.where(AuditEvent.at < wanted.until)
+    order = AuditEvent.id.asc() if oldest_first else AuditEvent.id.desc()
+    return fetch_page(query.order_by(order), page, per_page, convert=partial(map, _event))
 
 
 def targets_of(action: str, targets: Iterable[str], since: datetime) -> set[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from authsvc.activity import audit
-from authsvc.api.schemas import Moment, PageQuery, PageView, Text, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, Time, View, noun, render_page
 
 blueprint = noun("audit", "Who changed what, and when")
 
@@ -16,6 +16,12 @@ class AuditQuery(PageQuery):
     actor: Text = Field("", max_length=200, description="such as admin")
     action: Text = Field("", max_length=200, description="such as user.create")
     target: Text = Field("", max_length=200, description="such as user:press-7")
+    since: Time | None = Field(None, description="only events at this time or later")
+    until: Time | None = Field(None, description="only events before this time")
+    sort: Literal["at", "-at"] = Field("-at", description="by time; - means newest first")
+
+    def wanted(self) -> audit.EventFilter:
+        return audit.EventFilter(self.actor, self.action, self.target, self.since, self.until)
 
 
 class EventView(View):
@@ -40,7 +46,5 @@ class EventPage(PageView[EventView]):
 @blueprint.get("/audit", responses={200: EventPage})
 def list_events(query: AuditQuery) -> dict[str, Any]:
     """List changes, newest first."""
-    wanted = {"actor": query.actor, "action": query.action, "target": query.target}
-    filters = {name: value for name, value in wanted.items() if value}
-    found = audit.events(query.page, query.per_page, filters)
+    found = audit.events(query.wanted(), query.page, query.per_page, oldest_first=query.sort == "at")
     return render_page(found, map(EventView.of, found.items))

@@ -16,6 +16,7 @@ from authsvc.api.schemas import (
     PageView,
     SearchQuery,
     Text,
+    Time,
     View,
     noun,
     render,
@@ -66,7 +67,16 @@ class RevokeBody(OptionalBody):
 class CertificateQuery(SearchQuery):
     username: Text = Field("", max_length=200)
     status: Literal["valid", "revoked", "expired"] | None = None
-    expiring_within_days: int | None = Field(None, ge=0, le=36_500)
+    expiring_within_days: int | None = Field(
+        None, ge=0, le=36_500, description="only valid certificates that expire in this time"
+    )
+    expiring_before: Time | None = Field(None, description="only valid certificates that expire before this time")
+    sort: certificates.CertificateSort = Field("notAfter", description="- in front means descending")
+
+    def wanted(self) -> certificates.CertificateFilter:
+        return certificates.CertificateFilter(
+            self.username, self.search, self.status or "", self.expiring_within_days, self.expiring_before
+        )
 
 
 class IssuedView(View):
@@ -105,11 +115,8 @@ class DisconnectView(View):
 
 @blueprint.get("/certificates", responses={200: CertificatePage})
 def list_certificates(query: CertificateQuery) -> dict[str, Any]:
-    """List certificates, the next to expire first."""
-    wanted = certificates.CertificateFilter(
-        query.username, query.search, query.status or "", query.expiring_within_days
-    )
-    found = certificates.search(wanted, query.page, query.per_page)
+    """List certificates, the next to expire first unless `sort` says otherwise."""
+    found = certificates.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, map(_view, found.items))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from authsvc.activity import live_clients
-from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, View, noun, render, render_page
+from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, Time, View, noun, render, render_page
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
@@ -27,9 +27,22 @@ class ClientQuery(SearchQuery):
     search: Text = Field("", max_length=200, description="part of a username, client id or address")
     broker: Text = Field("", max_length=200, description="only clients of this broker")
     username: Text = Field("", max_length=200, description="only clients of this user")
+    credential: Literal["password", "token", "certificate"] | None = Field(
+        None, description="only clients that logged in with this"
+    )
+    connected_since: Time | None = Field(None, description="only clients that connected at this time or later")
+    connected_until: Time | None = Field(None, description="only clients that connected before this time")
+    sort: live_clients.ClientSort = Field("-connectedAt", description="- in front means descending")
 
     def wanted(self) -> live_clients.LiveClientFilter:
-        return live_clients.LiveClientFilter(self.broker, self.username, self.search)
+        return live_clients.LiveClientFilter(
+            self.broker,
+            self.username,
+            self.search,
+            self.credential or "",
+            self.connected_since,
+            self.connected_until,
+        )
 
 
 class ClientView(View):
@@ -58,8 +71,8 @@ class ClientDisconnectView(View):
 
 @blueprint.get("/clients", responses={200: ClientPage})
 def list_clients(query: ClientQuery) -> dict[str, Any]:
-    """List connected clients, the latest connection first."""
-    found = live_clients.search(query.wanted(), query.page, query.per_page)
+    """List connected clients, the latest connection first unless `sort` says otherwise."""
+    found = live_clients.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, map(_view, found.items))
 
 

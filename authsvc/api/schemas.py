@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from werkzeug.http import parse_etags, quote_etag
 
@@ -26,10 +37,26 @@ if TYPE_CHECKING:
     from authsvc.storage.paging import Page
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d", re.ASCII)
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain a NUL character")
     return text
+
+
+def _check_is_rfc3339(value: Any) -> Any:
+    if not (isinstance(value, str) and _RFC3339.match(value)):
+        raise ValueError("must be an RFC 3339 time with a time zone, such as 2026-11-20T08:00:00Z")
+    return value
+
+
+def _check_year(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment
 
 
 def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
@@ -45,7 +72,18 @@ def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
 
 
 Text = Annotated[str, AfterValidator(_no_nul)]
-Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+Moment = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-20T08:00:00Z"]}),
+]
+Time = Annotated[
+    AwareDatetime,
+    Field(strict=False, examples=["2026-11-20T08:00:00Z"]),
+    BeforeValidator(_check_is_rfc3339),
+    AfterValidator(_check_year),
+]
+"""A time in a request."""
 Username = Annotated[
     str,
     _checked_by(usernames.validate_username),

@@ -8,7 +8,7 @@ from flask import Response
 from pydantic import BaseModel, Field
 
 from authsvc.accounts import client_id_warnings, users
-from authsvc.activity import denials
+from authsvc.activity import denials, last_seen
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -24,6 +24,7 @@ from authsvc.api.schemas import (
     RoleName,
     SearchQuery,
     Text,
+    Time,
     Username,
     View,
     WarningView,
@@ -38,6 +39,8 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.web.request_context import actor, services
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
 
@@ -108,6 +111,10 @@ class UserView(View):
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
     created: Moment
     updated: Moment
+    last_seen: Moment | None = Field(
+        description="when a client of the user was last seen by a broker, or the user by this service; exact to about "
+        "10 minutes. null if not in the last 30 days"
+    )
     warnings: list[WarningView]
 
 
@@ -117,9 +124,25 @@ class UserPage(PageView[UserView]):
 
 class UserQuery(SearchQuery):
     role: Text = Field("", max_length=200, description="only users that have this role")
+    enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
+    grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
+    seen_since: Time | None = Field(None, description="only users that were seen at this time or later")
+    not_seen_since: Time | None = Field(None, description="only users last seen before this time, or never")
     administrator_on_broker: bool = Field(
         False, description="only users that may change something in this service and log in to the broker"
     )
+    sort: users.UserSort = Field("username", description="- in front means descending")
+
+    def wanted(self) -> users.UserFilter:
+        return users.UserFilter(
+            self.search,
+            self.role,
+            self.enabled,
+            self.grant_type or "",
+            self.seen_since,
+            self.not_seen_since,
+            self.administrator_on_broker,
+        )
 
 
 class DecisionQuery(Query):
@@ -162,12 +185,12 @@ class DenialList(View):
 
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name."""
-    found = users.search(
-        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
-    )
+    """List users, sorted by name unless `sort` says otherwise."""
+    found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
-    return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
+    seen = last_seen.of_users(record.username for record in found.items)
+    views = [_view(record, warnings[record.username], seen.get(record.username)) for record in found.items]
+    return render_page(found, views)
 
 
 @blueprint.post("/users", responses={201: UserView})
@@ -237,11 +260,12 @@ def _view_denial(record: denials.DenialRecord) -> DenialView:
 
 
 def _answer(record: users.UserRecord) -> Answer:
-    return tagged(_view(record, client_id_warnings.of_user(record)), record.version)
+    seen = last_seen.of_users([record.username])
+    return tagged(_view(record, client_id_warnings.of_user(record), seen.get(record.username)), record.version)
 
 
-def _view(record: users.UserRecord, warnings: tuple[PolicyWarning, ...]) -> UserView:
-    return UserView.of(record, damage=damage_of(record), warnings=warnings)
+def _view(record: users.UserRecord, warnings: tuple[PolicyWarning, ...], seen: datetime | None) -> UserView:
+    return UserView.of(record, damage=damage_of(record), last_seen=seen, warnings=warnings)
 
 
 def damage_of(record: users.UserRecord) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
@@ -17,7 +17,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
@@ -58,12 +58,16 @@ class IssuedCertificate:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFilter:
-    """The filter of a list; an empty field matches everything. `status` is valid, revoked or expired."""
+    """The filter of a list; an empty field matches everything. `status` is valid, revoked or expired.
+
+    Both `expiring_` fields match only valid certificates.
+    """
 
     username: str = ""
     text: str = ""
     status: str = ""
     expiring_within_days: int | None = None
+    expiring_before: datetime | None = None
 
 
 def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) -> IssuedCertificate:
@@ -161,8 +165,13 @@ def get(serial: str) -> CertificateRecord:
         return _record(_row(serial))
 
 
-def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
-    """Return one page of certificates, by expiry, the earliest first."""
+CertificateSort = Literal["notAfter", "-notAfter", "username", "-username", "createdAt", "-createdAt"]
+
+
+def search(
+    wanted: CertificateFilter, page: int, per_page: int, sort: CertificateSort = "notAfter"
+) -> Page[CertificateRecord]:
+    """Return one page of certificates, the earliest to expire first unless `sort` says otherwise."""
     now = datetime.now(UTC)
     ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
     by_status = {
@@ -170,7 +179,12 @@ def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[Certific
         "revoked": ended,
         "expired": ~ended & (Certificate.not_after <= now),
     }
-    query: Any = Certificate.select().order_by(Certificate.not_after, Certificate.serial)
+    columns = {
+        "notAfter": Certificate.not_after,
+        "username": Certificate.username,
+        "createdAt": Certificate.created_at,
+    }
+    query = in_order(Certificate.select(), sort, columns, Certificate.serial)
     if wanted.username:
         query = query.where(Certificate.username == wanted.username)
     if wanted.text:
@@ -180,6 +194,8 @@ def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[Certific
     if wanted.expiring_within_days is not None:
         until = now + timedelta(days=wanted.expiring_within_days)
         query = query.where(by_status["valid"], Certificate.not_after <= until)
+    if wanted.expiring_before:
+        query = query.where(by_status["valid"], Certificate.not_after < wanted.expiring_before)
     return fetch_page(query, page, per_page, convert=partial(map, _record))
 
 

@@ -216,8 +216,11 @@ def test_events_are_listed_newest_first_and_filtered() -> None:
     users.create(CHARLIE, "bertha", {}, HASHER)
     change_user("bob", enabled=False)
 
-    def listed(**filters: str) -> list[tuple[str, str, str]]:
-        return [(event.actor, event.action, event.target) for event in audit.events(1, 3, filters).items]
+    def listed(**filters: Any) -> list[tuple[str, str, str]]:
+        return [
+            (event.actor, event.action, event.target)
+            for event in audit.events(audit.EventFilter(**filters), 1, 3).items
+        ]
 
     bob_changed = ("alice", "user.change", "user:bob")
     bertha_made = ("charlie", "user.create", "user:bertha")
@@ -227,7 +230,7 @@ def test_events_are_listed_newest_first_and_filtered() -> None:
     assert listed(actor="alice", action="user.create") == [bob_made]
     assert listed(target="user:bob") == [bob_changed, bob_made]
     assert listed(target="user:%") == []
-    second = audit.events(2, 2, {"actor": "alice"})
+    second = audit.events(audit.EventFilter(actor="alice"), 2, 2)
     assert (second.total, second.items) == (2, [])
 
 

@@ -224,7 +224,7 @@ def test_unknown_user_raises_not_found(name: str) -> None:
 def test_search_finds_names_containing_the_text_in_any_case(text: str, expected: list[str]) -> None:
     for name in ("bob_1", "Bob-2", "bruno", "Bertha"):
         create_user(name)
-    found = users.search(text, 1, 50)
+    found = users.search(users.UserFilter(text), 1, 50)
     assert sorted(user.username for user in found.items) == expected
     assert found.total == len(expected)
 
@@ -234,16 +234,19 @@ def test_search_finds_users_with_a_role() -> None:
     create_role("Devices", STATE)
     for name, roles in (("press-1", ("devices",)), ("press-2", ("Devices",)), ("lamp-1", ("devices", "Devices"))):
         create_user(name, roles=roles)
-    assert [user.username for user in users.search("", 1, 50, role="devices").items] == ["lamp-1", "press-1"]
-    found = users.search("press", 1, 1, role="devices")
+    assert [user.username for user in users.search(users.UserFilter(role="devices"), 1, 50).items] == [
+        "lamp-1",
+        "press-1",
+    ]
+    found = users.search(users.UserFilter("press", "devices"), 1, 1)
     assert (found.total, [user.username for user in found.items]) == (1, ["press-1"])
-    assert users.search("", 1, 50, role="device").total == 0
+    assert users.search(users.UserFilter(role="device"), 1, 50).total == 0
 
 
 def test_pages_have_no_gap_and_no_repetition() -> None:
     for n in range(6):
         create_user(f"device-{n}", permissions=(mqtt("read", f"own/{n}"),), roles=("minimum-access",))
-    pages = [users.search("device", page, 4) for page in (1, 2, 3)]
+    pages = [users.search(users.UserFilter("device"), page, 4) for page in (1, 2, 3)]
     assert [[user.username for user in page.items] for page in pages] == [
         ["device-0", "device-1", "device-2", "device-3"],
         ["device-4", "device-5"],
