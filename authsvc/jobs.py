@@ -96,7 +96,7 @@ def record_jobs(services: Services) -> list[Job]:
         Job(0.5, services.denials.store, run_at_stop=True),
         Job(1.0, lambda: throttled_logins.store(services.access.guess_limit), run_at_stop=True),
         Job(5.0, store_stats, run_at_stop=True),
-        Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.set(services.denials.dropped)),
+        Job(_METRICS_EVERY, lambda: metrics.DENIALS_DROPPED.follow(services.denials.dropped)),
         Job(_CLEANUP_EVERY, denials.delete_expired),
         Job(_CLEANUP_EVERY, decision_stats.delete_expired),
         Job(_CLEANUP_EVERY, live_clients.delete_expired),

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 PREFIX = "AUTHSVC_"
 SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL")
+# Kubernetes sets these for a service named `authsvc` in each pod of its namespace.
+_BY_KUBERNETES = re.compile(
+    r"AUTHSVC_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_TCP(_PROTO|_PORT|_ADDR)?|(?P<port>PORT))"
+)
 _LOG_LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 
@@ -181,12 +185,23 @@ def names() -> list[str]:
     return [PREFIX + field.name.upper() for field in fields(Settings)]
 
 
+def set_by_kubernetes(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables that Kubernetes sets for a service named authsvc; they are no settings."""
+    found = []
+    for variable, value in environ.items():
+        match = _BY_KUBERNETES.fullmatch(variable)
+        if match and (not match["port"] or value.startswith("tcp://")):
+            found.append(variable)
+    return found
+
+
 def _read(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the values of the variables by name without prefix; secrets also from the files of `*_FILE`."""
     given: dict[str, str] = {}
     known = {name.removeprefix(PREFIX) for name in names()}
+    ignored = set_by_kubernetes(environ)
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in ignored:
             continue
         name = variable.removeprefix(PREFIX)
         plain = name.removesuffix("_FILE")

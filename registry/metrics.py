@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
-from authsvc.observability.metrics import gauge
+from authsvc.observability.metrics import Total, gauge
 from registry import records
 
 if TYPE_CHECKING:
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
     from registry.mqtt_registration.unknown_names import UnknownNames
 
 _ANSWERS = Counter("authsvc_registry_answers", "Answers to registrations over REST", ["status"])
-_CONTACTS = gauge(
-    "authsvc_registry_contacts",
-    "Refused CONNECTs of unknown usernames since the worker started, by outcome",
-    labels=["outcome"],
-)
+_CONTACTS = Total("authsvc_registry_contacts", "Refused CONNECTs of unknown usernames, by outcome", ["outcome"])
 _WAITING = gauge("authsvc_registry_waiting", "Unknown usernames not written yet")
 _UNKNOWN = gauge(
     "authsvc_registry_unknown_names", "Different unknown usernames of the last minute that were not recorded before"
@@ -41,6 +37,6 @@ def update(mqtt_registration: MqttRegistration, unknown_names: UnknownNames) -> 
     _UNKNOWN.set(unknown.names)
     _UNKNOWN_ATTEMPTS.set(unknown.attempts)
     for outcome, number in mqtt_registration.counters.items():
-        _CONTACTS.labels(outcome).set(number)
+        _CONTACTS.follow(number, outcome)
     _WAITING.set(mqtt_registration.waiting)
     _PENDING.set(records.count_pending())

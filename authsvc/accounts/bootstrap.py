@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from authsvc.accounts import last_admin, roles, signing_keys, users
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, generate
-from authsvc.errors import SettingsError
+from authsvc.errors import NotFound, SettingsError
 from authsvc.pki import authorities
 from authsvc.policy.actors import SERVICE
 from authsvc.storage import schema
@@ -32,9 +32,23 @@ def open_database(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _must_be_private(settings.data_dir, "700")
     create_file(settings.database_url)
+    check_modes(settings)
+    connect_to(settings.database_url)
+
+
+def open_existing_database(settings: Settings) -> None:
+    """Connect to a database that exists; `NotFound` if there is no SQLite file. Creates nothing.
+
+    `SettingsError` if other accounts of this machine can read or change the data directory or the SQLite file.
+    """
+    check_modes(settings)
     file = sqlite_file(settings.database_url)
-    if file:
-        _must_be_private(file, "600")
+    if file and not file.exists():
+        raise NotFound(
+            f"there is no database {file.name} in {file.parent}; "
+            "set AUTHSVC_DATA_DIR to the directory of your service, or create a new database there with: authsvc init",
+            "no-database",
+        )
     connect_to(settings.database_url)
 
 
@@ -68,6 +82,14 @@ def prepare(settings: Settings) -> str | None:
         )
         users.create(SERVICE, ADMINISTRATOR, wanted, hasher)
     return generated
+
+
+def check_modes(settings: Settings) -> None:
+    """Raise `SettingsError` if other accounts of this machine can read or change the data directory or SQLite file."""
+    file = sqlite_file(settings.database_url)
+    for path, wanted in ((settings.data_dir, "700"), (file, "600")):
+        if path and path.exists():
+            _must_be_private(path, wanted)
 
 
 def _must_be_private(path: Path, wanted: str) -> None:

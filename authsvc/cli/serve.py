@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authsvc.server import environment
+from authsvc.server import directory_lock, environment
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def serve_command(only: str | None) -> None:
     """Serve the API on AUTHSVC_BIND and brokers on AUTHSVC_BROKER_BIND until stopped.
 
-    The first start creates the data directory, the database and the administrator.
+    The first start creates the data directory, the database and the administrator. One service at a time runs each
+    listener of a data directory.
     """
     # Before the libraries are imported, because the program that is started again imports them too.
     environment.restart_without_secrets()
@@ -32,14 +33,17 @@ def serve_command(only: str | None) -> None:
     settings = from_environment(environment.with_secrets())
     listener = serve.Listener(only) if only else None
     serve.check(settings, listener)
-    prepare(settings)
-    _drop_connections()
-    if listener is not serve.Listener.BROKER:
-        click.echo(f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs")
-    if listener is not serve.Listener.API:
-        click.echo(f"Brokers are answered at http://{settings.broker_bind}")
-    sys.stdout.flush()
-    serve.run(settings, listener)
+    with directory_lock.locked(settings.data_dir, [listener] if listener else serve.Listener):
+        prepare(settings)
+        _drop_connections()
+        if listener is not serve.Listener.BROKER:
+            click.echo(
+                f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs"
+            )
+        if listener is not serve.Listener.API:
+            click.echo(f"Brokers are answered at http://{settings.broker_bind}")
+        sys.stdout.flush()
+        serve.run(settings, listener)
 
 
 COMMANDS = (serve_command,)

@@ -70,9 +70,12 @@ def read_settings() -> Settings:
 
 @contextmanager
 def opened() -> Iterator[Settings]:
-    """Connect to the prepared database and yield the settings; `Conflict` if a migration is pending."""
+    """Connect to the prepared database and yield the settings.
+
+    `NotFound` if there is no database, `Conflict` if a migration is pending.
+    """
     chosen = read_settings()
-    bootstrap.open_database(chosen)
+    bootstrap.open_existing_database(chosen)
     if schema.pending():
         raise Conflict("the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade")
     yield chosen

@@ -8,9 +8,11 @@ module is imported.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter as Counts
 from collections import deque
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -40,6 +42,24 @@ def gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequen
     return Gauge(name, documentation, labels, multiprocess_mode=mode)
 
 
+class Total:
+    """A counter that follows a total which this process counts elsewhere."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+        self._counter = Counter(name, documentation, labels)
+        self._followed: dict[tuple[str, ...], int] = {}
+        self._lock = threading.Lock()
+
+    def follow(self, total: int, *labels: str) -> None:
+        """Raise the counter by what was added to the total since the last call."""
+        with self._lock:
+            before = self._followed.get(labels, 0)
+            self._followed[labels] = total
+        counter = self._counter.labels(*labels) if labels else self._counter
+        # A smaller total is that of a new application in this process, which counts from 0.
+        counter.inc(total - before if total >= before else total)
+
+
 POLICY_VERSION = gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
 POLICY_AGE = gauge(
     "authsvc_policy_snapshot_age_seconds", "Time since the snapshot last matched the database", "livemax"
@@ -48,32 +68,23 @@ POLICY_STALE = gauge(
     "authsvc_policy_stale", "1 if a worker could not refresh its policy for more than 5 seconds, else 0", "livemax"
 )
 USERS = gauge("authsvc_policy_users", "Users in the snapshot", "livemax")
-CACHE = gauge(
-    "authsvc_credential_cache_lookups",
-    "Password checks answered from memory (hit) or by a hash (miss) since the worker started",
-    "livesum",
-    ["outcome"],
+CACHE = Total(
+    "authsvc_credential_cache_lookups", "Password checks answered from memory (hit) or by a hash (miss)", ["outcome"]
 )
 CACHE_ENTRIES = gauge("authsvc_credential_cache_entries", "Verified credentials in memory")
-ANSWERS = gauge(
-    "authsvc_answer_cache_lookups",
-    "Webhooks answered from the answer cache (hit) or decided (miss) since the worker started",
-    "livesum",
-    ["outcome"],
+ANSWERS = Total(
+    "authsvc_answer_cache_lookups", "Webhooks answered from the answer cache (hit) or decided (miss)", ["outcome"]
 )
 ANSWER_ENTRIES = gauge("authsvc_answer_cache_entries", "Answers to webhooks in memory")
 HASHING_RUNNING = gauge("authsvc_hashing_running", "Logins that are being hashed")
 HASHING_WAITING = gauge("authsvc_hashing_waiting", "Logins waiting for a hashing slot")
-HASHING_REFUSED = gauge(
+HASHING_REFUSED = Total(
     "authsvc_hashing_refused",
     "Logins refused because no hashing slot was free, or another password of the user was being hashed",
 )
-THROTTLED = gauge(
-    "authsvc_throttled_windows",
-    "One-minute windows in which the logins of a user were throttled, since the worker started",
-)
+THROTTLED = Total("authsvc_throttled_windows", "One-minute windows in which the logins of a user were throttled")
 KNOWN_CLIENT_IDS = gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
-DENIALS_DROPPED = gauge("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
+DENIALS_DROPPED = Total("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
 
 counted: Counts[tuple[str, bool]] = Counts()
 """The decisions of this worker up to the last flush, by check and whether they were allowed."""
@@ -116,7 +127,19 @@ def observe_request(method: str, status: int) -> None:
 def exposition() -> bytes:
     """Return the metrics of all workers in Prometheus' text format."""
     registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if directory:
+        _forget_ended_processes(Path(directory))
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_ended_processes(directory: Path) -> None:
+    """Remove the gauges of processes that have ended; a killed listener does not do so for its workers.
+
+    Files are named `gauge_live*_PID.db`. Counters stay, because they must not decrease.
+    """
+    for file in directory.glob("gauge_live*.db"):
+        if not Path(f"/proc/{file.stem.rpartition('_')[2]}").exists():
+            file.unlink(missing_ok=True)

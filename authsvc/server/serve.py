@@ -33,6 +33,7 @@ from authsvc.server.connection_limits import (
     most_connections,
     raise_descriptor_limit,
 )
+from authsvc.settings import set_by_kubernetes
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
@@ -70,6 +71,7 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 def check(settings: Settings, only: Listener | None = None) -> None:
     """Raise `SettingsError` if serving with these settings would be unsafe."""
+    bootstrap.check_modes(settings)
     for listener in [only] if only else Listener:
         bind = _bind(settings, listener)
         if not binds_loopback(bind) and not settings.webhook_secret:
@@ -86,6 +88,9 @@ def run(settings: Settings, only: Listener | None = None) -> None:
     importlib.import_module("authsvc.app")
     _forget_metrics_of(os.getpid())
     logs.configure(settings.log_level)
+    ignored = set_by_kubernetes(os.environ)
+    if ignored:
+        log.info("ignored variables that Kubernetes sets for a service named authsvc", variables=ignored)
     if settings.ca_key_passphrase is None:
         log.warning(
             "the key of the certificate authority is stored without encryption",

@@ -7,6 +7,8 @@ import json
 import shutil
 import stat
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from authsvc import __version__
 from authsvc.accounts import bootstrap
 from authsvc.app import create_app
 from authsvc.settings import Settings
-from authsvc.storage.database import database
+from authsvc.storage.database import create_file, database
 from tests.http.callers import Caller, basic, everything_stored
 from tests.http.console import Console, error_of, stdout_of
 from tests.http.seed_data import ALICES_PASSWORD
@@ -102,13 +104,50 @@ def test_administrator_password_must_fit_the_policy(console: Console) -> None:
 
 
 def test_migrate_prints_the_applied_migrations(console: Console) -> None:
+    _data(console).mkdir(0o700)
+    create_file(f"sqlite:///{_data(console)}/authsvc.db")
     assert "applied 0001_foundation" in stdout_of(console.command("migrate")).splitlines()
     assert stdout_of(console.command("migrate")) == "nothing to do\n"
 
 
-@pytest.mark.parametrize("arguments", [["users", "list"], ["explain", "bob", "read", "a"], ["backup", "b.gz"]])
-def test_command_before_init_says_what_to_do(console: Console, arguments: list[str]) -> None:
-    assert "run `authsvc init` first" in error_of(console.command(*arguments))
+@pytest.mark.parametrize(
+    "arguments",
+    [["users", "list"], ["explain", "bob", "read", "a"], ["backup", "b.gz"], ["migrate"], ["check"], ["ca", "show"]],
+    ids=" ".join,
+)
+def test_command_without_a_database_names_the_directory_and_creates_nothing(
+    console: Console, arguments: list[str]
+) -> None:
+    words = error_of(console.command(*arguments))
+    assert words.startswith(f"there is no database authsvc.db in {_data(console)}; ")
+    assert words.endswith("with: authsvc init")
+    assert not _data(console).exists()
+
+
+def test_command_before_the_tables_exist_says_what_to_do(console: Console) -> None:
+    _data(console).mkdir(0o700)
+    create_file(f"sqlite:///{_data(console)}/authsvc.db")
+    assert "run `authsvc init` first" in error_of(console.command("users", "list"))
+
+
+def test_init_reports_a_running_service_with_another_database(fresh: Service, tmp_path: Path) -> None:
+    fresh.environment["AUTHSVC_ADMIN_PASSWORD"] = "chosen by the operator"
+    with fresh:
+        assert fresh.command("init").stderr == "", "the service has this database"
+        other = tmp_path / "elsewhere"
+        fresh.environment["AUTHSVC_DATA_DIR"] = str(other)
+        done = fresh.command("init")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"A service with another database runs on 127.0.0.1:{fresh.port}.")
+    assert f"they use {other}/authsvc.db" in done.stderr
+
+
+def test_init_reports_no_service_that_is_not_authsvc(console: Console) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        console.environment["AUTHSVC_BIND"] = f"127.0.0.1:{server.server_port}"
+        console.environment["AUTHSVC_ADMIN_PASSWORD"] = "chosen by the operator"
+        assert "another database" not in console.command("init").stderr
 
 
 def test_version_is_printed(console: Console) -> None:
@@ -234,7 +273,7 @@ def test_restore_brings_back_all_rows(original: Service, twin: Service, tmp_path
     token = stdout_of(original.command("tokens", "create", "alice", "--label", "kept")).strip()
     file = tmp_path / "backup.gz"
     assert stdout_of(original.command("backup", str(file))).endswith(f"rows written to {file}\n")
-    assert stdout_of(twin.command("restore", str(file))).endswith(f"rows restored from {file}\n")
+    assert f"rows restored from {file}" in stdout_of(twin.command("restore", str(file)))
     _client(_data(original))
     (_, version), everything = _version_and_rest()
     alice = Caller(_client(_data(twin), twin.environment["AUTHSVC_DATABASE_URL"]), f"Bearer {token}")

@@ -446,5 +446,5 @@ def test_metrics_count_throttled_logins_without_usernames(broker: Broker, alice:
     answers(broker, 100)
     exposed = alice.get("/metrics").text
     assert 'authsvc_decisions_total{check="user",decision="denied",reason="throttled"}' in exposed
-    assert "authsvc_throttled_windows 1.0" in exposed
+    assert "authsvc_throttled_windows_total 1.0" in exposed
     assert "bob" not in exposed

@@ -90,13 +90,13 @@ def test_all_documented_metrics_exist(client: FlaskClient, app: OpenAPI) -> None
         "authsvc_policy_version",
         "authsvc_policy_snapshot_age_seconds",
         "authsvc_policy_users",
-        "authsvc_credential_cache_lookups",
+        "authsvc_credential_cache_lookups_total",
         "authsvc_credential_cache_entries",
-        "authsvc_answer_cache_lookups",
+        "authsvc_answer_cache_lookups_total",
         "authsvc_answer_cache_entries",
         "authsvc_hashing_running",
         "authsvc_hashing_waiting",
-        "authsvc_hashing_refused",
+        "authsvc_hashing_refused_total",
     }
 
 
@@ -133,16 +133,16 @@ def test_metrics_describe_the_policy(client: FlaskClient, services: Services, al
 
 def test_repeated_login_counts_as_a_cache_hit(client: FlaskClient, broker: Broker) -> None:
     broker.logs_in("bob", BOBS_PASSWORD)
-    hits = _value(client, "authsvc_credential_cache_lookups", outcome="hit")
-    misses = _value(client, "authsvc_credential_cache_lookups", outcome="miss")
+    hits = _value(client, "authsvc_credential_cache_lookups_total", outcome="hit")
+    misses = _value(client, "authsvc_credential_cache_lookups_total", outcome="miss")
     broker.logs_in("bob", BOBS_PASSWORD)
-    assert _value(client, "authsvc_credential_cache_lookups", outcome="hit") == hits + 1
-    assert _value(client, "authsvc_credential_cache_lookups", outcome="miss") == misses
+    assert _value(client, "authsvc_credential_cache_lookups_total", outcome="hit") == hits + 1
+    assert _value(client, "authsvc_credential_cache_lookups_total", outcome="miss") == misses
 
 
 def test_repeated_acl_request_counts_as_a_cache_hit(client: FlaskClient, broker: Broker) -> None:
     def counts() -> list[float]:
-        lookups = [_value(client, "authsvc_answer_cache_lookups", outcome=outcome) for outcome in ("hit", "miss")]
+        lookups = [_value(client, "authsvc_answer_cache_lookups_total", outcome=outcome) for outcome in ("hit", "miss")]
         return [*lookups, _value(client, "authsvc_answer_cache_entries")]
 
     hits, misses, entries = counts()

@@ -359,6 +359,53 @@ def test_separate_listener_replaces_its_worker_and_ends_in_time(separate: dict[s
     assert processes_of_group(group) == []
 
 
+# A data directory that is in use.
+
+
+@pytest.fixture
+def second(running: Service, tmp_path: Path) -> Iterator[Service]:
+    """A service on other ports with the data directory of the running one, not started."""
+    (tmp_path / "second").mkdir()
+    shared = {name: running.environment[name] for name in ("AUTHSVC_DATA_DIR", "AUTHSVC_ADMIN_PASSWORD")}
+    other = Service(tmp_path / "second", shared)
+    yield other
+    other.kill()
+
+
+@pytest.mark.parametrize("only", [None, "broker"])
+def test_second_service_in_a_data_directory_is_refused_and_names_the_first(
+    running: Service, second: Service, only: str | None
+) -> None:
+    running.only = second.only = only
+    running.start()
+    assert running.process
+    metrics = Path(running.environment["AUTHSVC_DATA_DIR"], "metrics")
+    before = set(metrics.rglob("*.db"))
+    with pytest.raises(RuntimeError, match=f"is run by process {running.process.pid};"):
+        second.start()
+    assert set(metrics.rglob("*.db")) >= before
+
+
+def test_service_starts_at_once_after_another_was_killed(running: Service, second: Service) -> None:
+    running.start()
+    assert running.process
+    os.kill(running.process.pid, signal.SIGKILL)  # its workers end by themselves
+    second.start()
+    assert second.call("GET", "/api/me").status_code == 200
+
+
+def test_metrics_forget_the_workers_of_a_killed_listener(service: Service) -> None:
+    def version() -> str:
+        text = service.call("GET", "/metrics").text
+        return next(line for line in text.splitlines() if line.startswith("authsvc_policy_version "))
+
+    os.kill(service.arbiter("broker"), signal.SIGKILL)
+    assert within(30, lambda: service.workers("broker") != [] and is_answered(service))
+    assert service.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
+    expected = service.call("GET", "/readyz").json()["policyVersion"]
+    assert within(10, lambda: version() == f"authsvc_policy_version {float(expected)}")
+
+
 # An address that is in use.
 
 

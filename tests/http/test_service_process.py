@@ -96,6 +96,12 @@ def test_serve_without_the_inherited_secrets_is_refused(tmp_path: Path) -> None:
     assert "start `authsvc serve` again" in done.stderr
 
 
+def test_variables_of_kubernetes_are_ignored_and_logged_by_name(tmp_path: Path) -> None:
+    with Service(tmp_path, {"AUTHSVC_PORT": "tcp://10.0.0.11:8080", "AUTHSVC_SERVICE_HOST": "10.0.0.11"}) as service:
+        logged = [json.loads(line) for line in service.log_text().splitlines() if "Kubernetes" in line]
+    assert [sorted(line["variables"]) for line in logged] == [["AUTHSVC_PORT", "AUTHSVC_SERVICE_HOST"]]
+
+
 def test_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
     warning = "the key of the certificate authority is stored without encryption"
     with Service(tmp_path) as service:

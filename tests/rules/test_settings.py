@@ -11,7 +11,7 @@ import pytest
 
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.errors import SettingsError
-from authsvc.settings import PREFIX, SECRETS, Settings, from_environment, names
+from authsvc.settings import PREFIX, SECRETS, Settings, from_environment, names, set_by_kubernetes
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "settings.md"
 HUNTER2 = "hunter2"
@@ -257,6 +257,44 @@ def test_port_must_be_ascii_digits() -> None:
 
 def test_deeply_nested_password_policy_is_refused_in_one_line() -> None:
     assert refusal(PASSWORD_POLICY="[" * 100_000)
+
+
+BY_KUBERNETES = {
+    "AUTHSVC_SERVICE_HOST": "10.0.0.11",
+    "AUTHSVC_SERVICE_PORT": "8080",
+    "AUTHSVC_SERVICE_PORT_API": "8080",
+    "AUTHSVC_SERVICE_PORT_BROKER_2": "8070",
+    "AUTHSVC_PORT": "tcp://10.0.0.11:8080",
+    "AUTHSVC_PORT_8080_TCP": "tcp://10.0.0.11:8080",
+    "AUTHSVC_PORT_8080_TCP_PROTO": "tcp",
+    "AUTHSVC_PORT_8080_TCP_PORT": "8080",
+    "AUTHSVC_PORT_8080_TCP_ADDR": "10.0.0.11",
+}
+
+
+def test_variables_of_a_kubernetes_service_named_authsvc_are_ignored() -> None:
+    assert from_environment(BY_KUBERNETES) == from_environment({})
+    assert set_by_kubernetes({**BY_KUBERNETES, "AUTHSVC_BIND": "127.0.0.1:1", "PATH": "/"}) == list(BY_KUBERNETES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "8080"),
+        ("PORT", "udp://10.0.0.11:53"),
+        ("PORT_8080", "1"),
+        ("PORT_8080_UDP", "1"),
+        ("PORT_8080_TCP_HOST", "1"),
+        ("PORT_HTTP_TCP", "1"),
+        ("SERVICE", "1"),
+        ("SERVICE_HOSTS", "1"),
+        ("SERVICE_PORT_", "1"),
+        ("SERVICE_PORT_api", "1"),
+        ("API_SERVICE_HOST", "1"),
+    ],
+)
+def test_similar_variables_are_still_unknown(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"AUTHSVC_{name} is not a setting of authsvc")
 
 
 def test_every_setting_is_documented() -> None:
