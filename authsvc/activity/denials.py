@@ -85,6 +85,12 @@ class Denials:
         """Count denials that a broker's plugin has dropped."""
         self.dropped += count
 
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest noted denial was first seen; 0 without one."""
+        oldest = min((tally.first_seen for tally in list(self._noted.tallies.values())), default=None)
+        return (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+
     def store(self) -> None:
         """Store the noted denials; after a database error the rest stays noted."""
         # A denial that another thread notes at this moment may be lost, which is acceptable.

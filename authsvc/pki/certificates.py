@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from peewee import SQL, fn
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
@@ -197,6 +199,20 @@ def search(
     if wanted.expiring_before:
         query = query.where(by_status["valid"], Certificate.not_after < wanted.expiring_before)
     return fetch_page(query, page, per_page, convert=partial(map, _record))
+
+
+def first_expiry() -> datetime | None:
+    """Return when the first user is left without a valid certificate; None if no user has one.
+
+    A certificate that was renewed, or whose user was deleted, does not count.
+    """
+    now = datetime.now(UTC)
+    valid = (Certificate.not_after > now) & (Certificate.revoked_at.is_null() | (Certificate.revoked_at > now))
+    latest: Any = Certificate.select(fn.MAX(Certificate.not_after).alias("until"))
+    latest = latest.where(valid, Certificate.user.is_null(False)).group_by(Certificate.username)
+    with session():
+        found: Any = latest.order_by(SQL("until")).limit(1).tuples().first()
+    return found[0] if found else None
 
 
 def read_reason(text: str) -> RevocationReason:
