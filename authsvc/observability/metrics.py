@@ -55,6 +55,10 @@ _PROPAGATION = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 _REPORTS = Counter("authsvc_broker_reports", "Reports of brokers' plugins, by outcome", ["outcome"])
+# A series that begins at 0 shows its first increase.
+for _labelled, _outcomes in ((_PROPAGATION, ("complete", "incomplete")), (_REPORTS, ("stored", "failed", "malformed"))):
+    for _outcome in _outcomes:
+        _labelled.labels(_outcome)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

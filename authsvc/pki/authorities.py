@@ -66,6 +66,7 @@ class AuthorityRecord:
     created_at: datetime
     retires_at: datetime | None
     crl_number: int
+    crl_this_update: datetime | None
     crl_next_update: datetime | None
 
 
@@ -124,6 +125,7 @@ def records() -> list[AuthorityRecord]:
             row.created_at,
             row.retires_at,
             row.crl_number,
+            row.crl_this_update,
             row.crl_next_update,
         )
         for row, certificate in zip(rows, certificates, strict=True)

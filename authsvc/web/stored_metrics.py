@@ -65,11 +65,14 @@ def _read(others: list[Callable[[], list[StoredMetric]]]) -> list[StoredMetric]:
 
 def _expiries() -> list[StoredMetric]:
     trusted = authorities.records()
+    lists = [(each.crl_next_update, each.crl_this_update) for each in trusted if each.crl_next_update]
+    next_update, this_update = min(lists, default=(None, None))
     moments = {
         "crl_next_update": (
-            min((each.crl_next_update for each in trusted if each.crl_next_update), default=None),
+            next_update,
             "Time before which brokers need a newer CRL, the soonest of all trusted authorities",
         ),
+        "crl_this_update": (this_update, "Time at which it was signed; it is signed again after half of its validity"),
         "authority_expiry": (
             min((each.not_after for each in trusted), default=None),
             "Time at which the first trusted certificate authority expires",
