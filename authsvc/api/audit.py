@@ -7,15 +7,22 @@ from typing import Any
 from pydantic import Field
 
 from authsvc.activity import audit
-from authsvc.api.schemas import Moment, PageQuery, PageView, Text, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, TimeInQuery, View, noun, render_page
 
 blueprint = noun("audit", "Who changed what, and when")
 
 
 class AuditQuery(PageQuery):
+    """Filters are exact; one that ends in `*` matches the beginning, as in `user.*`."""
+
     actor: Text = Field("", max_length=200, description="such as admin")
-    action: Text = Field("", max_length=200, description="such as user.create")
-    target: Text = Field("", max_length=200, description="such as user:press-7")
+    action: Text = Field("", max_length=200, description="such as user.create or user.*")
+    target: Text = Field("", max_length=200, description="such as user:press-7 or user:press-*")
+    after: TimeInQuery | None = Field(None, description="at this time or later; RFC 3339, in UTC without an offset")
+    before: TimeInQuery | None = Field(None, description="before this time; RFC 3339, in UTC without an offset")
+
+    def wanted(self) -> audit.AuditFilter:
+        return audit.AuditFilter(self.actor, self.action, self.target, self.after, self.before)
 
 
 class EventView(View):
@@ -40,7 +47,5 @@ class EventPage(PageView[EventView]):
 @blueprint.get("/audit", responses={200: EventPage})
 def list_events(query: AuditQuery) -> dict[str, Any]:
     """List changes, newest first."""
-    wanted = {"actor": query.actor, "action": query.action, "target": query.target}
-    filters = {name: value for name, value in wanted.items() if value}
-    found = audit.events(query.page, query.per_page, filters)
+    found = audit.events(query.page, query.per_page, query.wanted())
     return render_page(found, map(EventView.of, found.items))

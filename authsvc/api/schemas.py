@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 
 from flask import request
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from authsvc.storage.paging import Page
 
 
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain a NUL character")
@@ -44,7 +47,14 @@ def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
+TimeInQuery = Annotated[datetime, AfterValidator(_in_utc)]
 Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
 Username = Annotated[
     str,
