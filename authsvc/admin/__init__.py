@@ -14,7 +14,7 @@ from flask import Flask, Response, abort, request
 from authsvc.admin import certificates, clients, forms, guard, overview, roles, sign_in, tokens, users, why
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
-from authsvc.admin.reports import audit
+from authsvc.admin.reports import audit, denials
 from authsvc.web.escape import escape_invisible
 from authsvc.web.request_context import is_page
 
@@ -36,7 +36,7 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
     for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint):
         add_pages(app, part)
-    for noun in (overview, certificates, tokens, users, roles, clients, audit):
+    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
 
 

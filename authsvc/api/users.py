@@ -1,4 +1,4 @@
-"""Users over REST: list, create, show, change, delete; their denials, and dry runs of decisions."""
+"""Users over REST: list, create, show, change, delete; the denials of one user, and dry runs of decisions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from authsvc.accounts import client_id_warnings, users
 from authsvc.activity import denials
+from authsvc.api.denials import DenialList, view_denial
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -33,7 +34,7 @@ from authsvc.api.schemas import (
     tagged,
     unchanged,
 )
-from authsvc.policy.access import access_name, access_number, decide_access
+from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
 from authsvc.web.request_context import actor, services
 
@@ -139,27 +140,6 @@ class DecisionView(View):
     role: str | None
 
 
-class DenialView(View):
-    """A denied login or access to a topic, and the narrowest permission that would allow it.
-
-    `clientId` is the latest one. A topic that ends in an ellipsis is longer than the stored beginning.
-    """
-
-    client_id: str
-    topic: str | None
-    operation: Literal["login", "read", "write", "readWrite", "subscribe"]
-    reason: str
-    count: int
-    first_seen: Moment
-    last_seen: Moment
-    suggested_permission: PermissionView | None
-    remedy_note: str
-
-
-class DenialList(View):
-    items: list[DenialView]
-
-
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
     """List users, sorted by name."""
@@ -214,26 +194,13 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
 def list_denials(path: UserPath) -> dict[str, Any]:
     """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
-    return render(DenialList(items=list(map(_view_denial, denials.of_user(path.username)))))
+    return render(DenialList(items=list(map(view_denial, denials.of_user(path.username)))))
 
 
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
 def allow(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))
-
-
-def _view_denial(record: denials.DenialRecord) -> DenialView:
-    denial, remedy = record.denial, record.advice
-    return DenialView.of(
-        record,
-        client_id=denial.client_id,
-        topic=(denial.topic if denial.whole else denial.topic + "…") or None,
-        operation=access_name(denial.access) if denial.topic else "login",
-        reason=denial.reason,
-        suggested_permission=remedy.permission,
-        remedy_note=remedy.note,
-    )
 
 
 def _answer(record: users.UserRecord) -> Answer:

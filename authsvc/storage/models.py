@@ -23,8 +23,8 @@ class User(NumberedModel):
     enabled = FlagField()
     grant_types = GrantTypesField()
     client_ids = ClientIdsField(default=())
-    created_at = UtcDateTimeField()
-    updated_at = UtcDateTimeField()
+    created_at = UtcDateTimeField(index=True)
+    updated_at = UtcDateTimeField(index=True)
     # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
 
@@ -264,6 +264,7 @@ class DenialRow(Model):
 
     class Meta:
         table_name = "denials"
+        indexes = ((("reason", "last_seen"), False),)
 
 
 class DecisionStatsRow(Model):
