@@ -173,7 +173,7 @@ def create_user(actor: Actor, row: Registration, given: Grant, signing: SigningP
         client_ids=given.client_ids,
     )
     _check_http_rights(actor, row, wanted, given)
-    record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
+    record = users.create_with_hash(actor, row.username, wanted, row.password_hash, users.Origin.REGISTRATION)
     # However it was granted: a preauthorization for the name of a user has no purpose.
     Preauthorization.delete().where(Preauthorization.username == row.username).execute()
     if row.public_key:

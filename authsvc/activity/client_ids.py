@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import EXCLUDED, chunked, fn
 
@@ -12,6 +12,9 @@ from authsvc.policy import known_client_ids
 from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import ClientIdRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_NOTED = 100_000
 MAX_NOTED_OF_USER = 1000
@@ -135,6 +138,28 @@ def of_user(username: str) -> list[SeenClientId]:
     with session():
         rows = ClientIdRow.select().where(ClientIdRow.username == username).order_by(ClientIdRow.seen_at.desc())
         return [SeenClientId(row.client_id, row.seen_at) for row in rows.limit(PER_USER)]
+
+
+def last_seen(usernames: Iterable[str]) -> dict[str, datetime]:
+    """Return when a client of each user was last seen on a broker, to the hour; nothing for users without one.
+
+    Only client ids count that the user has logged in with in the last 30 days: an ACL request proves no identity.
+    """
+    query: Any = ClientIdRow.select(ClientIdRow.username, fn.MAX(ClientIdRow.seen_at))
+    query = query.where(ClientIdRow.logged_in, ClientIdRow.username.in_(list(usernames)))
+    with session():
+        return dict(query.group_by(ClientIdRow.username).tuples())
+
+
+def seen_since(moment: datetime) -> Any:
+    """Return the query for the names of the users that were seen since then, as in `last_seen`."""
+    return ClientIdRow.select(ClientIdRow.username).where(ClientIdRow.logged_in, ClientIdRow.seen_at >= moment)
+
+
+def last_seen_of(username: Any) -> Any:
+    """Return the query for the time at which the user that this column names was last seen, as in `last_seen`."""
+    condition = ClientIdRow.logged_in & (ClientIdRow.username == username)
+    return ClientIdRow.select(fn.MAX(ClientIdRow.seen_at)).where(condition)
 
 
 def has_other_user(client_id: str, username: str) -> bool:

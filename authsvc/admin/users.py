@@ -61,9 +61,7 @@ def check_path() -> None:
 @authorize_as("GET", "/api/users")
 def list_() -> Response:
     query, filters = validated_query(UserQuery)
-    found = users.search(
-        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
-    )
+    found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     here = url_for("users_page.list_", **filters, page=str(query.page))  # type: ignore[arg-type]
     return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=filters, here=here)
 

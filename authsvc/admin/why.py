@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, g, request
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 blueprint = page_blueprint("why_page", __name__)
 
-DENIAL_CONTEXT = {
+DENIAL_CONTEXT: dict[str, Any] = {
     "operation_for": access_name,
     "denial_reasons": {
         Reason.CLIENT_ID_NOT_ALLOWED: "client id not allowed",

@@ -25,6 +25,7 @@ from authsvc.api.schemas import (
     RoleName,
     SearchQuery,
     Text,
+    TimeInQuery,
     Username,
     View,
     WarningView,
@@ -107,8 +108,12 @@ class UserView(View):
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
+    origin: str = Field(description="whether an administrator created the user, or a device registered it")
     created: Moment
     updated: Moment
+    last_seen: Moment | None = Field(
+        description="when a client of the user was last seen on a broker, to the hour; null if more than 30 days ago"
+    )
     warnings: list[WarningView]
 
 
@@ -121,6 +126,28 @@ class UserQuery(SearchQuery):
     administrator_on_broker: bool = Field(
         False, description="only users that may change something in this service and log in to the broker"
     )
+    enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
+    grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
+    origin: users.Origin | None = Field(None, description="only users that came to be in this way")
+    last_seen_after: TimeInQuery | None = Field(
+        None, description="last seen on a broker at this time or later; RFC 3339"
+    )
+    last_seen_before: TimeInQuery | None = Field(
+        None, description="last seen on a broker before this time, or not in the last 30 days; RFC 3339"
+    )
+    sort: users.Sort = Field("username", description="the field to sort by; with - in front, descending")
+
+    def wanted(self) -> users.UserFilter:
+        return users.UserFilter(
+            self.search,
+            self.role,
+            self.enabled,
+            self.grant_type and GrantType(self.grant_type),
+            self.origin,
+            self.last_seen_after,
+            self.last_seen_before,
+            self.administrator_on_broker,
+        )
 
 
 class DecisionQuery(Query):
@@ -142,10 +169,8 @@ class DecisionView(View):
 
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name."""
-    found = users.search(
-        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
-    )
+    """List users, sorted by name unless asked otherwise."""
+    found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
 

@@ -27,6 +27,7 @@ class User(NumberedModel):
     updated_at = UtcDateTimeField(index=True)
     # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
+    origin = CharField(16, default="administrator", constraints=[peewee.SQL("DEFAULT 'administrator'")])
 
     class Meta:
         table_name = "users"
