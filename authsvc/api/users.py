@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from flask import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from authsvc.accounts import client_id_warnings, users
+from authsvc.accounts import bulk, client_id_warnings, users
 from authsvc.activity import denials
 from authsvc.api.denials import DenialList, view_denial
 from authsvc.api.schemas import (
@@ -35,9 +35,11 @@ from authsvc.api.schemas import (
     tagged,
     unchanged,
 )
+from authsvc.errors import Forbidden
 from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
-from authsvc.web.request_context import actor, services
+from authsvc.web.path_names import path_level
+from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
     from authsvc.accounts.client_id_warnings import PolicyWarning
@@ -167,6 +169,36 @@ class DecisionView(View):
     role: str | None
 
 
+class BulkBody(Body):
+    """One change of up to 1,000 users."""
+
+    usernames: list[Annotated[Text, Field(max_length=200)]] = Field(min_length=1, max_length=bulk.MAX_AT_ONCE)
+    action: Literal["enable", "disable", "delete", "addRole", "removeRole"]
+    role: RoleName | None = Field(None, description="for addRole and removeRole only")
+
+    @model_validator(mode="after")
+    def role_fits_the_action(self) -> BulkBody:
+        """Refuse a missing role, and a role that would be ignored."""
+        if (self.role is not None) != bulk.BulkAction(self.action).needs_role:
+            raise ValueError("role is required for addRole and removeRole, and not allowed otherwise")
+        return self
+
+
+class BulkFailureView(View):
+    """A user that was not changed, and why."""
+
+    username: str
+    code: str
+    detail: str
+
+
+class BulkView(View):
+    """The users that are now as the change makes them, and those that were not changed."""
+
+    usernames: list[str]
+    failed: list[BulkFailureView]
+
+
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
     """List users, sorted by name unless asked otherwise."""
@@ -181,6 +213,31 @@ def create(body: UserBody) -> Answer:
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
     return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
+
+
+@blueprint.post("/users/bulk", responses={200: BulkView})
+def change_many(body: BulkBody) -> dict[str, Any]:
+    """Change or delete many users, each in its own transaction.
+
+    For each user the caller needs the permission to change or delete that user.
+    """
+    done, failed = change_each(body)
+    failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]
+    return render(BulkView(usernames=done, failed=failures))
+
+
+def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
+    """Change each user that the caller may change; return the names of the changed users, and the failures."""
+    author, hasher, action = actor(), services().hasher, bulk.BulkAction(body.action)
+    method = "DELETE" if action is bulk.BulkAction.DELETE else "PATCH"
+
+    def change_one(username: str) -> str:
+        path = f"/api/users/{path_level(username)}"
+        if not services().access.may_call(caller(), method, path):
+            raise Forbidden(f"your account needs the permission `http write {path}` to do this")
+        return bulk.change_user(author, username, action, body.role or "", hasher)
+
+    return bulk.apply_to_each(body.usernames, change_one)
 
 
 @blueprint.get("/users/<username>", responses={200: UserView})
