@@ -9,7 +9,9 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 # Fields that an audit event omits: its target has the name, and the other fields decide the rest.
-_NOT_AUDITED = frozenset({"username", "name", "builtIn", "administratorOnBroker", "created", "updated"})
+_NOT_AUDITED = frozenset(
+    {"username", "name", "builtIn", "administratorOnBroker", "created", "updated", "origin", "lastSeen"}
+)
 
 
 def json_fields(record: Any) -> dict[str, Any]:

@@ -30,7 +30,8 @@ _LEGEND_LINES = 4
 _STYLE = """\
 <style>
   text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-weight: 600 }
-  .faint { fill: #777; font-size: 11px } .value { font-size: 26px } .panel { fill: none; stroke: #9996 } .grid { stroke: #9994 }
+  .faint { fill: #777; font-size: 11px } .value { font-size: 26px }
+  .panel { fill: none; stroke: #9996 } .grid { stroke: #9994 }
   polyline { fill: none; stroke-width: 1.5 }
   .c0 { stroke: #2f6fb5 } .c1 { stroke: #c2571a } .c2 { stroke: #3c8a4e } .c3 { stroke: #8a55a8 } .c4 { stroke: #999 }
   @media (prefers-color-scheme: dark) { text { fill: #ddd } .faint { fill: #aaa } }

@@ -24,9 +24,12 @@ def joined(query: Any) -> tuple[Any, Any]:
     return query.join(latest, JOIN.LEFT_OUTER, on=(latest.c.username == User.username)), latest.c.at
 
 
-def comparable(moment: datetime) -> Any:
-    """Return a time to compare with that column, which peewee would not convert."""
-    return ClientIdRow.seen_at.db_value(moment)
+def since(moment: datetime) -> Any:
+    """Return the query for the names of the users that were seen at this time or later."""
+    found = _seen().alias("found")
+    # A column of a subquery has no type, so peewee would not convert the time.
+    stored = ClientIdRow.seen_at.db_value(moment)
+    return ClientIdRow.select(found.c.username).from_(found).where(found.c.at >= stored)
 
 
 def of_users(usernames: Iterable[str]) -> dict[str, datetime]:
@@ -38,9 +41,19 @@ def of_users(usernames: Iterable[str]) -> dict[str, datetime]:
 
 
 def _latest(usernames: list[str] | None = None) -> Any:
-    """Return the query for username and time of all users, or of these."""
+    """Return the query for the name and the latest time of all users, or of these."""
+    found = _seen(usernames).alias("found")
+    latest = ClientIdRow.select(found.c.username, fn.MAX(found.c.at).alias("at"))
+    return latest.from_(found).group_by(found.c.username)
+
+
+def _seen(usernames: list[str] | None = None) -> Any:
+    """Return the query for each name and time at which all users, or these, were seen."""
     sources: list[Any] = [
-        ClientIdRow.select(ClientIdRow.username.alias("username"), ClientIdRow.seen_at.alias("at")),
+        # An ACL request does not prove who the client is.
+        ClientIdRow.select(ClientIdRow.username.alias("username"), ClientIdRow.seen_at.alias("at")).where(
+            ClientIdRow.logged_in
+        ),
         # A client that stays connected asks nothing for days, but its broker reports it.
         LiveClient.select(LiveClient.username, Broker.reported_at).join(Broker),
         Token.select(User.username, Token.last_used_at).join(User).where(Token.last_used_at.is_null(False)),
@@ -52,5 +65,4 @@ def _latest(usernames: list[str] | None = None) -> Any:
     first, *others = sources
     for other in others:
         first = first.union_all(other)
-    found = first.alias("found")
-    return ClientIdRow.select(found.c.username, fn.MAX(found.c.at).alias("at")).from_(found).group_by(found.c.username)
+    return first

@@ -48,15 +48,15 @@ _REPLACED = {
 class LiveClientFilter:
     """The clients to list. `broker` and `username` are exact names, `text` is part of any text of a client.
 
-    `connected_since` is inclusive, `connected_until` is not.
+    `connected_after` is inclusive, `connected_before` is not.
     """
 
     broker: str = ""
     username: str = ""
     text: str = ""
     credential: str = ""
-    connected_since: datetime | None = None
-    connected_until: datetime | None = None
+    connected_after: datetime | None = None
+    connected_before: datetime | None = None
 
 
 ClientSort = Literal["connectedAt", "-connectedAt", "username", "-username", "clientId", "-clientId"]
@@ -124,10 +124,10 @@ def search(
             query = query.where(LiveClient.username == wanted.username)
         if wanted.credential:
             query = query.where(LiveClient.credential == wanted.credential)
-        if wanted.connected_since:
-            query = query.where(LiveClient.since >= wanted.connected_since)
-        if wanted.connected_until:
-            query = query.where(LiveClient.since < wanted.connected_until)
+        if wanted.connected_after:
+            query = query.where(LiveClient.since >= wanted.connected_after)
+        if wanted.connected_before:
+            query = query.where(LiveClient.since < wanted.connected_before)
         if wanted.text:
             columns = (LiveClient.username, LiveClient.client_id, LiveClient.address)
             username, client_id, address = (column.contains(wanted.text) for column in columns)

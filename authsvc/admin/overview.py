@@ -21,8 +21,8 @@ from authsvc.admin.pages import (
     redirect_to,
     render,
 )
-from authsvc.admin.plots import Series, plot
 from authsvc.admin.redirects import path_on_this_host
+from authsvc.admin.reports.plots import Series, plot
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:

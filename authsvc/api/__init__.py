@@ -13,6 +13,7 @@ from authsvc.api import (
     browser_sessions,
     certificates,
     clients,
+    denials,
     docs,
     history,
     roles,
@@ -45,6 +46,6 @@ def register(app: OpenAPI) -> None:
     """Add the views of every module to the app."""
     path_names.register(app)
     authentication.register(app)
-    for module in (session, tokens, browser_sessions, users, roles, clients, certificates, audit, history):
+    for module in (session, tokens, browser_sessions, users, roles, clients, certificates, audit, denials, history):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

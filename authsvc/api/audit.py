@@ -7,21 +7,24 @@ from typing import Any, Literal
 from pydantic import Field
 
 from authsvc.activity import audit
-from authsvc.api.schemas import Moment, PageQuery, PageView, Text, Time, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, TimeInQuery, View, noun, render_page
 
 blueprint = noun("audit", "Who changed what, and when")
 
 
 class AuditQuery(PageQuery):
-    actor: Text = Field("", max_length=200, description="such as admin")
-    action: Text = Field("", max_length=200, description="such as user.create")
-    target: Text = Field("", max_length=200, description="such as user:press-7")
-    since: Time | None = Field(None, description="only events at this time or later")
-    until: Time | None = Field(None, description="only events before this time")
-    sort: Literal["at", "-at"] = Field("-at", description="by time; - means newest first")
+    """Filters are exact; one that ends in `*` matches the beginning, as in `user.*`."""
 
-    def wanted(self) -> audit.EventFilter:
-        return audit.EventFilter(self.actor, self.action, self.target, self.since, self.until)
+    actor: Text = Field("", max_length=200, description="such as admin")
+    action: Text = Field("", max_length=200, description="such as user.create or user.*")
+    target: Text = Field("", max_length=200, description="such as user:press-7 or user:press-*")
+    after: TimeInQuery | None = Field(None, description="at this time or later; RFC 3339, in UTC without an offset")
+    before: TimeInQuery | None = Field(None, description="before this time; RFC 3339, in UTC without an offset")
+
+    sort: Literal["at", "-at"] = Field("-at", description="by time; with - in front, newest first")
+
+    def wanted(self) -> audit.AuditFilter:
+        return audit.AuditFilter(self.actor, self.action, self.target, self.after, self.before)
 
 
 class EventView(View):
@@ -45,6 +48,6 @@ class EventPage(PageView[EventView]):
 
 @blueprint.get("/audit", responses={200: EventPage})
 def list_events(query: AuditQuery) -> dict[str, Any]:
-    """List changes, newest first."""
-    found = audit.events(query.wanted(), query.page, query.per_page, oldest_first=query.sort == "at")
+    """List changes, newest first unless `sort` says otherwise."""
+    found = audit.events(query.page, query.per_page, query.wanted(), oldest_first=query.sort == "at")
     return render_page(found, map(EventView.of, found.items))

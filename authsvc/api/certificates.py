@@ -16,7 +16,7 @@ from authsvc.api.schemas import (
     PageView,
     SearchQuery,
     Text,
-    Time,
+    TimeInQuery,
     View,
     noun,
     render,
@@ -70,7 +70,7 @@ class CertificateQuery(SearchQuery):
     expiring_within_days: int | None = Field(
         None, ge=0, le=36_500, description="only valid certificates that expire in this time"
     )
-    expiring_before: Time | None = Field(None, description="only valid certificates that expire before this time")
+    expiring_before: TimeInQuery | None = Field(None, description="only valid certificates that expire earlier")
     sort: certificates.CertificateSort = Field("notAfter", description="- in front means descending")
 
     def wanted(self) -> certificates.CertificateFilter:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field
 
 from authsvc.activity import live_clients
-from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, Time, View, noun, render, render_page
+from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, TimeInQuery, View, noun, render, render_page
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class ClientQuery(SearchQuery):
     credential: Literal["password", "token", "certificate"] | None = Field(
         None, description="only clients that logged in with this"
     )
-    connected_since: Time | None = Field(None, description="only clients that connected at this time or later")
-    connected_until: Time | None = Field(None, description="only clients that connected before this time")
+    connected_after: TimeInQuery | None = Field(None, description="only clients that connected at this time or later")
+    connected_before: TimeInQuery | None = Field(None, description="only clients that connected before this time")
     sort: live_clients.ClientSort = Field("-connectedAt", description="- in front means descending")
 
     def wanted(self) -> live_clients.LiveClientFilter:
@@ -40,8 +40,8 @@ class ClientQuery(SearchQuery):
             self.username,
             self.search,
             self.credential or "",
-            self.connected_since,
-            self.connected_until,
+            self.connected_after,
+            self.connected_before,
         )
 
 

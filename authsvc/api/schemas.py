@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 
 from flask import request
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from authsvc.storage.paging import Page
 
 
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d", re.ASCII)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 
 
@@ -49,7 +49,7 @@ def _no_nul(text: str) -> str:
 
 def _check_is_rfc3339(value: Any) -> Any:
     if not (isinstance(value, str) and _RFC3339.match(value)):
-        raise ValueError("must be an RFC 3339 time with a time zone, such as 2026-11-20T08:00:00Z")
+        raise ValueError("must be an RFC 3339 time, such as 2026-11-20T08:00:00Z")
     return value
 
 
@@ -71,6 +71,10 @@ def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
 Moment = Annotated[
     datetime,
@@ -83,7 +87,15 @@ Time = Annotated[
     BeforeValidator(_check_is_rfc3339),
     AfterValidator(_check_year),
 ]
-"""A time in a request."""
+"""A time in a body."""
+TimeInQuery = Annotated[
+    datetime,
+    Field(examples=["2026-11-20T08:00:00Z"]),
+    BeforeValidator(_check_is_rfc3339),
+    AfterValidator(_check_year),
+    AfterValidator(_in_utc),
+]
+"""A time in a query; without an offset it is in UTC, because browsers' forms send none."""
 Username = Annotated[
     str,
     _checked_by(usernames.validate_username),

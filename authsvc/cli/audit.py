@@ -20,7 +20,7 @@ from authsvc.record_json import json_fields
 def command(actor: str, action: str, target: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List changes, newest first."""
     with terminal.opened():
-        found = audit.events(audit.EventFilter(actor, action, target), page, per_page)
+        found = audit.events(page, per_page, audit.AuditFilter(actor, action, target))
     if as_json:
         terminal.print_page(found, json_fields)
         return

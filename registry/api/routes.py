@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import Response, current_app, request
 
+from authsvc.accounts.bulk import apply_to_each
 from authsvc.api.schemas import View, noun, permissions_from, render, render_page
 from authsvc.errors import AuthsvcError
 from authsvc.pki import csr
@@ -22,6 +23,7 @@ from registry.states import Status
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from authsvc.accounts.bulk import Failure
     from authsvc.pki.authorities import SigningPolicy
     from registry.mqtt_registration.registration import MqttRegistration
     from registry.rest_registration import RestRegistration
@@ -148,7 +150,7 @@ def deny_many(body: schemas.DenyManyBody) -> dict[str, Any]:
     if body.filter:
         count = filters.deny(author, body.filter.filter(), body.reason)
         return render(schemas.BulkView(count=count, items=[], failed=[]))
-    return _bulk(*decisions.apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
+    return _bulk(*apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
 
 
 @blueprint.post("/client-registry/registrations/delete", responses={200: schemas.CountView})
@@ -245,7 +247,7 @@ def _registration(record: records.RegistrationRecord) -> dict[str, Any]:
     return render(*_views(schemas.RegistrationView, [record]))
 
 
-def _bulk(done: list[records.RegistrationRecord], failed: list[decisions.Failure]) -> dict[str, Any]:
+def _bulk(done: list[records.RegistrationRecord], failed: list[Failure]) -> dict[str, Any]:
     failures = [schemas.FailureView(id=id_, code=error.code, detail=error.message) for id_, error in failed]
     items = list(_views(schemas.RegistrationView, done))
     return render(schemas.BulkView(count=len(done), items=items, failed=failures))

@@ -338,7 +338,7 @@ def database_lost(*_: Any, **__: Any) -> None:
 
 
 def throttled_events() -> list[audit.Event]:
-    return audit.events(audit.EventFilter(action="login.throttled"), 1, 100).items
+    return audit.events(1, 100, audit.AuditFilter(action="login.throttled")).items
 
 
 def test_throttled_logins_are_listed_among_the_denials(broker: Broker, services: Services, alice: Caller) -> None:
@@ -389,7 +389,7 @@ def test_report_made_while_another_is_written_is_kept(
     throttled_logins.store(limit)
     expected = {"user:bob"} | {f"user:decoy-{number}" for number in range(MAX_REPORTED)}
     assert {
-        event.target for event in audit.events(audit.EventFilter(action="login.throttled"), 1, 200).items
+        event.target for event in audit.events(1, 200, audit.AuditFilter(action="login.throttled")).items
     } == expected
 
 

@@ -10,7 +10,7 @@ import pytest
 from authsvc.accounts import users
 from authsvc.accounts.users import UserFilter
 from authsvc.activity import audit, last_seen, live_clients
-from authsvc.activity.audit import EventFilter
+from authsvc.activity.audit import AuditFilter
 from authsvc.activity.live_clients import LiveClientFilter
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import session
@@ -20,7 +20,7 @@ from tests.live_clients import BOOT, SINCE, connected, report
 from tests.storage.environment import create_user, events
 
 if TYPE_CHECKING:
-    from authsvc.accounts.users import UserSort
+    from authsvc.accounts.users import Sort
     from authsvc.activity.live_clients import ClientSort
     from authsvc.settings import Settings
 
@@ -30,7 +30,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def names(wanted: UserFilter, sort: UserSort = "username") -> list[str]:
+def names(wanted: UserFilter, sort: Sort = "username") -> list[str]:
     """Return the users of the first page, without the built-in administrator."""
     found = users.search(wanted, 1, 50, sort)
     assert found.total == len(found.items)
@@ -55,10 +55,10 @@ def three_users(prepared: Settings) -> None:
     [
         ({"enabled": True}, ["gate", "press"]),
         ({"enabled": False}, ["lamp"]),
-        ({"grant_type": "password"}, ["gate", "press"]),
-        ({"grant_type": "certificate"}, ["gate", "lamp"]),
-        ({"grant_type": "token", "enabled": True}, ["gate"]),
-        ({"grant_type": "token", "text": "RE"}, []),
+        ({"grant_type": GrantType.PASSWORD}, ["gate", "press"]),
+        ({"grant_type": GrantType.CERTIFICATE}, ["gate", "lamp"]),
+        ({"grant_type": GrantType.TOKEN, "enabled": True}, ["gate"]),
+        ({"grant_type": GrantType.TOKEN, "text": "RE"}, []),
     ],
 )
 def test_users_are_filtered_by_status_and_grant_type(wanted: dict[str, Any], expected: list[str]) -> None:
@@ -73,11 +73,11 @@ def test_users_are_filtered_and_sorted_by_when_they_were_last_seen() -> None:
     seen_on_a_broker("somebody-deleted", NOON)
     assert last_seen.of_users(["press", "lamp", "gate"]) == {"press": NOON, "lamp": NOON + HOUR}
     assert last_seen.of_users([]) == {}
-    assert names(UserFilter(seen_since=NOON)) == ["lamp", "press"]
-    assert names(UserFilter(seen_since=NOON + HOUR)) == ["lamp"]
-    assert names(UserFilter(not_seen_since=NOON)) == ["gate"]
-    assert names(UserFilter(not_seen_since=NOON + HOUR)) == ["gate", "press"]
-    assert names(UserFilter(not_seen_since=NOON + HOUR, seen_since=NOON)) == ["press"]
+    assert names(UserFilter(last_seen_after=NOON)) == ["lamp", "press"]
+    assert names(UserFilter(last_seen_after=NOON + HOUR)) == ["lamp"]
+    assert names(UserFilter(last_seen_before=NOON)) == ["gate"]
+    assert names(UserFilter(last_seen_before=NOON + HOUR)) == ["gate", "press"]
+    assert names(UserFilter(last_seen_before=NOON + HOUR, last_seen_after=NOON)) == ["press"]
     assert names(UserFilter(), "lastSeen") == ["gate", "press", "lamp"]
     assert names(UserFilter(), "-lastSeen") == ["lamp", "press", "gate"]
 
@@ -103,9 +103,9 @@ def test_user_counts_as_seen_while_a_client_is_connected_or_a_token_or_browser_i
 @pytest.mark.usefixtures("three_users")
 def test_users_are_sorted_by_name_and_by_times() -> None:
     assert names(UserFilter(), "-username") == ["press", "lamp", "gate"]
-    assert names(UserFilter(), "createdAt") == ["press", "lamp", "gate"]
-    assert names(UserFilter(), "-createdAt") == ["gate", "lamp", "press"]
-    assert names(UserFilter(), "-updatedAt") == ["gate", "lamp", "press"]
+    assert names(UserFilter(), "created") == ["press", "lamp", "gate"]
+    assert names(UserFilter(), "-created") == ["gate", "lamp", "press"]
+    assert names(UserFilter(), "-updated") == ["gate", "lamp", "press"]
 
 
 def test_pages_of_users_that_were_never_seen_neither_overlap_nor_leave_gaps() -> None:
@@ -119,12 +119,12 @@ def test_audit_events_are_filtered_by_time_and_listed_from_either_end() -> None:
     for name in ("one", "two", "three"):
         create_user(name)
     moments = {event.target: event.at for event in events()}
-    wanted = EventFilter(action="user.create", since=moments["user:two"])
-    assert [event.target for event in audit.events(wanted, 1, 9).items] == ["user:three", "user:two"]
-    wanted = EventFilter(actor="alice", until=moments["user:three"])
-    assert [event.target for event in audit.events(wanted, 1, 9, oldest_first=True).items] == ["user:one", "user:two"]
-    none = EventFilter(since=moments["user:three"], until=moments["user:three"])
-    assert audit.events(none, 1, 9).total == 0
+    wanted = AuditFilter(action="user.create", after=moments["user:two"])
+    assert [event.target for event in audit.events(1, 9, wanted).items] == ["user:three", "user:two"]
+    wanted = AuditFilter(actor="alice", before=moments["user:three"])
+    assert [event.target for event in audit.events(1, 9, wanted, oldest_first=True).items] == ["user:one", "user:two"]
+    none = AuditFilter(after=moments["user:three"], before=moments["user:three"])
+    assert audit.events(1, 9, none).total == 0
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_audit_events_are_filtered_by_time_and_listed_from_either_end() -> None:
         ({}, "username", ["c-2", "c-1", "c-3"]),
         ({}, "-clientId", ["c-3", "c-2", "c-1"]),
         ({"credential": "token"}, "-connectedAt", ["c-2"]),
-        ({"connected_since": SINCE + timedelta(seconds=2)}, "clientId", ["c-2", "c-3"]),
-        ({"connected_until": SINCE + timedelta(seconds=2)}, "clientId", ["c-1"]),
+        ({"connected_after": SINCE + timedelta(seconds=2)}, "clientId", ["c-2", "c-3"]),
+        ({"connected_before": SINCE + timedelta(seconds=2)}, "clientId", ["c-1"]),
         (
-            {"connected_since": SINCE, "connected_until": SINCE + timedelta(seconds=3), "username": "ann"},
+            {"connected_after": SINCE, "connected_before": SINCE + timedelta(seconds=3), "username": "ann"},
             "clientId",
             ["c-2"],
         ),
