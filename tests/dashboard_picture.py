@@ -147,7 +147,7 @@ def _number(value: float, unit: str) -> str:
 def _duration(seconds: float) -> str:
     for size, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"), (0.001, "ms")):
         if seconds >= size:
-            return f"{seconds / size:.3g} {name}"
+            return f"{seconds / size:,.0f} {name}" if seconds >= 100 * size else f"{seconds / size:.3g} {name}"
     return f"{seconds * 1_000_000:.3g} µs" if seconds else "0"
 
 

@@ -75,7 +75,7 @@ class Origin(StrEnum):
     REGISTRATION = "registration"
 
 
-Sort = Literal["username", "-username", "created", "-created", "updated", "-updated", "lastSeen", "-lastSeen"]
+Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +292,8 @@ def export(wanted: UserFilter) -> Iterator[UserRecord]:
 
 _SORTED_BY: dict[str, Any] = {
     "username": User.username,
-    "created": User.created_at,
-    "updated": User.updated_at,
+    "createdAt": User.created_at,
+    "updatedAt": User.updated_at,
 }
 
 

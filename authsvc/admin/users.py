@@ -52,7 +52,7 @@ _MAX_ROWS = 10
 _MAX_CLIENTS = 20
 _COLUMNS = (
     *("username", "enabled", "grantTypes", "roles", "permissions", "clientIds"),
-    *("hasPassword", "origin", "created", "updated", "lastSeen"),
+    *("hasPassword", "origin", "createdAt", "updatedAt", "lastSeen"),
 )
 
 

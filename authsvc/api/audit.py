@@ -47,7 +47,7 @@ class EventPage(PageView[EventView]):
 
 
 @blueprint.get("/audit", responses={200: EventPage})
-def list_events(query: AuditQuery) -> dict[str, Any]:
+def list_audit_events(query: AuditQuery) -> dict[str, Any]:
     """List changes, newest first unless `sort` says otherwise."""
     found = audit.events(query.page, query.per_page, query.wanted(), oldest_first=query.sort == "at")
     return render_page(found, map(EventView.of, found.items))

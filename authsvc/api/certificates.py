@@ -89,7 +89,7 @@ class IssuedView(View):
 
 
 class CertificateView(View):
-    """A certificate; `revoked` may be in the future, at the end of a renewal's overlap."""
+    """A certificate; `revokedAt` may be in the future, at the end of a renewal's overlap."""
 
     serial: str
     username: str
@@ -98,7 +98,7 @@ class CertificateView(View):
     fingerprint: str
     not_before: Moment
     not_after: Moment
-    revoked: Moment | None
+    revoked_at: Moment | None
     reason: str | None
 
 
@@ -121,7 +121,7 @@ def list_certificates(query: CertificateQuery) -> dict[str, Any]:
 
 
 @blueprint.get("/users/<username>/certificates", responses={200: CertificatePage})
-def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
+def list_user_certificates(path: UserPath, query: SearchQuery) -> dict[str, Any]:
     """List a user's certificates, the next to expire first."""
     users.get(path.username)
     found = certificates.search(certificates.CertificateFilter(path.username, query.search), query.page, query.per_page)
@@ -129,7 +129,7 @@ def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
-def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
+def issue_certificate(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
     wanted = csr.read(body.csr, path.username)
     issuing = signing_policy(services().settings)
@@ -139,7 +139,7 @@ def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
 
 @blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])
 @public
-def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
+def renew_certificate(body: RenewBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a new key if the caller proves possession of the current one, after 2/3 of its life."""
     proven = renewal.verify(renewal.RenewalRequest(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
@@ -149,19 +149,19 @@ def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
 
 
 @blueprint.get("/certificates/<serial>", responses={200: CertificateView})
-def show(path: SerialPath) -> dict[str, Any]:
+def get_certificate(path: SerialPath) -> dict[str, Any]:
     """Show a certificate."""
     return render(_view(certificates.get(path.serial)))
 
 
 @blueprint.post("/certificates/<serial>/revoke", responses={200: CertificateView})
-def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
+def revoke_certificate(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
     """Revoke a certificate and sign a new revocation list."""
     return render(_view(certificates.revoke(actor(), path.serial, certificates.read_reason(body.reason))))
 
 
 @blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
-def disconnect(path: UserPath) -> dict[str, Any]:
+def disconnect_user(path: UserPath) -> dict[str, Any]:
     """End the MQTT sessions of a user."""
     return render(DisconnectView.of(users.disconnect(actor(), path.username, services().broker)))
 

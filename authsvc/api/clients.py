@@ -84,4 +84,4 @@ def disconnect_client(path: ClientPath) -> dict[str, Any]:
 
 
 def _view(record: LiveClientRecord) -> ClientView:
-    return ClientView.of(record, connected_at=record.connected_at)
+    return ClientView.of(record)

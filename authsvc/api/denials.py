@@ -52,7 +52,7 @@ class DenialView(View):
     first_seen: Moment
     last_seen: Moment
     suggested_permission: PermissionView | None
-    remedy_note: str
+    advice: str
 
 
 class DenialList(View):
@@ -92,5 +92,5 @@ def _fields(record: denials.DenialRecord) -> dict[str, Any]:
         "operation": access_name(denial.access) if denial.topic else "login",
         "reason": denial.reason,
         "suggested_permission": advice.permission,
-        "remedy_note": advice.note,
+        "advice": advice.note,
     }

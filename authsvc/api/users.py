@@ -111,8 +111,8 @@ class UserView(View):
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
     origin: str = Field(description="whether an administrator created the user, or a device registered it")
-    created: Moment
-    updated: Moment
+    created_at: Moment
+    updated_at: Moment
     last_seen: Moment | None = Field(
         description="when a client of the user was last seen by a broker, or the user by this service, exact to about "
         "10 minutes; null if not in the last 30 days"
@@ -207,7 +207,7 @@ def list_users(query: UserQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/users", responses={201: UserView})
-def create(body: UserBody) -> Answer:
+def create_user(body: UserBody) -> Answer:
     """Create a user, which may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
@@ -215,7 +215,7 @@ def create(body: UserBody) -> Answer:
 
 
 @blueprint.post("/users/bulk", responses={200: BulkView})
-def change_many(body: BulkBody) -> dict[str, Any]:
+def change_users(body: BulkBody) -> dict[str, Any]:
     """Change or delete many users, each in its own transaction.
 
     For each user the caller needs the permission to change or delete that user.
@@ -240,26 +240,26 @@ def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
 
 
 @blueprint.get("/users/<username>", responses={200: UserView})
-def show(path: UserPath) -> Answer:
+def get_user(path: UserPath) -> Answer:
     """Show a user."""
     return _answer(users.get(path.username))
 
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
-def change(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
+def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
     """Change a user, effective at once for connected clients too."""
     return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
 @blueprint.delete("/users/<username>", responses={204: None})
-def delete(path: UserPath, header: IfMatch) -> Response:
+def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
 @blueprint.get("/users/<username>/decision", responses={200: DecisionView})
-def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
+def get_decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
     """Evaluate whether the user would be allowed, and why (a dry run)."""
     users.get(path.username)
     decided = decide_for(path.username, query)
@@ -273,13 +273,13 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
 
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
-def list_denials(path: UserPath) -> dict[str, Any]:
+def list_user_denials(path: UserPath) -> dict[str, Any]:
     """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
     return render(DenialList(items=list(map(view_denial, denials.of_user(path.username)))))
 
 
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
-def allow(path: UserPath, body: PermissionBody) -> Answer:
+def add_permission(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))
 

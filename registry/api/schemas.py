@@ -379,7 +379,7 @@ class PreauthorizationView(View):
     )
     expires_at: Moment | None
     created_by: str
-    created: Moment = Field(validation_alias="created_at")
+    created_at: Moment
 
 
 class CreatedPreauthorizationView(PreauthorizationView):
@@ -433,8 +433,8 @@ class KeyView(View):
     approval_required: bool
     expires_at: Moment | None
     created_by: str
-    created: Moment = Field(validation_alias="created_at")
-    revoked: Moment | None = Field(validation_alias="revoked_at")
+    created_at: Moment
+    revoked_at: Moment | None
 
 
 class NewKeyView(KeyView):

@@ -123,7 +123,7 @@ def test_shown_certificate_equals_the_issued_one(env: Environment) -> None:
         "fingerprint": shown["fingerprint"],
         "notBefore": certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notAfter": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "revoked": None,
+        "revokedAt": None,
         "reason": None,
     }
     assert env.admin.get("/api/users/bob/certificates").get_json()["items"] == [shown]

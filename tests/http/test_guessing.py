@@ -347,7 +347,7 @@ def test_throttled_logins_are_listed_among_the_denials(broker: Broker, services:
     items = alice.get("/api/users/bob/denials").get_json()["items"]
     counts = {item["reason"]: item["count"] for item in items}
     assert counts == {"wrong-password": LIMIT_FOR_UNKNOWN_CLIENT_IDS, "throttled": 100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS}
-    (note,) = {item["remedyNote"] for item in items if item["reason"] == "throttled"}
+    (note,) = {item["advice"] for item in items if item["reason"] == "throttled"}
     assert "too many wrong passwords" in note
 
 

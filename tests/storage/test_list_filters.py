@@ -103,9 +103,9 @@ def test_user_counts_as_seen_while_a_client_is_connected_or_a_token_or_browser_i
 @pytest.mark.usefixtures("three_users")
 def test_users_are_sorted_by_name_and_by_times() -> None:
     assert names(UserFilter(), "-username") == ["press", "lamp", "gate"]
-    assert names(UserFilter(), "created") == ["press", "lamp", "gate"]
-    assert names(UserFilter(), "-created") == ["gate", "lamp", "press"]
-    assert names(UserFilter(), "-updated") == ["gate", "lamp", "press"]
+    assert names(UserFilter(), "createdAt") == ["press", "lamp", "gate"]
+    assert names(UserFilter(), "-createdAt") == ["gate", "lamp", "press"]
+    assert names(UserFilter(), "-updatedAt") == ["gate", "lamp", "press"]
 
 
 def test_pages_of_users_that_were_never_seen_neither_overlap_nor_leave_gaps() -> None:

@@ -286,10 +286,10 @@ def test_users_are_sorted_by_name_creation_and_last_change() -> None:
     change_user("device-2", enabled=False)
     assert names(users.UserFilter()) == ["device-1", "device-2", "device-3"]
     assert names(users.UserFilter(), "-username") == ["device-3", "device-2", "device-1"]
-    assert names(users.UserFilter(), "created") == ["device-2", "device-1", "device-3"]
-    assert names(users.UserFilter(), "-created") == ["device-3", "device-1", "device-2"]
-    assert names(users.UserFilter(), "updated") == ["device-1", "device-3", "device-2"]
-    assert names(users.UserFilter(), "-updated") == ["device-2", "device-3", "device-1"]
+    assert names(users.UserFilter(), "createdAt") == ["device-2", "device-1", "device-3"]
+    assert names(users.UserFilter(), "-createdAt") == ["device-3", "device-1", "device-2"]
+    assert names(users.UserFilter(), "updatedAt") == ["device-1", "device-3", "device-2"]
+    assert names(users.UserFilter(), "-updatedAt") == ["device-2", "device-3", "device-1"]
 
 
 def test_export_reads_users_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
