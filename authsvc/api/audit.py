@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from authsvc.activity import audit
-from authsvc.api.schemas import Moment, PageQuery, PageView, Text, TimeInQuery, View, noun, render_page
+from authsvc.api.schemas import Moment, PageQuery, PageView, Text, TimeInQuery, View, noun, render_page, sort_schema
+
+_Sort = Literal["at", "-at"]
 
 blueprint = noun("audit", "Who changed what, and when")
 
@@ -21,7 +23,7 @@ class AuditQuery(PageQuery):
     after: TimeInQuery | None = Field(None, description="at this time or later; RFC 3339, in UTC without an offset")
     before: TimeInQuery | None = Field(None, description="before this time; RFC 3339, in UTC without an offset")
 
-    sort: Literal["at", "-at"] = Field("-at", description="by time; with - in front, newest first")
+    sort: Annotated[_Sort, sort_schema(_Sort)] = Field("-at", description="by time; with - in front, newest first")
 
     def wanted(self) -> audit.AuditFilter:
         return audit.AuditFilter(self.actor, self.action, self.target, self.after, self.before)

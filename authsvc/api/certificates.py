@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import g, request
 from pydantic import BaseModel, Field
@@ -21,11 +21,14 @@ from authsvc.api.schemas import (
     noun,
     render,
     render_page,
+    sort_schema,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
 from authsvc.pki import certificates, csr, renewal
 from authsvc.pki.authorities import signing_policy
 from authsvc.web.request_context import actor, public, services
+
+SortName = Annotated[certificates.CertificateSort, sort_schema(certificates.CertificateSort)]
 
 blueprint = noun("certificates", "Client certificates")
 
@@ -56,7 +59,11 @@ class RenewBody(Body):
 
     certificate: Text = Field(max_length=csr.MAX_CHARACTERS, description="the current certificate as PEM")
     csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="a CSR with the new key")
-    time: Text = Field(max_length=40, description="the current time as RFC 3339; valid for 5 minutes")
+    time: Text = Field(
+        max_length=40,
+        description="the current time as RFC 3339; valid for 5 minutes",
+        json_schema_extra={"format": "date-time"},
+    )
     signature: Text = Field(max_length=2048, description="Base64, by the current key")
 
 
@@ -71,7 +78,7 @@ class CertificateQuery(SearchQuery):
         None, ge=0, le=36_500, description="only valid certificates that expire in this time"
     )
     expiring_before: TimeInQuery | None = Field(None, description="only valid certificates that expire earlier")
-    sort: certificates.CertificateSort = Field("notAfter", description="- in front means descending")
+    sort: SortName = Field("notAfter", description="- in front means descending")
 
     def wanted(self) -> certificates.CertificateFilter:
         return certificates.CertificateFilter(

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from authsvc.activity import live_clients
-from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, TimeInQuery, View, noun, render, render_page
+from authsvc.api.schemas import (
+    Moment,
+    PageView,
+    SearchQuery,
+    Text,
+    TimeInQuery,
+    View,
+    noun,
+    render,
+    render_page,
+    sort_schema,
+)
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
     from authsvc.activity.live_clients import LiveClientRecord
+
+SortName = Annotated[live_clients.ClientSort, sort_schema(live_clients.ClientSort)]
 
 blueprint = noun("clients", "MQTT clients that are connected now, at the brokers with authsvc's own plugin")
 
@@ -32,7 +45,7 @@ class ClientQuery(SearchQuery):
     )
     connected_after: TimeInQuery | None = Field(None, description="only clients that connected at this time or later")
     connected_before: TimeInQuery | None = Field(None, description="only clients that connected before this time")
-    sort: live_clients.ClientSort = Field("-connectedAt", description="- in front means descending")
+    sort: SortName = Field("-connectedAt", description="- in front means descending")
 
     def wanted(self) -> live_clients.LiveClientFilter:
         return live_clients.LiveClientFilter(

@@ -32,6 +32,7 @@ from authsvc.api.schemas import (
     noun,
     render,
     render_page,
+    sort_schema,
     tagged,
     unchanged,
 )
@@ -44,6 +45,8 @@ from authsvc.web.request_context import actor, caller, services
 if TYPE_CHECKING:
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
+
+SortName = Annotated[users.Sort, sort_schema(users.Sort)]
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
@@ -136,7 +139,7 @@ class UserQuery(SearchQuery):
     last_seen_before: TimeInQuery | None = Field(
         None, description="only users that were last seen before this time, or not in the last 30 days"
     )
-    sort: users.Sort = Field("username", description="the field to sort by; with - in front, descending")
+    sort: SortName = Field("username", description="the field to sort by; with - in front, descending")
 
     def wanted(self) -> users.UserFilter:
         return users.UserFilter(
