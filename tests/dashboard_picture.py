@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import requests
 
+from tests.http.plugin import CONNECTED, Plugin
 from tests.prometheus import Prometheus, Query, Series, queries
+from tests.registry.signing import new_key, signing_request
 from tests.service import Service, permission
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ def main() -> None:
 def _prepare(service: Service) -> None:
     for number in range(40):
         service.create_user(f"press-{number}", f"secret-{number}", "write devices/%u/#")
+    service.create_user("scale", "secret", grantTypes=["certificate"])
+    body = {"csr": signing_request("scale", new_key())}
+    assert service.call("POST", "/api/users/scale/certificates", json=body).status_code == 201
     rule = {"name": "line", "description": "", "permissions": [permission("read line/#")]}
     assert service.call("POST", "/api/roles", json=rule).status_code == 201
 
@@ -69,7 +74,7 @@ def _prepare(service: Service) -> None:
 def _use(service: Service, until: float) -> None:
     """Let 40 devices log in and publish, some of them without permission, and an administrator change users."""
     chance = random.Random(7)
-    broker = requests.Session()
+    broker, plugin, clients = requests.Session(), Plugin(service), 0
     while time.time() < until:
         number = chance.randrange(44)  # the last four are unknown
         fields = {"username": f"press-{number}", "clientid": f"press-{number}"}
@@ -77,6 +82,10 @@ def _use(service: Service, until: float) -> None:
             broker.post(f"{service.broker_url}/auth/user", json={**fields, "password": f"secret-{number}"}, timeout=20)
         topic = "elsewhere" if chance.random() < 0.1 else f"devices/press-{number}/up"
         broker.post(f"{service.broker_url}/auth/acl", json={**fields, "topic": topic, "acc": 2}, timeout=20)
+        if chance.random() < 0.05:
+            clients += 1
+            since = {"id": clients, "clientid": f"press-{clients}", "since": int(time.time())}
+            assert plugin.report(connected=[CONNECTED | since]).status == 200
         if chance.random() < 0.01:
             service.call("PATCH", f"/api/users/press-{chance.randrange(40)}", json={"roles": ["line"]})
             service.call("GET", "/api/users")
