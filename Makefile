@@ -8,7 +8,7 @@ export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots secrets lock audit deb images clean
+.PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots dashboard secrets lock audit deb images clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -51,6 +51,9 @@ demo: test-packages .venv/.installed ## show how an unknown device registers, in
 
 screenshots: test-packages .venv/.installed ## take the screenshots in docs/screenshots/
 	@$(BIN)/python -m tests.screenshots
+
+dashboard: test-packages .venv/.installed ## draw docs/dashboard.svg from a real Prometheus and a real service, in two minutes
+	@$(BIN)/python -m tests.dashboard_picture
 
 secrets: ## create the secrets for compose.yaml in deploy/secrets/
 	@deploy/make-secrets.sh

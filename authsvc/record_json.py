@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 # Fields that an audit event omits: its target has the name, and the other fields decide the rest.
-_NOT_AUDITED = frozenset({"username", "name", "builtIn", "administratorOnBroker", "created", "updated"})
+_NOT_AUDITED = frozenset(
+    {"username", "name", "builtIn", "administratorOnBroker", "createdAt", "updatedAt", "origin", "lastSeen"}
+)
 
 
 def from_row(record: type[Record], row: Any, **computed: Any) -> Record:
@@ -24,10 +26,8 @@ def from_row(record: type[Record], row: Any, **computed: Any) -> Record:
 
 
 def json_fields(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass in camelCase and in their order; `created_at` is named `created`."""
-    return {
-        to_camel(field.name.removesuffix("_at")): json_value(getattr(record, field.name)) for field in fields(record)
-    }
+    """Return the fields of a dataclass in camelCase and in their order."""
+    return {to_camel(field.name): json_value(getattr(record, field.name)) for field in fields(record)}
 
 
 def json_value(value: Any) -> Any:

@@ -3,7 +3,7 @@
 #   apt-packages.sh run    Python with venv
 #   apt-packages.sh plugin a C compiler and headers, to build deploy/mosquitto/plugin
 #   apt-packages.sh broker the packages of `plugin`, Mosquitto and its clients
-#   apt-packages.sh test   Python, the packages of `broker`, openssl, Chromium
+#   apt-packages.sh test   Python, the packages of `broker`, openssl, Chromium, Prometheus
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -45,6 +45,7 @@ need_broker() {
 need_tests() {
 	need openssl command -v openssl
 	need chromium command -v chromium
+	need prometheus command -v promtool
 	need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
 }
 
@@ -64,6 +65,14 @@ if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
 	exit 1
 fi
 echo "Installing$missing"
+case $missing in
+*prometheus*)
+	# The package would start a service on port 9090. A masked unit is started neither now nor at boot.
+	echo "Masking prometheus.service; to run it as a service:  sudo systemctl unmask prometheus"
+	$as_root mkdir -p /etc/systemd/system
+	$as_root ln -sf /dev/null /etc/systemd/system/prometheus.service
+	;;
+esac
 $as_root apt-get -o DPkg::Lock::Timeout=300 update -qq
 # shellcheck disable=SC2086 # each word is a package
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null

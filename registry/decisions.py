@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from authsvc.accounts import users
+from authsvc.accounts.bulk import Failure, apply_to_each
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
-from authsvc.errors import AuthsvcError, Busy, Conflict, FieldError, Locked
+from authsvc.errors import Conflict, FieldError, Locked
 from authsvc.notifications import outbox
 from authsvc.notifications.outbox import EventType
 from authsvc.pki import certificates, csr
@@ -19,14 +20,14 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import audit_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import policy_change
-from authsvc.storage.database import DATABASE_GONE, database_time, session, transaction
+from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Role, User
 from registry import lock, records, states
 from registry.models import Preauthorization, Registration
 from registry.states import Event, HeldReason, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.policy.actors import Actor
@@ -61,13 +62,6 @@ class ConfirmationNeeded(Conflict):
     def __init__(self, message: str, code: str, field: str) -> None:
         super().__init__(message, code)
         self.errors = (FieldError(field, "must be true to grant this registration"),)
-
-
-class Failure(NamedTuple):
-    """A registration of a bulk request that was not decided, and why."""
-
-    id: str
-    error: AuthsvcError
 
 
 def grant(actor: Actor, registration_id: str, given: Grant, signing: SigningPolicy) -> records.RegistrationRecord:
@@ -136,33 +130,6 @@ def delete(actor: Actor, registration_id: str) -> None:
         audit.record(actor, "registration.delete", f"registration:{row.username}", before={"status": row.status})
 
 
-def apply_to_each(
-    ids: Iterable[str], action: Callable[[str], records.RegistrationRecord]
-) -> tuple[list[records.RegistrationRecord], list[Failure]]:
-    """Apply an action to each registration in its own transaction; return the results and the failures.
-
-    If the database is lost after some were decided, the remaining ones are failures, so that the caller still learns
-    what was done.
-    """
-    done: list[records.RegistrationRecord] = []
-    failed: list[Failure] = []
-    remaining = list(dict.fromkeys(ids))
-    while remaining:
-        try:
-            done.append(action(remaining[0]))
-        except AuthsvcError as error:
-            failed.append(Failure(remaining[0], error))
-        except DATABASE_GONE:
-            if not done:
-                raise
-            lost = "the database cannot be reached"
-            failed.append(Failure(remaining[0], Busy(f"{lost}; check whether it was changed", "database-unavailable")))
-            unchanged = Busy(f"{lost}; it was not changed", "database-unavailable")
-            return done, failed + [Failure(id_, unchanged) for id_ in remaining[1:]]
-        del remaining[0]
-    return done, failed
-
-
 def create_user(actor: Actor, row: Registration, given: Grant, signing: SigningPolicy) -> None:
     """Turn a pending registration into a user, inside the caller's `policy_change`."""
     if users.exists(row.username):
@@ -178,7 +145,7 @@ def create_user(actor: Actor, row: Registration, given: Grant, signing: SigningP
         client_ids=given.client_ids,
     )
     _check_http_rights(actor, row, wanted, given)
-    record = users.create_with_hash(actor, row.username, wanted, row.password_hash)
+    record = users.create_with_hash(actor, row.username, wanted, row.password_hash, users.Origin.REGISTRATION)
     # However it was granted: a preauthorization for the name of a user has no purpose.
     Preauthorization.delete().where(Preauthorization.username == row.username).execute()
     if row.public_key:

@@ -9,6 +9,7 @@ from authsvc.admin.pages import add_pages, add_tile
 from authsvc.broker.signals import unknown_username
 from authsvc.pki.authorities import signing_policy
 from authsvc.storage.background import Job
+from authsvc.web import stored_metrics
 from registry import admin, decisions, metrics, preauthorizations
 from registry.api import est, routes
 from registry.limits import Limits, RequestLimits
@@ -55,6 +56,7 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         app.register_api(blueprint)
     app.register_blueprint(est.blueprint)
     add_pages(app, admin.blueprint, admin.NAVIGATION)
+    stored_metrics.add(app, metrics.stored)
     add_tile(app, admin.NAVIGATION.call, admin.pending_tile)
     # The signal keeps a weak reference by default, and nothing else refers to this bound method.
     unknown_username.connect(mqtt.enqueue, weak=False)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter
 
 from authsvc.observability.metrics import Total, gauge
-from registry import records
+from authsvc.web.stored_metrics import StoredMetric
+from registry import lock, records
 
 if TYPE_CHECKING:
     from registry.mqtt_registration.registration import MqttRegistration
@@ -23,7 +24,6 @@ _UNKNOWN_ATTEMPTS = gauge(
     "authsvc_registry_unknown_attempts",
     "Attempts of the last minute under unknown usernames that were not recorded before",
 )
-_PENDING = gauge("authsvc_registry_pending", "Pending registrations", "mostrecent")
 
 
 def count_answer(status: int) -> None:
@@ -32,11 +32,26 @@ def count_answer(status: int) -> None:
 
 
 def update(mqtt_registration: MqttRegistration, unknown_names: UnknownNames) -> None:
-    """Set the gauges of this worker and the number of pending registrations."""
+    """Set the gauges of this worker."""
     unknown = unknown_names.summary()
     _UNKNOWN.set(unknown.names)
     _UNKNOWN_ATTEMPTS.set(unknown.attempts)
     for outcome, number in mqtt_registration.counters.items():
         _CONTACTS.follow(number, outcome)
     _WAITING.set(mqtt_registration.waiting)
-    _PENDING.set(records.count_pending())
+
+
+def stored() -> list[StoredMetric]:
+    """Return the metrics that are read from the database."""
+    pending = records.pending()
+    return [
+        StoredMetric("authsvc_registry_pending_registrations", "Pending registrations", pending.count),
+        StoredMetric(
+            "authsvc_registry_pending_age_seconds",
+            "Time since the oldest pending registration was first seen, 0 without one",
+            pending.age,
+        ),
+        StoredMetric(
+            "authsvc_registry_unlocked", "1 while the registry is unlocked, else 0", float(not lock.state().locked)
+        ),
+    ]

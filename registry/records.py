@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from peewee import Case, chunked
+from peewee import Case, chunked, fn
 
 from authsvc.activity import audit
 from authsvc.addresses import normalize_address
@@ -134,10 +134,23 @@ def search(status: str, text: str, page: int, per_page: int) -> Page[Registratio
     )
 
 
-def count_pending() -> int:
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The number of pending registrations, and the seconds since the oldest was first seen; 0 without one."""
+
+    count: int
+    age: float
+
+
+def pending() -> Pending:
     with session():
-        count: int = Registration.select().where(Registration.status == Status.PENDING).count()
-        return count
+        query: Any = Registration.select(fn.COUNT(Registration.id), fn.MIN(Registration.first_seen))
+        count, oldest = query.where(Registration.status == Status.PENDING).tuples().get()
+        return Pending(count, (database_time() - oldest).total_seconds() if oldest else 0.0)
+
+
+def count_pending() -> int:
+    return pending().count
 
 
 def count_pending_while_locked(*, never_came_back: bool = False) -> int:

@@ -41,7 +41,7 @@ class SessionRecord:
     id: str
     username: str
     created_at: datetime
-    last_seen_at: datetime
+    last_seen: datetime
     expires_at: datetime
     address: str | None
     browser: str

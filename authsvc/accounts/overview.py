@@ -57,7 +57,7 @@ def overview(policy: PolicyCache) -> Overview:
 
 def _stored() -> tuple[int | None, int | None, tuple[CertificateRecord, ...]]:
     try:
-        administrators = users.search("", 1, 1, administrators_on_broker=True)
+        administrators = users.search(users.UserFilter(administrators_on_broker=True), 1, 1)
         found = certificates.search(CertificateFilter(expiring_within_days=EXPIRING_DAYS), 1, _SHOWN)
     except DATABASE_ERRORS:
         return None, None, ()

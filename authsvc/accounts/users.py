@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypedDict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
-from authsvc.activity import audit, disconnects, live_clients
+from authsvc.activity import audit, disconnects, last_seen, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
@@ -21,9 +22,11 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import PermissionRow, Role, User, UserRole
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.credentials.passwords import PasswordHasher
     from authsvc.pki.authorities import SigningPolicy
@@ -32,12 +35,17 @@ if TYPE_CHECKING:
     from authsvc.policy.permissions import Permission
 
 
+MAX_EXPORTED = 100_000
+_BATCH = 500
+
+
 @dataclass(frozen=True, slots=True)
 class UserRecord:
     """A user without its password hash.
 
     `administrator_on_broker`: it may change something in this service and log in to the broker, which sees its
-    secrets. `damage` says which of its own rows cannot be read.
+    secrets. `damage` says which of its own rows cannot be read. `last_seen` is None if the user was not seen in the
+    last 30 days.
     """
 
     username: str
@@ -49,13 +57,43 @@ class UserRecord:
     has_password: bool
     administrator_on_broker: bool
     damage: tuple[str, ...]
+    origin: str
     created_at: datetime
     updated_at: datetime
+    last_seen: datetime | None
 
     @property
     def version(self) -> str:
         """The ETag of the stored version."""
         return policy_reader.version_tag(self.updated_at)
+
+
+class Origin(StrEnum):
+    """How a user came to be: created by an administrator, or registered as a device."""
+
+    ADMINISTRATOR = "administrator"
+    REGISTRATION = "registration"
+
+
+Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserFilter:
+    """The users to list; an empty field matches all.
+
+    `text` is part of the name, in any case; `role` is exact. A user that was not seen in the last 30 days counts as
+    seen before any time.
+    """
+
+    text: str = ""
+    role: str = ""
+    enabled: bool | None = None
+    grant_type: GrantType | None = None
+    origin: Origin | None = None
+    last_seen_after: datetime | None = None
+    last_seen_before: datetime | None = None
+    administrators_on_broker: bool = False
 
 
 class UserChanges(TypedDict, total=False):
@@ -78,13 +116,19 @@ def create(actor: Actor, username: str, wanted: UserChanges, hasher: PasswordHas
     return create_with_hash(actor, username, wanted, _hash(wanted, hasher))
 
 
-def create_with_hash(actor: Actor, username: str, wanted: UserChanges, password_hash: str | None) -> UserRecord:
+def create_with_hash(
+    actor: Actor,
+    username: str,
+    wanted: UserChanges,
+    password_hash: str | None,
+    origin: Origin = Origin.ADMINISTRATOR,
+) -> UserRecord:
     """Create a user with a password that was hashed earlier, such as that of a registration."""
     validate_username(username)
     with policy_change() as announce:
         if exists(username):
             raise Conflict(f"a user named {username} exists", "user-exists")
-        row = _insert(username, wanted, password_hash)
+        row = _insert(username, wanted, password_hash, origin)
         record = _store_rights(actor, row, wanted)
         audit.record(actor, "user.create", f"user:{username}", after=audit_fields(record))
         announce(ChangeKind.USER, username)
@@ -224,21 +268,58 @@ def get(username: str) -> UserRecord:
         return _record(_row(username))
 
 
-def search(
-    text: str, page: int, per_page: int, role: str = "", *, administrators_on_broker: bool = False
-) -> Page[UserRecord]:
-    """Return one page of users, sorted by name; `text` is part of the name, in any case."""
+def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username") -> Page[UserRecord]:
+    """Return one page of users; a `sort` that begins with `-` is descending."""
+    query, columns = _matching(wanted), {**_SORTED_BY}
+    if sort.endswith("lastSeen"):
+        query, columns["lastSeen"] = last_seen.joined(query)
+    return fetch_page(in_order(query, sort, columns, User.username), page, per_page, convert=_records)
+
+
+def export(wanted: UserFilter) -> Iterator[UserRecord]:
+    """Yield up to `MAX_EXPORTED` users, sorted by name. They are read in batches."""
+    left, last = MAX_EXPORTED, ""
+    while left > 0:
+        query = _matching(wanted).where(User.username > last).order_by(User.username).limit(min(left, _BATCH))
+        with session():
+            found = _records(list(query))
+        yield from found
+        left -= len(found)
+        if len(found) < _BATCH:
+            return
+        last = found[-1].username
+
+
+_SORTED_BY: dict[str, Any] = {
+    "username": User.username,
+    "createdAt": User.created_at,
+    "updatedAt": User.updated_at,
+}
+
+
+def _matching(wanted: UserFilter) -> Any:
     query = User.select()
-    if administrators_on_broker:
+    if wanted.administrators_on_broker:
         query = query.where(policy_reader.is_administrator_on_broker())
-    if role:
-        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == role)))
-    if text:
-        query = query.where(User.username.contains(text))
-    return fetch_page(query.order_by(User.username), page, per_page, convert=_records)
+    if wanted.role:
+        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)))
+    if wanted.text:
+        query = query.where(User.username.contains(wanted.text))
+    if wanted.enabled is not None:
+        query = query.where(User.enabled == wanted.enabled)
+    if wanted.grant_type is not None:
+        # A comma-separated list; no name of a grant type is part of another one.
+        query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
+    if wanted.origin is not None:
+        query = query.where(User.origin == wanted.origin)
+    if wanted.last_seen_after is not None:
+        query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
+    if wanted.last_seen_before is not None:
+        query = query.where(User.username.not_in(last_seen.since(wanted.last_seen_before)))
+    return query
 
 
-def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> User:
+def _insert(username: str, wanted: UserChanges, password_hash: str | None, origin: Origin) -> User:
     now = datetime.now(UTC)
     row: User = User.create(
         username=username,
@@ -247,6 +328,7 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None) -> Us
         enabled=wanted.get("enabled", True),
         grant_types=wanted.get("grant_types", frozenset({GrantType.PASSWORD})),
         client_ids=validate_client_ids(wanted.get("client_ids", ())),
+        origin=origin,
         created_at=now,
         updated_at=now,
     )
@@ -300,6 +382,7 @@ def _records(rows: list[User]) -> list[UserRecord]:
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, chosen)
     role_names = policy_reader.role_names(chosen)
     writing = policy_reader.roles_that_write()
+    seen = last_seen.of_users(row.username for row in rows)
     return [
         UserRecord(
             row.username,
@@ -312,8 +395,10 @@ def _records(rows: list[User]) -> list[UserRecord]:
             bool(row.grant_types)
             and (any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names)),
             policy_reader.damage_of(row.grant_types, row.client_ids, own),
+            row.origin,
             row.created_at,
             row.updated_at,
+            seen.get(row.username),
         )
         for row in rows
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, NamedTuple
 
 from peewee import EXCLUDED, chunked, fn
@@ -37,6 +38,12 @@ class SeenClientIds:
         self._noted_of_user: Counter[str] = Counter()
         self._stored: OrderedDict[tuple[str, str], bool] = OrderedDict()
         self._loaded_until = datetime.min.replace(tzinfo=UTC)
+        self._all_stored_at = monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds that the oldest noted client id has waited to be stored, to half a second; 0 without one."""
+        return monotonic() - self._all_stored_at if self._noted else 0.0
 
     def note(self, username: str, client_id: str, logged_in: bool = False) -> None:
         """Note an allowed client in memory; `logged_in` if it has proved to be the user."""
@@ -64,7 +71,9 @@ class SeenClientIds:
             self._noted_of_user = Counter(username for username, _ in list(self._noted))
 
     def _store(self) -> None:
-        first = list(self._noted.items())[:MAX_STORED_AT_ONCE]
+        started = monotonic()
+        everything = list(self._noted.items())
+        first = everything[:MAX_STORED_AT_ONCE]
         noted = [(key, logged_in) for key, logged_in in first if self._can_be_stored(key)]
         now = datetime.now(UTC)
         for batch in chunked(noted, _BATCH):
@@ -85,6 +94,8 @@ class SeenClientIds:
                 self._stored[key] = logged_in
             while len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
+        if len(first) == len(everything):
+            self._all_stored_at = started
 
     def _can_be_stored(self, key: tuple[str, str]) -> bool:
         try:

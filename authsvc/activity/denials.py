@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import structlog
 from peewee import EXCLUDED, Select, fn
@@ -19,6 +19,7 @@ from authsvc.policy.denial_advice import DenialAdvice, advice_for
 from authsvc.policy.topics import Identity
 from authsvc.storage.database import is_sqlite, session, transaction
 from authsvc.storage.models import DenialRow, User
+from authsvc.storage.paging import Page, fetch_page
 from authsvc.storage.policy_cache import snapshot_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,22 @@ class DenialRecord:
     advice: DenialAdvice
 
 
+@dataclass(frozen=True, slots=True)
+class DenialFilter:
+    """The denials to list; an empty field matches all.
+
+    `username` is exact, `text` is part of a username, client id or topic. `kind` is `login` or `topic`. `after` and
+    `before` compare with the last time of the denial.
+    """
+
+    username: str = ""
+    text: str = ""
+    reason: str = ""
+    kind: Literal["", "login", "topic"] = ""
+    after: datetime | None = None
+    before: datetime | None = None
+
+
 class _Noted:
     def __init__(self) -> None:
         self.tallies: dict[DenialKey, Tally] = {}
@@ -90,6 +107,12 @@ class Denials:
     def count_dropped(self, count: int) -> None:
         """Count denials that a broker's plugin has dropped."""
         self.dropped += count
+
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest noted denial was first seen; 0 without one."""
+        oldest = min((tally.first_seen for tally in list(self._noted.tallies.values())), default=None)
+        return (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
 
     def store(self) -> None:
         """Store the noted denials and log the refused logins; after a database error the rest stays noted.
@@ -140,25 +163,56 @@ class Denials:
 
 def of_user(username: str) -> list[DenialRecord]:
     """Return up to `PER_USER` denials of a user in the last 7 days, the latest first; `NotFound` without the user."""
-    now = datetime.now(UTC)
     with session():
-        snapshot = snapshot_of(username)
-        if username not in snapshot.users:
+        if not User.select().where(User.username == username).exists():
             raise NotFound("no such user", "user-not-found")
-        query = DenialRow.select().join(User).where(User.username == username, DenialRow.last_seen > now - _KEPT)
-        rows = list(query.order_by(DenialRow.last_seen.desc(), DenialRow.digest).limit(PER_USER))
-    records = []
-    for row in rows:
-        denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
-        advice = _advice(denial, snapshot, now)
-        records.append(DenialRecord(denial, row.count, row.first_seen, row.last_seen, advice))
-    return records
+        return _records(list(_recent().where(User.username == username).limit(PER_USER)))
+
+
+def search(wanted: DenialFilter, page: int, per_page: int) -> Page[DenialRecord]:
+    """Return one page of the denials of all users in the last 7 days, the latest first."""
+    query = _recent()
+    if wanted.username:
+        query = query.where(User.username == wanted.username)
+    if wanted.text:
+        columns = (User.username, DenialRow.client_id, DenialRow.topic)
+        username, client_id, topic = (column.contains(wanted.text) for column in columns)
+        query = query.where(username | client_id | topic)
+    if wanted.reason:
+        query = query.where(DenialRow.reason == wanted.reason)
+    if wanted.kind:
+        query = query.where(DenialRow.topic == "" if wanted.kind == "login" else DenialRow.topic != "")
+    if wanted.after is not None:
+        query = query.where(DenialRow.last_seen >= wanted.after)
+    if wanted.before is not None:
+        query = query.where(DenialRow.last_seen < wanted.before)
+    return fetch_page(query, page, per_page, convert=_records)
 
 
 def delete_expired() -> None:
     """Delete the denials that are older than 7 days."""
     with transaction():
         DenialRow.delete().where(DenialRow.last_seen < datetime.now(UTC) - _KEPT).execute()
+
+
+def _recent() -> Any:
+    """Return the query for the denials of the last 7 days, with their users, the latest first."""
+    query = DenialRow.select(DenialRow, User.username).join(User)
+    query = query.where(DenialRow.last_seen > datetime.now(UTC) - _KEPT)
+    return query.order_by(DenialRow.last_seen.desc(), DenialRow.digest)
+
+
+def _records(rows: list[Any]) -> list[DenialRecord]:
+    now = datetime.now(UTC)
+    snapshot = snapshot_of(*{row.user.username for row in rows})
+    records = []
+    for row in rows:
+        username = row.user.username
+        if username in snapshot.users:  # it may have been deleted since the rows were read
+            denial = Denial(username, row.client_id, row.topic, row.access, Reason(row.reason), row.whole)
+            advice = _advice(denial, snapshot, now)
+            records.append(DenialRecord(denial, row.count, row.first_seen, row.last_seen, advice))
+    return records
 
 
 def _write(batch: Sequence[tuple[DenialKey, Tally]]) -> None:

@@ -16,11 +16,12 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from peewee import fn
 
 from authsvc.activity import audit, client_ids
 from authsvc.errors import Conflict
 from authsvc.policy.actors import SERVICE
-from authsvc.storage.database import database_time, transaction
+from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import DisconnectOrder
 
 if TYPE_CHECKING:
@@ -100,6 +101,21 @@ def delete_expired() -> None:
     """Delete the orders that are older than 7 days, finished or not."""
     with transaction():
         DisconnectOrder.delete().where(DisconnectOrder.requested_at < datetime.now(UTC) - _KEPT).execute()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrders:
+    """The number of orders that are not finished, and the time of the oldest in seconds; 0 without one."""
+
+    count: int
+    age: float
+
+
+def open_orders() -> OpenOrders:
+    with session():
+        query: Any = DisconnectOrder.select(fn.COUNT(DisconnectOrder.id), fn.MIN(DisconnectOrder.requested_at))
+        count, oldest = query.where(DisconnectOrder.finished_at.is_null()).tuples().get()
+        return OpenOrders(count, (database_time() - oldest).total_seconds() if oldest else 0.0)
 
 
 def _claim(condition: Any, now: datetime) -> DisconnectOrder | None:

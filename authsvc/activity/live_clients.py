@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from peewee import EXCLUDED, JOIN, chunked, fn
 
@@ -21,7 +21,7 @@ from authsvc.errors import NotFound
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import Broker, LiveClient
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,11 +46,21 @@ _REPLACED = {
 
 @dataclass(frozen=True, slots=True)
 class LiveClientFilter:
-    """The clients to list. `broker` and `username` are exact names, `text` is part of any text of a client."""
+    """The clients to list. `broker` and `username` are exact names, `text` is part of any text of a client.
+
+    `connected_after` is inclusive, `connected_before` is not.
+    """
 
     broker: str = ""
     username: str = ""
     text: str = ""
+    credential: str = ""
+    connected_after: datetime | None = None
+    connected_before: datetime | None = None
+
+
+ClientSort = Literal["connectedAt", "-connectedAt", "username", "-username", "clientId", "-clientId"]
+_COLUMNS = {"connectedAt": LiveClient.since, "username": LiveClient.username, "clientId": LiveClient.client_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +112,22 @@ def store(report: BrokerReport) -> None:
             LiveClient.delete().where(LiveClient.boot == report.boot, LiveClient.number.in_(numbers)).execute()
 
 
-def search(wanted: LiveClientFilter, page: int, per_page: int) -> Page[LiveClientRecord]:
-    """Return one page of the clients of all live brokers, the latest connection first."""
+def search(
+    wanted: LiveClientFilter, page: int, per_page: int, sort: ClientSort = "-connectedAt"
+) -> Page[LiveClientRecord]:
+    """Return one page of the clients of all live brokers, the latest connection first unless `sort` says otherwise."""
     with session():
-        query = _live().order_by(LiveClient.since.desc(), LiveClient.boot, LiveClient.number.desc())
+        query = in_order(_live(), sort, _COLUMNS, LiveClient.boot).order_by_extend(LiveClient.number.desc())
         if wanted.broker:
             query = query.where(Broker.name == wanted.broker)
         if wanted.username:
             query = query.where(LiveClient.username == wanted.username)
+        if wanted.credential:
+            query = query.where(LiveClient.credential == wanted.credential)
+        if wanted.connected_after:
+            query = query.where(LiveClient.since >= wanted.connected_after)
+        if wanted.connected_before:
+            query = query.where(LiveClient.since < wanted.connected_before)
         if wanted.text:
             columns = (LiveClient.username, LiveClient.client_id, LiveClient.address)
             username, client_id, address = (column.contains(wanted.text) for column in columns)

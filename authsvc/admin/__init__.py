@@ -6,6 +6,7 @@ call the same functions as the API and validate form fields with the API's schem
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from flask import Flask, abort
@@ -20,11 +21,13 @@ from authsvc.admin import (
     roles,
     sign_in,
     tokens,
+    user_selection,
     users,
     why,
 )
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
+from authsvc.admin.reports import audit, denials
 from authsvc.web.escape import escape_invisible
 
 if TYPE_CHECKING:
@@ -42,10 +45,10 @@ def register(app: Flask) -> None:
     app.before_request(guard.check_request)
     app.after_request(guard.add_security_headers)
     # Jinja globals, because imported macros do not see the context of the page's template.
-    app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible)
-    for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint):
+    app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
+    for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
         add_pages(app, part)
-    for noun in (overview, certificates, tokens, users, roles, clients, notifications):
+    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
 
 

@@ -47,12 +47,9 @@ _REASONS = {
 def list_() -> Response:
     """List certificates, the next to expire first, with the state of the authorities."""
     query, filters = validated_query(CertificateQuery)
-    wanted = certificates.CertificateFilter(
-        query.username, query.search, query.status or "", query.expiring_within_days
-    )
     return render(
         "admin/certificates.html",
-        found=certificates.search(wanted, query.page, query.per_page),
+        found=certificates.search(query.wanted(), query.page, query.per_page, query.sort),
         query=query,
         keep=filters,
         authorities=authorities.records(),

@@ -41,7 +41,7 @@ def list_() -> Response:
     query, filters = validated_query(ClientQuery)
     return render(
         "admin/clients.html",
-        found=live_clients.search(query.wanted(), query.page, query.per_page),
+        found=live_clients.search(query.wanted(), query.page, query.per_page, query.sort),
         brokers=live_clients.brokers(),
         query=query,
         keep=filters,

@@ -21,7 +21,7 @@ from authsvc.admin.pages import (
     redirect_to,
     render,
 )
-from authsvc.admin.plots import Series, plot
+from authsvc.admin.reports.plots import Series, plot
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import services
 

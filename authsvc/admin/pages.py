@@ -152,7 +152,7 @@ def latest_audit_events(target: str) -> list[audit.Event] | None:
     """Return the latest audit events about a target; None if the caller may not read the audit trail."""
     if not may_call("GET", "/api/audit"):
         return None
-    return audit.events(1, _MAX_EVENTS, {"target": target}).items
+    return audit.events(1, _MAX_EVENTS, audit.AuditFilter(target=target)).items
 
 
 def template_context() -> dict[str, Any]:

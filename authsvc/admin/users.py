@@ -34,6 +34,8 @@ from authsvc.credentials.passwords import generate
 from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.pki import certificates
 from authsvc.policy.snapshot import GrantType
+from authsvc.record_json import rfc3339
+from authsvc.web.exports import csv_file
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor, services, session_lifetime
 
@@ -48,6 +50,10 @@ blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
+_COLUMNS = (
+    *("username", "enabled", "grantTypes", "roles", "permissions", "clientIds"),
+    *("hasPassword", "origin", "createdAt", "updatedAt", "lastSeen"),
+)
 
 
 @blueprint.before_request
@@ -60,12 +66,27 @@ def check_path() -> None:
 @blueprint.get("/users")
 @authorize_as("GET", "/api/users")
 def list_() -> Response:
-    query, filters = validated_query(UserQuery)
-    found = users.search(
-        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
+    """List users, with a form to filter them and check boxes to change several at once."""
+    query, keep = validated_query(UserQuery)
+    found = users.search(query.wanted(), query.page, query.per_page, query.sort)
+    return render(
+        "admin/users.html",
+        damage_of=damage_of,
+        found=found,
+        query=query,
+        keep=keep,
+        filters={name: value for name, value in keep.items() if name not in ("perPage", "sort")},
+        here=url_for("users_page.list_", **keep, page=str(query.page)),  # type: ignore[arg-type]
+        roles=[(choice.name, choice.name) for choice in role_choices([query.role] if query.role else [])],
     )
-    here = url_for("users_page.list_", **filters, page=str(query.page))  # type: ignore[arg-type]
-    return render("admin/users.html", damage_of=damage_of, found=found, query=query, keep=filters, here=here)
+
+
+@blueprint.get("/users.csv")
+@authorize_as("GET", "/api/users")
+def export_csv() -> Response:
+    """Export the users that match, sorted by name."""
+    query, _ = validated_query(UserQuery)
+    return csv_file("users.csv", _COLUMNS, map(_row, users.export(query.wanted())))
 
 
 @blueprint.get("/new-user")
@@ -183,6 +204,17 @@ def delete(username: str) -> AnyResponse:
         return _page(username, error)
     flash(f"{username} was deleted.")
     return redirect_if_readable("/api/users", "users_page.list_")
+
+
+def _row(user: UserRecord) -> tuple[str, ...]:
+    rights = (user.roles, user.permissions, user.client_ids)
+    lists = ("; ".join(map(str, values)) for values in (sorted(user.grant_types), *rights))
+    times = (rfc3339(at) if at else "" for at in (user.created_at, user.updated_at, user.last_seen))
+    return (user.username, _yes(user.enabled), *lists, _yes(user.has_password), user.origin, *times)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _page(username: str, error: AuthsvcError | None) -> Response:

@@ -13,6 +13,7 @@ from authsvc.api import (
     browser_sessions,
     certificates,
     clients,
+    denials,
     docs,
     history,
     notifications,
@@ -48,7 +49,7 @@ def register(app: OpenAPI) -> None:
     authentication.register(app)
     for module in (
         *(session, tokens, browser_sessions, users, roles, clients, certificates, notifications),
-        *(audit, history),
+        *(audit, denials, history),
     ):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

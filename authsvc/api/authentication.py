@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import structlog
 from flask import Flask, Response, current_app, g, request
 
 from authsvc.errors import Forbidden, Unauthenticated
+from authsvc.observability import metrics
 from authsvc.observability.redaction import without_secrets
 from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
@@ -52,7 +54,10 @@ def _reload_policy(response: Response) -> Response:
         try:
             services().policy.catch_up()
             snapshot = services().policy.snapshot
-            services().propagation.notify((snapshot.version, snapshot.token_version))
+            started = perf_counter()
+            complete = services().propagation.notify((snapshot.version, snapshot.token_version))
+            if complete is not None:
+                metrics.observe_propagation(perf_counter() - started, complete=complete)
         except DATABASE_ERRORS:
             # The change is stored; this worker reloads the policy when the database is back.
             log.warning("policy not reloaded after a change: database unavailable")

@@ -23,9 +23,9 @@ class SessionView(View):
 
     id: str
     username: str
-    created: Moment
+    created_at: Moment
     last_seen: Moment
-    expires: Moment
+    expires_at: Moment
     address: str | None
     browser: str
     by_token: bool
@@ -43,7 +43,7 @@ def list_sessions(query: SessionQuery) -> dict[str, Any]:
 
 
 @blueprint.delete("/sessions/<id>", responses={204: None})
-def end(path: IdPath) -> Response:
+def end_session(path: IdPath) -> Response:
     """End a session, effective with the next request of its browser."""
     browser_sessions.end(actor(), path.id)
     return Response(status=204)

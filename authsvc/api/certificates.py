@@ -17,16 +17,20 @@ from authsvc.api.schemas import (
     PageView,
     SearchQuery,
     Text,
+    TimeInQuery,
     View,
     noun,
     render,
     render_page,
+    sort_schema,
 )
 from authsvc.api.users import UserPath  # noqa: TC001 - the view's types are read when it is made
 from authsvc.pki import certificates, csr, renewal, server_certificates
 from authsvc.pki.authorities import signing_policy
 from authsvc.storage.database import transaction
 from authsvc.web.request_context import actor, public, services
+
+SortName = Annotated[certificates.CertificateSort, sort_schema(certificates.CertificateSort)]
 
 blueprint = noun("certificates", "Client certificates")
 
@@ -70,7 +74,11 @@ class RenewBody(Body):
 
     certificate: Text = Field(max_length=csr.MAX_CHARACTERS, description="the current certificate as PEM")
     csr: Text = Field(max_length=csr.MAX_CHARACTERS, description="a CSR with the new key")
-    time: Text = Field(max_length=40, description="the current time as RFC 3339; valid for 5 minutes")
+    time: Text = Field(
+        max_length=40,
+        description="the current time as RFC 3339; valid for 5 minutes",
+        json_schema_extra={"format": "date-time"},
+    )
     signature: Text = Field(max_length=2048, description="Base64, by the current key")
 
 
@@ -81,7 +89,16 @@ class RevokeBody(OptionalBody):
 class CertificateQuery(SearchQuery):
     username: Text = Field("", max_length=200)
     status: Literal["valid", "revoked", "expired"] | None = None
-    expiring_within_days: int | None = Field(None, ge=0, le=36_500)
+    expiring_within_days: int | None = Field(
+        None, ge=0, le=36_500, description="only valid certificates that expire in this time"
+    )
+    expiring_before: TimeInQuery | None = Field(None, description="only valid certificates that expire earlier")
+    sort: SortName = Field("notAfter", description="- in front means descending")
+
+    def wanted(self) -> certificates.CertificateFilter:
+        return certificates.CertificateFilter(
+            self.username, self.search, self.status or "", self.expiring_within_days, self.expiring_before
+        )
 
 
 class IssuedView(View):
@@ -94,7 +111,7 @@ class IssuedView(View):
 
 
 class CertificateView(View):
-    """A certificate; `revoked` may be in the future, at the end of a renewal's overlap."""
+    """A certificate; `revokedAt` may be in the future, at the end of a renewal's overlap."""
 
     serial: str
     username: str
@@ -103,7 +120,7 @@ class CertificateView(View):
     fingerprint: str
     not_before: Moment
     not_after: Moment
-    revoked: Moment | None
+    revoked_at: Moment | None
     reason: str | None
 
 
@@ -120,16 +137,13 @@ class DisconnectView(View):
 
 @blueprint.get("/certificates", responses={200: CertificatePage})
 def list_certificates(query: CertificateQuery) -> dict[str, Any]:
-    """List certificates, the next to expire first."""
-    wanted = certificates.CertificateFilter(
-        query.username, query.search, query.status or "", query.expiring_within_days
-    )
-    found = certificates.search(wanted, query.page, query.per_page)
+    """List certificates, the next to expire first unless `sort` says otherwise."""
+    found = certificates.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, map(_view, found.items))
 
 
 @blueprint.get("/users/<username>/certificates", responses={200: CertificatePage})
-def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
+def list_user_certificates(path: UserPath, query: SearchQuery) -> dict[str, Any]:
     """List a user's certificates, the next to expire first."""
     users.get(path.username)
     found = certificates.search(certificates.CertificateFilter(path.username, query.search), query.page, query.per_page)
@@ -137,7 +151,7 @@ def list_of_user(path: UserPath, query: SearchQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
-def issue(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
+def issue_certificate(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
     wanted = csr.read(body.csr, path.username)
     issuing = signing_policy(services().settings)
@@ -158,7 +172,7 @@ def issue_server(body: IssueServerBody) -> tuple[dict[str, Any], int]:
 
 @blueprint.post("/certificates/renew", responses={201: IssuedView}, security=[{}])
 @public
-def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
+def renew_certificate(body: RenewBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a new key if the caller proves possession of the current one, after 2/3 of its life."""
     proven = renewal.verify(renewal.RenewalRequest(**body.model_dump()), datetime.now(UTC))
     settings = services().settings
@@ -168,19 +182,19 @@ def renew(body: RenewBody) -> tuple[dict[str, Any], int]:
 
 
 @blueprint.get("/certificates/<serial>", responses={200: CertificateView})
-def show(path: SerialPath) -> dict[str, Any]:
+def get_certificate(path: SerialPath) -> dict[str, Any]:
     """Show a certificate."""
     return render(_view(certificates.get(path.serial)))
 
 
 @blueprint.post("/certificates/<serial>/revoke", responses={200: CertificateView})
-def revoke(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
+def revoke_certificate(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
     """Revoke a certificate and sign a new revocation list."""
     return render(_view(certificates.revoke(actor(), path.serial, certificates.read_reason(body.reason))))
 
 
 @blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
-def disconnect(path: UserPath) -> dict[str, Any]:
+def disconnect_user(path: UserPath) -> dict[str, Any]:
     """End the MQTT sessions of a user."""
     return render(DisconnectView.of(users.disconnect(actor(), path.username, services().broker)))
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from authsvc.activity import live_clients
-from authsvc.api.schemas import Moment, PageView, SearchQuery, Text, View, noun, render, render_page
+from authsvc.api.schemas import (
+    Moment,
+    PageView,
+    SearchQuery,
+    Text,
+    TimeInQuery,
+    View,
+    noun,
+    render,
+    render_page,
+    sort_schema,
+)
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
     from authsvc.activity.live_clients import LiveClientRecord
+
+SortName = Annotated[live_clients.ClientSort, sort_schema(live_clients.ClientSort)]
 
 blueprint = noun("clients", "MQTT clients that are connected now, at the brokers with authsvc's own plugin")
 
@@ -27,9 +40,22 @@ class ClientQuery(SearchQuery):
     search: Text = Field("", max_length=200, description="part of a username, client id or address")
     broker: Text = Field("", max_length=200, description="only clients of this broker")
     username: Text = Field("", max_length=200, description="only clients of this user")
+    credential: Literal["password", "token", "certificate"] | None = Field(
+        None, description="only clients that logged in with this"
+    )
+    connected_after: TimeInQuery | None = Field(None, description="only clients that connected at this time or later")
+    connected_before: TimeInQuery | None = Field(None, description="only clients that connected before this time")
+    sort: SortName = Field("-connectedAt", description="- in front means descending")
 
     def wanted(self) -> live_clients.LiveClientFilter:
-        return live_clients.LiveClientFilter(self.broker, self.username, self.search)
+        return live_clients.LiveClientFilter(
+            self.broker,
+            self.username,
+            self.search,
+            self.credential or "",
+            self.connected_after,
+            self.connected_before,
+        )
 
 
 class ClientView(View):
@@ -58,8 +84,8 @@ class ClientDisconnectView(View):
 
 @blueprint.get("/clients", responses={200: ClientPage})
 def list_clients(query: ClientQuery) -> dict[str, Any]:
-    """List connected clients, the latest connection first."""
-    found = live_clients.search(query.wanted(), query.page, query.per_page)
+    """List connected clients, the latest connection first unless `sort` says otherwise."""
+    found = live_clients.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, map(_view, found.items))
 
 
@@ -71,4 +97,4 @@ def disconnect_client(path: ClientPath) -> dict[str, Any]:
 
 
 def _view(record: LiveClientRecord) -> ClientView:
-    return ClientView.of(record, connected_at=record.connected_at)
+    return ClientView.of(record)

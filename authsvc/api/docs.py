@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app, jsonify, render_template
 
+from authsvc.api import examples
 from authsvc.web.request_context import public
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ swagger = Blueprint("swagger", __name__, static_folder=str(_SWAGGER), static_url
 blueprint.register_blueprint(swagger)
 
 
+def description(app: OpenAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of the app, with examples."""
+    return examples.add_to(app.api_doc)
+
+
 @blueprint.get("/openapi.json")
 @public
 def openapi() -> Response:
-    return jsonify(cast("OpenAPI", current_app).api_doc)
+    return jsonify(description(cast("OpenAPI", current_app)))
 
 
 @blueprint.get("/docs")

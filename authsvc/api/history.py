@@ -35,7 +35,7 @@ class HistoryView(View):
 
 
 @blueprint.get("/history", responses={200: HistoryView})
-def show(query: HistoryQuery) -> dict[str, Any]:
+def get_history(query: HistoryQuery) -> dict[str, Any]:
     """Show the numbers of logins and denials of all workers and replicas."""
     buckets = [
         BucketView.model_validate(bucket, from_attributes=True) for bucket in decision_stats.last_hours(query.hours)

@@ -71,8 +71,8 @@ class RoleView(View):
     permissions: list[PermissionView]
     damage: list[str] = Field(description="stored rows that cannot be read; with any, its users are denied everything")
     client_ids: list[str]
-    created: Moment
-    updated: Moment
+    created_at: Moment
+    updated_at: Moment
     warnings: list[WarningView]
 
 
@@ -88,7 +88,7 @@ def list_roles(query: SearchQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/roles", responses={201: RoleView})
-def create(body: RoleBody) -> Answer:
+def create_role(body: RoleBody) -> Answer:
     """Create a role."""
     record = roles.create(actor(), body.name, body.description, permissions_from(body.permissions), body.client_ids)
     shown, _, headers = _answer(record)
@@ -96,19 +96,19 @@ def create(body: RoleBody) -> Answer:
 
 
 @blueprint.get("/roles/<name>", responses={200: RoleView})
-def show(path: RolePath) -> Answer:
+def get_role(path: RolePath) -> Answer:
     """Show a role."""
     return _answer(roles.get(path.name))
 
 
 @blueprint.patch("/roles/<name>", responses={200: RoleView})
-def change(path: RolePath, body: RoleChangeBody, header: IfMatch) -> Answer:
+def update_role(path: RolePath, body: RoleChangeBody, header: IfMatch) -> Answer:
     """Change a role, effective at once for every user that has it."""
     return _answer(roles.change(actor(), path.name, body.changes(), header.versions()))
 
 
 @blueprint.delete("/roles/<name>", responses={204: None})
-def delete(path: RolePath, header: IfMatch) -> Response:
+def delete_role(path: RolePath, header: IfMatch) -> Response:
     """Delete a role that no user has."""
     roles.delete(actor(), path.name, header.versions())
     return Response(status=204)

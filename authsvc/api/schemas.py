@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from werkzeug.http import parse_etags, quote_etag
 
@@ -26,10 +37,32 @@ if TYPE_CHECKING:
     from authsvc.storage.paging import Page
 
 
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", re.ASCII)
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not contain a NUL character")
     return text
+
+
+def _check_is_rfc3339(value: Any) -> Any:
+    if not (isinstance(value, str) and _RFC3339.match(value)):
+        raise ValueError("must be an RFC 3339 time, such as 2026-11-20T08:00:00Z")
+    return value
+
+
+def _check_year(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment
+
+
+def sort_schema(sorts: Any) -> WithJsonSchema:
+    """Return the schema of a Literal: a pattern, because generated clients find no name for `-username`."""
+    names = dict.fromkeys(name.removeprefix("-") for name in get_args(sorts))
+    return WithJsonSchema({"type": "string", "pattern": f"^-?({'|'.join(names)})$"})
 
 
 def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
@@ -44,8 +77,31 @@ def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
-Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str)]
+Moment = Annotated[
+    datetime,
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-20T08:00:00Z"]}),
+]
+Time = Annotated[
+    AwareDatetime,
+    Field(strict=False, examples=["2026-11-20T08:00:00Z"]),
+    BeforeValidator(_check_is_rfc3339),
+    AfterValidator(_check_year),
+]
+"""A time in a body."""
+TimeInQuery = Annotated[
+    datetime,
+    Field(examples=["2026-11-20T08:00:00Z"]),
+    BeforeValidator(_check_is_rfc3339),
+    AfterValidator(_check_year),
+    AfterValidator(_in_utc),
+]
+"""A time in a query; without an offset it is in UTC, because browsers' forms send none."""
 Username = Annotated[
     str,
     _checked_by(usernames.validate_username),
@@ -273,12 +329,20 @@ def failures(*statuses: int) -> ResponseDict:
     return {status: {"content": content} for status in statuses}
 
 
+def _operation_id(*, name: str, path: str, method: str) -> str:  # noqa: ARG001 - flask-openapi3 passes all three
+    return name
+
+
 def noun(name: str, description: str) -> APIBlueprint:
-    """Return a blueprint below `/api`; OpenAPI shows its operations with authentication and the common errors."""
+    """Return a blueprint below `/api`; OpenAPI shows its operations with authentication and the common errors.
+
+    The id of an operation is the name of its view, so that a generated client has functions such as `list_users`.
+    """
     return APIBlueprint(
         name,
         name,
         url_prefix="/api",
+        operation_id_callback=_operation_id,
         abp_tags=[Tag(name=name, description=description)],
         abp_security=[{"token": []}, {"tokenInAddress": []}, {"password": []}],
         abp_responses=failures(400, 401, 403, 404, 409, 412, 413, 429, 503),

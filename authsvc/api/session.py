@@ -62,7 +62,7 @@ def login(body: LoginBody) -> dict[str, Any]:
 
 
 @blueprint.get("/me", responses={200: MeView})
-def me() -> dict[str, Any]:
+def get_me() -> dict[str, Any]:
     """Show the caller: user, roles, permissions."""
     user = caller()
     rules = services().policy.snapshot.rules_of(user)

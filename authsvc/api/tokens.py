@@ -31,9 +31,9 @@ class TokenView(View):
     id: str
     username: str
     label: str
-    created: Moment
-    expires: Moment
-    last_used: Moment | None
+    created_at: Moment
+    expires_at: Moment
+    last_used_at: Moment | None
 
 
 class NewTokenView(TokenView):
@@ -55,7 +55,7 @@ def list_tokens(query: TokenQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/tokens", responses={201: NewTokenView})
-def create(body: TokenBody) -> tuple[dict[str, Any], int]:
+def create_token(body: TokenBody) -> tuple[dict[str, Any], int]:
     """Issue a token for a user, such as a device that logs in with it; only this response has it."""
     issued = issue(body)
     return render(NewTokenView.of(issued.record, token=issued.token)), 201
@@ -71,7 +71,7 @@ def issue(body: TokenBody) -> api_tokens.IssuedToken:
 
 
 @blueprint.delete("/tokens/<id>", responses={204: None})
-def revoke(path: IdPath) -> Response:
+def revoke_token(path: IdPath) -> Response:
     """Revoke a token, effective at once."""
     api_tokens.revoke_token(actor(), path.id)
     return Response(status=204)

@@ -1,14 +1,15 @@
-"""Users over REST: list, create, show, change, delete; their denials, and dry runs of decisions."""
+"""Users over REST: list, create, show, change, delete; the denials of one user, and dry runs of decisions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from flask import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from authsvc.accounts import client_id_warnings, users
+from authsvc.accounts import bulk, client_id_warnings, users
 from authsvc.activity import denials
+from authsvc.api.denials import DenialList, view_denial
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,
@@ -24,22 +25,28 @@ from authsvc.api.schemas import (
     RoleName,
     SearchQuery,
     Text,
+    TimeInQuery,
     Username,
     View,
     WarningView,
     noun,
     render,
     render_page,
+    sort_schema,
     tagged,
     unchanged,
 )
-from authsvc.policy.access import access_name, access_number, decide_access
+from authsvc.errors import Forbidden
+from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
-from authsvc.web.request_context import actor, services
+from authsvc.web.path_names import path_level
+from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
+
+SortName = Annotated[users.Sort, sort_schema(users.Sort)]
 
 blueprint = noun("users", "Who may connect to the broker or call this service")
 
@@ -106,8 +113,13 @@ class UserView(View):
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
-    created: Moment
-    updated: Moment
+    origin: str = Field(description="whether an administrator created the user, or a device registered it")
+    created_at: Moment
+    updated_at: Moment
+    last_seen: Moment | None = Field(
+        description="when a client of the user was last seen by a broker, or the user by this service, exact to about "
+        "10 minutes; null if not in the last 30 days"
+    )
     warnings: list[WarningView]
 
 
@@ -120,6 +132,26 @@ class UserQuery(SearchQuery):
     administrator_on_broker: bool = Field(
         False, description="only users that may change something in this service and log in to the broker"
     )
+    enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
+    grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
+    origin: users.Origin | None = Field(None, description="only users that came to be in this way")
+    last_seen_after: TimeInQuery | None = Field(None, description="only users that were seen at this time or later")
+    last_seen_before: TimeInQuery | None = Field(
+        None, description="only users that were last seen before this time, or not in the last 30 days"
+    )
+    sort: SortName = Field("username", description="the field to sort by; with - in front, descending")
+
+    def wanted(self) -> users.UserFilter:
+        return users.UserFilter(
+            self.search,
+            self.role,
+            self.enabled,
+            self.grant_type and GrantType(self.grant_type),
+            self.origin,
+            self.last_seen_after,
+            self.last_seen_before,
+            self.administrator_on_broker,
+        )
 
 
 class DecisionQuery(Query):
@@ -139,66 +171,98 @@ class DecisionView(View):
     role: str | None
 
 
-class DenialView(View):
-    """A denied login or access to a topic, and the narrowest permission that would allow it.
+class BulkBody(Body):
+    """One change of up to 1,000 users."""
 
-    `clientId` is the latest one. A topic that ends in an ellipsis is longer than the stored beginning.
-    """
+    usernames: list[Annotated[Text, Field(max_length=200)]] = Field(min_length=1, max_length=bulk.MAX_AT_ONCE)
+    action: Literal["enable", "disable", "delete", "addRole", "removeRole"]
+    role: RoleName | None = Field(None, description="for addRole and removeRole only")
 
-    client_id: str
-    topic: str | None
-    operation: Literal["login", "read", "write", "readWrite", "subscribe"]
-    reason: str
-    count: int
-    first_seen: Moment
-    last_seen: Moment
-    suggested_permission: PermissionView | None
-    remedy_note: str
+    @model_validator(mode="after")
+    def role_fits_the_action(self) -> BulkBody:
+        """Refuse a missing role, and a role that would be ignored."""
+        if (self.role is not None) != bulk.BulkAction(self.action).needs_role:
+            raise ValueError("role is required for addRole and removeRole, and not allowed otherwise")
+        return self
 
 
-class DenialList(View):
-    items: list[DenialView]
+class BulkFailureView(View):
+    """A user that was not changed, and why."""
+
+    username: str
+    code: str
+    detail: str
+
+
+class BulkView(View):
+    """The users that are now as the change makes them, and those that were not changed."""
+
+    usernames: list[str]
+    failed: list[BulkFailureView]
 
 
 @blueprint.get("/users", responses={200: UserPage})
 def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name."""
-    found = users.search(
-        query.search, query.page, query.per_page, query.role, administrators_on_broker=query.administrator_on_broker
-    )
+    """List users, sorted by name unless asked otherwise."""
+    found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
 
 
 @blueprint.post("/users", responses={201: UserView})
-def create(body: UserBody) -> Answer:
+def create_user(body: UserBody) -> Answer:
     """Create a user, which may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
     return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
 
 
+@blueprint.post("/users/bulk", responses={200: BulkView})
+def change_users(body: BulkBody) -> dict[str, Any]:
+    """Change or delete many users, each in its own transaction.
+
+    For each user the caller needs the permission to change or delete that user.
+    """
+    done, failed = change_each(body)
+    failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]
+    return render(BulkView(usernames=done, failed=failures))
+
+
+def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
+    """Change each user that the caller may change; return the names of the changed users, and the failures."""
+    author, hasher, action = actor(), services().hasher, bulk.BulkAction(body.action)
+    method = "DELETE" if action is bulk.BulkAction.DELETE else "PATCH"
+
+    def change_one(username: str) -> str:
+        path = f"/api/users/{path_level(username)}"
+        if not services().access.may_call(caller(), method, path):
+            raise Forbidden(f"your account needs the permission `http write {path}` to do this")
+        return bulk.change_user(author, username, action, body.role or "", hasher)
+
+    return bulk.apply_to_each(body.usernames, change_one)
+
+
 @blueprint.get("/users/<username>", responses={200: UserView})
-def show(path: UserPath) -> Answer:
+def get_user(path: UserPath) -> Answer:
     """Show a user."""
     return _answer(users.get(path.username))
 
 
 @blueprint.patch("/users/<username>", responses={200: UserView})
-def change(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
+def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
     """Change a user, effective at once for connected clients too."""
     return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
 @blueprint.delete("/users/<username>", responses={204: None})
-def delete(path: UserPath, header: IfMatch) -> Response:
+def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
 @blueprint.get("/users/<username>/decision", responses={200: DecisionView})
-def decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
+def get_decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
     """Evaluate whether the user would be allowed, and why (a dry run)."""
     users.get(path.username)
     decided = decide_for(path.username, query)
@@ -212,28 +276,15 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
 
 
 @blueprint.get("/users/<username>/denials", responses={200: DenialList})
-def list_denials(path: UserPath) -> dict[str, Any]:
+def list_user_denials(path: UserPath) -> dict[str, Any]:
     """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
-    return render(DenialList(items=list(map(_view_denial, denials.of_user(path.username)))))
+    return render(DenialList(items=list(map(view_denial, denials.of_user(path.username)))))
 
 
 @blueprint.post("/users/<username>/permissions", responses={200: UserView})
-def allow(path: UserPath, body: PermissionBody) -> Answer:
+def add_permission(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))
-
-
-def _view_denial(record: denials.DenialRecord) -> DenialView:
-    denial, remedy = record.denial, record.advice
-    return DenialView.of(
-        record,
-        client_id=denial.client_id,
-        topic=(denial.topic if denial.whole else denial.topic + "…") or None,
-        operation=access_name(denial.access) if denial.topic else "login",
-        reason=denial.reason,
-        suggested_permission=remedy.permission,
-        remedy_note=remedy.note,
-    )
 
 
 def _answer(record: users.UserRecord) -> Answer:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -19,6 +20,7 @@ from authsvc.broker.plugin_protocol import (
     parse_stream_request,
     parse_usernames,
 )
+from authsvc.observability import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -56,6 +58,7 @@ class PluginRoutes:
         self._receivers = receivers
         self._threads = ThreadPoolExecutor(_REPORT_THREADS, "reports")
         self._failing = False
+        self._waiting: dict[object, float] = {}
 
     async def users(self, body: bytes) -> Answer:
         """Return the states of the requested users."""
@@ -72,13 +75,24 @@ class PluginRoutes:
 
     async def report(self, body: bytes) -> Answer:
         """Return whether a report was stored. A thread reads and stores it."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.store, body)
+        report = object()
+        self._waiting[report] = monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.store, body)
+        finally:
+            del self._waiting[report]
+
+    @property
+    def report_age(self) -> float:
+        """Seconds that the oldest report has waited to be stored; 0 without one."""
+        return max((monotonic() - received for received in list(self._waiting.values())), default=0.0)
 
     def store(self, body: bytes) -> Answer:
         """Store a report and return the answer; this may wait for the database."""
         try:
             report = parse_report(body)
         except MalformedRequest as error:
+            metrics.count_report("malformed")
             return malformed(error)
         try:
             self._receivers.store_report(report.broker)
@@ -87,8 +101,10 @@ class PluginRoutes:
             if not self._failing:
                 log.warning("reports of brokers cannot be stored", error=type(error).__name__)
             self._failing = True
+            metrics.count_report("failed")
             return json_answer(HTTPStatus.OK, _NOT_STORED)
         self._failing = False
+        metrics.count_report("stored")
         self._note(report)
         return json_answer(HTTPStatus.OK, _STORED)
 

@@ -19,9 +19,8 @@ from authsvc.record_json import json_fields
 @terminal.as_json
 def command(actor: str, action: str, target: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List changes, newest first."""
-    wanted = {"actor": actor, "action": action, "target": target}
     with terminal.opened():
-        found = audit.events(page, per_page, {name: value for name, value in wanted.items() if value})
+        found = audit.events(page, per_page, audit.AuditFilter(actor, action, target))
     if as_json:
         terminal.print_page(found, json_fields)
         return

@@ -169,7 +169,7 @@ def show_authorities(*, as_json: bool) -> None:
     """List the trusted authorities; the first one signs."""
     with terminal.opened():
         found = authorities.records()
-    names = ("subject", "notAfter", "retires", "crlNumber", "crlNextUpdate")
+    names = ("subject", "notAfter", "retiresAt", "crlNumber", "crlNextUpdate")
     shown = [{name: "" if each[name] is None else each[name] for name in names} for each in map(json_fields, found)]
     if as_json:
         terminal.print_json(shown)
@@ -222,7 +222,7 @@ COMMANDS = (group, ca_group)
 
 def _shown(record: certificates.CertificateRecord) -> dict[str, Any]:
     found = json_fields(record) | {"status": record.status_at(datetime.now(UTC))}
-    names = ("serial", "username", "status", "notAfter", "revoked", "reason", "notBefore", "fingerprint")
+    names = ("serial", "username", "status", "notAfter", "revokedAt", "reason", "notBefore", "fingerprint")
     return {name: found[name] for name in names}
 
 

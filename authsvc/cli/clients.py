@@ -58,7 +58,7 @@ COMMANDS = (group,)
 
 def _shown(record: live_clients.LiveClientRecord) -> dict[str, Any]:
     """Return the fields as the API names them."""
-    return {"connectedAt" if name == "connected" else name: value for name, value in json_fields(record).items()}
+    return json_fields(record)
 
 
 def _row(record: live_clients.LiveClientRecord) -> tuple[str, ...]:

@@ -83,5 +83,5 @@ COMMANDS = (group,)
 
 def _shown(record: api_tokens.TokenRecord) -> dict[str, Any]:
     return json_fields(record) | {
-        "lastUsed": terminal.spell_moment(record.last_used_at)
+        "lastUsedAt": terminal.spell_moment(record.last_used_at)
     }  # empty, not null, if never used

@@ -38,7 +38,7 @@ def group() -> None:
 def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
     """List users, sorted by name."""
     with terminal.opened():
-        found = users.search(search, page, per_page)
+        found = users.search(users.UserFilter(search), page, per_page)
         warnings = client_id_warnings.of_users(found.items)
     if as_json:
         terminal.print_page(

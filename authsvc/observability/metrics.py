@@ -1,5 +1,7 @@
 """The Prometheus metrics of `/metrics`: counts and times of decisions, and the state of each worker.
 
+`web/stored_metrics` adds what is read from the database at each scrape.
+
 The values of each label come from a closed list: no label holds a username, client id or topic. Under gunicorn the
 client library stores the values of all workers in the directory PROMETHEUS_MULTIPROC_DIR, which must be set before this
 module is imported.
@@ -34,7 +36,30 @@ _SECONDS = Histogram(
     ["check"],
     buckets=(0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5),
 )
-_REQUESTS = Counter("authsvc_http_requests", "Requests to the API and pages", ["method", "status"])
+_REQUESTS = Counter(
+    "authsvc_http_requests",
+    "Requests to the API and pages, by the template of their route",
+    ["method", "route", "status"],
+)
+_REQUEST_SECONDS = Histogram(
+    "authsvc_http_request_seconds",
+    "Time to answer a request to the API or a page",
+    ["method"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+_PROPAGATION = Histogram(
+    "authsvc_propagation_seconds",
+    "Time until all broker workers of this data directory had reloaded after a change (complete), or until waiting for "
+    "them ended (incomplete; they follow by polling)",
+    ["outcome"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+_REPORTS = Counter("authsvc_broker_reports", "Reports of brokers' plugins, by outcome", ["outcome"])
+# A series that begins at 0 shows its first increase.
+for _labelled, _outcomes in ((_PROPAGATION, ("complete", "incomplete")), (_REPORTS, ("stored", "failed", "malformed"))):
+    for _outcome in _outcomes:
+        _labelled.labels(_outcome)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def gauge(name: str, documentation: str, mode: _Mode = "livesum", labels: Sequence[str] = ()) -> Gauge:
@@ -60,6 +85,12 @@ class Total:
         counter.inc(total - before if total >= before else total)
 
 
+BUILD = gauge(
+    "authsvc_build_info",
+    "1, with the versions of authsvc and Python and the kind of database as labels",
+    "livemax",
+    ["version", "python", "database"],
+)
 POLICY_VERSION = gauge("authsvc_policy_version", "Policy version of the snapshot", "livemin")
 POLICY_AGE = gauge(
     "authsvc_policy_snapshot_age_seconds", "Time since the snapshot last matched the database", "livemax"
@@ -84,6 +115,13 @@ HASHING_REFUSED = Total(
 )
 THROTTLED = Total("authsvc_throttled_windows", "One-minute windows in which the logins of a user were throttled")
 KNOWN_CLIENT_IDS = gauge("authsvc_known_client_ids", "Client ids in memory that a user has logged in with", "livemax")
+QUEUE_AGE = gauge(
+    "authsvc_queue_age_seconds",
+    "Time that the oldest entry of a queue in memory has waited for the database, 0 if the queue is empty; reports: of "
+    "brokers' plugins",
+    "livemax",
+    ["queue"],
+)
 DENIALS_DROPPED = Total("authsvc_denials_dropped", "Denials that were not recorded because too many occurred at once")
 
 counted: Counts[tuple[str, bool]] = Counts()
@@ -118,10 +156,24 @@ def flush_decisions() -> None:
         _DECISIONS.labels(check, "allowed" if allowed else "denied", reason).inc(count)
 
 
-def observe_request(method: str, status: int) -> None:
-    """Count one request to the API or the web interface; all unknown methods share one label."""
-    known = method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    _REQUESTS.labels(method if known else "other", str(status)).inc()
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one request to the API or the web interface; `route` is a template, never a path.
+
+    All unknown methods share one label.
+    """
+    known = method if method in _METHODS else "other"
+    _REQUESTS.labels(known, route, str(status)).inc()
+    _REQUEST_SECONDS.labels(known).observe(seconds)
+
+
+def observe_propagation(seconds: float, *, complete: bool) -> None:
+    """Record how long the broker workers took to reload after a change, or how long they were waited for."""
+    _PROPAGATION.labels("complete" if complete else "incomplete").observe(seconds)
+
+
+def count_report(outcome: Literal["stored", "failed", "malformed"]) -> None:
+    """Count one report of a broker's plugin."""
+    _REPORTS.labels(outcome).inc()
 
 
 def exposition() -> bytes:

@@ -67,6 +67,7 @@ class AuthorityRecord:
     created_at: datetime
     retires_at: datetime | None
     crl_number: int
+    crl_this_update: datetime | None
     crl_next_update: datetime | None
 
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from peewee import SQL, fn
+
 from authsvc.activity import audit, disconnects
 from authsvc.errors import Conflict, Forbidden, NotFound, invalid
 from authsvc.notifications import outbox
@@ -23,7 +25,7 @@ from authsvc.record_json import from_row
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
     from authsvc.pki.authorities import SigningPolicy
@@ -71,12 +73,16 @@ class IssuedCertificate:
 
 @dataclass(frozen=True, slots=True)
 class CertificateFilter:
-    """The filter of a list; an empty field matches everything. `status` is valid, revoked or expired."""
+    """The filter of a list; an empty field matches everything. `status` is valid, revoked or expired.
+
+    Both `expiring_` fields match only valid certificates.
+    """
 
     username: str = ""
     text: str = ""
     status: str = ""
     expiring_within_days: int | None = None
+    expiring_before: datetime | None = None
 
 
 def issue(actor: Actor, username: str, key: ClientKey, policy: SigningPolicy) -> IssuedCertificate:
@@ -183,8 +189,13 @@ def find(pem: str) -> CertificateRecord:
     return get(f"{ca.read_certificate(pem).serial_number:x}")
 
 
-def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
-    """Return one page of certificates, by expiry, the earliest first."""
+CertificateSort = Literal["notAfter", "-notAfter", "username", "-username", "createdAt", "-createdAt"]
+
+
+def search(
+    wanted: CertificateFilter, page: int, per_page: int, sort: CertificateSort = "notAfter"
+) -> Page[CertificateRecord]:
+    """Return one page of certificates, the earliest to expire first unless `sort` says otherwise."""
     now = datetime.now(UTC)
     ended = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
     by_status = {
@@ -192,7 +203,12 @@ def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[Certific
         "revoked": ended,
         "expired": ~ended & (Certificate.not_after <= now),
     }
-    query: Any = Certificate.select().order_by(Certificate.not_after, Certificate.serial)
+    columns = {
+        "notAfter": Certificate.not_after,
+        "username": Certificate.username,
+        "createdAt": Certificate.created_at,
+    }
+    query = in_order(Certificate.select(), sort, columns, Certificate.serial)
     if wanted.username:
         query = query.where(Certificate.username == wanted.username)
     if wanted.text:
@@ -202,7 +218,23 @@ def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[Certific
     if wanted.expiring_within_days is not None:
         until = now + timedelta(days=wanted.expiring_within_days)
         query = query.where(by_status["valid"], Certificate.not_after <= until)
+    if wanted.expiring_before:
+        query = query.where(by_status["valid"], Certificate.not_after < wanted.expiring_before)
     return fetch_page(query, page, per_page, convert=partial(map, _record))
+
+
+def first_expiry() -> datetime | None:
+    """Return when the first user is left without a valid certificate; None if no user has one.
+
+    A certificate that was renewed, or whose user was deleted, does not count.
+    """
+    now = datetime.now(UTC)
+    valid = (Certificate.not_after > now) & (Certificate.revoked_at.is_null() | (Certificate.revoked_at > now))
+    latest: Any = Certificate.select(fn.MAX(Certificate.not_after).alias("until"))
+    latest = latest.where(valid, Certificate.user.is_null(False)).group_by(Certificate.username)
+    with session():
+        found: Any = latest.order_by(SQL("until")).limit(1).tuples().first()
+    return found[0] if found else None
 
 
 def read_reason(text: str) -> RevocationReason:

@@ -23,10 +23,11 @@ class User(NumberedModel):
     enabled = FlagField()
     grant_types = GrantTypesField()
     client_ids = ClientIdsField(default=())
-    created_at = UtcDateTimeField()
-    updated_at = UtcDateTimeField()
+    created_at = UtcDateTimeField(index=True)
+    updated_at = UtcDateTimeField(index=True)
     # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
+    origin = CharField(16, default="administrator", constraints=[peewee.SQL("DEFAULT 'administrator'")])
 
     class Meta:
         table_name = "users"
@@ -268,6 +269,7 @@ class DenialRow(Model):
 
     class Meta:
         table_name = "denials"
+        indexes = ((("reason", "last_seen"), False),)
 
 
 class DecisionStatsRow(Model):

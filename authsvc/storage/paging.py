@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from authsvc.storage.database import session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -21,6 +21,16 @@ class Page(Generic[T]):
     page: int
     per_page: int
     total: int
+
+
+def in_order(query: Any, sort: str, columns: Mapping[str, Any], unique: Any) -> Any:
+    """Return the query sorted by the column of this name; `-` in front of the name means descending.
+
+    Rows without a value come first when ascending. `unique` decides between equal values.
+    """
+    column = columns[sort.removeprefix("-")]
+    first = column.desc(nulls="LAST") if sort.startswith("-") else column.asc(nulls="FIRST")
+    return query.order_by(first, unique)
 
 
 def fetch_page(query: Any, page: int, per_page: int, *, convert: Callable[[list[Any]], Iterable[T]]) -> Page[T]:

@@ -98,12 +98,12 @@ class PolicyCache(CurrentPolicy):
         _log_new_damage(before, after, read)
 
 
-def snapshot_of(username: str) -> Snapshot:
-    """Return a snapshot of one user and its roles, read from the database; empty if the user does not exist."""
+def snapshot_of(*usernames: str) -> Snapshot:
+    """Return a snapshot of these users and their roles, read from the database, without users that do not exist."""
     with read_transaction():
         versions = current_versions()
-        users = policy_reader.user_policies([username], datetime.now(UTC))
-        names = [role for user in users.values() for role in user.roles]
+        users = policy_reader.user_policies(usernames, datetime.now(UTC))
+        names = {role for user in users.values() for role in user.roles}
         roles = policy_reader.role_policies(names)
         return Snapshot(ShardedMap(users.items()), roles, {}, *versions, _damage(roles))
 

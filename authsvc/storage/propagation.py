@@ -39,10 +39,14 @@ class Propagation:
         self._listening: socket.socket | None = None
         self._own = directory / f"{secrets.token_hex(8)}.sock"
 
-    def notify(self, version: Hashable) -> None:
-        """Let every broker process reload and wait until each has; do nothing if this version was notified before."""
-        if version != self._notified and self.all_reloaded():
+    def notify(self, version: Hashable) -> bool | None:
+        """Let every broker process reload and return whether all have; None if this version was notified before."""
+        if version == self._notified:
+            return None
+        complete = self.all_reloaded()
+        if complete:
             self._notified = version
+        return complete
 
     def all_reloaded(self) -> bool:
         """Let every broker process reload; return False if one failed, took longer than 0.8 s or cannot be reached."""

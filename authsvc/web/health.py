@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, current_app, jsonify
 
+from authsvc import __version__
 from authsvc.observability import metrics
 from authsvc.storage.changes import current_version
-from authsvc.storage.database import DATABASE_ERRORS, session
+from authsvc.storage.database import DATABASE_ERRORS, is_sqlite, session
+from authsvc.web import stored_metrics
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
@@ -48,9 +51,10 @@ def readyz() -> tuple[Response, int]:
 
 @blueprint.get("/metrics")
 def exposition() -> Response:
-    """Return the metrics of all workers in the Prometheus format."""
+    """Return the metrics of all workers and of the database in the Prometheus format."""
     observe_worker(services())
-    return Response(metrics.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    text = metrics.exposition() + stored_metrics.exposition(current_app)
+    return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def observe_worker(services: Services) -> None:
@@ -58,6 +62,7 @@ def observe_worker(services: Services) -> None:
     metrics.flush_decisions()
     policy, webhooks = services.policy, services.webhooks
     verifier, hashing = services.verifier, services.broker_hashing
+    metrics.BUILD.labels(__version__, platform.python_version(), "sqlite" if is_sqlite() else "postgresql").set(1)
     metrics.POLICY_VERSION.set(policy.snapshot.version)
     metrics.POLICY_AGE.set(policy.age)
     metrics.POLICY_STALE.set(services.policy_is_stale)
@@ -72,6 +77,9 @@ def observe_worker(services: Services) -> None:
     metrics.HASHING_WAITING.set(hashing.waiting)
     metrics.HASHING_REFUSED.follow(verifier.counters.busy)
     metrics.THROTTLED.follow(services.access.guess_limit.throttled_windows)
+    metrics.QUEUE_AGE.labels("denials").set(services.denials.age)
+    metrics.QUEUE_AGE.labels("client-ids").set(services.client_ids.age)
+    metrics.QUEUE_AGE.labels("reports").set(services.plugin.report_age)
     metrics.KNOWN_CLIENT_IDS.set(services.client_ids.known.entries)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - the key in the WSGI environment, not a token
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BROKER = "/auth/"
+_PARAMETER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 log = structlog.get_logger()
@@ -84,7 +85,8 @@ def _finish(response: Response) -> Response:
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    metrics.observe_request(request.method, response.status_code)
+    seconds = perf_counter() - g.started
+    metrics.observe_request(request.method, _route(), response.status_code, seconds)
     if not (request.path.startswith(_QUIET) or g.get("quiet")):
         user = g.get("caller")
         log.info(
@@ -92,8 +94,14 @@ def _finish(response: Response) -> Response:
             method=request.method,
             path=request.path,
             status=response.status_code,
-            milliseconds=round((perf_counter() - g.started) * 1000, 1),
+            milliseconds=round(seconds * 1000, 1),
             user=user.username if user else None,
             address=request.remote_addr,
         )
     return response
+
+
+def _route() -> str:
+    """Return the template of the matched route, such as `/api/users/{username}`; `unmatched` without one."""
+    rule = request.url_rule
+    return _PARAMETER.sub(r"{\1}", rule.rule) if rule else "unmatched"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request
 
+from authsvc.accounts.bulk import apply_to_each
 from authsvc.admin.forms import permission_rows, validated
 from authsvc.admin.pages import authorize_as, may_call, redirect_to, render, require_read
 from authsvc.errors import AuthsvcError, Forbidden, NotFound
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from werkzeug.wrappers import Response as AnyResponse
+
+    from authsvc.accounts.bulk import Failure
 
 blueprint = Blueprint("selection", __name__, url_prefix="/registry/registrations")
 
@@ -65,7 +68,7 @@ def deny() -> AnyResponse:
     return _outcome(
         _names(body.ids),
         "denied",
-        *decisions.apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)),
+        *apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)),
     )
 
 
@@ -89,7 +92,7 @@ def _form(decision: str, error: AuthsvcError | None = None) -> Response:
 
 
 def _outcome(
-    names: dict[str, str], word: str, done: list[records.RegistrationRecord], failed: list[decisions.Failure]
+    names: dict[str, str], word: str, done: list[records.RegistrationRecord], failed: list[Failure]
 ) -> AnyResponse:
     if failed:
         failures = [(names.get(id_, "a deleted registration"), error.message) for id_, error in failed]

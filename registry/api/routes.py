@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import Response, current_app, request
 
+from authsvc.accounts.bulk import apply_to_each
 from authsvc.api.schemas import View, noun, permissions_from, render, render_page
 from authsvc.errors import AuthsvcError
 from authsvc.pki import csr
@@ -22,6 +23,7 @@ from registry.states import Status
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from authsvc.accounts.bulk import Failure
     from authsvc.pki.authorities import SigningPolicy
     from registry.mqtt_registration.registration import MqttRegistration
     from registry.rest_registration import RestRegistration
@@ -52,26 +54,26 @@ def registry() -> Registry:
 
 
 @blueprint.get("/client-registry", responses={200: schemas.LockStateView})
-def state() -> dict[str, Any]:
+def get_registry() -> dict[str, Any]:
     """Return the state of the lock and the number of pending registrations."""
     return _state(registry_lock.state())
 
 
 @blueprint.post("/client-registry/unlock", responses={200: schemas.LockStateView})
-def unlock(body: schemas.UnlockBody) -> dict[str, Any]:
+def unlock_registry(body: schemas.UnlockBody) -> dict[str, Any]:
     """Unlock the registry for a limited time."""
     return _state(registry_lock.unlock(actor(), body.duration_seconds, body.limits()))
 
 
 @blueprint.post("/client-registry/lock", responses={200: schemas.LockStateView})
-def lock() -> dict[str, Any]:
+def lock_registry() -> dict[str, Any]:
     """Lock the registry at once."""
     return _state(registry_lock.lock(actor()))
 
 
 @blueprint.before_request
 def _limit_request() -> None:
-    if request.endpoint == f"{blueprint.name}.register":
+    if request.endpoint == f"{blueprint.name}.{register_client.__name__}":
         request.max_content_length = registry().max_request_bytes
 
 
@@ -81,7 +83,7 @@ def _limit_request() -> None:
     security=[{}],
 )
 @public
-def register(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, dict[str, str]]:
+def register_client(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Register a client. Repeat the same request until the answer is 201 (granted) or 403 (denied)."""
     try:
         outcome = registry().rest_registration.register(_registration_request(body))
@@ -103,7 +105,7 @@ def list_registrations(query: schemas.RegistrationQuery) -> dict[str, Any]:
 
 
 @blueprint.get("/client-registry/registrations/<id>", responses={200: schemas.RegistrationView})
-def show(path: schemas.IdPath) -> dict[str, Any]:
+def get_registration(path: schemas.IdPath) -> dict[str, Any]:
     """Return a registration."""
     return _registration(records.get(path.id))
 
@@ -112,26 +114,26 @@ def show(path: schemas.IdPath) -> dict[str, Any]:
     "/client-registry/registrations/<id>/grant",
     responses={200: schemas.RegistrationView, **schemas.failures(423)},
 )
-def grant(path: schemas.IdPath, body: schemas.GrantBody) -> dict[str, Any]:
+def grant_registration(path: schemas.IdPath, body: schemas.GrantBody) -> dict[str, Any]:
     """Grant a registration: create the user with the given rights and its starting rights."""
     return _registration(decisions.grant(actor(), path.id, body.grant(), registry().signing))
 
 
 @blueprint.post("/client-registry/registrations/<id>/deny", responses={200: schemas.RegistrationView})
-def deny(path: schemas.IdPath, body: schemas.DenyBody) -> dict[str, Any]:
+def deny_registration(path: schemas.IdPath, body: schemas.DenyBody) -> dict[str, Any]:
     """Deny a registration. The username stays denied until the registration is deleted."""
     return _registration(decisions.deny(actor(), path.id, body.reason))
 
 
 @blueprint.delete("/client-registry/registrations/<id>", responses={204: None})
-def delete(path: schemas.IdPath) -> Response:
+def delete_registration(path: schemas.IdPath) -> Response:
     """Delete a registration, so that the username can register again."""
     decisions.delete(actor(), path.id)
     return Response(status=204)
 
 
 @blueprint.post("/client-registry/registrations/grant", responses={200: schemas.BulkView})
-def grant_many(body: schemas.GrantManyBody) -> dict[str, Any]:
+def grant_registrations(body: schemas.GrantManyBody) -> dict[str, Any]:
     """Grant many registrations, each in its own transaction.
 
     A registration fails if it has conflicts (`registration-has-conflicts`) or would get rights over this service
@@ -142,17 +144,17 @@ def grant_many(body: schemas.GrantManyBody) -> dict[str, Any]:
 
 
 @blueprint.post("/client-registry/registrations/deny", responses={200: schemas.BulkView})
-def deny_many(body: schemas.DenyManyBody) -> dict[str, Any]:
+def deny_registrations(body: schemas.DenyManyBody) -> dict[str, Any]:
     """Deny registrations by id, each in its own transaction, or all that match a filter in one transaction."""
     author = actor()
     if body.filter:
         count = filters.deny(author, body.filter.filter(), body.reason)
         return render(schemas.BulkView(count=count, items=[], failed=[]))
-    return _bulk(*decisions.apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
+    return _bulk(*apply_to_each(body.ids, lambda id_: decisions.deny(author, id_, body.reason)))
 
 
 @blueprint.post("/client-registry/registrations/delete", responses={200: schemas.CountView})
-def delete_many(body: schemas.DeleteManyBody) -> dict[str, Any]:
+def delete_registrations(body: schemas.DeleteManyBody) -> dict[str, Any]:
     """Delete all registrations that match a filter, so that their usernames can register again."""
     return render(schemas.CountView(count=filters.delete(actor(), body.filter.filter(), Status(body.status))))
 
@@ -197,14 +199,14 @@ def delete_preauthorization(path: schemas.IdPath) -> Response:
 
 
 @key_blueprint.get("/client-registry/enrolment-keys", responses={200: schemas.KeyPage})
-def list_keys(query: schemas.PageQuery) -> dict[str, Any]:
+def list_enrolment_keys(query: schemas.PageQuery) -> dict[str, Any]:
     """List enrolment keys without their secrets, newest first."""
     found = enrolment_keys.search(query.page, query.per_page)
     return render_page(found, _views(schemas.KeyView, found.items))
 
 
 @key_blueprint.post("/client-registry/enrolment-keys", responses={201: schemas.NewKeyView})
-def create_key(body: schemas.KeyBody) -> tuple[dict[str, Any], int]:
+def create_enrolment_key(body: schemas.KeyBody) -> tuple[dict[str, Any], int]:
     """Create an enrolment key; its secret is returned only once."""
     secret, record = enrolment_keys.create(
         actor(), body.label, body.uses, tuple(body.roles), body.expires_at, approval_required=body.approval_required
@@ -213,7 +215,7 @@ def create_key(body: schemas.KeyBody) -> tuple[dict[str, Any], int]:
 
 
 @key_blueprint.delete("/client-registry/enrolment-keys/<id>", responses={204: None})
-def revoke_key(path: schemas.IdPath) -> Response:
+def revoke_enrolment_key(path: schemas.IdPath) -> Response:
     """Revoke an enrolment key."""
     enrolment_keys.revoke(actor(), path.id)
     return Response(status=204)
@@ -245,7 +247,7 @@ def _registration(record: records.RegistrationRecord) -> dict[str, Any]:
     return render(*_views(schemas.RegistrationView, [record]))
 
 
-def _bulk(done: list[records.RegistrationRecord], failed: list[decisions.Failure]) -> dict[str, Any]:
+def _bulk(done: list[records.RegistrationRecord], failed: list[Failure]) -> dict[str, Any]:
     failures = [schemas.FailureView(id=id_, code=error.code, detail=error.message) for id_, error in failed]
     items = list(_views(schemas.RegistrationView, done))
     return render(schemas.BulkView(count=len(done), items=items, failed=failures))

@@ -70,6 +70,6 @@ def _fields(record: enrolment_keys.EnrolmentKeyRecord) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in ("id", "label", "uses", "used", "roles")},
         "approvalRequired": record.approval_required,
-        "expires": terminal.spell_moment(record.expires_at),
-        "revoked": terminal.spell_moment(record.revoked_at),
+        "expiresAt": terminal.spell_moment(record.expires_at),
+        "revokedAt": terminal.spell_moment(record.revoked_at),
     }

@@ -10,7 +10,7 @@ import requests
 from playwright.sync_api import expect
 
 from authsvc import __version__
-from authsvc.admin.plots import Bar, Series, plot
+from authsvc.admin.reports.plots import Bar, Series, plot
 from tests.admin.page_objects import FormClient, Window
 from tests.registry.signing import signing_request
 

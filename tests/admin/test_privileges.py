@@ -75,7 +75,7 @@ def test_every_page_names_an_existing_api_call(route: Route) -> None:
 
 @pytest.mark.parametrize("route", FORMS, ids=str)
 def test_every_form_that_changes_something_names_a_writing_api_call(route: Route) -> None:
-    read_only = {"registry_page.selection.ask", "admin.unknown_page"}
+    read_only = {"registry_page.selection.ask", "user_selection.ask", "admin.unknown_page"}
     assert route.call
     assert (route.call.method == "GET") == (route.endpoint in read_only)
 

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from authsvc.accounts.overview import overview
 from authsvc.pki.ca import RevocationReason
+from authsvc.record_json import rfc3339
 from tests.actors import BOBS_PASSWORD, http
 from tests.certificates.environment import ON_SQLITE, Environment, serial_of
 from tests.certificates.tools import pem
@@ -122,7 +123,7 @@ def test_shown_certificate_equals_the_issued_one(env: Environment) -> None:
         "fingerprint": shown["fingerprint"],
         "notBefore": certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notAfter": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "revoked": None,
+        "revokedAt": None,
         "reason": None,
     }
     assert env.admin.get("/api/users/bob/certificates").get_json()["items"] == [shown]
@@ -168,6 +169,20 @@ def test_certificates_are_listed_by_expiry(env: Environment, fleet: dict[str, st
     assert found(env, "status=valid") == [fleet["short"], fleet["long"]]
     assert found(env, "status=revoked") == [fleet["lost"]]
     assert found(env, "page=2&perPage=2") == [fleet["long"]]
+
+
+def test_certificates_are_sorted(env: Environment, fleet: dict[str, str]) -> None:
+    assert found(env, "sort=-notAfter") == [fleet["long"], fleet["lost"], fleet["short"]]
+    assert found(env, "sort=-username")[0] == fleet["lost"]
+    assert found(env, "sort=createdAt") == [fleet["short"], fleet["long"], fleet["lost"]]
+
+
+def test_certificates_that_expire_before_a_time_are_listed(env: Environment, fleet: dict[str, str]) -> None:
+    expiry = env.admin.get(f"/api/certificates/{fleet['short']}").get_json()["notAfter"]
+    assert found(env, f"expiringBefore={expiry}") == []
+    later = rfc3339(datetime.fromisoformat(expiry) + timedelta(seconds=1))
+    assert found(env, f"expiringBefore={later}") == [fleet["short"]]
+    assert found(env, f"expiringBefore={later}&status=revoked") == []
 
 
 def test_list_of_expiring_certificates_omits_revoked_ones(env: Environment, fleet: dict[str, str]) -> None:

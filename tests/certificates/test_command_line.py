@@ -211,11 +211,11 @@ def test_unknown_serial_or_reason_is_reported(console: Console, env: Environment
 def test_authorities_are_listed_with_the_signing_one_first(console: Console, env: Environment) -> None:
     env.crl()
     (only,) = json_of(console, "ca", "show", "--json")
-    assert (only["subject"], only["retires"], only["crlNumber"]) == ("CN=authsvc certificate authority", "", 1)
+    assert (only["subject"], only["retiresAt"], only["crlNumber"]) == ("CN=authsvc certificate authority", "", 1)
     stdout_of(console.command("ca", "rotate", "--overlap-days", "10"))
     newest, oldest = json_of(console, "ca", "show", "--json")
-    assert (newest["retires"], oldest["subject"]) == ("", "CN=authsvc certificate authority")
-    assert oldest["retires"].startswith("20")
+    assert (newest["retiresAt"], oldest["subject"]) == ("", "CN=authsvc certificate authority")
+    assert oldest["retiresAt"].startswith("20")
     assert stdout_of(console.command("ca", "show")).splitlines()[0].startswith("SUBJECT")
     assert len(x509.load_pem_x509_certificates(env.ca_pem().encode())) == 2
 

@@ -34,7 +34,7 @@ def test_replay_returns_the_same_certificate(env: Environment) -> None:
         body = renewal(current, key)
         first, again = post_renewal(env, body), post_renewal(env, body)
         assert again.get_json() == first.get_json()
-        assert env.show_certificate(current)["revoked"] is not None
+        assert env.show_certificate(current)["revokedAt"] is not None
     assert count_certificates(env) == 2
 
 
@@ -44,10 +44,10 @@ def test_lost_response_can_be_fetched_again_during_the_overlap(env: Environment)
     current = env.issue_certificate("bob", key)
     with travel(DUE):
         first = renewed_certificate(post_renewal(env, renewal(current, key, following)))
-        ends = env.show_certificate(current)["revoked"]
+        ends = env.show_certificate(current)["revokedAt"]
     with travel(DUE + timedelta(hours=20)):
         assert renewed_certificate(post_renewal(env, renewal(current, key, following))) == first
-        assert env.show_certificate(current)["revoked"] == ends
+        assert env.show_certificate(current)["revokedAt"] == ends
     assert count_certificates(env) == 2
 
 
@@ -67,10 +67,10 @@ def test_second_renewal_does_not_prolong_the_old_certificate(env: Environment) -
     current = env.issue_certificate("bob", key)
     with travel(DUE):
         post_renewal(env, renewal(current, key))
-        ends = env.show_certificate(current)["revoked"]
+        ends = env.show_certificate(current)["revokedAt"]
     with travel(DUE + timedelta(hours=20)):
         post_renewal(env, renewal(current, key))
-        assert env.show_certificate(current)["revoked"] == ends
+        assert env.show_certificate(current)["revokedAt"] == ends
 
 
 @ON_SQLITE
@@ -79,7 +79,7 @@ def test_renewal_for_the_current_key_returns_the_current_certificate(env: Enviro
     current = env.issue_certificate("bob", key)
     with travel(DUE):
         assert renewed_certificate(post_renewal(env, renewal(current, key, key))) == current
-        assert env.show_certificate(current)["revoked"] is None
+        assert env.show_certificate(current)["revokedAt"] is None
 
 
 # The overlap.
@@ -92,7 +92,7 @@ def test_both_certificates_are_valid_during_the_overlap(env: Environment) -> Non
         following = renewed_certificate(post_renewal(env, renewal(current, key)))
         shown = env.show_certificate(current)
         assert (shown["status"], shown["reason"]) == ("valid", "superseded")
-        ends = datetime.fromisoformat(shown["revoked"])
+        ends = datetime.fromisoformat(shown["revokedAt"])
         assert ends - datetime.now(UTC) == pytest.approx(DAY, abs=timedelta(seconds=1))
         assert env.crl_entries() == {}
     with travel(DUE + timedelta(hours=23.9)):
@@ -162,7 +162,7 @@ def test_overlap_is_configurable(env: Environment, hours: int, ends_after: timed
     current = strict.issue_certificate("bob", key)
     with travel(DUE):
         assert post_renewal(strict, renewal(current, key)).status_code == 201
-        ends = strict.show_certificate(current)["revoked"]
+        ends = strict.show_certificate(current)["revokedAt"]
         # Beyond its own end there is nothing to revoke.
         expected = None if ends_after is None else (datetime.now(UTC) + ends_after).strftime("%Y-%m-%dT%H:%M:%SZ")
     strict.close()

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from authsvc.api import docs
 from authsvc.app import create_app
 from authsvc.settings import Settings
 
 
 def _describe() -> dict[str, Any]:
     nowhere = Settings(data_dir=Path("nowhere"), database_url="sqlite:///nowhere", bcrypt_cost=4)
-    description: dict[str, Any] = create_app(nowhere).api_doc
-    return description
+    return docs.description(create_app(nowhere))
 
 
 DESCRIPTION = _describe()

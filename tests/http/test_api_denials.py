@@ -46,7 +46,7 @@ def test_denied_publish_is_listed_with_the_narrowest_permission_that_allows_it(b
         "reason": "no-permission",
         "count": 1,
         "suggestedPermission": permission("write machines/7/state"),
-        "remedyNote": "this lets it publish to this one topic",
+        "advice": "this lets it publish to this one topic",
     }
     answer = alice.post("/api/users/bob/permissions", item["suggestedPermission"])
     assert answer.status_code == 200
@@ -54,7 +54,7 @@ def test_denied_publish_is_listed_with_the_narrowest_permission_that_allows_it(b
     assert broker.acl("bob", "machines/7/state", 2, client_id="press-7") == YES
     assert broker.acl("bob", "machines/7/state", 1, client_id="press-7") == no("no-permission")
     allowed = next(item for item in denials_of(alice) if item["operation"] == "write")
-    assert (allowed["suggestedPermission"], allowed["remedyNote"]) == (None, "it is allowed now")
+    assert (allowed["suggestedPermission"], allowed["advice"]) == (None, "it is allowed now")
 
 
 def test_cached_denials_are_counted(broker: Broker, alice: Caller) -> None:
@@ -81,7 +81,7 @@ def test_denied_login_is_listed_without_its_password(
     (item,) = denials_of(alice, username)
     assert (item["operation"], item["topic"], item["reason"]) == ("login", None, reason)
     assert (item["clientId"], item["suggestedPermission"]) == ("c7", None)
-    assert item["remedyNote"]
+    assert item["advice"]
     assert password not in str(item)
 
 
@@ -105,7 +105,7 @@ def test_advice_names_the_denying_permission(broker: Broker, alice: Caller) -> N
     assert broker.acl("bob", "sensors/secret/1", 1) == no("denied-by-permission")
     (item,) = denials_of(alice)
     assert item["suggestedPermission"] is None
-    assert "`deny readWrite sensors/secret/#` of the user's own" in item["remedyNote"]
+    assert "`deny readWrite sensors/secret/#` of the user's own" in item["advice"]
 
 
 def test_allowed_access_and_unknown_users_are_not_recorded_as_denials(

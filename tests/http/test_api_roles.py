@@ -84,7 +84,7 @@ def test_change_keeps_all_other_fields(alice: Caller, field: str, value: object)
     assert changed.status_code == 200
     after = alice.get("/api/roles/line").get_json()
     assert after == changed.get_json()
-    assert after.pop("updated") >= before.pop("updated")
+    assert after.pop("updatedAt") >= before.pop("updatedAt")
     assert after == {**before, field: value}
 
 

@@ -260,10 +260,10 @@ def test_token_list_has_users_and_labels_but_no_secrets(alice: Caller, client: F
     ).get_json()
     answer = alice.get("/api/tokens?username=charlie")
     (item,) = answer.get_json()["items"]
-    assert set(item) == {"id", "username", "label", "created", "expires", "lastUsed"}
+    assert set(item) == {"id", "username", "label", "createdAt", "expiresAt", "lastUsedAt"}
     assert (item["id"], item["username"], item["label"]) == (made["id"], "charlie", "Charlie's phone")
-    assert item["expires"] == made["expiresAt"]
-    assert item["lastUsed"] is None
+    assert item["expiresAt"] == made["expiresAt"]
+    assert item["lastUsedAt"] is None
     assert made["token"].split(".")[2] not in answer.text
 
 
@@ -271,9 +271,9 @@ def test_token_list_has_the_time_of_last_use(alice: Caller, charlie: Caller) -> 
     noon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     with time_machine.travel(noon, tick=False):
         assert charlie.get("/api/me").status_code == 200
-        assert alice.get("/api/tokens?username=charlie").get_json()["items"][0]["lastUsed"] == _spell(noon)
+        assert alice.get("/api/tokens?username=charlie").get_json()["items"][0]["lastUsedAt"] == _spell(noon)
     with time_machine.travel(noon + timedelta(hours=1), tick=False):
-        assert alice.get("/api/tokens?username=charlie").get_json()["items"][0]["lastUsed"] == _spell(noon)
+        assert alice.get("/api/tokens?username=charlie").get_json()["items"][0]["lastUsedAt"] == _spell(noon)
 
 
 def _spell(moment: datetime) -> str:

@@ -338,7 +338,7 @@ def database_lost(*_: Any, **__: Any) -> None:
 
 
 def throttled_events() -> list[audit.Event]:
-    return audit.events(1, 100, {"action": "login.throttled"}).items
+    return audit.events(1, 100, audit.AuditFilter(action="login.throttled")).items
 
 
 def test_throttled_logins_are_listed_among_the_denials(broker: Broker, services: Services, alice: Caller) -> None:
@@ -347,7 +347,7 @@ def test_throttled_logins_are_listed_among_the_denials(broker: Broker, services:
     items = alice.get("/api/users/bob/denials").get_json()["items"]
     counts = {item["reason"]: item["count"] for item in items}
     assert counts == {"wrong-password": LIMIT_FOR_UNKNOWN_CLIENT_IDS, "throttled": 100 - LIMIT_FOR_UNKNOWN_CLIENT_IDS}
-    (note,) = {item["remedyNote"] for item in items if item["reason"] == "throttled"}
+    (note,) = {item["advice"] for item in items if item["reason"] == "throttled"}
     assert "too many wrong passwords" in note
 
 
@@ -388,7 +388,9 @@ def test_report_made_while_another_is_written_is_kept(
     monkeypatch.setattr(audit, "record", record_during_an_attack)
     throttled_logins.store(limit)
     expected = {"user:bob"} | {f"user:decoy-{number}" for number in range(MAX_REPORTED)}
-    assert {event.target for event in audit.events(1, 200, {"action": "login.throttled"}).items} == expected
+    assert {
+        event.target for event in audit.events(1, 200, audit.AuditFilter(action="login.throttled")).items
+    } == expected
 
 
 def test_report_is_written_once_after_a_database_failure(

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import platform
 import re
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import time_machine
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.actors import BOBS_PASSWORD
-from tests.http.broker import Broker, broker_by
+from authsvc import __version__
+from authsvc.accounts import users
+from authsvc.activity import disconnects
+from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
+from authsvc.pki import authorities, certificates
+from authsvc.pki.ca import RevocationReason
+from authsvc.policy.decision import Denial, Reason
+from authsvc.policy.snapshot import GrantType
+from authsvc.storage.database import DATABASE_ERRORS, database_time, session
+from authsvc.storage.models import DisconnectOrder
+from authsvc.web.health import observe_worker
+from authsvc.web.request_context import EXTENSION
+from registry import lock, records
+from registry.models import Registration
+from tests.actors import ALICE, BOBS_PASSWORD
+from tests.certificates.disconnects import age_orders, takeover_at
+from tests.http.broker import Broker, broker_by, services_of
 from tests.http.callers import Caller, basic
+from tests.http.plugin import report as plugin_report
+from tests.live_clients import OTHER_BOOT, age_reports, connected, report
+from tests.registry.signing import new_key
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -162,10 +187,17 @@ def test_metrics_count_queued_hashes(client: FlaskClient, services: Services) ->
     assert (running, waiting) == (workers, 3)
 
 
-def test_requests_are_counted_by_method_and_status(client: FlaskClient, anonymous: Caller) -> None:
-    before = _value(client, "authsvc_http_requests_total", method="DELETE", status="401")
+def test_requests_are_counted_by_method_route_and_status(client: FlaskClient, anonymous: Caller) -> None:
+    labels = {"method": "DELETE", "route": "/api/users/{username}", "status": "401"}
+    before = _value(client, "authsvc_http_requests_total", **labels)
+    timed = _value(client, "authsvc_http_request_seconds_count", method="DELETE")
     anonymous.delete("/api/users/bob")
-    assert _value(client, "authsvc_http_requests_total", method="DELETE", status="401") == before + 1
+    assert _value(client, "authsvc_http_requests_total", **labels) == before + 1
+    assert _value(client, "authsvc_http_request_seconds_count", method="DELETE") == timed + 1
+    labels = {"method": "GET", "route": "unmatched", "status": "404"}
+    before = _value(client, "authsvc_http_requests_total", **labels)
+    anonymous.get("/no/such/path")
+    assert _value(client, "authsvc_http_requests_total", **labels) == before + 1
 
 
 def test_labels_contain_no_username_or_topic(client: FlaskClient, app: OpenAPI, alice: Caller) -> None:
@@ -182,7 +214,178 @@ def test_labels_contain_no_username_or_topic(client: FlaskClient, app: OpenAPI, 
 def test_labels_have_a_fixed_set_of_values(client: FlaskClient, app: OpenAPI) -> None:
     broker_by("view", app).send("user", b"\xff")
     labels = {name for sample in _samples(client) if sample.name.startswith("authsvc_") for name in sample.labels}
-    assert labels <= {"check", "decision", "reason", "method", "status", "outcome", "le"}
+    expected = {"check", "decision", "reason", "method", "route", "status", "outcome", "le", "queue"}
+    assert labels <= expected | {"version", "python", "database"}
+    routes = {sample.labels["route"] for sample in _samples(client) if "route" in sample.labels}
+    templates = {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) for rule in app.url_map.iter_rules()}
+    assert routes <= templates | {"unmatched"}
+
+
+def test_names_follow_the_conventions(client: FlaskClient, services: Services) -> None:
+    observe_worker(services)
+    families = list(text_string_to_metric_families(client.get("/metrics").text))
+    for family in families:
+        assert family.documentation, family.name
+        assert not any(unit in family.name for unit in ("_ms", "millis", "minutes", "percent")), family.name
+        # A counter's samples end in _total; no other kind has this ending.
+        totals = [sample.name for sample in family.samples if sample.name.endswith("_total")]
+        assert bool(totals) is (family.type == "counter" and bool(family.samples)), family.name
+    names = {family.name for family in families if family.name.startswith("authsvc_")}
+    assert "authsvc_http_requests" in names
+    assert {name for name in names if re.search("_(age|expiry|update)$", name)} == set()
+
+
+# Metrics that are read from the database at each scrape.
+
+
+def test_build_is_named(client: FlaskClient) -> None:
+    (build,) = [sample for sample in _samples(client) if sample.name == "authsvc_build_info"]
+    assert build.labels == {"version": __version__, "python": platform.python_version(), "database": "sqlite"}
+    assert build.value == 1
+
+
+def _stored(client: FlaskClient, name: str) -> float | None:
+    """Return the value of a metric without labels; None if it is left out."""
+    values = [sample.value for sample in _samples(client) if sample.name == name]
+    assert len(values) <= 1
+    return values[0] if values else None
+
+
+def test_expiry_of_authority_certificates_and_crl_is_shown(client: FlaskClient, services: Services) -> None:
+    assert _stored(client, "authsvc_crl_next_update_timestamp_seconds") is None
+    assert _stored(client, "authsvc_certificate_expiry_timestamp_seconds") is None
+    (authority,) = authorities.records()
+    assert _stored(client, "authsvc_authority_expiry_timestamp_seconds") == authority.not_after.timestamp()
+    policy = authorities.signing_policy(services.settings)
+    (crl,) = authorities.revocation_lists(policy)
+    shown = _stored(client, "authsvc_crl_next_update_timestamp_seconds")
+    assert shown == pytest.approx(crl.next_update.timestamp())
+    for username, days in (("carol", 20), ("carol", 40), ("tess", 30)):
+        users.change(ALICE, username, {"grant_types": frozenset(GrantType)}, services.hasher)
+        certificates.issue(ALICE, username, new_key().public_key(), policy._replace(days=days))
+    first = min(record.not_after for record in _certificates() if record.username == "tess")
+    assert _stored(client, "authsvc_certificate_expiry_timestamp_seconds") == first.timestamp()
+    for record in _certificates():
+        if record.username == "tess":
+            certificates.revoke(ALICE, record.serial, RevocationReason.UNSPECIFIED)
+    latest = max(record.not_after for record in _certificates() if record.username == "carol")
+    assert _stored(client, "authsvc_certificate_expiry_timestamp_seconds") == latest.timestamp()
+
+
+def _certificates() -> list[certificates.CertificateRecord]:
+    return certificates.search(certificates.CertificateFilter(), 1, 50).items
+
+
+def test_brokers_and_their_clients_are_counted(client: FlaskClient) -> None:
+    def shown() -> list[float | None]:
+        names = ("live_brokers", "silent_brokers", "connected_clients")
+        return [_stored(client, f"authsvc_{name}") for name in names]
+
+    assert shown() == [0, 0, 0]
+    report(connected(1), connected(2))
+    report(connected(1), boot=OTHER_BOOT, name="hall")
+    assert shown() == [2, 0, 3]
+    age_reports(timedelta(minutes=1))
+    assert shown() == [1, 1, 1]
+
+
+def test_pending_registrations_and_their_age_are_shown(client: FlaskClient) -> None:
+    assert _stored(client, "authsvc_registry_pending_registrations") == 0
+    assert _stored(client, "authsvc_registry_pending_age_seconds") == 0
+    with session():
+        records.create(records.NewRegistration("new-device", records.RegistrationKind.IMPLICIT), while_locked=True)
+        Registration.update(first_seen=database_time() - timedelta(hours=1)).execute()
+    assert _stored(client, "authsvc_registry_pending_registrations") == 1
+    assert _stored(client, "authsvc_registry_pending_age_seconds") == pytest.approx(3600, abs=60)
+    assert _stored(client, "authsvc_registry_unlocked") == 0
+    lock.unlock(ALICE, 60, lock.Limits())
+    assert _stored(client, "authsvc_registry_unlocked") == 1
+
+
+def test_open_disconnect_orders_are_shown_if_they_are_carried_out(app: OpenAPI, client: FlaskClient) -> None:
+    name = "authsvc_disconnect_order_age_seconds"
+    disconnects.order("bob", "test")
+    assert _stored(client, name) is None
+    app.extensions[EXTENSION] = replace(services_of(app), broker=takeover_at(1))
+    assert _stored(client, "authsvc_disconnect_orders") == 1
+    age_orders(timedelta(minutes=5))
+    assert _stored(client, name) == pytest.approx(300, abs=60)
+    with session():
+        DisconnectOrder.update(finished_at=database_time()).execute()
+    assert (_stored(client, "authsvc_disconnect_orders"), _stored(client, name)) == (0, 0)
+
+
+def test_unreachable_database_is_a_metric_and_no_error(client: FlaskClient, settings: Settings) -> None:
+    assert _stored(client, "authsvc_database_up") == 1
+    (settings.data_dir / "authsvc.db").unlink()
+    assert _stored(client, "authsvc_database_up") == 0
+    assert _stored(client, "authsvc_live_brokers") is None
+    assert _stored(client, "authsvc_policy_users") is not None
+
+
+# Ages of queues, and propagation.
+
+
+def test_age_of_a_queue_grows_until_it_was_stored(client: FlaskClient, services: Services) -> None:
+    def age(queue: str) -> float:
+        return _value(client, "authsvc_queue_age_seconds", queue=queue)
+
+    assert (age("denials"), age("client-ids"), age("reports")) == (0, 0, 0)
+    with time_machine.travel(datetime.now(UTC) - timedelta(minutes=2)):
+        services.denials.note(Denial("bob", "c", "a/b", 1, Reason.NO_PERMISSION))
+    services.client_ids.note("bob", "c")
+    assert age("denials") == pytest.approx(120, abs=60)
+    assert age("client-ids") > 0
+    services.denials.store()
+    services.client_ids.store()
+    assert (age("denials"), age("client-ids")) == (0, 0)
+
+
+def test_client_ids_that_cannot_be_stored_grow_older(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.client_ids.note("bob", "c")
+    services.client_ids.store()
+    services.client_ids.note("bob", "other")
+    first = services.client_ids.age
+    (settings.data_dir / "authsvc.db").unlink()
+    with pytest.raises(DATABASE_ERRORS):
+        services.client_ids.store()
+    assert services.client_ids.age > first > 0
+
+
+def test_report_ages_while_it_is_stored_and_is_counted() -> None:
+    storing, may_end = threading.Event(), threading.Event()
+
+    def store(_report: object) -> None:
+        storing.set()
+        assert may_end.wait(10)
+
+    receivers = ReportReceivers(store, lambda *_: None, lambda _: None, lambda _: None)
+    routes = PluginRoutes(None, None, receivers)  # type: ignore[arg-type]
+    counted = _reports("stored")
+
+    async def send() -> None:
+        answer = asyncio.ensure_future(routes.report(json.dumps(plugin_report()).encode()))
+        await asyncio.to_thread(storing.wait, 10)
+        assert routes.report_age > 0
+        may_end.set()
+        assert (await answer).status == 200
+
+    asyncio.run(send())
+    assert routes.report_age == 0
+    assert _reports("stored") == counted + 1
+
+
+def _reports(outcome: str) -> float:
+    return REGISTRY.get_sample_value("authsvc_broker_reports_total", {"outcome": outcome}) or 0
+
+
+def test_propagation_of_a_change_is_timed(client: FlaskClient, alice: Caller) -> None:
+    before = _value(client, "authsvc_propagation_seconds_count", outcome="complete")
+    alice.creates_user("press-7")
+    alice.get("/api/users")
+    assert _value(client, "authsvc_propagation_seconds_count", outcome="complete") == before + 1
 
 
 # Request ids.

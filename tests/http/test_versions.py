@@ -106,4 +106,4 @@ def test_null_is_refused_for_every_field_of_a_role(alice: Caller, field: str) ->
 def test_an_empty_change_changes_nothing(alice: Caller, path: str) -> None:
     before = alice.get(path).get_json()
     after = alice.patch(path, {}).get_json()
-    assert {**after, "updated": ""} == {**before, "updated": ""}
+    assert {**after, "updatedAt": ""} == {**before, "updatedAt": ""}

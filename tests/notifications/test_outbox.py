@@ -404,7 +404,7 @@ def test_audit_trail_has_changes_without_secret_and_path(prepared: Settings, rec
     subscriptions.change(ALICE, notification_id, changes, private(prepared))
     subscriptions.send_test(ALICE, notification_id)
     subscriptions.delete(ALICE, notification_id)
-    found = [each for each in audit.events(1, 10, {}).items if each.action.startswith("notification.")]
+    found = [each for each in audit.events(1, 10, audit.AuditFilter()).items if each.action.startswith("notification.")]
     assert [(each.action, each.target) for each in reversed(found)] == [
         ("notification.create", "notification:operators"),
         ("notification.change", "notification:operators"),

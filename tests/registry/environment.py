@@ -257,7 +257,7 @@ def events() -> list[audit.Event]:
     """Return the audit trail, oldest first."""
     with session():
         count = AuditEvent.select().count()
-    return audit.events(1, count + 1, {}).items[::-1]
+    return audit.events(1, count + 1, audit.AuditFilter()).items[::-1]
 
 
 def all_rows() -> dict[str, list[Any]]:

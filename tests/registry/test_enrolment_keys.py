@@ -132,7 +132,7 @@ def test_key_secret_is_shown_once_and_stored_as_a_digest(env: Environment) -> No
     secret = key.pop("secret")
     assert listed(env) == [key]
     assert (key["label"], key["uses"], key["used"], key["roles"]) == ("hall 3", 3, 0, ["line"])
-    assert (key["createdBy"], key["revoked"], key["expiresAt"]) == ("alice", None, None)
+    assert (key["createdBy"], key["revokedAt"], key["expiresAt"]) == ("alice", None, None)
     env.register(enrolmentKey=secret)
     with session():
         rows = [*EnrolmentKey.select().tuples(), *Registration.select().tuples()]
@@ -143,9 +143,9 @@ def test_key_secret_is_shown_once_and_stored_as_a_digest(env: Environment) -> No
 def test_keys_are_listed_newest_first(env: Environment) -> None:
     first, second = make_key(env, label="first"), make_key(env, label="second")
     env.alice.delete(f"{KEYS}/{first['id']}")
-    assert [(key["label"], key["revoked"] is not None) for key in listed(env)] == [("second", False), ("first", True)]
+    assert [(key["label"], key["revokedAt"] is not None) for key in listed(env)] == [("second", False), ("first", True)]
     problem_of(env.alice.delete(f"{KEYS}/nobody"), 404, "enrolment-key-not-found")
-    assert second["revoked"] is None
+    assert second["revokedAt"] is None
 
 
 @pytest.mark.parametrize(

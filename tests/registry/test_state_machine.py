@@ -236,7 +236,11 @@ class Registry(RuleBasedStateMachine):
 
     @invariant()
     def every_user_is_somebodys_doing_and_has_what_was_named(self) -> None:
-        found = {user.username: user for user in users.search("", 1, 100).items if user.username not in STAFF}
+        found = {
+            user.username: user
+            for user in users.search(users.UserFilter(""), 1, 100).items
+            if user.username not in STAFF
+        }
         assert {name: frozenset(user.roles) for name, user in found.items()} == {
             name: member.roles for name, member in self.model.users.items()
         }

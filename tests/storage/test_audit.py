@@ -216,8 +216,11 @@ def test_events_are_listed_newest_first_and_filtered() -> None:
     users.create(CHARLIE, "bertha", {}, HASHER)
     change_user("bob", enabled=False)
 
-    def listed(**filters: str) -> list[tuple[str, str, str]]:
-        return [(event.actor, event.action, event.target) for event in audit.events(1, 3, filters).items]
+    def listed(**filters: Any) -> list[tuple[str, str, str]]:
+        return [
+            (event.actor, event.action, event.target)
+            for event in audit.events(1, 3, audit.AuditFilter(**filters)).items
+        ]
 
     bob_changed = ("alice", "user.change", "user:bob")
     bertha_made = ("charlie", "user.create", "user:bertha")
@@ -227,8 +230,50 @@ def test_events_are_listed_newest_first_and_filtered() -> None:
     assert listed(actor="alice", action="user.create") == [bob_made]
     assert listed(target="user:bob") == [bob_changed, bob_made]
     assert listed(target="user:%") == []
-    second = audit.events(2, 2, {"actor": "alice"})
+    second = audit.events(2, 2, audit.AuditFilter(actor="alice"))
     assert (second.total, second.items) == (2, [])
+
+
+def test_events_are_filtered_by_the_beginning_of_a_text_and_by_time() -> None:
+    create_bob()
+    users.create(CHARLIE, "bobby", {}, HASHER)
+    users.create(CHARLIE, "BOBS", {}, HASHER)
+
+    def targets(**filters: Any) -> list[str]:
+        found = audit.AuditFilter(action="user.create", **filters)
+        return [event.target for event in audit.events(1, 50, found).items if event.actor in ("alice", "charlie")]
+
+    assert targets(target="user:bob*") == ["user:bobby", "user:bob"]
+    assert targets(target="user:b*", actor="char*") == ["user:bobby"]
+    assert targets(target="*") == ["user:BOBS", "user:bobby", "user:bob"]
+    assert targets(target="user:%*") == targets(target="user:_*") == []
+    created = {event.target: event.at for event in audit.events(1, 50, audit.AuditFilter()).items}
+    second = created["user:bobby"]
+    assert targets(after=second) == ["user:BOBS", "user:bobby"]
+    assert targets(before=second) == ["user:bob"]
+    assert targets(after=second, before=second) == []
+
+
+def test_export_yields_every_matching_event_once_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_BATCH", 3)
+    for number in range(7):
+        audit.record(ALICE, "test.export", f"user:{number}")
+    newest_first = [f"user:{number}" for number in reversed(range(7))]
+    wanted = audit.AuditFilter(action="test.export")
+    assert [event.target for event in audit.export(wanted)] == newest_first
+    monkeypatch.setattr(audit, "MAX_EXPORTED", 4)
+    assert [event.target for event in audit.export(wanted)] == newest_first[:4]
+    assert list(audit.export(audit.AuditFilter(action="test.nothing"))) == []
+
+
+def test_actions_are_listed_once_each() -> None:
+    create_bob()
+    audit.record(ALICE, "a.first", "user:bob")
+    audit.record(ALICE, "a.first", "user:bob")
+    found = audit.actions()
+    assert found == sorted(set(found))
+    assert found[0] == "a.first"
+    assert "user.create" in found
 
 
 def test_first_start_writes_events() -> None:

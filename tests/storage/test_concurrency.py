@@ -118,4 +118,4 @@ def test_several_threads_can_catch_up_at_once() -> None:
 def test_many_users_can_be_created_at_once() -> None:
     outcomes = all_at_once(*(lambda n=n: create_user(f"device-{n}") for n in range(8)))
     assert kinds(outcomes) == {"UserRecord"}
-    assert users.search("device-", 1, 10).total == 8
+    assert users.search(users.UserFilter("device-"), 1, 10).total == 8

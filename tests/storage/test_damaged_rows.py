@@ -146,7 +146,7 @@ def test_username_that_is_not_text_denies_only_its_user(column: str, value: str)
     execute(f"UPDATE users SET {column} = {value} WHERE username = 'bob'")
     announce()
     assert log_in(access_by(loaded_policy()), "neighbour")
-    assert users.search("", 1, 50).total == 3
+    assert users.search(users.UserFilter(""), 1, 50).total == 3
 
 
 def test_damaged_role_denies_only_its_users() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import peewee
 import pytest
@@ -241,3 +241,39 @@ def test_denied_login_has_no_topic_and_no_suggested_permission() -> None:
     (record,) = records()
     assert (record.denial.topic, record.advice.permission) == ("", None)
     assert "password" in record.advice.note
+
+
+def found(at: datetime = NOW, **wanted: Any) -> list[tuple[str, str]]:
+    with time_machine.travel(at, tick=False):
+        page = denials.search(denials.DenialFilter(**wanted), 1, 50)
+    assert page.total == len(page.items)
+    return [(record.denial.username, record.denial.topic) for record in page.items]
+
+
+def test_denials_of_all_users_are_searched_latest_first() -> None:
+    create_user("bertha")
+    noted = Denials()
+    deny(noted, denial("plant/a"), at=NOW - timedelta(hours=2))
+    deny(noted, denial("alarms", "bertha", "Press/1"), at=NOW - timedelta(hours=1))
+    deny(noted, Denial("bob", "sensor-2", "", 0, Reason.WRONG_PASSWORD), denial("old"), at=NOW)
+    everything = [("bob", ""), ("bob", "old"), ("bertha", "alarms"), ("bob", "plant/a")]
+    assert sorted(found()) == sorted(everything)
+    assert found()[2:] == everything[2:]
+    assert found(username="bertha") == found(text="press/1") == found(text="BERTH") == [("bertha", "alarms")]
+    assert found(text="plant") == [("bob", "plant/a")]
+    assert found(reason="wrong-password") == found(kind="login") == [("bob", "")]
+    assert len(found(kind="topic")) == 3
+    assert found(after=NOW - timedelta(hours=1), before=NOW) == [("bertha", "alarms")]
+    assert found(text="%") == found(username="ber") == []
+    assert found(at=NOW + timedelta(days=8)) == []
+
+
+def test_advice_for_denials_of_all_users_follows_the_rules_of_each_user() -> None:
+    create_user("bertha", permissions=(mqtt("write", "a"),))
+    deny(Denials(), denial("a"), denial("a", "bertha"))
+    with time_machine.travel(NOW, tick=False):
+        records = {one.denial.username: one.advice for one in denials.search(denials.DenialFilter(), 1, 50).items}
+    assert records["bob"].permission == mqtt("write", "a")
+    assert records["bertha"].cured
+    users.delete(ALICE, "bertha")
+    assert found() == [("bob", "a")]

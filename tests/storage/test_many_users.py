@@ -24,17 +24,17 @@ def names(*numbers: int) -> list[str]:
 
 def test_search_and_pages_work_with_100_000_users() -> None:
     execute(INSERT)
-    found = users.search("100099", 1, 50)
+    found = users.search(users.UserFilter("100099"), 1, 50)
     assert found.total == 10
     assert [user.username for user in found.items] == names(*range(990, 1000))
 
-    in_the_middle = users.search("DEVICE", 1001, 50)
+    in_the_middle = users.search(users.UserFilter("DEVICE"), 1001, 50)
     assert in_the_middle.total == MANY
     assert [user.username for user in in_the_middle.items] == names(*range(50_001, 50_051))
 
-    last = users.search("", 2001, 50)
+    last = users.search(users.UserFilter(""), 2001, 50)
     assert (last.total, [user.username for user in last.items]) == (MANY + 1, names(MANY))
-    assert users.search("", 2002, 50).items == []
+    assert users.search(users.UserFilter(""), 2002, 50).items == []
 
 
 def test_snapshot_of_100_000_users_is_loaded_and_updated() -> None:

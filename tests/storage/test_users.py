@@ -10,6 +10,7 @@ import pytest
 import time_machine
 
 from authsvc.accounts import api_tokens, users
+from authsvc.activity.client_ids import SeenClientIds
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
 from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.policy.snapshot import GrantType
@@ -224,7 +225,7 @@ def test_unknown_user_raises_not_found(name: str) -> None:
 def test_search_finds_names_containing_the_text_in_any_case(text: str, expected: list[str]) -> None:
     for name in ("bob_1", "Bob-2", "bruno", "Bertha"):
         create_user(name)
-    found = users.search(text, 1, 50)
+    found = users.search(users.UserFilter(text), 1, 50)
     assert sorted(user.username for user in found.items) == expected
     assert found.total == len(expected)
 
@@ -234,16 +235,77 @@ def test_search_finds_users_with_a_role() -> None:
     create_role("Devices", STATE)
     for name, roles in (("press-1", ("devices",)), ("press-2", ("Devices",)), ("lamp-1", ("devices", "Devices"))):
         create_user(name, roles=roles)
-    assert [user.username for user in users.search("", 1, 50, role="devices").items] == ["lamp-1", "press-1"]
-    found = users.search("press", 1, 1, role="devices")
+    assert names(users.UserFilter(role="devices")) == ["lamp-1", "press-1"]
+    found = users.search(users.UserFilter("press", "devices"), 1, 1)
     assert (found.total, [user.username for user in found.items]) == (1, ["press-1"])
-    assert users.search("", 1, 50, role="device").total == 0
+    assert users.search(users.UserFilter("", "device"), 1, 50).total == 0
+
+
+def names(wanted: users.UserFilter, sort: users.Sort = "username") -> list[str]:
+    """Return the names of the matching users, without the first administrator."""
+    found = [user.username for user in users.search(wanted, 1, 50, sort).items if user.username != "admin"]
+    exported = [user.username for user in users.export(wanted) if user.username != "admin"]
+    assert sorted(exported) == exported == sorted(found)
+    return found
+
+
+def test_users_are_filtered_by_status_grant_type_and_origin() -> None:
+    create_user("device-1", enabled=False)
+    create_user("device-2", grant_types=frozenset({GrantType.CERTIFICATE, GrantType.TOKEN}))
+    users.create_with_hash(ALICE, "device-3", {"grant_types": frozenset()}, None, users.Origin.REGISTRATION)
+    assert names(users.UserFilter(enabled=False)) == ["device-1"]
+    assert names(users.UserFilter(enabled=True)) == ["device-2", "device-3"]
+    assert names(users.UserFilter(grant_type=GrantType.TOKEN)) == ["device-2"]
+    assert names(users.UserFilter(grant_type=GrantType.PASSWORD)) == ["device-1"]
+    assert names(users.UserFilter(origin=users.Origin.REGISTRATION)) == ["device-3"]
+    assert names(users.UserFilter(origin=users.Origin.ADMINISTRATOR, text="-2")) == ["device-2"]
+
+
+def test_users_are_filtered_and_sorted_by_the_time_they_were_last_seen() -> None:
+    now = datetime.now(UTC)
+    seen = SeenClientIds()
+    for name in ("device-1", "device-2", "device-3", "device-4"):
+        create_user(name)
+    for name, hours, logged_in in (("device-1", 5, True), ("device-2", 50, True), ("device-3", 1, False)):
+        with time_machine.travel(now - timedelta(hours=hours), tick=False):
+            seen.note(name, f"{name}-main", logged_in)
+            seen.store()
+    assert users.get("device-1").last_seen == now - timedelta(hours=5)
+    assert users.get("device-3").last_seen is None
+    day = now - timedelta(hours=24)
+    assert names(users.UserFilter(last_seen_after=day)) == ["device-1"]
+    assert names(users.UserFilter(last_seen_before=day)) == ["device-2", "device-3", "device-4"]
+    assert names(users.UserFilter(last_seen_after=now - timedelta(days=3), last_seen_before=day)) == ["device-2"]
+    assert names(users.UserFilter(), "-lastSeen") == ["device-1", "device-2", "device-3", "device-4"]
+    assert names(users.UserFilter(), "lastSeen") == ["device-3", "device-4", "device-2", "device-1"]
+
+
+def test_users_are_sorted_by_name_creation_and_last_change() -> None:
+    for name in ("device-2", "device-1", "device-3"):
+        create_user(name)
+    change_user("device-2", enabled=False)
+    assert names(users.UserFilter()) == ["device-1", "device-2", "device-3"]
+    assert names(users.UserFilter(), "-username") == ["device-3", "device-2", "device-1"]
+    assert names(users.UserFilter(), "createdAt") == ["device-2", "device-1", "device-3"]
+    assert names(users.UserFilter(), "-createdAt") == ["device-3", "device-1", "device-2"]
+    assert names(users.UserFilter(), "updatedAt") == ["device-1", "device-3", "device-2"]
+    assert names(users.UserFilter(), "-updatedAt") == ["device-2", "device-3", "device-1"]
+
+
+def test_export_reads_users_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "_BATCH", 2)
+    for number in range(5):
+        create_user(f"device-{number}")
+    expected = [f"device-{number}" for number in range(5)]
+    assert [user.username for user in users.export(users.UserFilter("device-"))] == expected
+    monkeypatch.setattr(users, "MAX_EXPORTED", 3)
+    assert [user.username for user in users.export(users.UserFilter("device-"))] == expected[:3]
 
 
 def test_pages_have_no_gap_and_no_repetition() -> None:
     for n in range(6):
         create_user(f"device-{n}", permissions=(mqtt("read", f"own/{n}"),), roles=("minimum-access",))
-    pages = [users.search("device", page, 4) for page in (1, 2, 3)]
+    pages = [users.search(users.UserFilter("device"), page, 4) for page in (1, 2, 3)]
     assert [[user.username for user in page.items] for page in pages] == [
         ["device-0", "device-1", "device-2", "device-3"],
         ["device-4", "device-5"],

@@ -12,6 +12,22 @@ function localise(root) {
   }
 }
 
+// Filters by time are sent in UTC and shown in the browser's time zone, like the times in the list.
+function localTime(moment) {
+  return new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
+
+function localiseFilters() {
+  for (const zone of document.querySelectorAll("[data-zone]")) zone.textContent = "local time";
+  for (const field of document.querySelectorAll("input[data-utc]")) {
+    // The value in the document: a browser may have restored another one.
+    field.value = field.defaultValue && localTime(new Date(`${field.defaultValue}Z`));
+    field.form.addEventListener("formdata", (event) => {
+      if (field.value) event.formData.set(field.name, `${new Date(field.value).toISOString().slice(0, 19)}Z`);
+    });
+  }
+}
+
 function countDown() {
   for (const element of document.querySelectorAll("[data-until], [data-left]")) {
     // `data-left` is in seconds, because the clock of the browser's computer may be wrong.
@@ -104,6 +120,7 @@ document.addEventListener("visibilitychange", () => {
 for (const notice of document.querySelectorAll("[data-insecure]")) notice.hidden = window.isSecureContext;
 
 localise(document);
+localiseFilters();
 openDialogs(document);
 countDown();
 setInterval(countDown, 500);

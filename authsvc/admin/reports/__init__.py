@@ -1,0 +1,1 @@
+"""Pages that show what happened and how the service runs; they change nothing."""
