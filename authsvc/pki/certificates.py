@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +18,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import from_row
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import Certificate, User
 from authsvc.storage.paging import Page, fetch_page
 
@@ -162,6 +164,15 @@ def get(serial: str) -> CertificateRecord:
         return _record(_row(serial))
 
 
+def find(given: str) -> str:
+    """Return the serial of the certificate with this serial, this beginning of it, or of a user's only valid one."""
+    is_valid = Certificate.revoked_at.is_null() & (Certificate.not_after > datetime.now(UTC))
+    by_name = (Certificate.username == given) & is_valid
+    # A username keeps its spelling; only a text of hexadecimal digits and colons can be a serial.
+    typed = _plain(given) if re.fullmatch(r"[0-9A-Fa-f:]+…?", given) else given
+    return find_id(Certificate.select(), Certificate.serial, by_name, typed, "certificate")
+
+
 def search(wanted: CertificateFilter, page: int, per_page: int) -> Page[CertificateRecord]:
     """Return one page of certificates, by expiry, the earliest first."""
     now = datetime.now(UTC)
@@ -216,12 +227,15 @@ def _issued(row: Certificate) -> IssuedCertificate:
 
 
 def _row(serial: str) -> Certificate:
-    # openssl prints upper case and an even number of digits, other tools separate them by colons.
-    plain = serial.replace(":", "").lower().lstrip("0")
-    row: Certificate | None = Certificate.get_or_none(Certificate.serial == plain)
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == _plain(serial))
     if row is None:
         raise NotFound("no such certificate", "certificate-not-found")
     return row
+
+
+def _plain(serial: str) -> str:
+    # openssl prints upper case and an even number of digits, other tools separate them by colons.
+    return serial.replace(":", "").lower().lstrip("0")
 
 
 def _record(row: Certificate) -> CertificateRecord:
