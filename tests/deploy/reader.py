@@ -114,6 +114,7 @@ class Reader:
             "AUTHSVC_BCRYPT_COST": "4",
             "AUTHSVC_CONNECT_BUDGET_MS": "4000",
             "LC_ALL": "C.UTF-8",
+            "HOME": str(self.directory),
         }
 
     @property

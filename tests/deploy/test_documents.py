@@ -96,6 +96,19 @@ DOCUMENTS = {
             (_USERS_WITH_CERTIFICATES, Block("printf")),
         ),
     ),
+    "docs/command-line.md": Document(
+        (
+            Block(
+                "authsvc registry preauthorize press-12",
+                prints=("2 preauthorized", "press-13", "deleted", "press-7  enabled", "grant types  token", "revoked"),
+            ),
+            Block("printf", prints=("press-20,", "press-21,")),
+            Block("mkdir", files=(".local/share/bash-completion/completions/authsvc",)),
+            Block("mkdir", files=(".zfunc/_authsvc",)),
+            Block("mkdir", files=(".config/fish/completions/authsvc.fish",)),
+        ),
+        before=(STARTED,),
+    ),
     "docs/settings.md": Document(
         (
             Block(

@@ -83,7 +83,7 @@ def test_browser_session_is_listed_and_ended(console: Console, seeded: Settings)
     [
         (("users", "show", "bobb"), "no such user: bobb. Did you mean bob?"),
         (("users", "delete", "zzz"), "no such user: zzz"),
-        (("tokens", "create", "charli"), "no such user: charli. Did you mean charlie?"),
+        (("tokens", "create", "charli"), "no such user: charli. Did you mean charlie or carol?"),
         (("roles", "show", "lien"), "no such role: lien. Did you mean line?"),
         (("users", "change", "bob", "--add-role", "lin"), "roles[1]: no such role: lin. Did you mean line?"),
         (
