@@ -12,6 +12,7 @@ from urllib.request import HTTPSHandler, Request, build_opener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from email.message import Message
     from pathlib import Path
 
 _TIMEOUT_SECONDS = 30
@@ -30,7 +31,7 @@ class Answer(NamedTuple):
     """The status, the headers, and the JSON object of the body; an empty one if the body is anything else."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message[str, str]
     body: dict[str, Any]
 
 

@@ -31,9 +31,9 @@ class Block:
     """What a document promises about one of its blocks, which starts with the words `begins`.
 
     `prints` are parts of its output, or of that of a program which an earlier block left running; one that is listed
-    twice is printed twice. `statuses` are the
-    exit statuses of its commands, 0 unless given. `lasts` is true if its last command runs until it is interrupted:
-    the reader goes on in another terminal once everything is printed. With `interrupted` the reader ends it then.
+    twice is printed twice. `statuses` are the exit statuses of its commands, 0 unless given. `files` exist afterwards,
+    and the broker's log contains `broker_logs`. If `lasts` is true, its last command runs until it is interrupted: the
+    reader goes on in another terminal once everything is printed. With `interrupted` the reader ends it then.
     """
 
     begins: str
@@ -43,6 +43,7 @@ class Block:
     lasts: bool = False
     interrupted: bool = False
     files: tuple[str, ...] = ()
+    broker_logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,9 @@ class Reader:
         if not promise.lasts:
             process.wait(_PATIENCE)
         self._wait_for(promise, begun)
+        for words in promise.broker_logs:
+            assert self._broker
+            self._broker.wait_for_log(words)
         if promise.interrupted:
             self._interrupt(process)
 

@@ -34,7 +34,7 @@ FIRST_STEPS = (
         prints=('"allowed":false', "denied: no-permission"),
         statuses=(0, 1),
     ),
-    Block('curl -s -u "$ADMIN" -X PATCH', prints=('"enabled":false',)),
+    Block('curl -s -u "$ADMIN" -X PATCH', prints=('"enabled":false',), broker_logs=("authsvc: disconnecting ",)),
 )
 
 
@@ -66,7 +66,7 @@ DOCUMENTS = {
                 prints=("Connection Refused: not authorised.", "press-9-plc", "press-9 granted"),
                 statuses=(REFUSED, 0, 0, 0),
             ),
-            Block("curl -si", prints=("202 Accepted", "Retry-After", '"pairingCode":')),
+            Block("curl -si", prints=("202 Accepted", "retry-after:", '"pairingCode":')),
             Block(".venv/bin/authsvc register", prints=("waiting for an administrator", "pairing code"), lasts=True),
             Block(
                 ".venv/bin/authsvc registry grant press-11",

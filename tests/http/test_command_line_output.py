@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from rich.cells import cell_len
 
 from authsvc.cli.console import tables
 from authsvc.cli.main import commands
@@ -79,7 +80,7 @@ def test_only_the_widest_column_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wide_characters_count_as_two_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     _, line = _at_a_terminal(monkeypatch, 30, ("\N{CJK UNIFIED IDEOGRAPH-6A5F}" * 30, True, "x"))
-    assert tables.cell_len(line) <= 30
+    assert cell_len(line) <= 30
 
 
 def test_table_in_a_pipe_is_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
