@@ -13,6 +13,7 @@ from authsvc.activity import audit
 from authsvc.errors import Forbidden, NotFound, invalid
 from authsvc.record_json import from_row
 from authsvc.storage.database import database_time, transaction
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.paging import Page, fetch_page
 from registry import lock
 from registry.models import EnrolmentKey
@@ -84,6 +85,21 @@ def revoke(actor: Actor, key_id: str) -> None:
         if row.revoked_at is None:
             EnrolmentKey.update(revoked_at=database_time()).where(EnrolmentKey.id == key_id).execute()
             audit.record(actor, "enrolment-key.revoke", f"enrolment-key:{key_id}", before={"label": row.label})
+
+
+def find(given: str) -> str:
+    """Return the id of the key with this id, this beginning of its id, or this label if it is the only one."""
+    return find_id(EnrolmentKey.select(), EnrolmentKey.id, EnrolmentKey.label == given, given, "enrolment key")
+
+
+def delete(actor: Actor, key_id: str) -> None:
+    """Delete a key, which is then no longer listed and no longer valid; registrations that were made with it stay."""
+    with transaction():
+        row = EnrolmentKey.get_or_none(EnrolmentKey.id == key_id)
+        if row is None:
+            raise NotFound("no such enrolment key", "enrolment-key-not-found")
+        row.delete_instance()
+        audit.record(actor, "enrolment-key.delete", f"enrolment-key:{key_id}", before={"label": row.label})
 
 
 def check(secret: str) -> EnrolmentKeyRecord:

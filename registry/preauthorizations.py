@@ -30,6 +30,7 @@ from authsvc.policy.permissions import Permission
 from authsvc.record_json import from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import User
 from authsvc.storage.paging import Page, fetch_page
 from registry import lock
@@ -166,6 +167,12 @@ def search(text: str, page: int, per_page: int) -> Page[PreauthorizationRecord]:
     return fetch_page(query.order_by(Preauthorization.username), page, per_page, convert=partial(map, _record))
 
 
+def find(given: str) -> str:
+    """Return the id of the preauthorization with this id, this beginning of its id, or this username."""
+    by_name = Preauthorization.username == given
+    return find_id(Preauthorization.select(), Preauthorization.id, by_name, given, "preauthorization")
+
+
 def delete(actor: Actor, preauthorization_id: str) -> None:
     """Delete an unused preauthorization."""
     with transaction():
@@ -179,9 +186,12 @@ def delete(actor: Actor, preauthorization_id: str) -> None:
 def read_csv(text: str, *, with_secrets: bool = False) -> list[NewPreauthorization]:
     """Parse lines of `username,roles,csrFingerprint`, with roles separated by spaces. Errors name the line.
 
-    With `with_secrets` each line without a fingerprint is bound to a one-time secret.
+    With `with_secrets` each line without a fingerprint is bound to a one-time secret. Semicolons can separate the
+    columns and a byte order mark can come first, as Excel writes them.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
+    text = text.removeprefix("\ufeff")
+    separator = ";" if ";" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True, delimiter=separator)
     try:
         columns = reader.fieldnames or []
         if "username" not in columns or not set(columns) <= {"username", "roles", "csrFingerprint"}:

@@ -21,6 +21,7 @@ from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.record_json import from_row
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import User
 from authsvc.storage.paging import Page, fetch_page
 from registry.look_alikes import similar_names
@@ -120,6 +121,11 @@ NO_STARTING_RIGHTS = StartingRights()
 def get(registration_id: str) -> RegistrationRecord:
     with session():
         return record_of(row_of(registration_id))
+
+
+def find(given: str) -> str:
+    """Return the id of the registration with this id, this beginning of its id, or this username."""
+    return find_id(Registration.select(), Registration.id, Registration.username == given, given, "registration")
 
 
 def search(status: str, text: str, page: int, per_page: int) -> Page[RegistrationRecord]:

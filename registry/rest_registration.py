@@ -273,7 +273,7 @@ def _must_still_have_access(row: Registration) -> None:
         raise Forbidden("the registration was granted, but the user is disabled now", "user-disabled")
     if row.certificate is None:
         return
-    certificate = certificates.find(row.certificate)
+    certificate = certificates.of_pem(row.certificate)
     status = certificate.status_at(datetime.now(UTC))
     if status != "valid":
         why = f" ({certificate.reason})" if status == "revoked" else ""

@@ -17,6 +17,7 @@ from authsvc.record_json import from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change, token_change
 from authsvc.storage.database import session, transaction
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import Token, User
 from authsvc.storage.paging import Page, fetch_page
 
@@ -160,6 +161,11 @@ def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[Toke
     if text:
         query = query.where(Token.label.contains(text) | User.username.contains(text))
     return fetch_page(query.order_by(Token.created_at.desc(), Token.id), page, per_page, convert=partial(map, _record))
+
+
+def find(given: str) -> str:
+    """Return the id of the token with this id, this beginning of its id, or this user if it is the user's only one."""
+    return find_id(Token.select(Token, User).join(User), Token.id, User.username == given, given, "token")
 
 
 def store_uses(uses: MutableMapping[str, datetime]) -> None:

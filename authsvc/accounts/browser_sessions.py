@@ -22,6 +22,7 @@ from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
 from authsvc.record_json import from_row
 from authsvc.storage.database import session, transaction
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import BrowserSession, Token, User
 from authsvc.storage.paging import Page, fetch_page
 
@@ -135,6 +136,12 @@ def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[
         per_page,
         convert=partial(map, _record),
     )
+
+
+def find(given: str, lifetime: Lifetime) -> str:
+    """Return the id of the running session with this id, this beginning of its id, or of this user's only one."""
+    running = _running(datetime.now(UTC), lifetime)
+    return find_id(running, BrowserSession.id, User.username == given, given, "session")
 
 
 def delete_expired(lifetime: Lifetime) -> None:

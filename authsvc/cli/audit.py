@@ -8,6 +8,7 @@ import click
 
 from authsvc.activity import audit
 from authsvc.cli import terminal
+from authsvc.cli.console.tables import print_table
 from authsvc.record_json import json_fields
 
 
@@ -24,7 +25,7 @@ def command(actor: str, action: str, target: str, page: int, per_page: int, *, a
     if as_json:
         terminal.print_page(found, json_fields)
         return
-    terminal.print_table(("AT", "ACTOR", "VIA", "ACTION", "TARGET", "BEFORE", "AFTER"), map(_row, found.items))
+    print_table(("AT", "ACTOR", "VIA", "ACTION", "TARGET", "BEFORE", "AFTER"), map(_row, found.items))
 
 
 COMMANDS = (command,)

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authsvc.accounts import users
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
 from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Conflict
 from authsvc.pki import authorities, ca, certificates, server_certificates
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 
-@click.group("certificates")
+@click.group("certificates", cls=Group)
 def group() -> None:
     """Issue, list and revoke client certificates, and issue server certificates for brokers."""
 
@@ -53,16 +55,19 @@ def list_certificates(
     if as_json:
         terminal.print_page(found, _shown)
         return
-    rows = ([value or "" for value in _shown(record).values()][:6] for record in found.items)
-    terminal.print_table(("SERIAL", "USERNAME", "STATUS", "NOT AFTER", "REVOKED", "REASON"), rows)
+    rows = (list(_shown(record).values())[:6] for record in found.items)
+    print_table(("SERIAL", "USERNAME", "STATUS", "NOT AFTER", "REVOKED", "REASON"), rows)
 
 
 @group.command()
 @click.argument("serial")
 def show(serial: str) -> None:
-    """Show one certificate, as JSON."""
+    """Show one certificate, as JSON.
+
+    SERIAL is the serial, at least its first 4 digits, or a username that has a single valid certificate.
+    """
     with terminal.opened():
-        record = certificates.get(serial)
+        record = certificates.get(certificates.find(serial))
     terminal.print_json({**_shown(record), "certificate": record.certificate})
 
 
@@ -152,13 +157,17 @@ def issue_server(hosts: tuple[str, ...], days: int | None, directory: Path, *, n
     show_default=True,
 )
 def revoke(serial: str, reason: str) -> None:
-    """Revoke a certificate; the next revocation list has it."""
+    """Revoke a certificate; the next revocation list has it.
+
+    SERIAL is the serial, at least its first 4 digits, or a username that has a single valid certificate.
+    """
     with terminal.opened():
+        serial = certificates.find(serial)
         certificates.revoke(terminal.operator(), serial, RevocationReason(reason))
     click.echo(f"{serial} revoked")
 
 
-@click.group("ca")
+@click.group("ca", cls=Group)
 def ca_group() -> None:
     """Show, replace or import the certificate authority."""
 
@@ -175,7 +184,7 @@ def show_authorities(*, as_json: bool) -> None:
         terminal.print_json(shown)
     else:
         columns = ("SUBJECT", "NOT AFTER", "RETIRES", "CRL", "NEXT CRL")
-        terminal.print_table(columns, (list(map(str, each.values())) for each in shown))
+        print_table(columns, (list(each.values()) for each in shown))
 
 
 @ca_group.command()

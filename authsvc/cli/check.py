@@ -8,6 +8,7 @@ import click
 
 from authsvc.accounts.findings import findings
 from authsvc.cli import terminal
+from authsvc.cli.console.tables import print_table
 
 
 @click.command()
@@ -22,7 +23,7 @@ def check(*, as_json: bool) -> None:
     if as_json:
         terminal.print_json([finding._asdict() for finding in found])
     elif found:
-        terminal.print_table(("FINDING", "TARGET", "ADVICE"), found)
+        print_table(("FINDING", "TARGET", "ADVICE"), found)
     else:
         click.echo("nothing to change")
     sys.exit(1 if found else 0)

@@ -7,14 +7,16 @@ from typing import Any
 import click
 
 from authsvc.activity import live_clients
-from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_table, spell_moment
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
+from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, spell_moment
 from authsvc.errors import Busy
 from authsvc.record_json import json_fields
 
 _COLUMNS = ("BROKER", "CLIENT ID", "USERNAME", "ADDRESS", "PROTOCOL", "CONNECTED", "CREDENTIAL")
 
 
-@click.group("clients")
+@click.group("clients", cls=Group)
 def group() -> None:
     """List and disconnect the MQTT clients of brokers with authsvc's own plugin."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import structlog
 
+from authsvc.cli.console.groups import Group
 from authsvc.observability import logs
 from authsvc.pki import crl_sync
 
@@ -18,7 +19,7 @@ log = structlog.get_logger()
 _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group("crl")
+@click.group("crl", cls=Group)
 def group() -> None:
     """Keep a broker's revocation list current."""
 

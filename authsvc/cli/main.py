@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from authsvc import __version__
+from authsvc.cli.console.groups import Group
 from authsvc.errors import AuthsvcError
 
 _MODULES = {
@@ -16,7 +17,7 @@ _MODULES = {
     "check": "authsvc.cli.check",
     "users": "authsvc.cli.users",
     "roles": "authsvc.cli.roles",
-    "tokens": "authsvc.cli.tokens",
+    **dict.fromkeys(("tokens", "sessions"), "authsvc.cli.tokens"),
     "clients": "authsvc.cli.clients",
     **dict.fromkeys(("certificates", "ca"), "authsvc.cli.certificates"),
     "crl": "authsvc.cli.crl",
@@ -28,7 +29,7 @@ _MODULES = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Commands whose modules are imported when they are used, because no command needs all libraries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's

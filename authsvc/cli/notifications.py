@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
 from authsvc.errors import AuthsvcError, Busy
 from authsvc.notifications import outbox, subscriptions
 from authsvc.notifications.outbox import EVENTS, Status
@@ -14,7 +16,7 @@ _COLUMNS = ("ID", "NAME", "URL", "EVENTS", "ENABLED")
 _DELIVERY_COLUMNS = ("ID", "EVENT", "STATUS", "ATTEMPTS", "CREATED", "NEXT ATTEMPT", "ERROR")
 
 
-@click.group("notifications")
+@click.group("notifications", cls=Group)
 def group() -> None:
     """List, create, test and delete webhooks and mails about events."""
 
@@ -30,7 +32,7 @@ def list_notifications(search: str, page: int, per_page: int, *, as_json: bool) 
     if as_json:
         terminal.print_page(found, json_fields)
         return
-    terminal.print_table(_COLUMNS, map(_row, found.items))
+    print_table(_COLUMNS, map(_row, found.items))
 
 
 @group.command()
@@ -98,7 +100,7 @@ def deliveries(notification: str, status: str, page: int, per_page: int, *, as_j
     if as_json:
         terminal.print_page(found, json_fields)
         return
-    terminal.print_table(_DELIVERY_COLUMNS, map(_delivery_row, found.items))
+    print_table(_DELIVERY_COLUMNS, map(_delivery_row, found.items))
 
 
 COMMANDS = (group,)

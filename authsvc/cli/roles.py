@@ -8,11 +8,13 @@ import click
 
 from authsvc.accounts import client_id_warnings, roles
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
 from authsvc.policy.permissions import Permission
 from authsvc.record_json import audit_fields, json_value
 
 
-@click.group("roles")
+@click.group("roles", cls=Group)
 def group() -> None:
     """List, create, change and delete roles."""
 
@@ -29,7 +31,7 @@ def list_roles(search: str, page: int, per_page: int, *, as_json: bool) -> None:
         terminal.print_page(found, _shown)
         return
     rows = ((role.name, "; ".join(map(str, role.permissions)), role.description) for role in found.items)
-    terminal.print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
+    print_table(("NAME", "PERMISSIONS", "DESCRIPTION"), rows)
 
 
 @group.command()

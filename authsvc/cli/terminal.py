@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from authsvc import settings
 from authsvc.accounts import bootstrap
+from authsvc.cli.console import suggestions
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher
-from authsvc.errors import Conflict
+from authsvc.errors import AuthsvcError, Conflict
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.record_json import rfc3339
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from authsvc.settings import Settings
@@ -78,7 +77,10 @@ def opened() -> Iterator[Settings]:
     bootstrap.open_existing_database(chosen)
     if schema.pending():
         raise Conflict("the database is not prepared; run `authsvc init` first, or `authsvc migrate` after an upgrade")
-    yield chosen
+    try:
+        yield chosen
+    except AuthsvcError as error:
+        raise suggestions.completed(error, click.get_current_context().params) from None
 
 
 def operator() -> Actor:
@@ -124,11 +126,6 @@ def spell_moment(moment: datetime | None) -> str:
     return rfc3339(moment) if moment else ""
 
 
-def printable(text: str) -> str:
-    """Return text with control characters escaped: unknown devices choose names, and a terminal obeys controls."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2))
@@ -138,12 +135,3 @@ def print_page(found: Page[Record], show: Callable[[Record], dict[str, Any]]) ->
     """Print one page of a list as JSON."""
     items = list(map(show, found.items))
     print_json({"items": items, "page": found.page, "perPage": found.per_page, "total": found.total})
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: as wide as a terminal, or without a limit if the output is no terminal."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    console = Console(width=None if sys.stdout.isatty() else 10_000, markup=False, highlight=False)
-    console.print(table)

@@ -7,17 +7,20 @@ import click
 from authsvc.accounts import client_id_warnings, users
 from authsvc.activity import denials
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
 from authsvc.errors import invalid
 from authsvc.policy.access import access_name
 from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import json_fields, json_value
 
+_grant_type = click.Choice([grant_type.value for grant_type in GrantType])
 _grant_types = click.option(
     "--grant-type",
     "grant_types",
     multiple=True,
-    type=click.Choice([grant_type.value for grant_type in GrantType]),
+    type=_grant_type,
     help="May be repeated.",
 )
 _no_grant_types = click.option(
@@ -26,7 +29,7 @@ _no_grant_types = click.option(
 _from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
 
-@click.group("users")
+@click.group("users", cls=Group)
 def group() -> None:
     """List, create, change and delete users."""
 
@@ -45,7 +48,7 @@ def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
             found, lambda record: json_fields(record) | {"warnings": json_value(warnings[record.username])}
         )
         return
-    terminal.print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
+    print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
     if found.total > len(found.items):
         click.echo(f"page {page}: {len(found.items)} of {found.total} users")
 
@@ -105,8 +108,10 @@ def create(
 @click.option("--enable/--disable", "enabled", default=None)
 @_grant_types
 @_no_grant_types
-@click.option("--add-role", multiple=True)
-@click.option("--remove-role", multiple=True)
+@click.option("--add-grant-type", "added_types", multiple=True, type=_grant_type, help="May be repeated.")
+@click.option("--remove-grant-type", "removed_types", multiple=True, type=_grant_type, help="May be repeated.")
+@click.option("--add-role", multiple=True, help="May be repeated.")
+@click.option("--remove-role", multiple=True, help="May be repeated.")
 @terminal.add_permission
 @terminal.remove_permission
 @terminal.client_ids
@@ -118,6 +123,8 @@ def change(
     enabled: bool | None,
     grant_types: tuple[str, ...],
     no_grant_types: bool,
+    added_types: tuple[str, ...],
+    removed_types: tuple[str, ...],
     add_role: tuple[str, ...],
     remove_role: tuple[str, ...],
     add_permission: tuple[str, ...],
@@ -132,11 +139,17 @@ def change(
         changes["enabled"] = enabled
     if grant_types or no_grant_types:
         changes["grant_types"] = _chosen(grant_types, none=no_grant_types)
+        if added_types or removed_types:
+            raise click.UsageError("--add-grant-type and --remove-grant-type change what --grant-type would replace")
     patterns = terminal.chosen_client_ids(client_ids, any_client_id=any_client_id)
     if patterns is not None:
         changes["client_ids"] = patterns
     with terminal.opened() as settings:
         before = users.get(username)
+        if added_types or removed_types:
+            changes["grant_types"] = before.grant_types.union(map(GrantType, added_types)) - set(
+                map(GrantType, removed_types)
+            )
         if add_role or remove_role:
             changes["roles"] = tuple(name for name in (*before.roles, *add_role) if name not in remove_role)
         if add_permission or remove_permission:
@@ -151,7 +164,7 @@ def list_denials(username: str) -> None:
     """Show what a user's clients were denied in the last 7 days, and how to allow it."""
     with terminal.opened():
         found = denials.of_user(username)
-    terminal.print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
+    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
 
 
 @group.command("set-password")
@@ -194,12 +207,12 @@ def _chosen(grant_types: tuple[str, ...], *, none: bool) -> frozenset[GrantType]
     return frozenset(map(GrantType, grant_types))
 
 
-def _row(record: users.UserRecord) -> tuple[str, ...]:
+def _row(record: users.UserRecord) -> tuple[object, ...]:
     return (
         record.username,
-        "yes" if record.enabled else "no",
-        ", ".join(sorted(record.grant_types)),
-        ", ".join(record.roles),
+        record.enabled,
+        sorted(record.grant_types),
+        record.roles,
         "; ".join(map(str, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
     )
 

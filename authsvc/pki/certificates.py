@@ -5,6 +5,7 @@ Server certificates (`server_certificates`) are stored, revoked and listed with 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,6 +25,7 @@ from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import from_row
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
+from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import Certificate, User
 from authsvc.storage.paging import Page, fetch_page, in_order
 
@@ -184,9 +186,18 @@ def get(serial: str) -> CertificateRecord:
         return _record(_row(serial))
 
 
-def find(pem: str) -> CertificateRecord:
+def of_pem(pem: str) -> CertificateRecord:
     """Return the record of a certificate that was issued here, given as PEM."""
     return get(f"{ca.read_certificate(pem).serial_number:x}")
+
+
+def find(given: str) -> str:
+    """Return the serial of the certificate with this serial, this beginning of it, or of a user's only valid one."""
+    is_valid = Certificate.revoked_at.is_null() & (Certificate.not_after > datetime.now(UTC))
+    by_name = (Certificate.username == given) & is_valid
+    # A username keeps its spelling; only a text of hexadecimal digits and colons can be a serial.
+    typed = _plain(given) if re.fullmatch(r"[0-9A-Fa-f:]+…?", given) else given
+    return find_id(Certificate.select(), Certificate.serial, by_name, typed, "certificate")
 
 
 CertificateSort = Literal["notAfter", "-notAfter", "username", "-username", "createdAt", "-createdAt"]
@@ -270,12 +281,15 @@ def issued(row: Certificate) -> IssuedCertificate:
 
 
 def _row(serial: str) -> Certificate:
-    # openssl prints upper case and an even number of digits, other tools separate them by colons.
-    plain = serial.replace(":", "").lower().lstrip("0")
-    row: Certificate | None = Certificate.get_or_none(Certificate.serial == plain)
+    row: Certificate | None = Certificate.get_or_none(Certificate.serial == _plain(serial))
     if row is None:
         raise NotFound("no such certificate", "certificate-not-found")
     return row
+
+
+def _plain(serial: str) -> str:
+    # openssl prints upper case and an even number of digits, other tools separate them by colons.
+    return serial.replace(":", "").lower().lstrip("0")
 
 
 def _record(row: Certificate) -> CertificateRecord:

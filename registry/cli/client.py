@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -23,6 +22,7 @@ from authsvc.errors import AuthsvcError
 from authsvc.pki.ca import common_name_of, encrypt_key
 from authsvc.pki.csr import fingerprint_of
 from authsvc.pki.renewal import message
+from registry.cli.transport import Answer, UnreachableError, UntrustedError, get, post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY, CERTIFICATE, CA_CERTIFICATE, NEXT_KEY = "client.key", "client.crt", "ca.crt", "client.next.key"
-_TIMEOUT_SECONDS = 30
 _DEFAULT_RETRY_SECONDS = 10
 _MAX_RETRY_SECONDS = 300
 _WAIT_FOR = {
@@ -59,11 +58,6 @@ class Enrolment:
 
     def __repr__(self) -> str:
         return f"Enrolment({self.server!r}, {self.username!r})"
-
-    @property
-    def verify(self) -> bool | str:
-        """The CA file for `requests`, or True for the system's authorities."""
-        return str(self.ca_file) if self.ca_file else True
 
 
 def register(enrolment: Enrolment, say: Callable[[str], None], give_up_at: float | None = None) -> dict[str, Any]:
@@ -105,12 +99,14 @@ def renew(enrolment: Enrolment, now: datetime) -> bool:
     body = _renewal(certificate, _key(directory), new_key, now)
     url = enrolment.server.rstrip("/") + "/api/certificates/renew"
     try:
-        reply = requests.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
-    except (requests.RequestException, ValueError) as error:
+        reply = post(url, body, enrolment.ca_file)
+    except UntrustedError:
+        raise _untrusted() from None
+    except (UnreachableError, ValueError) as error:
         raise Refused(f"the server does not answer: {type(error).__name__}") from None
-    answer = _json(reply)
-    if reply.status_code != 201:  # noqa: PLR2004
-        raise Refused(f"{answer.get('detail', 'refused')} ({reply.status_code})")
+    answer = reply.body
+    if reply.status != 201:  # noqa: PLR2004
+        raise Refused(f"{answer.get('detail', 'refused')} ({reply.status})")
     _must_certify(answer, common_name_of(parsed), new_key)
     _keep(enrolment, answer)
     return _finish_renewal(directory, x509.load_pem_x509_certificate(answer["certificate"].encode()))
@@ -161,18 +157,21 @@ def _renewal(
 
 def _answers(enrolment: Enrolment, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any], float]]:
     url = enrolment.server.rstrip("/") + "/api/client-registry/register"
-    with requests.Session() as session:
-        while True:
-            try:
-                answer = session.post(url, json=body, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
-            except requests.exceptions.SSLError:
-                raise Refused("the server's certificate is not trusted; give its CA with --ca-file") from None
-            except (requests.ConnectionError, requests.Timeout):
-                yield 0, {}, _DEFAULT_RETRY_SECONDS
-                continue
-            except (requests.RequestException, ValueError):
-                raise Refused(f"{enrolment.server} is not the URL of a server") from None
-            yield answer.status_code, _json(answer), _retry_after(answer)
+    while True:
+        try:
+            answer = post(url, body, enrolment.ca_file)
+        except UntrustedError:
+            raise _untrusted() from None
+        except UnreachableError:
+            yield 0, {}, _DEFAULT_RETRY_SECONDS
+            continue
+        except ValueError:
+            raise Refused(f"{enrolment.server} is not the URL of a server") from None
+        yield answer.status, answer.body, _retry_after(answer)
+
+
+def _untrusted() -> Refused:
+    return Refused("the server's certificate is not trusted; give its CA with --ca-file")
 
 
 def _message(status: int, answer: dict[str, Any]) -> str:
@@ -240,13 +239,11 @@ def _trusted_authorities(enrolment: Enrolment) -> str | None:
     the device's certificate.
     """
     try:
-        url = enrolment.server.rstrip("/") + "/pki/ca.pem"
-        reply = requests.get(url, timeout=_TIMEOUT_SECONDS, verify=enrolment.verify)
-        reply.raise_for_status()
-        x509.load_pem_x509_certificates(reply.content)
-    except (requests.RequestException, ValueError):
+        authorities = get(enrolment.server.rstrip("/") + "/pki/ca.pem", enrolment.ca_file)
+        x509.load_pem_x509_certificates(authorities or b"")
+    except (UnreachableError, UntrustedError, ValueError):
         return None
-    return reply.text
+    return authorities.decode() if authorities else None
 
 
 def _temporary(path: Path) -> Path:
@@ -269,14 +266,6 @@ def _write_new(path: Path, content: bytes) -> None:
     temporary.unlink()
 
 
-def _json(answer: requests.Response) -> dict[str, Any]:
-    try:
-        value: Any = answer.json()
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _retry_after(answer: requests.Response) -> float:
+def _retry_after(answer: Answer) -> float:
     given = answer.headers.get("Retry-After", "")
     return min(int(given), _MAX_RETRY_SECONDS) if given.isdigit() else _DEFAULT_RETRY_SECONDS

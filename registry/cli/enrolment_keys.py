@@ -1,4 +1,4 @@
-"""`authsvc registry keys`: create, list and revoke enrolment keys."""
+"""`authsvc registry keys`: create, list, revoke and delete enrolment keys."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import print_table
 from registry import enrolment_keys
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Enrolment keys: secrets that let a limited number of devices register while the registry is locked."""
 
@@ -53,17 +55,34 @@ def list_keys(*, as_json: bool) -> None:
     if as_json:
         terminal.print_json(list(map(_fields, found.items)))
         return
-    rows = ([str(value) for value in _fields(record).values()] for record in found.items)
-    terminal.print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
+    rows = (list(_fields(record).values()) for record in found.items)
+    print_table(("ID", "LABEL", "USES", "USED", "ROLES", "APPROVAL", "EXPIRES", "REVOKED"), rows)
 
 
 @keys.command("revoke")
-@click.argument("key_id", metavar="ID")
-def revoke_key(key_id: str) -> None:
-    """Revoke an enrolment key. Devices that registered with it stay."""
+@click.argument("given", metavar="ID")
+def revoke_key(given: str) -> None:
+    """Revoke an enrolment key; devices that registered with it stay.
+
+    ID is the id, at least its first 4 characters, or a label that a single key has.
+    """
     with terminal.opened():
+        key_id = enrolment_keys.find(given)
         enrolment_keys.revoke(terminal.operator(), key_id)
     click.echo(f"{key_id} revoked")
+
+
+@keys.command("delete")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def delete_keys(ids: tuple[str, ...]) -> None:
+    """Delete enrolment keys, also from the list; devices that registered with them stay.
+
+    ID is the id, at least its first 4 characters, or a label that a single key has.
+    """
+    with terminal.opened():
+        for key_id in [enrolment_keys.find(given) for given in ids]:
+            enrolment_keys.delete(terminal.operator(), key_id)
+            click.echo(f"{key_id} deleted")
 
 
 def _fields(record: enrolment_keys.EnrolmentKeyRecord) -> dict[str, Any]:

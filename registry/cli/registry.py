@@ -15,8 +15,12 @@ from rich.live import Live
 from rich.table import Table
 
 from authsvc.cli import terminal
+from authsvc.cli.console.groups import Group
+from authsvc.cli.console.tables import cell, print_table, printable
+from authsvc.errors import invalid
 from authsvc.pki.authorities import signing_policy
 from authsvc.policy.permissions import Permission
+from authsvc.record_json import json_fields
 from registry import decisions, filters, preauthorizations, records
 from registry import lock as registry_lock
 from registry.cli import enrolment_keys
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
 
 
-@click.group("registry")
+@click.group("registry", cls=Group)
 def group() -> None:
     """List registrations; grant or deny access."""
 
@@ -99,15 +103,18 @@ def list_registrations(wanted: str, search: str, page: int, per_page: int, *, wa
     if as_json:
         terminal.print_page(found, _fields)
         return
-    terminal.print_table(_COLUMNS, map(_row, found.items))
+    print_table(_COLUMNS, map(_row, found.items))
 
 
 @group.command()
 @click.argument("registration_id", metavar="ID")
 def show(registration_id: str) -> None:
-    """Show one registration, as JSON."""
+    """Show one registration, as JSON.
+
+    ID is the id, at least its first 4 characters, or the username.
+    """
     with terminal.opened():
-        terminal.print_json(_fields(records.get(registration_id)))
+        terminal.print_json(_fields(records.get(records.find(registration_id))))
 
 
 @group.command()
@@ -134,6 +141,8 @@ def grant(
 ) -> None:
     """Grant registrations: create users with the given rights and their starting rights.
 
+    ID is the id, at least its first 4 characters, or the username.
+
     With several IDs, registrations with conflicts and rights over this service are refused, and requested rights are
     given only if all registrations request the same.
     """
@@ -145,6 +154,7 @@ def grant(
     )
     with terminal.opened() as settings:
         signing = signing_policy(settings)
+        ids = tuple(map(records.find, ids))
         if len(ids) == 1:
             click.echo(f"{decisions.grant(terminal.operator(), ids[0], given, signing).username} granted")
             return
@@ -152,7 +162,7 @@ def grant(
     for record in done:
         click.echo(f"{record.username} granted")
     for registration_id, error in failed:
-        click.echo(terminal.printable(f"{registration_id} not granted: {error.message}"), err=True)
+        click.echo(printable(f"{registration_id} not granted: {error.message}"), err=True)
     if failed:
         raise click.exceptions.Exit(1)
 
@@ -162,12 +172,15 @@ def grant(
 @click.option("--reason")
 @filtered
 def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
-    """Deny registrations by ID, or all pending ones that match every given option."""
+    """Deny registrations by ID, or all pending ones that match every given option.
+
+    ID is the id, at least its first 4 characters, or the username.
+    """
     with terminal.opened():
         chosen = filter_from(ids, wanted)
         if chosen:
             click.echo(f"{filters.deny(terminal.operator(), chosen, reason)} denied")
-        for registration_id in ids:
+        for registration_id in [records.find(given) for given in ids]:
             click.echo(f"{decisions.deny(terminal.operator(), registration_id, reason).username} denied")
 
 
@@ -178,13 +191,13 @@ def deny(ids: tuple[str, ...], reason: str | None, **wanted: Any) -> None:
 def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
     """Delete registrations by ID, or all of a status that match every given option.
 
-    Their usernames can register again.
+    Their usernames can register again. ID is the id, at least its first 4 characters, or the username.
     """
     with terminal.opened():
         chosen = filter_from(ids, wanted)
         if chosen:
             click.echo(f"{filters.delete(terminal.operator(), chosen, Status(wanted_status))} deleted")
-        for registration_id in ids:
+        for registration_id in [records.find(given) for given in ids]:
             decisions.delete(terminal.operator(), registration_id)
             click.echo(f"{registration_id} deleted")
 
@@ -193,7 +206,12 @@ def delete(ids: tuple[str, ...], wanted_status: str, **wanted: Any) -> None:
 @click.argument("usernames", metavar="USERNAME...", nargs=-1)
 @terminal.role_names
 @terminal.permissions
-@click.option("--csv", "csv_file", type=terminal.FILE, help="File of username,roles,csrFingerprint lines.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=terminal.FILE,
+    help="File of username,roles,csrFingerprint lines, also with semicolons as Excel writes them.",
+)
 @click.option(
     "--with-secret",
     is_flag=True,
@@ -217,7 +235,7 @@ def preauthorize(
         preauthorizations.NewPreauthorization(name, role_names, rules, with_secret=with_secret) for name in usernames
     ]
     if csv_file:
-        wanted += preauthorizations.read_csv(csv_file.read_text(encoding="utf-8-sig"), with_secrets=with_secret)
+        wanted += preauthorizations.read_csv(_text_of(csv_file), with_secrets=with_secret)
     with terminal.opened() as settings:
         created = preauthorizations.create(terminal.operator(), wanted, settings.password_policy)
     for record, secret in created:
@@ -229,7 +247,59 @@ def preauthorize(
         click.echo(f"{len(created)} preauthorized")
 
 
+@group.group("preauthorizations", cls=Group)
+def preauthorizations_group() -> None:
+    """List and delete preauthorizations that are not used yet."""
+
+
+@preauthorizations_group.command("list")
+@click.option("--search", default="", help="Part of the username.")
+@terminal.paged
+@terminal.as_json
+def list_preauthorizations(search: str, page: int, per_page: int, *, as_json: bool) -> None:
+    """List unused preauthorizations, sorted by username."""
+    with terminal.opened():
+        found = preauthorizations.search(search, page, per_page)
+    if as_json:
+        terminal.print_page(found, _preauthorization_fields)
+        return
+    columns = ("ID", "USERNAME", "ROLES", "PERMISSIONS", "SECRET", "KEY", "EXPIRES", "HELD")
+    print_table(columns, map(_preauthorization_row, found.items))
+    if found.total > len(found.items):
+        click.echo(f"page {page}: {len(found.items)} of {found.total} preauthorizations")
+
+
+@preauthorizations_group.command("delete")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def delete_preauthorizations(ids: tuple[str, ...]) -> None:
+    """Delete unused preauthorizations; users that were created by them stay.
+
+    ID is the id, at least its first 4 characters, or the username.
+    """
+    with terminal.opened():
+        for preauthorization_id in [preauthorizations.find(given) for given in ids]:
+            preauthorizations.delete(terminal.operator(), preauthorization_id)
+            click.echo(f"{preauthorization_id} deleted")
+
+
 group.add_command(enrolment_keys.keys)
+
+
+def _text_of(csv_file: Path) -> str:
+    try:
+        return csv_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise invalid("csv", f"{csv_file} is not UTF-8 text; in Excel save it as 'CSV UTF-8'") from None
+
+
+def _preauthorization_fields(record: preauthorizations.PreauthorizationRecord) -> dict[str, Any]:
+    return {name: value for name, value in json_fields(record).items() if name != "line"}
+
+
+def _preauthorization_row(record: preauthorizations.PreauthorizationRecord) -> tuple[object, ...]:
+    expires = terminal.spell_moment(record.expires_at)
+    binding = (record.with_secret, (record.csr_fingerprint or "")[:12])
+    return (record.id, record.username, record.roles, record.permissions, *binding, expires, record.held_reason)
 
 
 def _watch(chosen: tuple[str, str, int, int]) -> None:
@@ -247,7 +317,7 @@ def _table(chosen: tuple[str, str, int, int]) -> Table:
     title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
     table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
     for record in records.search(*chosen).items:
-        table.add_row(*map(terminal.printable, _row(record)))
+        table.add_row(*map(cell, _row(record)))
     return table
 
 

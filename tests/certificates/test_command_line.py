@@ -172,6 +172,19 @@ def test_certificates_are_listed_shown_and_revoked(console: Console, env: Enviro
     assert error_of(console.command("certificates", "revoke", serial)) == "the certificate is revoked already"
 
 
+def test_beginning_of_a_serial_or_a_username_names_a_certificate(console: Console, env: Environment) -> None:
+    serial = serial_of(env.issue_certificate("bob"))
+    spelled = [serial[:6], serial[:7].upper(), f"{serial[:9]}…", "bob"]
+    for given in spelled:
+        assert json_of(console, "certificates", "show", given)["serial"] == serial
+    assert stdout_of(console.command("certificates", "revoke", "bob")) == f"{serial} revoked\n"
+    assert error_of(console.command("certificates", "revoke", "bob")) == "no such certificate"
+    assert json_of(console, "certificates", "show", serial[:4])["serial"] == serial
+    valid = sorted(serial_of(env.issue_certificate("bob")) for _ in range(2))
+    assert "names several certificates" in error_of(console.command("certificates", "revoke", "bob"))
+    assert stdout_of(console.command("certificates", "revoke", valid[0])) == f"{valid[0]} revoked\n"
+
+
 def test_certificates_are_listed_as_a_table(console: Console, env: Environment) -> None:
     certificate = env.issue_certificate("bob")
     head, line = stdout_of(console.command("certificates", "list")).splitlines()[:2]

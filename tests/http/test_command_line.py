@@ -86,7 +86,7 @@ def test_denials_are_listed_with_advice(console: Console, command_broker: Broker
     table = stdout_of(console.command("users", "denials", "bob"))
     for words in ("write elsewhere", "c\\x1b7", "subscribe sensors/secret/+", "denies it", "login", "wrong-password"):
         assert words in table
-    assert error_of(console.command("users", "denials", "nemo")) == "no such user"
+    assert error_of(console.command("users", "denials", "nemo")) == "no such user: nemo"
 
 
 def test_users_are_listed_as_a_table(console: Console) -> None:

@@ -292,7 +292,7 @@ def test_invalid_url_is_reported_in_one_line(console: Console, server: str, tmp_
 
 
 def test_command_retries_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr("registry.cli.transport._TIMEOUT_SECONDS", 0.05)
     said: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -212,6 +212,60 @@ def test_key_is_created_used_listed_and_revoked(registry: Command, service: Serv
     assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 403
 
 
+def test_username_or_beginning_of_an_id_names_a_registration(
+    registry: Command, refusal: Command, service: Service, bob: str
+) -> None:
+    first, second = ask(service, bob)["id"], ask(service, f"{bob}-b")["id"]
+    assert json.loads(registry("show", bob))["id"] == first
+    assert json.loads(registry("show", second[:10]))["id"] == second
+    assert registry("grant", bob, second[:10]) == f"{bob} granted\n{bob}-b granted\n"
+    third = ask(service, f"{bob}-c")["id"]
+    assert registry("deny", f"{bob}-c") == f"{bob}-c denied\n"
+    assert registry("delete", f"{bob}-c") == f"{third} deleted\n"
+    assert refusal("deny", f"{bob}-c") == "no such registration"
+
+
+def test_device_cannot_be_granted_by_a_username_that_begins_like_another_id(
+    registry: Command, refusal: Command, service: Service, bob: str
+) -> None:
+    meant = ask(service, bob)["id"]
+    ask(service, meant[:12])
+    assert "names several registrations" in refusal("grant", meant[:12])
+    assert registry("grant", meant[:13]) == f"{bob} granted\n"
+    registry("delete", "--username-pattern", meant[:12])
+
+
+def test_preauthorizations_are_listed_and_deleted(registry: Command, refusal: Command, bob: str) -> None:
+    registry("preauthorize", bob, f"{bob}-b", "--role", "press", "--permission", "read plans/#", "--with-secret")
+    listed = json.loads(registry("preauthorizations", "list", "--search", bob, "--json"))["items"]
+    assert [(each["username"], each["withSecret"]) for each in listed] == [(bob, True), (f"{bob}-b", True)]
+    table = registry("preauthorizations", "list", "--search", f"{bob}-b").splitlines()
+    assert table[0].split() == ["ID", "USERNAME", "ROLES", "PERMISSIONS", "SECRET", "KEY", "EXPIRES", "HELD"]
+    assert table[1].split() == [listed[1]["id"], f"{bob}-b", "press", "read", "plans/#", "yes", "-", "-", "-"]
+    deleted = registry("preauthorizations", "delete", bob, listed[1]["id"][:12])
+    assert deleted == f"{listed[0]['id']} deleted\n{listed[1]['id']} deleted\n"
+    assert refusal("preauthorizations", "delete", bob) == "no such preauthorization"
+
+
+def test_key_is_deleted_by_its_label(registry: Command, refusal: Command, service: Service, bob: str) -> None:
+    made = json.loads(registry("keys", "create", f"hall of {bob}", "--json"))
+    assert registry("keys", "delete", f"hall of {bob}") == f"{made['id']} deleted\n"
+    assert made["id"] not in registry("keys", "list")
+    assert refusal("keys", "revoke", made["id"]) == "no such enrolment key"
+    body = {"username": bob, "password": PASSWORD, "enrolmentKey": made["secret"]}
+    assert requests.post(service.url + REGISTER, json=body, timeout=20).status_code == 403
+
+
+def test_file_saved_by_excel_is_read(registry: Command, refusal: Command, bob: str, tmp_path: Path) -> None:
+    file = tmp_path / "presses.csv"
+    file.write_bytes(f"\ufeffusername;roles\r\n{bob}-a;press\r\n{bob}-b;\r\n".encode())
+    assert registry("preauthorize", "--csv", str(file)) == "2 preauthorized\n"
+    listed = json.loads(registry("preauthorizations", "list", "--search", bob, "--json"))["items"]
+    assert [(each["username"], each["roles"]) for each in listed] == [(f"{bob}-a", ["press"]), (f"{bob}-b", [])]
+    file.write_bytes("username;roles\r\npress-\u00fc;\r\n".encode("cp1252"))
+    assert "is not UTF-8 text" in refusal("preauthorize", "--csv", str(file))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
