@@ -123,7 +123,7 @@ COMMANDS = (group, sessions_group)
 
 
 def _session_row(record: browser_sessions.SessionRecord) -> tuple[object, ...]:
-    moments = map(terminal.spell_moment, (record.created_at, record.last_seen_at, record.expires_at))
+    moments = map(terminal.spell_moment, (record.created_at, record.last_seen, record.expires_at))
     return (record.id, record.username, *moments, record.address, record.by_token, record.browser)
 
 
