@@ -194,7 +194,7 @@ class BulkFailureView(View):
     detail: str
 
 
-class BulkView(View):
+class ChangedUsersView(View):
     """The users that are now as the change makes them, and those that were not changed."""
 
     usernames: list[str]
@@ -217,7 +217,7 @@ def create_user(body: UserBody) -> Answer:
     return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
 
 
-@blueprint.post("/users/bulk", responses={200: BulkView})
+@blueprint.post("/users/bulk", responses={200: ChangedUsersView})
 def change_users(body: BulkBody) -> dict[str, Any]:
     """Change or delete many users, each in its own transaction.
 
@@ -225,7 +225,7 @@ def change_users(body: BulkBody) -> dict[str, Any]:
     """
     done, failed = change_each(body)
     failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]
-    return render(BulkView(usernames=done, failed=failures))
+    return render(ChangedUsersView(usernames=done, failed=failures))
 
 
 def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 import pytest
 
 from authsvc.api import examples
+from authsvc.api.schemas import Body, View
 from tests.http.description import DESCRIPTION, OPERATIONS
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from tests.http.callers import Caller
 
 SCHEMAS: dict[str, dict[str, Any]] = DESCRIPTION["components"]["schemas"]
@@ -103,3 +107,14 @@ def test_one_word_is_used_for_one_thing() -> None:
     # The number of preauthorizations that an upload created, and of registrations.
     assert names & synonyms <= {"created"}
     assert [name for name, schema in SCHEMAS.items() if "created" in schema.get("properties", {})] == ["UploadView"]
+
+
+def test_each_schema_has_a_name_of_its_own() -> None:
+    """The document names schemas by their class, so the second of one name would replace the first."""
+    classes = list(_subclasses(View)) + list(_subclasses(Body))
+    names = Counter(each.__name__ for each in classes if each.__module__.startswith(("authsvc.", "registry.")))
+    assert [name for name, number in names.items() if number > 1] == []
+
+
+def _subclasses(kind: type[BaseModel]) -> set[type[BaseModel]]:
+    return {kind}.union(*map(_subclasses, kind.__subclasses__()))
