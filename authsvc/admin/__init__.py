@@ -26,7 +26,7 @@ from authsvc.admin import (
 )
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
-from authsvc.admin.reports import audit, denials
+from authsvc.admin.reports import audit, denials, status
 from authsvc.web.escape import escape_invisible
 from authsvc.web.request_context import is_page
 
@@ -48,7 +48,7 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
     for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
         add_pages(app, part)
-    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit):
+    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, status):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
 
 

@@ -73,10 +73,11 @@ def _tiles(found: Overview) -> list[Tile]:
         label = f"Certificates expiring within {EXPIRING_DAYS} days"
         url = f"/admin/certificates?expiringWithinDays={EXPIRING_DAYS}"
         tiles.append(Tile(label, f"{found.expiring:,}", url, "warn" if found.expiring else ""))
+    status = "/admin/status" if may_call("GET", "/api/status") else None
     if found.database_answers:
-        tiles.append(Tile(found.database, "reachable"))
+        tiles.append(Tile(found.database, "reachable", status))
     else:
-        tiles.append(Tile(found.database, "unreachable", kind="bad"))
+        tiles.append(Tile(found.database, "unreachable", status, "bad"))
     stale = "" if found.policy_age < _STALE_SECONDS else "bad"
-    tiles.append(Tile("Age of the policy in memory", f"{found.policy_age:.1f} s", kind=stale))
+    tiles.append(Tile("Age of the policy in memory", f"{found.policy_age:.1f} s", status, stale))
     return tiles

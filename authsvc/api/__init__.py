@@ -18,6 +18,7 @@ from authsvc.api import (
     history,
     roles,
     session,
+    status,
     tokens,
     users,
 )
@@ -46,6 +47,18 @@ def register(app: OpenAPI) -> None:
     """Add the views of every module to the app."""
     path_names.register(app)
     authentication.register(app)
-    for module in (session, tokens, browser_sessions, users, roles, clients, certificates, audit, denials, history):
+    for module in (
+        session,
+        tokens,
+        browser_sessions,
+        users,
+        roles,
+        clients,
+        certificates,
+        audit,
+        denials,
+        history,
+        status,
+    ):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)
