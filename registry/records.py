@@ -16,7 +16,7 @@ from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.allowed_client_ids import can_be_literal
-from authsvc.storage.database import database_time, session
+from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
 from authsvc.storage.paging import Page, fetch_page
@@ -119,6 +119,17 @@ def get(registration_id: str) -> RegistrationRecord:
         return record_of(row_of(registration_id))
 
 
+def get_many(ids: Iterable[str]) -> list[RegistrationRecord]:
+    """Return the registrations with these ids, in this order, without those that do not exist."""
+    wanted = list(dict.fromkeys(ids))
+    with session():
+        rows = [
+            row for batch in chunked(wanted, _BATCH) for row in Registration.select().where(Registration.id.in_(batch))
+        ]
+        found = {record.id: record for record in _records_of(rows)}
+    return [found[id_] for id_ in wanted if id_ in found]
+
+
 def search(status: str, text: str, page: int, per_page: int) -> Page[RegistrationRecord]:
     """Return one page of registrations, latest contact first. An empty `status` or `text` matches all."""
     query = Registration.select()
@@ -135,6 +146,14 @@ def count_pending() -> int:
     with session():
         count: int = Registration.select().where(Registration.status == Status.PENDING).count()
         return count
+
+
+def count_pending_or_none() -> int | None:
+    """Return the number of pending registrations, None if the database does not answer."""
+    try:
+        return count_pending()
+    except DATABASE_ERRORS:
+        return None
 
 
 def count_pending_while_locked(*, never_came_back: bool = False) -> int:

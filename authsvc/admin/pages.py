@@ -38,12 +38,16 @@ class ApiCall(NamedTuple):
 
 
 class NavigationEntry(NamedTuple):
-    """A link in the header of every page, shown to users who may make the call and sorted by `position`."""
+    """A link in the header of every page, shown to users who may make the call and sorted by `position`.
+
+    `waiting` returns how many things wait behind the link, None if that is not known.
+    """
 
     position: int
     label: str
     endpoint: str
     call: ApiCall
+    waiting: Callable[[], int | None] = lambda: None
 
 
 class Tile(NamedTuple):

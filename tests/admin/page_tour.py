@@ -64,6 +64,9 @@ def seed(service: Service) -> list[Stop]:
         Stop("certificate-new", "/admin/users/press-7/certificates/new"),
         Stop("tokens", "/admin/tokens"),
         Stop("sessions", "/admin/sessions"),
+        Stop("denials", "/admin/denials"),
+        Stop("audit", "/admin/audit"),
+        Stop("status", "/admin/status"),
     ]
 
 
