@@ -327,7 +327,7 @@ def test_list_shows_requests_and_context_and_the_navigation_the_number_of_pendin
     client = FormClient(service.url)
     client.sign_in("admin", ADMIN_PASSWORD)
     shown = client.get(f"/admin/registry?search={username}").text
-    assert "hall: &lt;b&gt;2&lt;/b&gt;, serial: a\\u202eb, size: 7 and 1 more" in shown
+    assert "hall: &lt;b&gt;2&lt;/b&gt;, more: true, serial: a\\u202eb and 1 more" in shown
     pending = service.call("GET", "/api/client-registry").json()["pending"]
     assert (
         f'Client Registry <span class="badge warn" title="waiting">{pending}</span>' in client.get("/admin/users").text
