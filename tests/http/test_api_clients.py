@@ -146,24 +146,24 @@ def test_slash_that_is_not_encoded_separates_levels(alice: Caller) -> None:
     problem_of(alice.post("/api/clients/plant/%FF/disconnect"), 404, "client-not-connected")
 
 
-def test_reading_and_disconnecting_need_their_permissions(alice: Caller, nobody: Caller) -> None:
+def test_reading_and_disconnecting_need_their_permissions(alice: Caller, anonymous: Caller) -> None:
     report(connected(1, client_id="a/b"), connected(2, client_id="c"))
     report(connected(1, client_id="c"), boot=OTHER_BOOT, name="plant/x")
     rules = ("http read /api/clients", "http write /api/clients/plant/+/disconnect")
     alice.creates_user("erika", BOBS_PASSWORD, permissions=list(map(permission, rules)))
-    erika = nobody.signs_in("erika", BOBS_PASSWORD)
+    erika = anonymous.signs_in("erika", BOBS_PASSWORD)
     assert len(listed(erika)) == 3
     assert erika.post(path_to("plant", "a/b")).status_code == 200
     assert erika.post(path_to("plant", "c")).status_code == 200
     refused = problem_of(erika.post(path_to("plant/x", "c")), 403, "forbidden")
     assert "http write /api/clients/plant%2Fx/c/disconnect" in refused["detail"]
     alice.creates_user("reader", BOBS_PASSWORD, permissions=[permission("http read /api/#")])
-    reader = nobody.signs_in("reader", BOBS_PASSWORD)
+    reader = anonymous.signs_in("reader", BOBS_PASSWORD)
     assert len(listed(reader)) == 3
     problem_of(reader.post(path_to("plant", "c")), 403, "forbidden")
     rules = ("http readWrite /api/clients/#", "deny http write /api/clients/plant/a%2Fb/#")
     alice.creates_user("most", BOBS_PASSWORD, permissions=list(map(permission, rules)))
-    most = nobody.signs_in("most", BOBS_PASSWORD)
+    most = anonymous.signs_in("most", BOBS_PASSWORD)
     problem_of(most.post(path_to("plant", "a/b")), 403, "forbidden")
     problem_of(most.post("/api/clients/plant/%61%2fb/disconnect"), 403, "forbidden")
     assert most.post(path_to("plant", "c")).status_code == 200

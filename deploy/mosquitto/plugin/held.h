@@ -20,7 +20,8 @@ struct client;
 struct held {
 	char *username;
 	struct user *user;
-	bool is_stale; /* it changed, and is being fetched again */
+	bool is_stale;        /* it changed, and is being fetched again */
+	long long changed_at; /* the policy version that it must have at least */
 	time_t next_expiry;
 	/* The password that was verified last: its keyed digest, the credential that it was, the client id that sent it. */
 	unsigned char digest[HELD_DIGEST_SIZE];

@@ -4,15 +4,20 @@
  * login whose password is not known, and in the first question of a client whose login Mosquitto did not ask about.
  */
 
-#if __has_include(<mosquitto/broker_plugin.h>) /* Mosquitto 2.1 */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+
+#if __has_include(<mosquitto/broker_plugin.h>)
+#define IS_BUILT_FOR_2_1 true
 #include <mosquitto/broker.h>
 #include <mosquitto/broker_plugin.h>
 #else
+#define IS_BUILT_FOR_2_1 false
 #include <mosquitto.h>
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
 #endif
 
+#include <dlfcn.h>
 #include <openssl/bn.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -27,6 +32,8 @@
 #define CREDENTIAL_SIZE 80
 /* How long one call may work on changes, so that no client waits for them. */
 #define WORK_NS 10000000L
+/* The longest time between two calls of on_tick in Mosquitto 2.1. In Mosquitto 2.0 it is 100 ms. */
+#define TICK_MS 20
 #define PER_LISTENER "authsvc: per_listener_settings true is not supported, because Mosquitto then does not let a plugin " \
 		"end connections. Remove that line; one plugin line serves all listeners."
 
@@ -91,6 +98,12 @@ static int allow_client(struct mosquitto *client, struct held *held, const char 
 	return connected(client, held, credential) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
 }
 
+/* Mosquitto 2.0 serves websockets between a reload and the next tick: a client that connects just then is a new one. */
+static bool is_new(const struct mosquitto *client)
+{
+	return !client_find(client) && mosquitto_client_protocol(client) == mp_websockets;
+}
+
 /* While the broker reloads it asks again for every client and session: nobody who may stay is asked for a password. */
 static int check_again(const struct mosquitto *client, const char *username)
 {
@@ -132,7 +145,7 @@ static int on_login(int event, void *data, void *unused)
 		return MOSQ_ERR_AUTH;
 	}
 	if(!login->username) return MOSQ_ERR_AUTH;
-	if(is_reloading) return check_again(login->client, login->username);
+	if(is_reloading && !is_new(login->client)) return check_again(login->client, login->username);
 	if(!login->password) return MOSQ_ERR_AUTH;
 	struct held *held = held_find(login->username);
 	if(held && is_known()){
@@ -265,14 +278,28 @@ static bool has_time(const struct timespec *began)
 	return (now.tv_sec - began->tv_sec) * 1000000000L + now.tv_nsec - began->tv_nsec < WORK_NS;
 }
 
+/* Lets the broker call on_tick in each round of its main loop. Mosquitto 2.0 does that by itself. Mosquitto 2.1.2 ends
+ * its sleep after next_ms, but only if it has just called on_tick; a call is due next_ms after now_s, which is set to the
+ * past so that it always is. */
+static void prepare_next_tick(struct mosquitto_evt_tick *tick)
+{
+#if IS_BUILT_FOR_2_1
+	tick->now_s = 0;
+	tick->next_ms = TICK_MS;
+#else
+	(void)tick;
+#endif
+}
+
 static int on_tick(int event, void *data, void *unused)
 {
-	(void)event, (void)data, (void)unused;
+	(void)event, (void)unused;
 	struct timespec began;
 	struct service_message *message;
 	struct client *client;
 	has_ticked = true;
 	is_reloading = false; /* Mosquitto reloads between two ticks */
+	prepare_next_tick(data);
 	clock_gettime(CLOCK_MONOTONIC, &began);
 	if(began.tv_sec != expiry_checked_at){
 		expiry_checked_at = began.tv_sec;
@@ -288,7 +315,8 @@ static int on_reload(int event, void *data, void *unused)
 {
 	(void)event, (void)data, (void)unused;
 	is_reloading = true;
-	return MOSQ_ERR_PLUGIN_DEFER; /* so that other plugins hear of it */
+	/* Mosquitto 2.0 tells other plugins only after a "defer"; Mosquitto 2.1 tells all, and ends if one does not succeed. */
+	return IS_BUILT_FOR_2_1 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
 }
 
 /* Begin and end. */
@@ -305,9 +333,20 @@ static const struct {
 };
 #define CALLBACK_COUNT (sizeof(callbacks) / sizeof(*callbacks))
 
+/* Returns whether this broker is Mosquitto 2.1 or later, which has this function. */
+static bool is_2_1(void)
+{
+	return dlsym(RTLD_DEFAULT, "mosquitto_complete_basic_auth") != NULL;
+}
+
 static bool set_up(struct mosquitto_opt *options, int count)
 {
 	char error[SETTINGS_ERROR_SIZE];
+	if(is_2_1() != IS_BUILT_FOR_2_1){
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authsvc: the plugin was built for Mosquitto %s; build it with the header files "
+				"of this Mosquitto", IS_BUILT_FOR_2_1 ? "2.1" : "2.0");
+		return false;
+	}
 	settings_begin(&settings);
 	for(int i = 0; i < count; i++){
 		if(!settings_set(&settings, options[i].key, options[i].value, error)){

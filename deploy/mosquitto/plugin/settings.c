@@ -39,22 +39,43 @@ static bool set_url(struct settings *settings, const char *value, char *error)
 	}
 	if(strchr(value, '@')) return fail(error, "url", "must not contain a password; use plugin_opt_secret_file");
 	if(strpbrk(strstr(value, "://") + 3, "?# ")) return fail(error, "url", "must not contain ?, # or a space");
+	if(!strstr(value, "://")[3] || strstr(value, "://")[3] == '/') return fail(error, "url", "names no host");
 	set_text(&settings->url, value);
 	size_t length = strlen(settings->url);
 	while(length && settings->url[length - 1] == '/') settings->url[--length] = '\0';
 	return true;
 }
 
-static bool set_secret(struct settings *settings, const char *path, char *error)
+static FILE *open_file(const char *option, const char *path, char *error)
 {
-	char secret[MAX_SECRET + 1] = "", why[SETTINGS_ERROR_SIZE / 2];
+	char why[SETTINGS_ERROR_SIZE / 2];
 	FILE *file = fopen(path, "re");
 	if(!file){
 		snprintf(why, sizeof(why), "cannot be read: %.100s: %s", path, strerror(errno));
-		return fail(error, "secret_file", why);
+		fail(error, option, why);
 	}
-	size_t length = fread(secret, 1, MAX_SECRET, file);
+	return file;
+}
+
+static bool set_ca_file(struct settings *settings, const char *path, char *error)
+{
+	FILE *file = open_file("ca_file", path, error);
+	if(!file) return false;
 	fclose(file);
+	return set_text(&settings->ca_file, path) || fail(error, "ca_file", "needs more memory");
+}
+
+static bool set_secret(struct settings *settings, const char *path, char *error)
+{
+	char secret[MAX_SECRET + 2] = "";
+	FILE *file = open_file("secret_file", path, error);
+	if(!file) return false;
+	size_t length = fread(secret, 1, MAX_SECRET + 1, file);
+	fclose(file);
+	if(length > MAX_SECRET){
+		memset(secret, 0, sizeof(secret));
+		return fail(error, "secret_file", "names a file of more than 1024 bytes");
+	}
 	secret[length] = '\0';
 	secret[strcspn(secret, "\r\n")] = '\0';
 	bool any = secret[0] && set_text(&settings->secret, secret);
@@ -78,7 +99,7 @@ bool settings_set(struct settings *settings, const char *option, const char *val
 {
 	if(!strcmp(option, "url")) return set_url(settings, value, error);
 	if(!strcmp(option, "secret_file")) return set_secret(settings, value, error);
-	if(!strcmp(option, "ca_file")) return set_text(&settings->ca_file, value);
+	if(!strcmp(option, "ca_file")) return set_ca_file(settings, value, error);
 	if(!strcmp(option, "offline_seconds")) return set_seconds(settings, value, error);
 	if(!strcmp(option, "name")){
 		if(!*value || strlen(value) >= SETTINGS_NAME_SIZE) return fail(error, "name", "must have 1 to 64 bytes");
