@@ -178,7 +178,8 @@ def error_page(status: int, message: str) -> Response:
     """Return an error as a whole page, or as a fragment if htmx made the request."""
     title = problem.TITLES.get(status, "Error")
     template = "admin/error_part.html" if is_htmx_request() else "admin/error.html"
-    return render(template, status, title=title, message=message)
+    # Without the numbers in the navigation: the database may be what failed, and each attempt to reach it takes time.
+    return render(template, status, title=title, message=message, without_numbers=True)
 
 
 def _authsvc_error(error: AuthsvcError) -> Response:
