@@ -110,7 +110,7 @@ class UserView(View):
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
-    origin: str = Field(description="whether an administrator created the user, or a device registered it")
+    origin: str = Field(description="whether an administrator created the user, or the grant of a registration")
     created: Moment
     updated: Moment
     last_seen: Moment | None = Field(
@@ -130,7 +130,7 @@ class UserQuery(SearchQuery):
     )
     enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
     grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
-    origin: users.Origin | None = Field(None, description="only users that came to be in this way")
+    origin: users.Origin | None = Field(None, description="only users of this origin")
     last_seen_after: TimeInQuery | None = Field(
         None, description="last seen on a broker at this time or later; RFC 3339"
     )

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from authsvc.web.status import status_of
 from tests.actors import BOBS_PASSWORD
 from tests.http.broker import Broker, broker_by
 from tests.http.callers import Caller, basic
+from tests.storage.environment import database_gone
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -29,6 +31,15 @@ def test_healthz_is_200_without_a_database(client: FlaskClient, settings: Settin
     assert (client.get("/healthz").status_code, client.get("/healthz").get_json()) == (200, {"status": "ok"})
     (settings.data_dir / "authsvc.db").unlink()
     assert client.get("/healthz").status_code == 200
+
+
+def test_status_without_a_database_says_so(client: FlaskClient, services: Services, settings: Settings) -> None:
+    assert status_of(services).database.reachable
+    with database_gone(settings):
+        status = status_of(services)
+    assert (status.database.reachable, status.database.version, status.database.migration) == (False, None, None)
+    assert (status.authorities, status.brokers, status.broker_processes_follow) == ((), (), False)
+    assert status.policy.version == services.policy.snapshot.version
 
 
 def test_readyz_is_200_only_while_the_database_answers(
