@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, get_type_hints
@@ -202,6 +202,35 @@ def split_secrets(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     variables = {PREFIX + name for name in SECRETS}
     others = {name: value for name, value in environ.items() if name not in variables}
     return others, {name: value for name, value in environ.items() if name in variables}
+
+
+class ShownSetting(NamedTuple):
+    """A setting without its value if that is a secret; `value` is None also if the setting is not set."""
+
+    name: str
+    value: str | None
+    secret: bool
+    is_set: bool
+
+
+def shown(settings: Settings) -> tuple[ShownSetting, ...]:
+    """Return every setting as text, without the values that are or contain a secret."""
+    return tuple(_shown(field.name.upper(), getattr(settings, field.name)) for field in fields(Settings))
+
+
+def _shown(name: str, value: Any) -> ShownSetting:
+    text = None if value is None else _as_text(value)
+    # A URL can contain a password, whatever the setting is called.
+    secret = name in SECRETS or bool(text and re.search(r"://[^/]*@", text))
+    return ShownSetting(PREFIX + name, None if secret else text, secret, value is not None)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, PasswordPolicy):
+        return json.dumps(asdict(value))
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def names() -> list[str]:

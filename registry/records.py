@@ -19,7 +19,7 @@ from authsvc.notifications.outbox import EventType
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.record_json import from_row
-from authsvc.storage.database import database_time, session
+from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import User
@@ -128,6 +128,17 @@ def find(given: str) -> str:
     return find_id(Registration.select(), Registration.id, Registration.username == given, given, "registration")
 
 
+def get_many(ids: Iterable[str]) -> list[RegistrationRecord]:
+    """Return the registrations with these ids, in this order, without those that do not exist."""
+    wanted = list(dict.fromkeys(ids))
+    with session():
+        rows = [
+            row for batch in chunked(wanted, _BATCH) for row in Registration.select().where(Registration.id.in_(batch))
+        ]
+        found = {record.id: record for record in _records_of(rows)}
+    return [found[id_] for id_ in wanted if id_ in found]
+
+
 def search(status: str, text: str, page: int, per_page: int) -> Page[RegistrationRecord]:
     """Return one page of registrations, latest contact first. An empty `status` or `text` matches all."""
     query = Registration.select()
@@ -157,6 +168,14 @@ def pending() -> Pending:
 
 def count_pending() -> int:
     return pending().count
+
+
+def count_pending_or_none() -> int | None:
+    """Return the number of pending registrations, None if the database does not answer."""
+    try:
+        return count_pending()
+    except DATABASE_ERRORS:
+        return None
 
 
 def count_pending_while_locked(*, never_came_back: bool = False) -> int:

@@ -69,7 +69,7 @@ class UserRecord:
 
 
 class Origin(StrEnum):
-    """How a user came to be: created by an administrator, or registered as a device."""
+    """How a user was created: by an administrator, or by granting a registration."""
 
     ADMINISTRATOR = "administrator"
     REGISTRATION = "registration"

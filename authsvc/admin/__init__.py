@@ -27,7 +27,7 @@ from authsvc.admin import (
 )
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
-from authsvc.admin.reports import audit, denials
+from authsvc.admin.reports import audit, denials, status
 from authsvc.web.escape import escape_invisible
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
     for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
         add_pages(app, part)
-    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications):
+    for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications, status):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
 
 

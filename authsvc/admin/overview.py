@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from flask import current_app, request
+from flask import current_app, request, url_for
 
 from authsvc.accounts.overview import EXPIRING_DAYS, overview
 from authsvc.activity import decision_stats
@@ -22,6 +22,7 @@ from authsvc.admin.pages import (
     render,
 )
 from authsvc.admin.reports.plots import Series, plot
+from authsvc.record_json import rfc3339
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import services
 
@@ -55,11 +56,19 @@ def show() -> AnyResponse:
 def plots() -> Response:
     """Render the charts of logins and denied topics over the last 24 hours."""
     buckets = decision_stats.last_hours(_HOURS)
-    allowed = Series("allowed", [one.logins for one in buckets])
-    refused = Series("denied", [one.denied_logins for one in buckets], bad=True)
-    denied = Series("denied", [one.denials for one in buckets], bad=True)
+    users = url_for("users_page.list_", sort="-lastSeen") if may_call("GET", "/api/users") else None
+    allowed = Series("allowed", [one.logins for one in buckets], url=users)
+    refused = Series("denied", [one.denied_logins for one in buckets], bad=True, url=_denials("login"))
+    denied = Series("denied", [one.denials for one in buckets], bad=True, url=_denials("topic"))
     drawn = [("Logins", plot([allowed, refused])), ("Denied topics", plot([denied]))]
     return render("admin/history.html", plots=drawn, bucket_minutes=decision_stats.BUCKET // timedelta(minutes=1))
+
+
+def _denials(kind: str) -> str | None:
+    """Return the URL of the denials in the time of the charts, None if the user may not read them."""
+    if not may_call("GET", "/api/denials"):
+        return None
+    return url_for("denials_page.list_", kind=kind, after=rfc3339(datetime.now(UTC) - timedelta(hours=_HOURS)))
 
 
 def _tiles(found: Overview) -> list[Tile]:
@@ -73,10 +82,11 @@ def _tiles(found: Overview) -> list[Tile]:
         label = f"Certificates expiring within {EXPIRING_DAYS} days"
         url = f"/admin/certificates?expiringWithinDays={EXPIRING_DAYS}"
         tiles.append(Tile(label, f"{found.expiring:,}", url, "warn" if found.expiring else ""))
+    status = "/admin/status" if may_call("GET", "/api/status") else None
     if found.database_answers:
-        tiles.append(Tile(found.database, "reachable"))
+        tiles.append(Tile(found.database, "reachable", status))
     else:
-        tiles.append(Tile(found.database, "unreachable", kind="bad"))
+        tiles.append(Tile(found.database, "unreachable", status, "bad"))
     stale = "" if found.policy_age < _STALE_SECONDS else "bad"
-    tiles.append(Tile("Age of the policy in memory", f"{found.policy_age:.1f} s", kind=stale))
+    tiles.append(Tile("Age of the policy in memory", f"{found.policy_age:.1f} s", status, stale))
     return tiles

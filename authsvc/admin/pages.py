@@ -38,12 +38,16 @@ class ApiCall(NamedTuple):
 
 
 class NavigationEntry(NamedTuple):
-    """A link in the header of every page, shown to users who may make the call and sorted by `position`."""
+    """A link in the header of every page, shown to users who may make the call and sorted by `position`.
+
+    `waiting` returns how many things wait behind the link, None if that is not known.
+    """
 
     position: int
     label: str
     endpoint: str
     call: ApiCall
+    waiting: Callable[[], int | None] = lambda: None
 
 
 class Tile(NamedTuple):
@@ -174,7 +178,8 @@ def error_page(status: int, message: str) -> Response:
     """Return an error as a whole page, or as a fragment if htmx made the request."""
     title = problem.TITLES.get(status, "Error")
     template = "admin/error_part.html" if is_htmx_request() else "admin/error.html"
-    return render(template, status, title=title, message=message)
+    # Without the numbers in the navigation: the database may be what failed, and each attempt to reach it takes time.
+    return render(template, status, title=title, message=message, without_numbers=True)
 
 
 def _authsvc_error(error: AuthsvcError) -> Response:

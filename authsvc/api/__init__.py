@@ -8,20 +8,18 @@ from flask_openapi3.models.info import Info
 
 from authsvc import __version__
 from authsvc.api import (
-    audit,
     authentication,
     browser_sessions,
     certificates,
     clients,
-    denials,
     docs,
-    history,
     notifications,
     roles,
     session,
     tokens,
     users,
 )
+from authsvc.api.reports import audit, denials, history, status
 from authsvc.api.schemas import Problem
 from authsvc.web import path_names
 
@@ -49,7 +47,7 @@ def register(app: OpenAPI) -> None:
     authentication.register(app)
     for module in (
         *(session, tokens, browser_sessions, users, roles, clients, certificates, notifications),
-        *(audit, denials, history),
+        *(audit, denials, history, status),
     ):
         app.register_api(module.blueprint)
     app.register_blueprint(docs.blueprint)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
 from authsvc.activity import denials
-from authsvc.api.denials import DenialList, view_denial
+from authsvc.api.reports.denials import DenialList, view_denial
 from authsvc.api.schemas import (
     WITH_ETAG,
     Answer,

@@ -105,6 +105,13 @@ def database_time() -> datetime:
     return naive.replace(tzinfo=UTC)
 
 
+def database_version() -> str:
+    """Return the version of the database software, such as `SQLite 3.46.1`."""
+    query = "SELECT sqlite_version()" if is_sqlite() else "SHOW server_version"
+    (version,) = database.execute_sql(query).fetchone()
+    return f"{'SQLite' if is_sqlite() else 'PostgreSQL'} {version}"
+
+
 def is_sqlite() -> bool:
     return isinstance(database.obj, peewee.SqliteDatabase)
 

@@ -11,7 +11,13 @@ from registry import records
 from registry.admin import keys, lock, matching, preauthorizations, registrations, selection
 
 blueprint = page_blueprint("registry_page", __name__, template_folder="templates")
-NAVIGATION = NavigationEntry(2, "Client Registry", "registry_page.lock.show", ApiCall("GET", "/api/client-registry"))
+NAVIGATION = NavigationEntry(
+    2,
+    "Client Registry",
+    "registry_page.lock.show",
+    ApiCall("GET", "/api/client-registry"),
+    records.count_pending_or_none,
+)
 for part in (lock, registrations, selection, matching, preauthorizations, keys):
     blueprint.register_blueprint(part.blueprint)
 

@@ -44,13 +44,14 @@ def listing() -> Listing:
         status=None if status == ALL else status,
         search=request.args.get("search", ""),
         page=request.args.get("page", "1"),
+        perPage=request.args.get("perPage", "50"),
     )
     return Listing(records.search(query.status or "", query.search, query.page, query.per_page), status, query.search)
 
 
 def list_query() -> dict[str, Any]:
     """Return the query parameters of the URL that select the list."""
-    return {name: request.args[name] for name in ("status", "search", "page") if request.args.get(name)}
+    return {name: request.args[name] for name in ("status", "search", "page", "perPage") if request.args.get(name)}
 
 
 def list_url() -> str:

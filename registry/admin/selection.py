@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, flash, request
 
-from authsvc.accounts.bulk import apply_to_each
+from authsvc.accounts.bulk import MAX_AT_ONCE, apply_to_each
 from authsvc.admin.forms import permission_rows, validated
 from authsvc.admin.pages import authorize_as, may_call, redirect_to, render, require_read
-from authsvc.errors import AuthsvcError, Forbidden, NotFound
+from authsvc.errors import AuthsvcError, Forbidden
 from authsvc.web.request_context import actor
 from registry import decisions, lock, records
 from registry.admin import fields
-from registry.admin.listing import list_query, list_url
+from registry.admin.listing import list_query, list_url, listing
 from registry.api import schemas
 from registry.api.routes import registry
+from registry.states import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +75,7 @@ def deny() -> AnyResponse:
 
 def _form(decision: str, error: AuthsvcError | None = None) -> Response:
     require_read("/api/client-registry/registrations")
-    chosen = list(_found(_ids()))
+    chosen, matching = _chosen()
     client_ids = _selected_client_ids() if error else {one.id: one.suggested_client_ids for one in chosen}
     offered = fields.role_choices()
     return render(
@@ -82,6 +83,7 @@ def _form(decision: str, error: AuthsvcError | None = None) -> Response:
         error=error,
         decision=decision,
         chosen=chosen,
+        matching=matching,
         risky_roles=fields.risky_roles(chosen, offered),
         locked=lock.state().locked,
         roles=offered,
@@ -101,6 +103,15 @@ def _outcome(
     return redirect_to(list_url())
 
 
+def _chosen() -> tuple[list[records.RegistrationRecord], int]:
+    """Return the registrations to decide on, at most `MAX_AT_ONCE`, and how many were asked for."""
+    if "all" not in request.form:
+        chosen = records.get_many(_ids())
+        return chosen, len(chosen)
+    found = records.search(Status.PENDING, listing().search, 1, MAX_AT_ONCE)
+    return found.items, found.total
+
+
 def _ids() -> list[str]:
     return request.form.getlist("ids")
 
@@ -112,12 +123,4 @@ def _selected_client_ids() -> dict[str, list[str]]:
 
 
 def _names(ids: Iterable[str]) -> dict[str, str]:
-    return {record.id: record.username for record in _found(ids)}
-
-
-def _found(ids: Iterable[str]) -> Iterable[records.RegistrationRecord]:
-    for registration_id in ids:
-        try:
-            yield records.get(registration_id)
-        except NotFound:
-            continue
+    return {record.id: record.username for record in records.get_many(ids)}

@@ -69,6 +69,9 @@ def seed(service: Service) -> list[Stop]:
         Stop("notification-edit", f"/admin/notifications/{notification}/edit"),
         Stop("notification-new", "/admin/new-notification"),
         Stop("sessions", "/admin/sessions"),
+        Stop("denials", "/admin/denials"),
+        Stop("audit", "/admin/audit"),
+        Stop("status", "/admin/status"),
     ]
 
 

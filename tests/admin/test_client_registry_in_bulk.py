@@ -9,14 +9,14 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
+from tests.admin.page_objects import FormClient, Window
 from tests.admin.registry_client import RegistryDriver, row_of
 from tests.registry.environment import wait_until
-from tests.service import permission
+from tests.service import ADMIN_PASSWORD, permission
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.admin.page_objects import Window
     from tests.service import Service
 
 READS_PLANS = permission("read plans/%u")
@@ -295,3 +295,54 @@ def test_enrolment_key_secret_is_shown_once_and_registers_a_device(registry: Reg
     expect(row_of(page, "hall 4")).to_contain_text("revoked")
     assert requests.post(address, json=body | {"username": "vouched-2"}, timeout=10).status_code == 403
     assert not admin.script_errors
+
+
+def test_all_matching_registrations_are_denied_over_several_pages(registry: RegistryDriver, admin: Window) -> None:
+    page = admin.page
+    registry.unlock()
+    names = [f"matching-{number}" for number in range(4)]
+    for name in (*names, "other-device"):
+        registry.try_to_connect(name)
+    admin.open("/admin/registry?search=matching&perPage=2")
+    expect(page.get_by_role("navigation", name="Pages of this list")).to_contain_text("Page 1 of 2")
+    page.get_by_label("Select all 4 that match").check()
+    page.get_by_role("button", name="Deny selected").click()
+    dialog = page.get_by_role("dialog", name="Deny 4 registrations")
+    for name in names:
+        expect(dialog).to_contain_text(name)
+    expect(dialog).not_to_contain_text("other-device")
+    registry.try_to_connect("matching-late")
+    dialog.get_by_role("button", name="Deny").click()
+    expect(page.get_by_role("status").first).to_contain_text("4 registrations are denied")
+    assert [registry.status_of(name) for name in names] == ["denied"] * 4
+    assert [registry.status_of(name) for name in ("other-device", "matching-late")] == ["pending"] * 2
+    assert not admin.script_errors
+
+
+def test_list_shows_requests_and_context_and_the_navigation_the_number_of_pending_ones(
+    registry: RegistryDriver, service: Service
+) -> None:
+    context = {"hall": "<b>2</b>", "serial": "a\u202eb", "size": 7, "more": True}
+    username = registry.add_rest_client(context=context, roles=["press"])["username"]
+    client = FormClient(service.url)
+    client.sign_in("admin", ADMIN_PASSWORD)
+    shown = client.get(f"/admin/registry?search={username}").text
+    assert "hall: &lt;b&gt;2&lt;/b&gt;, more: true, serial: a\\u202eb and 1 more" in shown
+    pending = service.call("GET", "/api/client-registry").json()["pending"]
+    assert (
+        f'Client Registry <span class="badge warn" title="waiting">{pending}</span>' in client.get("/admin/users").text
+    )
+    service.create_user("no-registry", "secret", "http read /api/users/#", "http read /api/me")
+    powerless = FormClient(service.url)
+    powerless.sign_in("no-registry", "secret")
+    assert 'title="waiting"' not in powerless.get("/admin/users").text
+
+
+def test_countdown_over_an_hour_is_shown_in_hours(registry: RegistryDriver, admin: Window) -> None:
+    registry.unlock(durationSeconds=2 * 3600)
+    admin.open("/admin/registry")
+    expect(admin.page.locator(".countdown")).to_have_text("1 h 59 min")
+    registry.lock()
+    registry.unlock(durationSeconds=3000)
+    admin.open("/admin/registry")
+    expect(admin.page.locator(".countdown")).to_have_text(re.compile(r"49:\d\d"))

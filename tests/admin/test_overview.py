@@ -69,6 +69,24 @@ def test_user_without_permissions_sees_no_counts(service: Service) -> None:
     assert powerless.get("/admin/history").status_code == 403
 
 
+def test_charts_link_to_what_they_count_for_users_who_may_read_it(service: Service) -> None:
+    links = {}
+    for number, rights in enumerate((["http read /api/#"], ["http read /api/history", "http read /api/me"])):
+        name = f"chart-{number}"
+        service.create_user(name, "secret", *rights)
+        client = FormClient(service.url)
+        client.sign_in(name, "secret")
+        links[number] = re.findall(r'<a href="(/admin/[^"]+)"', client.get("/admin/history").text)
+        for url in links[number]:
+            assert client.get(url.replace("&amp;", "&")).status_code == 200
+    assert [url.partition("&")[0] for url in links[0]] == [
+        "/admin/users?sort=-lastSeen",
+        "/admin/denials?kind=login",
+        "/admin/denials?kind=topic",
+    ]
+    assert links[1] == []
+
+
 def test_bars_are_stacked_and_fill_the_plot() -> None:
     drawn = plot([Series("good", [1, 0, 3]), Series("bad", [1, 0, 1], bad=True)])
     assert drawn.peak == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -223,3 +224,24 @@ def test_invalid_and_unknown_role_names_are_client_errors(service: Service) -> N
     assert clerk.get("/admin/roles/no-such-role").status_code == 404
     assert clerk.post("/admin/roles/no-such-role/delete", drawn_at="/admin").status_code == 404
     assert clerk.get("/admin/roles?search=a%00b").status_code == 400
+
+
+def test_role_picker_has_chosen_roles_first_and_a_search(service: Service, admin: Window) -> None:
+    page = admin.page
+    names = [f"picker-{letter}" for letter in "abcdefghij"]
+    for name in names:
+        assert service.call("POST", "/api/roles", json={"name": name}).status_code == 201
+    service.create_user("picky", "secret", roles=["picker-j"])
+    admin.open("/admin/users/picky/edit")
+    roles = page.locator(".picks label")
+    expect(roles.first).to_have_text("picker-j")
+    search = page.get_by_label("Search roles")
+    search.fill("PICKER-C")
+    search.press("Enter")
+    expect(roles.filter(visible=True)).to_have_text([re.compile("picker-j"), re.compile("picker-c")])
+    page.get_by_label("picker-c").check()
+    search.fill("no such role")
+    expect(roles.filter(visible=True)).to_have_count(2)
+    page.get_by_role("button", name="Save").click()
+    assert service.call("GET", "/api/users/picky").json()["roles"] == ["picker-c", "picker-j"]
+    assert not admin.script_errors

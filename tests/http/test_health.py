@@ -28,6 +28,7 @@ from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.models import DisconnectOrder
 from authsvc.web.health import observe_worker
 from authsvc.web.request_context import EXTENSION
+from authsvc.web.status import status_of
 from registry import lock, records
 from registry.models import Registration
 from tests.actors import ALICE, BOBS_PASSWORD
@@ -37,6 +38,7 @@ from tests.http.callers import Caller, basic
 from tests.http.plugin import report as plugin_report
 from tests.live_clients import OTHER_BOOT, age_reports, connected, report
 from tests.registry.signing import new_key
+from tests.storage.environment import database_gone
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient
@@ -54,6 +56,15 @@ def test_healthz_is_200_without_a_database(client: FlaskClient, settings: Settin
     assert (client.get("/healthz").status_code, client.get("/healthz").get_json()) == (200, {"status": "ok"})
     (settings.data_dir / "authsvc.db").unlink()
     assert client.get("/healthz").status_code == 200
+
+
+def test_status_without_a_database_says_so(client: FlaskClient, services: Services, settings: Settings) -> None:
+    assert status_of(services).database.reachable
+    with database_gone(settings):
+        status = status_of(services)
+    assert (status.database.reachable, status.database.version, status.database.migration) == (False, None, None)
+    assert (status.authorities, status.brokers, status.broker_processes_follow) == ((), (), False)
+    assert status.policy.version == services.policy.snapshot.version
 
 
 def test_readyz_is_200_only_while_the_database_answers(

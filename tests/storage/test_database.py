@@ -19,6 +19,7 @@ from authsvc.storage.database import (
     DATABASE_ERRORS,
     DATABASE_GONE,
     database,
+    database_version,
     is_sqlite,
     read_transaction,
     session,
@@ -124,3 +125,10 @@ def test_background_thread_logs_every_kind_of_outage_as_one(error: type[Exceptio
 
 def test_every_error_of_a_gone_database_is_a_database_error() -> None:
     assert all(issubclass(error, DATABASE_ERRORS) for error in DATABASE_GONE)
+
+
+def test_version_names_the_database_software() -> None:
+    with session():
+        name, _, number = database_version().partition(" ")
+    assert name == ("SQLite" if is_sqlite() else "PostgreSQL")
+    assert number[0].isdigit()

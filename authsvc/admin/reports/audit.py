@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from authsvc.activity import audit
 from authsvc.admin.forms import validated_query
 from authsvc.admin.pages import ApiCall, NavigationEntry, authorize_as, page_blueprint, render
-from authsvc.api.audit import AuditQuery, EventView
+from authsvc.api.reports.audit import AuditQuery, EventView
 from authsvc.record_json import rfc3339
 from authsvc.web.exports import csv_file, json_file
 

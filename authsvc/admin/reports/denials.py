@@ -10,7 +10,7 @@ from authsvc.activity import denials
 from authsvc.admin.forms import validated_query
 from authsvc.admin.pages import ApiCall, NavigationEntry, authorize_as, page_blueprint, render
 from authsvc.admin.why import DENIAL_CONTEXT
-from authsvc.api.denials import DenialQuery
+from authsvc.api.reports.denials import DenialQuery
 
 if TYPE_CHECKING:
     from flask import Response

@@ -10,11 +10,12 @@ _MAX_BARS = 96
 
 
 class Series(NamedTuple):
-    """Values that are plotted in one colour, oldest first."""
+    """Values that are plotted in one colour, oldest first; `url` lists what was counted."""
 
     label: str
     values: list[int]
     bad: bool = False
+    url: str | None = None
 
 
 class Bar(NamedTuple):

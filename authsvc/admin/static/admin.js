@@ -33,13 +33,37 @@ function countDown() {
     // `data-left` is in seconds, because the clock of the browser's computer may be wrong.
     element.deadline ??= element.dataset.left ? Date.now() + element.dataset.left * 1000 : new Date(element.dataset.until);
     const left = Math.max(0, Math.ceil((element.deadline - Date.now()) / 1000));
-    element.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+    const minutes = Math.floor(left / 60);
+    element.textContent = left < 3600
+      ? `${minutes}:${String(left % 60).padStart(2, "0")}`
+      : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
     if (left === 0 && !element.dataset.over) {
       element.dataset.over = "yes";
       element.dispatchEvent(new CustomEvent("over", { bubbles: true }));
     }
   }
 }
+
+// A list of check boxes with a search field. Checked ones stay visible, so that no choice is hidden.
+function filterPicks(field) {
+  const wanted = field.value.trim().toLowerCase();
+  for (const label of field.parentNode.querySelectorAll(".picks label")) {
+    label.hidden = !label.textContent.toLowerCase().includes(wanted) && !label.querySelector("input").checked;
+  }
+}
+
+function offerFilters(root) {
+  for (const field of root.querySelectorAll("input[data-filters-picks]")) field.hidden = false;
+}
+
+document.addEventListener("input", (event) => {
+  if (event.target.matches("[data-filters-picks]")) filterPicks(event.target);
+});
+
+document.addEventListener("keydown", (event) => {
+  // Enter in the search field must not submit the form around it.
+  if (event.key === "Enter" && event.target.matches("[data-filters-picks]")) event.preventDefault();
+});
 
 function openDialogs(root) {
   for (const dialog of root.querySelectorAll("dialog[data-opens]")) {
@@ -82,6 +106,7 @@ document.addEventListener("cancel", (event) => {
 
 document.addEventListener("htmx:load", (event) => {
   localise(event.target);
+  offerFilters(event.target);
   openDialogs(event.target.parentNode || document);
   countDown();
 });
@@ -121,6 +146,7 @@ for (const notice of document.querySelectorAll("[data-insecure]")) notice.hidden
 
 localise(document);
 localiseFilters();
+offerFilters(document);
 openDialogs(document);
 countDown();
 setInterval(countDown, 500);

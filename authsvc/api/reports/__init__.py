@@ -1,0 +1,1 @@
+"""Requests about what happened and how the service runs; they change nothing."""
