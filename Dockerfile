@@ -12,6 +12,31 @@ COPY registry registry
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
     && pip --python /opt/authsvc/bin/python install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl
 
+# Mosquitto's plugin of authsvc, for Debian's Mosquitto.
+FROM debian:12.12-slim AS plugin
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        gcc libc6-dev libcjson-dev libcurl4-openssl-dev libmosquitto-dev libssl-dev make mosquitto-dev uthash-dev
+WORKDIR /src
+COPY deploy/mosquitto/plugin ./
+RUN make
+
+# `docker build --target mosquitto .` builds Debian's Mosquitto with the plugin.
+FROM debian:12.12-slim AS mosquitto
+# The user id is that of go-auth's image: containers beside the broker send it signals under this id.
+RUN groupadd --gid 1000 mosquitto \
+    && useradd --uid 1000 --gid mosquitto --no-create-home --home-dir /var/lib/mosquitto --shell /usr/sbin/nologin mosquitto \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libcjson1 libcurl4 mosquitto \
+    && rm -rf /var/lib/apt/lists/* \
+    && install --directory --owner=mosquitto --group=mosquitto --mode=0700 /var/lib/mosquitto
+COPY --from=plugin /src/mosquitto_authsvc.so /usr/lib/mosquitto_authsvc.so
+USER mosquitto
+VOLUME /var/lib/mosquitto
+EXPOSE 1883 8883
+CMD ["mosquitto", "-c", "/etc/mosquitto/mosquitto.conf"]
+
+# authsvc. The last stage is the one that is built without --target.
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin authsvc \
     && install --directory --owner=authsvc --mode=0700 /data \

@@ -37,8 +37,10 @@ fmt: .venv/.installed ## format the code and apply the linter's fixes
 bench: test-packages .venv/.installed ## measure all figures and write bench/RESULTS.md, or some: make bench ARGS="storm --quick"
 	$(BIN)/python -m bench $(ARGS)
 
-broker: test-packages .venv/.installed ## run a Mosquitto on port 1883 that asks the authsvc of `make run`
-	@exec $(BIN)/python -m tests.try_broker
+broker: ## run a Mosquitto on port 1883 with authsvc's plugin, for the authsvc of `make run`
+	@deploy/apt-packages.sh broker
+	@$(MAKE) --no-print-directory plugin
+	@PATH="$$PATH:/usr/sbin" exec mosquitto -c deploy/mosquitto/try.conf
 
 plugin: ## build authsvc's plugin for Mosquitto, deploy/mosquitto/plugin/mosquitto_authsvc.so
 	@deploy/apt-packages.sh plugin

@@ -1,17 +1,28 @@
-"""The JSON form of records: one rule for the REST API, `--json` on the command line and the audit trail."""
+"""Records: filled from rows, and as JSON for the REST API, `--json` on the command line and the audit trail."""
 
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic.alias_generators import to_camel
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 # Fields that an audit event omits: its target has the name, and the other fields decide the rest.
 _NOT_AUDITED = frozenset(
     {"username", "name", "builtIn", "administratorOnBroker", "createdAt", "updatedAt", "origin", "lastSeen"}
 )
+
+
+def from_row(record: type[Record], row: Any, **computed: Any) -> Record:
+    """Return a record with the computed fields; all others are attributes of the row with the same name."""
+    stored = {field.name: getattr(row, field.name) for field in fields(record) if field.name not in computed}
+    return record(**stored, **computed)
 
 
 def json_fields(record: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 # Installs missing Debian packages. Without root or sudo it prints the command that installs them.
 #   apt-packages.sh run    Python with venv
 #   apt-packages.sh plugin a C compiler and headers, to build deploy/mosquitto/plugin
-#   apt-packages.sh test   Python, the packages of `plugin`, openssl, Mosquitto, Chromium, Prometheus
+#   apt-packages.sh broker the packages of `plugin`, Mosquitto and its clients
+#   apt-packages.sh test   Python, the packages of `broker`, openssl, Chromium, Prometheus
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -35,10 +36,14 @@ need_plugin() {
 	need uthash-dev has_header uthash.h
 }
 
-need_tests() {
-	need openssl command -v openssl
+need_broker() {
+	need_plugin
 	need mosquitto command -v mosquitto
 	need mosquitto-clients command -v mosquitto_pub
+}
+
+need_tests() {
+	need openssl command -v openssl
 	need chromium command -v chromium
 	need prometheus command -v promtool
 	need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
@@ -47,8 +52,9 @@ need_tests() {
 case ${1:-run} in
 run) need_python ;;
 plugin) need_plugin ;;
-test) need_python && need_plugin && need_tests ;;
-*) echo "usage: $0 run|plugin|test" >&2 && exit 2 ;;
+broker) need_broker ;;
+test) need_python && need_broker && need_tests ;;
+*) echo "usage: $0 run|plugin|broker|test" >&2 && exit 2 ;;
 esac
 [ -n "$missing" ] || exit 0
 

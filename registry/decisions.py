@@ -10,7 +10,7 @@ from authsvc.accounts import users
 from authsvc.accounts.bulk import Failure, apply_to_each
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
-from authsvc.errors import Conflict, FieldError
+from authsvc.errors import Conflict, FieldError, Locked
 from authsvc.pki import certificates, csr
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.permissions import Permission
@@ -75,7 +75,8 @@ def grant(actor: Actor, registration_id: str, given: Grant, signing: SigningPoli
         row = records.row_of(registration_id)
         states.next_status(Status(row.status), Event.GRANT)
         if row.recorded_while_locked:
-            lock.require_unlocked()
+            if lock_state.locked:
+                raise Locked("the client registry is locked", "registry-locked")
             row.window_opened_at = lock_state.opened_at
         lock.require_capacity(lock_state, row.window_opened_at)
         if row.damage:

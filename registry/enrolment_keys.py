@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
 from authsvc.errors import Forbidden, NotFound, invalid
+from authsvc.record_json import from_row
 from authsvc.storage.database import database_time, transaction
 from authsvc.storage.paging import Page, fetch_page
 from registry import lock
@@ -114,4 +115,4 @@ def _not_valid() -> Forbidden:
 
 
 def _record(row: EnrolmentKey) -> EnrolmentKeyRecord:
-    return EnrolmentKeyRecord(**{field.name: getattr(row, field.name) for field in fields(EnrolmentKeyRecord)})
+    return from_row(EnrolmentKeyRecord, row)

@@ -115,12 +115,6 @@ def state_for_update() -> LockState:
     return state()
 
 
-def require_unlocked() -> None:
-    """Raise `Locked` if the registry is locked."""
-    if state().locked:
-        raise Locked("the client registry is locked", "registry-locked")
-
-
 def require_capacity(now: LockState, opened_at: datetime | None) -> None:
     """Raise `Locked` if a registration counts towards this unlock window, and the window is full."""
     if now.is_full and opened_at == now.opened_at:

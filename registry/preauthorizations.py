@@ -12,7 +12,7 @@ import itertools
 import re
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from hmac import compare_digest
@@ -27,6 +27,7 @@ from authsvc.credentials.passwords import generate
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.policy.permissions import Permission
+from authsvc.record_json import from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.database import database_time, session, transaction
 from authsvc.storage.models import User
@@ -229,7 +230,7 @@ def find_match(
 
 
 def _gives_http_rights(row: Preauthorization) -> bool:
-    own = any(Permission.from_fields(**words).is_http_right for words in row.permissions)
+    own = any(Permission.from_fields(**fields).is_http_right for fields in row.permissions)
     return own or bool(with_http_rights(row.roles))
 
 
@@ -398,11 +399,13 @@ def _event(row: dict[str, Any]) -> tuple[str, audit.Fields]:
 
 
 def _record(row: Preauthorization) -> PreauthorizationRecord:
-    computed: dict[str, Any] = {
-        "roles": tuple(row.roles),
-        "permissions": tuple(Permission.from_fields(**words) for words in row.permissions),
-        "with_secret": row.secret_digest is not None,
-        "line": None,
-    }
-    stored = {one.name: getattr(row, one.name) for one in fields(PreauthorizationRecord) if one.name not in computed}
-    return PreauthorizationRecord(**stored, **computed)
+    permissions = tuple(Permission.from_fields(**fields) for fields in row.permissions)
+    with_secret = row.secret_digest is not None
+    return from_row(
+        PreauthorizationRecord,
+        row,
+        roles=tuple(row.roles),
+        permissions=permissions,
+        with_secret=with_secret,
+        line=None,
+    )

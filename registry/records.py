@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from authsvc.credentials.usernames import skeleton
 from authsvc.errors import NotFound
 from authsvc.policy.actors import SERVICE
 from authsvc.policy.allowed_client_ids import can_be_literal
+from authsvc.record_json import from_row
 from authsvc.storage.database import database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import User
@@ -235,6 +236,7 @@ def create(
     """
     Registration.delete().where(Registration.username == new.username, Registration.status == Status.EXPIRED).execute()
     now = database_time()
+    pairing_code = "".join(secrets.choice(_PAIRING_ALPHABET) for _ in range(6))
     computed = {
         "id": uuid.uuid4().hex,
         "skeleton": skeleton(new.username),
@@ -244,7 +246,7 @@ def create(
         "first_seen": now,
         "last_seen": now,
         "address": normalize_address(new.address),
-        "pairing_code": _pairing_code() if new.kind is RegistrationKind.EXPLICIT else None,
+        "pairing_code": pairing_code if new.kind is RegistrationKind.EXPLICIT else None,
         "starting_roles": starting.roles,
         "starting_permissions": starting.permissions,
         "held_reason": starting.held_reason,
@@ -288,17 +290,17 @@ def _records_of(rows: list[Registration]) -> list[RegistrationRecord]:
 
 
 def _record(row: Registration, similar: list[str]) -> RegistrationRecord:
-    computed: dict[str, Any] = {
-        "client_ids": [client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
-        "suggested_client_ids": _suggested_client_ids(row),
-        "conflict_addresses": row.conflict_addresses or [],
-        "similar_to": similar,
-        "has_password": row.password_hash is not None,
-        "context": None if isinstance(row.context, UnreadableJson) else row.context,
-        "starting_permissions": row.starting_permissions or [],
-    }
-    stored = {one.name: getattr(row, one.name) for one in fields(RegistrationRecord) if one.name not in computed}
-    return RegistrationRecord(**stored, **computed)
+    return from_row(
+        RegistrationRecord,
+        row,
+        client_ids=[client_id for client_id in row.client_ids if client_id != NO_CLIENT_ID],
+        suggested_client_ids=_suggested_client_ids(row),
+        conflict_addresses=row.conflict_addresses or [],
+        similar_to=similar,
+        has_password=row.password_hash is not None,
+        context=None if isinstance(row.context, UnreadableJson) else row.context,
+        starting_permissions=row.starting_permissions or [],
+    )
 
 
 def _suggested_client_ids(row: Registration) -> list[str]:
@@ -313,7 +315,3 @@ def _literal(client_ids: list[str]) -> list[str]:
     # A client id of the maximum length may have been cut.
     complete = (one for one in client_ids if one != NO_CLIENT_ID and len(one) < MAX_CLIENT_ID_LENGTH)
     return [one for one in complete if can_be_literal(one)]
-
-
-def _pairing_code() -> str:
-    return "".join(secrets.choice(_PAIRING_ALPHABET) for _ in range(6))

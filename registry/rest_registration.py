@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import peewee
 
 from authsvc.accounts import users
+from authsvc.credentials.hashing import slot
 from authsvc.credentials.passwords import Verdict
 from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
 from authsvc.pki import certificates
@@ -22,7 +23,6 @@ from registry.records import StartingRights
 from registry.states import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from threading import BoundedSemaphore
 
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
@@ -197,7 +197,7 @@ class RestRegistration:
         name = f"registration:{row.id}"
         verdict = self.verifier.cached_verdict(name, request.password, row.password_hash)
         if verdict is None:
-            with self._hash_slot():
+            with slot(self.hash_slots, _busy()):
                 verdict = self.verifier.verify(name, request.password, row.password_hash)
         if verdict is Verdict.BUSY:
             raise _busy()
@@ -222,7 +222,7 @@ class RestRegistration:
     def _new_registration(self, request: RegistrationRequest) -> records.NewRegistration:
         password_hash = None
         if request.password is not None:
-            with self._hash_slot():
+            with slot(self.hash_slots, _busy()):
                 password_hash = self.hasher.hash(request.password)
         return records.NewRegistration(
             username=request.username,
@@ -235,15 +235,6 @@ class RestRegistration:
             requested_roles=request.requested_roles,
             requested_permissions=request.requested_permissions,
         )
-
-    @contextmanager
-    def _hash_slot(self) -> Iterator[None]:
-        if not self.hash_slots.acquire(blocking=False):
-            raise _busy()
-        try:
-            yield
-        finally:
-            self.hash_slots.release()
 
     def _record(self, new: records.NewRegistration, admission: Admission) -> Pending | Granted:
         if not admission.grants_at_once:
@@ -277,7 +268,7 @@ def _taken() -> AuthsvcError:
     return Conflict("the username is taken", "username-taken")
 
 
-def _busy() -> AuthsvcError:
+def _busy() -> Busy:
     return Busy("too many passwords are being hashed; try again in a few seconds", "hashing-busy")
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -146,15 +146,17 @@ plugin_opt_url http://127.0.0.1:{service_port}
 class Mosquitto:
     """A broker process; as a context manager it runs inside the block.
 
-    `config` has the ports in `listener` lines. The configuration and the log are in `directory`.
+    `config` has the ports in `listener` lines. The configuration and the log are in `directory`. The
+    variables in `environment` are added to those of this process.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, config: str, directory: Path) -> None:
+    def __init__(self, config: str, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.ports = [int(port) for port in re.findall(r"^listener (\d+)", config, re.MULTILINE)]
         self._config_file = directory / "mosquitto.conf"
         self._log_file = directory / "mosquitto.log"
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._config_file.write_text(_preamble(config) + config)
 
@@ -185,6 +187,7 @@ class Mosquitto:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                env=self._environment and {**os.environ, **self._environment},
             )
         # Read the log instead of probing the port, because another program could have taken the port.
         self.wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
@@ -198,6 +201,13 @@ class Mosquitto:
     def wait_for_log(self, text: str) -> None:
         """Wait until the log contains this text."""
         self.wait_until(lambda: text in self.log_text(), f"log {text!r}")
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """Stop the process, if it runs, and wait for its end."""

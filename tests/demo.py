@@ -1,7 +1,7 @@
 """`make demo`: an unknown device registers over MQTT, with a real service, broker and clients.
 
 The demo runs in a temporary directory on free ports, needs no privileges and leaves no files. The clients are
-paho's; the broker is Debian's Mosquitto with the tests' plugin, which asks as go-auth does.
+paho's; the broker is Debian's Mosquitto with authsvc's plugin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.broker import BrokerError, Mosquitto, build_plugin, free_port, go_auth_config
+from tests.broker import BrokerError, Mosquitto, authsvc_plugin_config, build_authsvc_plugin, free_port
 from tests.devices import NOT_AUTHORIZED, V5, Device
 from tests.service import Service
 
@@ -39,7 +39,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """A service, a broker that calls it, and two devices that are not started."""
+    """A service, a broker that uses it, and two devices that are not started."""
 
     service: Service
     broker: Mosquitto
@@ -62,11 +62,11 @@ def start_all() -> Iterator[Environment]:
     """Start the service, the broker and the devices; stop all that were started, also after an error."""
     with ExitStack() as running:
         directory = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="authsvc-demo-")))
-        plugin = build_plugin(directory)
+        plugin = build_authsvc_plugin(target_dir=directory)
         service = Service(directory)
         running.callback(service.stop)
         service.start()
-        config = go_auth_config(plugin=plugin, service_port=service.broker_port, listener_port=free_port())
+        config = authsvc_plugin_config(plugin=plugin, service_port=service.broker_port, listener_port=free_port())
         broker = Mosquitto(config, directory)
         running.callback(broker.stop)
         broker.start()
@@ -172,7 +172,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def run() -> None:
     """Run all steps of the demo."""
     click.secho(
-        "A service and a broker start. The broker asks the service about each login, subscription and message.",
+        "A service and a broker start. The broker's plugin asks the service about each login. Then it decides itself.",
         bold=True,
     )
     with start_all() as env:

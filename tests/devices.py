@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from queue import Empty, Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from paho.mqtt.client import Client
@@ -13,6 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 V311 = MQTTProtocolVersion.MQTTv311
@@ -42,6 +43,8 @@ class Device:
         persistent: bool = False,
         returns: bool = False,
         will: tuple[str, str] | None = None,
+        transport: Literal["tcp", "websockets"] = "tcp",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.username = username or ""
         self.client_id = client_id
@@ -56,6 +59,8 @@ class Device:
         self._persistent = persistent
         self._returns = returns
         self._will = will
+        self._transport = transport
+        self._tls = tls
         self._client = self._new_client()
 
     def start(self, port: int, host: str = "127.0.0.1") -> None:
@@ -139,9 +144,12 @@ class Device:
             clean_session=None if self._protocol is V5 else not self._persistent,
             protocol=self._protocol,
             reconnect_on_failure=self._returns,
+            transport=self._transport,
         )
         client.reconnect_delay_set(1, 1)
         client.username_pw_set(*self._credentials)  # type: ignore[arg-type]  # it takes bytes as well
+        if self._tls:
+            client.tls_set_context(self._tls)
         if self._will:
             client.will_set(*self._will, qos=1)
         self._listen_to(client)

@@ -13,6 +13,7 @@ from authsvc.accounts.proof import check_proof
 from authsvc.activity import audit
 from authsvc.credentials import jwt
 from authsvc.errors import Conflict, NotFound, invalid
+from authsvc.record_json import from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change, token_change
 from authsvc.storage.database import session, transaction
@@ -194,4 +195,4 @@ def _user(username: str) -> User:
 
 
 def _record(row: Token) -> TokenRecord:
-    return TokenRecord(row.id, row.user.username, row.label, row.created_at, row.expires_at, row.last_used_at)
+    return from_row(TokenRecord, row, username=row.user.username)

@@ -20,6 +20,7 @@ from authsvc.accounts.proof import check_proof
 from authsvc.activity import audit
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
+from authsvc.record_json import from_row
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import BrowserSession, Token, User
 from authsvc.storage.paging import Page, fetch_page
@@ -160,13 +161,4 @@ def _digest(secret: str) -> str:
 
 
 def _record(row: BrowserSession) -> SessionRecord:
-    return SessionRecord(
-        row.id,
-        row.user.username,
-        row.created_at,
-        row.last_seen_at,
-        row.expires_at,
-        row.address,
-        row.browser,
-        bool(row.token),
-    )
+    return from_row(SessionRecord, row, username=row.user.username, by_token=bool(row.token))

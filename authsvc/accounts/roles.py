@@ -14,7 +14,7 @@ from authsvc.credentials.usernames import validate_role_name
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.policy.allowed_client_ids import validate_client_ids
 from authsvc.policy.permissions import Context, Operation, Permission
-from authsvc.record_json import audit_fields
+from authsvc.record_json import audit_fields, from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
@@ -238,15 +238,6 @@ def _records(rows: list[Role]) -> list[RoleRecord]:
         policy_reader.role_policy(own.get(row.id, policy_reader.NO_STORED_PERMISSIONS), row.client_ids) for row in rows
     ]
     return [
-        RoleRecord(
-            row.name,
-            row.description,
-            row.built_in,
-            policy.permissions,
-            policy.client_ids,
-            row.created_at,
-            row.updated_at,
-            policy.damage,
-        )
+        from_row(RoleRecord, row, permissions=policy.permissions, client_ids=policy.client_ids, damage=policy.damage)
         for row, policy in zip(rows, policies, strict=True)
     ]

@@ -8,7 +8,6 @@ network from which the name has signed in before, so that guesses from other net
 from __future__ import annotations
 
 import hashlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
@@ -19,14 +18,13 @@ from peewee import EXCLUDED
 
 from authsvc.accounts import throttle
 from authsvc.addresses import network_of
+from authsvc.credentials.hashing import slot
 from authsvc.errors import Busy, Unauthenticated
 from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from authsvc.policy.access import AccessControl
     from authsvc.policy.snapshot import UserPolicy
 
@@ -69,7 +67,7 @@ class SignIns:
             throttle.check_limits(limits)
         user = self._access.authenticate_cached_password(username, password)
         if user is None:
-            with self._slot(known=known):
+            with slot(self._slots[known], _busy()):
                 outcome = self._access.authenticate_password(username, password, first=known)
                 if isinstance(outcome, Denied):
                     self._refuse(outcome, attempt, started)
@@ -86,16 +84,6 @@ class SignIns:
         throttle.count(attempt.limits(self._per_minute, known=False))
         sleep(max(0.0, started + self._access.failure_seconds - monotonic()))
         raise Unauthenticated("username or password is wrong", "wrong-credentials")
-
-    @contextmanager
-    def _slot(self, *, known: bool) -> Iterator[None]:
-        slots = self._slots[known]
-        if not slots.acquire(blocking=False):
-            raise _busy()
-        try:
-            yield
-        finally:
-            slots.release()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, abort, request
+from flask import Flask, abort
 
 from authsvc.admin import (
     certificates,
@@ -28,7 +28,6 @@ from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
 from authsvc.admin.reports import audit, denials
 from authsvc.web.escape import escape_invisible
-from authsvc.web.request_context import is_page
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
@@ -42,8 +41,8 @@ blueprint = page_blueprint(
 def register(app: Flask) -> None:
     """Add the pages to the app, and the guard that runs before them."""
     app.session_interface = SignedCookie()
-    app.before_request(_check_request)
-    app.after_request(_add_security_headers)
+    app.before_request(guard.check_request)
+    app.after_request(guard.add_security_headers)
     # Jinja globals, because imported macros do not see the context of the page's template.
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
     for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
@@ -56,11 +55,3 @@ def register(app: Flask) -> None:
 @authorize_as("GET", "/api/me")
 def unknown_page(_anything: str) -> AnyResponse:
     abort(404)
-
-
-def _check_request() -> AnyResponse | None:
-    return guard.check_request() if is_page(request.path) else None
-
-
-def _add_security_headers(response: Response) -> Response:
-    return guard.add_security_headers(response) if is_page(request.path) else response

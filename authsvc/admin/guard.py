@@ -17,7 +17,7 @@ from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
 from authsvc.policy.access import http_operation
 from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
-from authsvc.web.request_context import actor_for, catch_up, services, session_lifetime
+from authsvc.web.request_context import actor_for, catch_up, is_page, services, session_lifetime
 from authsvc.web.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ _CONTENT_SECURITY_POLICY = (
 
 
 def check_request() -> AnyResponse | None:
-    """Return None if the view may run, otherwise the response instead of it; called for each request below `/admin`."""
-    if request.endpoint and request.endpoint.endswith(".static"):
+    """Return None if the view may run, otherwise the response instead of it; checks requests below `/admin` only."""
+    if not is_page(request.path) or (request.endpoint and request.endpoint.endswith(".static")):
         return None
     catch_up()
     if not signing_secrets():
@@ -90,8 +90,9 @@ def form_token() -> str:
 
 
 def add_security_headers(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
-    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    if is_page(request.path):
+        response.headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
     return response
 
 

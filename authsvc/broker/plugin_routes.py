@@ -109,6 +109,8 @@ class PluginRoutes:
         return json_answer(HTTPStatus.OK, _STORED)
 
     def _note(self, report: PluginReport) -> None:
+        for client in report.broker.connected:  # also those with a certificate, whose login nobody asks about
+            self._receivers.record_client_id(client.username, client.client_id, True)
         for login in report.logins:
             self._receivers.record_client_id(login.username, login.client_id, True)
         for denial in report.denials:

@@ -78,7 +78,7 @@ def issue(username: str, csr: Path | None, days: int | None, directory: Path, *,
     key = ec.generate_private_key(ec.SECP256R1())
     public_key = csrs.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
-    secrets = {} if csr else {f"{username}.key": _key_pem(key)}
+    secrets = {} if csr else {f"{username}.key": ca.encrypt_key(key, None).encode()}
     for path in [directory / name for name in (*secrets, *([f"{username}.p12"] if p12 else []))]:
         if path.exists():
             raise _file_exists(path)
@@ -174,11 +174,6 @@ def _shown(record: certificates.CertificateRecord) -> dict[str, Any]:
     found = json_fields(record) | {"status": record.status_at(datetime.now(UTC))}
     names = ("serial", "username", "status", "notAfter", "revokedAt", "reason", "notBefore", "fingerprint")
     return {name: found[name] for name in names}
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, form, encryption)
 
 
 def _pkcs12(key: ec.EllipticCurvePrivateKey, issued: certificates.IssuedCertificate, password: str) -> bytes:

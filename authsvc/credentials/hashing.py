@@ -8,13 +8,14 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from time import monotonic, thread_time
 from typing import TYPE_CHECKING, TypeVar
 
 from authsvc.errors import Busy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -143,6 +144,17 @@ def measured(work: Callable[[], T]) -> tuple[T, float]:
     started = thread_time()
     result = work()
     return result, thread_time() - started
+
+
+@contextmanager
+def slot(slots: threading.BoundedSemaphore, busy: Busy) -> Iterator[None]:
+    """Take a slot for the length of the block; raise `busy` if none is free."""
+    if not slots.acquire(blocking=False):
+        raise busy
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def _lower_priority() -> None:

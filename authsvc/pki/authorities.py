@@ -18,6 +18,7 @@ from authsvc.errors import InvalidInput, NotFound, SettingsError
 from authsvc.pki import ca
 from authsvc.pki.ca import CrlEntry, RevocationReason
 from authsvc.policy.snapshot import GrantType
+from authsvc.record_json import from_row
 from authsvc.storage.changes import ChangeKind, current_version, policy_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import Authority, Certificate, User
@@ -115,21 +116,7 @@ def import_authority(
 def records() -> list[AuthorityRecord]:
     """Return the authorities that are trusted now, the one that signs first."""
     with session():
-        rows = trusted()
-    certificates = [ca.read_certificate(row.certificate) for row in rows]
-    return [
-        AuthorityRecord(
-            row.id,
-            certificate.subject.rfc4514_string(),
-            certificate.not_valid_after_utc,
-            row.created_at,
-            row.retires_at,
-            row.crl_number,
-            row.crl_this_update,
-            row.crl_next_update,
-        )
-        for row, certificate in zip(rows, certificates, strict=True)
-    ]
+        return list(map(_record, trusted()))
 
 
 def certificates_pem() -> str:
@@ -166,6 +153,12 @@ def revocation_lists(policy: SigningPolicy) -> list[RevocationList]:
                     _end_superseded_sessions(row)
                     _sign_list(row, policy)
         return [RevocationList(row.crl or "", row.crl_number, row.crl_this_update, row.crl_next_update) for row in rows]
+
+
+def _record(row: Authority) -> AuthorityRecord:
+    certificate = ca.read_certificate(row.certificate)
+    subject = certificate.subject.rfc4514_string()
+    return from_row(AuthorityRecord, row, subject=subject, not_after=certificate.not_valid_after_utc)
 
 
 def _is_due(row: Authority) -> bool:

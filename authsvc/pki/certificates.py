@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from authsvc.pki.ca import RevocationReason
 from authsvc.pki.csr import fingerprint_of
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.snapshot import GrantType
+from authsvc.record_json import from_row
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
 from authsvc.storage.models import Certificate, User
@@ -256,4 +257,4 @@ def _row(serial: str) -> Certificate:
 
 
 def _record(row: Certificate) -> CertificateRecord:
-    return CertificateRecord(**{field.name: getattr(row, field.name) for field in fields(CertificateRecord)})
+    return from_row(CertificateRecord, row)

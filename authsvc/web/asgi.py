@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from authsvc.broker.asgi import Connections, Message, Receive, Scope, Send
 
-# How many requests may wait for each thread; one more is answered 503.
+# Maximum number of waiting requests per thread; a further request is answered 503.
 _WAITING_PER_THREAD = 8
-# How much all incomplete bodies together may take, without the first 64 KiB of each; the body that would take more is
-# answered 503. So half-sent large bodies keep no sign-in and no change of a user out.
+# Maximum size of all incomplete bodies together, without the first 64 KiB of each. A body beyond it is answered 503, so
+# that half-sent large bodies cannot block sign-ins and other small requests.
 _MAX_INCOMPLETE = 64 * 1024 * 1024
 _SMALL = 64 * 1024
-# How long a client may take to read an answer.
+# Maximum duration of sending an answer.
 _ANSWER_SECONDS = 60.0
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class ApiApplication:
-    """Flask in threads, behind a reader in the event loop."""
+    """Reads each request in the event loop, then lets Flask answer it in a thread."""
 
     def __init__(self, flask: Flask, threads: int, connections: Connections) -> None:
         self._flask = WSGIMiddleware(flask, workers=threads)  # type: ignore[arg-type]  # WSGI as typeshed spells it
@@ -46,7 +46,7 @@ class ApiApplication:
         try:
             body = await self._read_body(receive)
         except ConnectionError:
-            return  # the client has gone, and nobody is to be answered
+            return  # the client has disconnected
         self._connections.request_complete(client)
         busy = body is None or self._waiting >= self._max_waiting
         if body is None or busy:
@@ -63,7 +63,7 @@ class ApiApplication:
             self._connections.close(client)
 
     async def _read_body(self, receive: Receive) -> bytes | None:
-        """Return the body, cut off one byte after its largest size; None if there is no room for it."""
+        """Return the body, cut off one byte after the maximum size; None if too much memory is in use."""
         body, counted = bytearray(), 0
         more = True
         try:

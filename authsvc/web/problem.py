@@ -113,7 +113,8 @@ def register(app: Flask) -> None:
     """Register the error handlers of the app."""
     app.register_error_handler(AuthsvcError, _of_error)
     app.register_error_handler(HTTPException, _of_http)
-    app.register_error_handler(RecursionError, _of_nesting)
+    nested = "the body is nested too deeply"
+    app.register_error_handler(RecursionError, lambda _: problem(400, InvalidInput.code, nested))
     on_lost_database(app, _of_lost_database)
     app.register_error_handler(Exception, _of_anything)
 
@@ -141,10 +142,6 @@ def _of_http(error: HTTPException) -> Response:
         if name != "Content-Type":
             response.headers[name] = value
     return response
-
-
-def _of_nesting(_error: RecursionError) -> Response:
-    return problem(400, InvalidInput.code, "the body is nested too deeply")
 
 
 def _of_lost_database(error: Exception) -> Response:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from authsvc.errors import AuthsvcError
-from authsvc.pki.ca import common_name_of
+from authsvc.pki.ca import common_name_of, encrypt_key
 from authsvc.pki.csr import fingerprint_of
 from authsvc.pki.renewal import message
 
@@ -205,8 +205,7 @@ def _key(directory: Path, name: str = KEY) -> ec.EllipticCurvePrivateKey:
     path = directory / name
     if not path.exists():
         key = ec.generate_private_key(ec.SECP256R1())
-        form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        _write_new(path, key.private_bytes(serialization.Encoding.PEM, form, encryption))
+        _write_new(path, encrypt_key(key, None).encode())
     try:
         loaded = serialization.load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError):

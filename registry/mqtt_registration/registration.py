@@ -158,7 +158,12 @@ class MqttRegistration:
     def _write(self, contact: Contact) -> Outcome:
         row = records.current(contact.username)
         is_user = users.exists(contact.username)
-        match = None if is_user else self._find_match(contact)
+        match = None
+        if not is_user:
+            has_conflicts = contact.passwords[contact.password] < contact.attempts
+            match = preauthorizations.find_match(
+                contact.username, None, contact.passwords, self.attempted, has_conflicts=has_conflicts
+            )
         if row and not (records.is_replaceable(row) and match and match.proves_binding):
             self._count_repeated(row, contact)
             return Outcome.REPEATED
@@ -180,12 +185,6 @@ class MqttRegistration:
             conflicts=contact.attempts - contact.passwords[password],
         )
         return self._grant(new, match) if match and match.grants_at_once else self._record(new, match)
-
-    def _find_match(self, contact: Contact) -> Match | None:
-        has_conflicts = contact.passwords[contact.password] < contact.attempts
-        return preauthorizations.find_match(
-            contact.username, None, contact.passwords, self.attempted, has_conflicts=has_conflicts
-        )
 
     def _grant(self, new: records.NewRegistration, match: Match) -> Outcome:
         with policy_change():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 MOSQUITTO_CONF = ROOT / "deploy/mosquitto/mosquitto.conf"
+PLUGIN_CONF = ROOT / "deploy/mosquitto/mosquitto-plugin.conf"
 GUIDE = ROOT / "deploy/mosquitto/README.md"
 START_SCRIPT = ROOT / "deploy/mosquitto/start.sh"
 
@@ -60,10 +61,11 @@ def options(conf: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines(conf))
 
 
-def command_for_compose() -> list[str]:
-    """Return the `authsvc broker-config ...` by which the guide says that the shipped configuration was made."""
-    (words,) = re.findall(r"^authsvc (broker-config .*)$", GUIDE.read_text(), re.MULTILINE)
-    return shlex.split(words)
+def commands_for_compose() -> tuple[list[str], list[str]]:
+    """Return the arguments of `authsvc broker-config` from the guide: for go-auth, and for authsvc's own plugin."""
+    guide = GUIDE.read_text().replace("\\\n", "")
+    go_auth, own = re.findall(r"^authsvc broker-config (.*)$", guide, re.MULTILINE)
+    return shlex.split(go_auth), shlex.split(own)
 
 
 def broker_config(*arguments: str, **settings: str) -> str:

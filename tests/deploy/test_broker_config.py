@@ -9,8 +9,9 @@ import pytest
 from tests.deploy.shipped import (
     GUIDE,
     MOSQUITTO_CONF,
+    PLUGIN_CONF,
     broker_config,
-    command_for_compose,
+    commands_for_compose,
     lines,
     options,
     refusal,
@@ -22,14 +23,15 @@ PLUGIN = "/usr/lib/mosquitto_authsvc.so"
 OWN_PLUGIN = ("--plugin", "--secret-file", "--ca-file", "--name")
 
 
-def test_the_shipped_configuration_is_what_it_prints() -> None:
-    _, *arguments = command_for_compose()
-    assert broker_config(*arguments) == MOSQUITTO_CONF.read_text()
+def test_the_shipped_configurations_are_what_it_prints() -> None:
+    go_auth, own = commands_for_compose()
+    assert broker_config(*go_auth) == MOSQUITTO_CONF.read_text()
+    assert broker_config(*own) == PLUGIN_CONF.read_text()
 
 
 def test_the_guide_shows_the_same_options_and_the_same_lines_for_certificates() -> None:
     guide = GUIDE.read_text()
-    _, *arguments = command_for_compose()
+    arguments, _ = commands_for_compose()
     assert " ".join(arguments) in guide.partition("AUTHSVC_MUTUAL_TLS=yes authsvc broker-config")[2]
     (listener,) = re.findall(r"   (listener 8883\n.*?)   ```", guide, re.DOTALL)
     assert {line.strip() for line in listener.splitlines()} <= set(lines(broker_config()))

@@ -1,4 +1,4 @@
-"""The shipped `mosquitto.conf`: the recommended settings, and a real Mosquitto that runs with them.
+"""The shipped configurations: the recommended settings, and a real Mosquitto that runs with them.
 
 Only what differs between a container and this machine is replaced: addresses, directories, and go-auth itself
 by the plugin of the tests, which takes the same options.
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Mosquitto, build_plugin, free_port
-from tests.deploy.shipped import MOSQUITTO_CONF, ROOT, lines, options, rendered_conf
+from tests.broker import Mosquitto, build_authsvc_plugin, build_plugin, free_port
+from tests.deploy.shipped import MOSQUITTO_CONF, PLUGIN_CONF, ROOT, lines, options, rendered_conf
 from tests.service import Service
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ def test_it_asks_nobody_about_superusers() -> None:
     assert "auth_opt_http_superuser_uri" not in options(MOSQUITTO_CONF.read_text())
 
 
-def test_it_names_no_option_twice_but_the_listeners() -> None:
-    names = [line.split(" ", 1)[0] for line in lines(MOSQUITTO_CONF.read_text())]
+@pytest.mark.parametrize("conf", [MOSQUITTO_CONF, PLUGIN_CONF], ids=lambda conf: conf.name)
+def test_no_option_but_the_listeners_is_named_twice(conf: Path) -> None:
+    names = [line.split(" ", 1)[0] for line in lines(conf.read_text())]
     assert {name: names.count(name) for name in names if names.count(name) > 1} == {"listener": 2}
 
 
@@ -65,17 +66,31 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture
-def broker(service: Service, tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker with the shipped configuration and the right secret."""
-    with Mosquitto(conf_for_this_machine(WEBHOOK_SECRET, service, tmp_path), tmp_path) as broker:
+@pytest.fixture(params=["go-auth", "authsvc"])
+def broker(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mosquitto]:
+    """A broker with a shipped configuration and the right secret."""
+    with Mosquitto(conf_for_this_machine(request.param, WEBHOOK_SECRET, service, tmp_path), tmp_path) as broker:
         yield broker
 
 
-def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path) -> str:
-    conf = rendered_conf(webhook_secret)
+def conf_for_this_machine(plugin: str, webhook_secret: str, service: Service, directory: Path) -> str:
     fetch_pki(service, directory)
-    for shipped, here in (
+    if plugin == "go-auth":
+        conf = rendered_conf(webhook_secret)
+        of_the_plugin = {
+            "/mosquitto/go-auth.so\n": f"{build_plugin()}\n",
+            "@authsvc\n": "@127.0.0.1\n",
+            "http_port 8070\n": f"http_port {service.broker_port}\n",
+        }
+    else:
+        conf = PLUGIN_CONF.read_text()
+        (directory / "webhook_secret").write_text(webhook_secret)
+        of_the_plugin = {
+            "/usr/lib/mosquitto_authsvc.so\n": f"{build_authsvc_plugin()}\n",
+            "http://authsvc:8070\n": f"{service.broker_url}\n",
+            "/run/secrets/webhook_secret\n": f"{directory}/webhook_secret\n",
+        }
+    for shipped, here in of_the_plugin.items() | {
         ("listener 1883\n", f"listener {free_port()} 127.0.0.1\n"),
         ("listener 8883\n", f"listener {free_port()} 127.0.0.1\n"),
         ("/run/secrets/server.crt\n", f"{directory}/secrets/server.crt\n"),
@@ -84,10 +99,7 @@ def conf_for_this_machine(webhook_secret: str, service: Service, directory: Path
         ("/pki/crl.pem\n", f"{directory}/crl.pem\n"),
         ("/pki/mosquitto.pid\n", f"{directory}/mosquitto.pid\n"),
         ("/var/lib/mosquitto/\n", f"{directory}/\n"),
-        ("/mosquitto/go-auth.so\n", f"{build_plugin(ROOT / 'tests/.build')}\n"),
-        ("@authsvc\n", "@127.0.0.1\n"),
-        ("http_port 8070\n", f"http_port {service.broker_port}\n"),
-    ):
+    }:
         assert conf.count(shipped) == 1, shipped
         conf = conf.replace(shipped, here)
     return conf
@@ -144,7 +156,8 @@ def test_a_retained_message_goes_no_further_when_its_publisher_has_lost_the_perm
     assert publish(broker, "press-9", "devices/press-9/state", "running") == ""
     assert receive(broker, "observer", "devices/press-9/#") == "running\n"
     service.call("PATCH", "/api/users/press-9", json={"permissions": []})
-    assert receive(broker, "observer", "devices/press-9/#") == ""
+    broker.wait_until(lambda: receive(broker, "observer", "devices/press-9/#") == "", "hold the message back")
+    service.call("DELETE", "/api/users/press-9")
 
 
 def test_a_device_with_a_certificate_publishes_where_it_may(
@@ -171,8 +184,9 @@ def test_retained_messages_outlive_a_restart_of_the_broker(broker: Mosquitto) ->
     assert receive(broker, "observer", "devices/press-7/#") == "running\n"
 
 
-def test_with_the_wrong_webhook_secret_nobody_gets_in(service: Service, tmp_path: Path) -> None:
-    with Mosquitto(conf_for_this_machine("another.secret", service, tmp_path), tmp_path) as broker:
+@pytest.mark.parametrize("plugin", ["go-auth", "authsvc"])
+def test_with_the_wrong_webhook_secret_nobody_gets_in(service: Service, tmp_path: Path, plugin: str) -> None:
+    with Mosquitto(conf_for_this_machine(plugin, "another.secret", service, tmp_path), tmp_path) as broker:
         assert "Not authorized" in publish(broker, "press-7", "devices/press-7/state", "running")
 
 

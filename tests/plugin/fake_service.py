@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import queue
 import threading
 import time
+from base64 import b64encode
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import parse_qs, urlsplit
 
-HEARTBEAT_SECONDS = 0.5
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+HEARTBEAT_SECONDS = 0.2
 
 
 @dataclass
@@ -53,21 +59,26 @@ def unknown(username: str, version: int) -> dict[str, Any]:
 class FakeService(ThreadingHTTPServer):
     """Answers by `users`. Each request is kept in `requests` as its path and its fields.
 
-    `answers` holds bytes that are sent, as the body of a 200, in place of the answer to a path. A request waits while
-    `is_hanging` is set. `speaks` is false for a service without the plugin's protocol.
+    `answers` holds the body of a 200 that is sent in place of the answer to a path, `statuses` the status of an answer,
+    and `raw` a function that writes an answer, its headers included. A request waits while `resumed` is clear. `speaks`
+    is false for a service without the plugin's protocol.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, secret: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", port), _Conversation)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self.secret = secret
         self.users: dict[str, FakeUser] = {}
         self.version = 1
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.reports: list[dict[str, Any]] = []
         self.answers: dict[str, bytes] = {}
         self.statuses: dict[str, int] = {}
+        self.raw: dict[str, Callable[[BinaryIO], None]] = {}
         self.speaks = True
         self.stores_reports = True
         self.resumed = threading.Event()
@@ -89,6 +100,10 @@ class FakeService(ThreadingHTTPServer):
             with contextlib.suppress(OSError):
                 connection.shutdown(2)
 
+    def answer_json(self, path: str, answer: Any) -> None:
+        """Answer every request to a path with this."""
+        self.answers[path] = json.dumps(answer).encode()
+
     def asked(self, path: str) -> list[dict[str, Any]]:
         """Return the fields of each request to a path so far."""
         return [fields for asked, fields in list(self.requests) if asked == path]
@@ -101,6 +116,10 @@ class FakeService(ThreadingHTTPServer):
         else:
             self.users[username] = user
         self.announce(version=self.version, users=[username])
+
+    def replace(self, username: str, **fields: Any) -> None:
+        """Change fields of a user and announce it."""
+        self.change(username, dataclasses.replace(self.users[username], **fields))
 
     def announce(self, **line: Any) -> None:
         """Send a line to every stream."""
@@ -141,6 +160,8 @@ class _Conversation(BaseHTTPRequestHandler):
         fields = {name: given[-1] for name, given in parse_qs(url.query).items()}
         self.server.requests.append((url.path, fields))
         self.server.resumed.wait()
+        if self._is_handled(url.path):
+            return
         if url.path in self.server.answers:
             self._answer(200, self.server.answers[url.path])
         elif url.path != "/auth/plugin/changes" or not self.server.speaks:
@@ -152,10 +173,16 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        fields = json.loads(body)
         path = urlsplit(self.path).path
+        try:
+            fields = json.loads(body)
+        except UnicodeDecodeError:
+            self._answer(400, b"{}")
+            return
         self.server.requests.append((path, fields))
         self.server.resumed.wait()
+        if self._is_handled(path):
+            return
         if path in self.server.answers:
             self._answer(self.server.statuses.get(path, 200), self.server.answers[path])
             return
@@ -167,6 +194,17 @@ class _Conversation(BaseHTTPRequestHandler):
             answers |= {"/auth/plugin/users": self._users, "/auth/plugin/report": self._report}
         status, answer = answers.get(path, self._not_found)(fields)
         self._answer(status, json.dumps(answer).encode())
+
+    def _is_handled(self, path: str) -> bool:
+        """Answer in a way that is the same for each method and path; return whether that was done."""
+        given = self.headers["authorization"]
+        wanted = self.server.secret and "Basic " + b64encode(f"broker:{self.server.secret}".encode()).decode()
+        if given != wanted:
+            self._answer(401, b'{"ok":false,"error":"unauthorized"}')
+        elif path in self.server.raw:
+            self.close_connection = True
+            self.server.raw[path](self.wfile)  # type: ignore[arg-type]
+        return given != wanted or path in self.server.raw
 
     def _user(self, fields: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         user = self.server.users.get(fields["username"])
@@ -212,22 +250,23 @@ class _Conversation(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self._chunk(json.dumps({"protocol": 1, "version": self.server.version, "service": "test"}).encode() + b"\n")
         self.server.streams.append(lines)
+        line: bytes | None = self._line(protocol=1, version=self.server.version, service="test")
         try:
-            while True:
-                with contextlib.suppress(queue.Empty):
+            while line is not None:
+                self._chunk(line)
+                try:
                     line = lines.get(timeout=HEARTBEAT_SECONDS)
-                    if line is None:
-                        self.wfile.write(b"0\r\n\r\n")
-                        return
-                    self._chunk(line)
-                    continue
+                except queue.Empty:
+                    line = self._line(version=self.server.version)
                 self.server.resumed.wait()
-                self._chunk(json.dumps({"version": self.server.version}).encode() + b"\n")
+            self.wfile.write(b"0\r\n\r\n")
         finally:
             self.server.streams.remove(lines)
             self.close_connection = True
+
+    def _line(self, **fields: Any) -> bytes:
+        return json.dumps(fields).encode() + b"\n"
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -16,7 +16,9 @@ SANITIZE = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-f
 def fuzz(inputs: int, seed: int) -> None:
     """Run the fuzzer and check that its inputs reached the parser and the rules."""
     program = build("fuzz_user", [FUZZ], *SANITIZE)
-    finished = subprocess.run([program, str(inputs), str(seed)], capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [program, str(inputs), str(seed)], capture_output=True, text=True, timeout=900, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     documents, users, allowed = map(int, finished.stdout.split())
     assert inputs > documents > users > inputs // 10

@@ -13,8 +13,10 @@ from authsvc.policy.allowed_client_ids import allows
 if TYPE_CHECKING:
     from tests.plugin.native import Native
 
-_patterns = st.lists(st.text("ab*%uü", max_size=8) | st.sampled_from(["%u", "%u-*", "*%u*", "*-%u", "a*b"]), max_size=3)
-_client_ids = st.text("abu%*-ü", max_size=12) | st.sampled_from(["a-1", "b", "ab-", "x-ab"])
+# Short parts of few characters, so that parts overlap: *ab*ba* does not match aba.
+_parts = st.lists(st.sampled_from(["", "a", "b", "ab", "ba", "%u"]), min_size=1, max_size=4).map("*".join)
+_patterns = st.lists(_parts | st.text("ab*%uü", max_size=8), max_size=3)
+_client_ids = st.text("ab", max_size=6) | st.text("abu%*-ü", max_size=12)
 _usernames = st.sampled_from(["a", "b", "ab", "ü"]) | st.text("ab*%u", max_size=3)
 
 
@@ -35,4 +37,4 @@ def test_allowed_client_ids_equal_those_of_the_policy(native: Native) -> None:
 
 @pytest.mark.slow
 def test_very_many_allowed_client_ids_equal_those_of_the_policy(native: Native) -> None:
-    assert_answers_are_the_same(native, 30_000)
+    assert_answers_are_the_same(native, 10_000)

@@ -336,7 +336,7 @@ def test_suggested_filter_excludes_other_new_devices(
     for number in range(FLOOD_NAMES):
         env.unknown_names.count(name.format(f"{number * 7919:x}"[::-1]), address=address)
     env.unknown_names.report()
-    monkeypatch.setattr("registry.cli.registry.opened", nullcontext)
+    monkeypatch.setattr("authsvc.cli.terminal.opened", nullcontext)
     said = CliRunner().invoke(commands, ["registry", "status"]).output
     assert f"{FLOOD_NAMES} unknown usernames per minute" in said
     assert said.partition("authsvc registry delete ")[2].strip() == (advised or "")
@@ -365,7 +365,7 @@ def test_suggested_command_deletes_the_names_of_the_flood(
     if unlocked:
         env.unlock()
     reported(env, FLOOD_NAMES)
-    monkeypatch.setattr("registry.cli.registry.opened", nullcontext)
+    monkeypatch.setattr("authsvc.cli.terminal.opened", nullcontext)
     said = CliRunner().invoke(commands, ["registry", "status"]).output
     command = shlex.split(said.partition("to delete them: authsvc ")[2])
     assert ("--after" in command) == unlocked

@@ -144,12 +144,12 @@ static void end_invalid(struct held *held, time_t now)
 struct held *held_put(struct user *user)
 {
 	struct held *held = held_find(user->username);
-	if(!held) held = held_new(user->username);
+	if(!held && (held = held_new(user->username))) held->changed_at = changed_version;
 	if(!held){
 		user_free(user);
 		return NULL;
 	}
-	bool is_current = (long long)user->version >= changed_version;
+	bool is_current = (long long)user->version >= held->changed_at;
 	if(held->user && user->version < held->user->version && !is_current){
 		user_free(user); /* an answer that was overtaken */
 		return held;
@@ -159,7 +159,7 @@ struct held *held_put(struct user *user)
 	held->is_stale = !is_current;
 	end_invalid(held, time(NULL));
 	/* The process that answered may not have read a change yet of which another one told us. */
-	if(!is_current) service_refetch(held->username, changed_version);
+	if(!is_current) service_refetch(held->username, held->changed_at);
 	return held;
 }
 
@@ -199,6 +199,11 @@ const char *held_verified(struct held *held, const char *password, const char *c
 	if(CRYPTO_memcmp(offered, held->digest, sizeof(offered))){
 		(*mismatches)++;
 		return NULL;
+	}
+	char *copy = is_known ? NULL : strdup(client_id);
+	if(copy){
+		free(held->verified_for);
+		held->verified_for = copy;
 	}
 	used(held);
 	return held->verified_as;
@@ -274,6 +279,7 @@ void held_check_expiry(time_t now)
 static void refetch(struct held *held, long long version)
 {
 	held->is_stale = true;
+	held->changed_at = version;
 	service_refetch(held->username, version);
 }
 

@@ -20,7 +20,8 @@ struct client;
 struct held {
 	char *username;
 	struct user *user;
-	bool is_stale; /* it changed, and is being fetched again */
+	bool is_stale;        /* it changed, and is being fetched again */
+	long long changed_at; /* the policy version that it must have at least */
 	time_t next_expiry;
 	/* The password that was verified last: its keyed digest, the credential that it was, the client id that sent it. */
 	unsigned char digest[HELD_DIGEST_SIZE];
@@ -37,7 +38,7 @@ struct client {
 	long long number;
 	struct held *held;
 	char *credential;
-	bool is_ending;
+	bool is_ending, is_kicked;
 	struct client *prev, *next;         /* of the same user */
 	struct client *end_prev, *end_next; /* to be ended */
 	UT_hash_handle hh, hh_number;

@@ -4,15 +4,20 @@
  * login whose password is not known, and in the first question of a client whose login Mosquitto did not ask about.
  */
 
-#if __has_include(<mosquitto/broker_plugin.h>) /* Mosquitto 2.1 */
+#define _GNU_SOURCE /* RTLD_DEFAULT */
+
+#if __has_include(<mosquitto/broker_plugin.h>)
+#define IS_BUILT_FOR_2_1 true
 #include <mosquitto/broker.h>
 #include <mosquitto/broker_plugin.h>
 #else
+#define IS_BUILT_FOR_2_1 false
 #include <mosquitto.h>
 #include <mosquitto_broker.h>
 #include <mosquitto_plugin.h>
 #endif
 
+#include <dlfcn.h>
 #include <openssl/bn.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -27,6 +32,11 @@
 #define CREDENTIAL_SIZE 80
 /* How long one call may work on changes, so that no client waits for them. */
 #define WORK_NS 10000000L
+/* The longest time between two calls of on_tick in Mosquitto 2.1. In Mosquitto 2.0 it is 100 ms. */
+#define TICK_MS 20
+/* How long fetches of users who are not connected may block the broker: at once, and per second after that. */
+#define FETCH_SECONDS 0.25
+#define FETCH_REFILL 0.02
 #define PER_LISTENER "authsvc: per_listener_settings true is not supported, because Mosquitto then does not let a plugin " \
 		"end connections. Remove that line; one plugin line serves all listeners."
 
@@ -34,6 +44,8 @@ static mosquitto_plugin_id_t *identifier;
 static struct settings settings;
 static bool is_reloading, has_ticked;
 static const struct mosquitto *kicked; /* whose connection is being ended */
+static const struct mosquitto *left;   /* whose connection has ended since the last tick */
+static double fetch_budget = FETCH_SECONDS, fetch_budget_at;
 static time_t expiry_checked_at;
 
 static void note_denial(const struct mosquitto *client, const char *username, const char *topic, int access,
@@ -91,6 +103,12 @@ static int allow_client(struct mosquitto *client, struct held *held, const char 
 	return connected(client, held, credential) ? MOSQ_ERR_SUCCESS : MOSQ_ERR_AUTH;
 }
 
+/* Mosquitto 2.0 serves websockets between a reload and the next tick: a client that connects just then is a new one. */
+static bool is_new(const struct mosquitto *client)
+{
+	return !client_find(client) && mosquitto_client_protocol(client) == mp_websockets;
+}
+
 /* While the broker reloads it asks again for every client and session: nobody who may stay is asked for a password. */
 static int check_again(const struct mosquitto *client, const char *username)
 {
@@ -132,7 +150,7 @@ static int on_login(int event, void *data, void *unused)
 		return MOSQ_ERR_AUTH;
 	}
 	if(!login->username) return MOSQ_ERR_AUTH;
-	if(is_reloading) return check_again(login->client, login->username);
+	if(is_reloading && !is_new(login->client)) return check_again(login->client, login->username);
 	if(!login->password) return MOSQ_ERR_AUTH;
 	struct held *held = held_find(login->username);
 	if(held && is_known()){
@@ -165,25 +183,45 @@ static bool certificate_of(const struct mosquitto *client, char credential[CREDE
 	return true;
 }
 
-static struct held *held_or_fetched(const char *username)
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Returns a user, which it fetches if it is not held. After a restart of the broker Mosquitto asks about many users who
+ * are not connected, for retained messages and restored sessions: beyond the budget these are fetched in the background
+ * and denied until then. */
+static struct held *held_or_fetched(const char *username, bool is_connected)
 {
 	struct held *held = held_find(username);
 	if(held) return held;
+	double began = seconds();
+	fetch_budget += (began - fetch_budget_at) * FETCH_REFILL;
+	if(fetch_budget > FETCH_SECONDS) fetch_budget = FETCH_SECONDS;
+	fetch_budget_at = began;
+	if(!is_connected && fetch_budget <= 0){
+		service_refetch(username, 0);
+		return NULL;
+	}
 	struct user *user = service_fetch(username);
+	fetch_budget -= seconds() - began;
 	return user ? put(user) : NULL;
 }
 
-/* Decides an access; `held` is set if the user is known. */
-static enum reason decide(struct mosquitto *client, const char *username, int access, const char *topic)
+static enum reason decide(struct mosquitto *client, const struct client *known, const char *username, int access,
+		const char *topic)
 {
-	struct client *known = client_find(client);
-	struct held *held = known ? known->held : held_or_fetched(username);
 	const char *client_id = mosquitto_client_id(client);
 	char credential[CREDENTIAL_SIZE];
-	if(!held) return REASON_POLICY_NOT_LOADED;
 	/* Mosquitto does not ask about the login of a client with a certificate. Without one it is a session that is not
-	 * connected, or a client that proved its name to Mosquitto by a pre-shared key. */
-	if(!known && held->user->refused == REASON_PERMISSION && certificate_of(client, credential)){
+	 * connected, or a client that proved its name to Mosquitto by a pre-shared key. Newer versions of Mosquitto publish
+	 * a will after on_disconnect. */
+	bool by_certificate = !known && client != left && certificate_of(client, credential);
+	struct held *held = known ? known->held : held_or_fetched(username, by_certificate);
+	if(!held) return REASON_POLICY_NOT_LOADED;
+	if(by_certificate && held->user->refused == REASON_PERMISSION){
 		if(!user_has_credential(held->user, credential, time(NULL))) return REASON_NO_VALID_CERTIFICATE;
 		connected(client, held, credential);
 	}
@@ -206,7 +244,10 @@ static int on_access(int event, void *data, void *unused)
 				: MOSQ_ERR_ACL_DENIED;
 	}
 	if(!is_known() && service_state() != SERVICE_STARTING) return MOSQ_ERR_ACL_DENIED;
-	enum reason reason = decide(asked->client, username, asked->access, asked->topic);
+	const struct client *known = client_find(asked->client);
+	/* A connection over websockets lives on until it is written to. */
+	if(known && known->is_kicked) return MOSQ_ERR_ACL_DENIED;
+	enum reason reason = decide(asked->client, known, username, asked->access, asked->topic);
 	if(reason == REASON_PERMISSION) return MOSQ_ERR_SUCCESS;
 	note_denial(asked->client, username, asked->topic, asked->access, reason);
 	return MOSQ_ERR_ACL_DENIED;
@@ -218,6 +259,7 @@ static int on_disconnect(int event, void *data, void *unused)
 {
 	(void)event, (void)unused;
 	struct mosquitto_evt_disconnect *disconnect = data;
+	left = disconnect->client;
 	long long number = client_remove(disconnect->client);
 	if(number) service_report_disconnected(number);
 	return MOSQ_ERR_SUCCESS;
@@ -246,13 +288,14 @@ static void handle(struct service_message *message)
 }
 
 /* Ends one connection. Mosquitto calls on_disconnect, and on_access for its subscriptions, within this. */
-static void kick(const struct client *client)
+static void kick(struct client *client)
 {
 	const char *client_id = mosquitto_client_id(client->pointer);
 	char *copy = client_id ? strdup(client_id) : NULL;
 	if(!copy) return;
 	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authsvc: disconnecting %s of %s", copy, client->held->username);
 	kicked = client->pointer;
+	client->is_kicked = true;
 	mosquitto_kick_client_by_clientid(copy, true);
 	kicked = NULL;
 	free(copy);
@@ -265,14 +308,29 @@ static bool has_time(const struct timespec *began)
 	return (now.tv_sec - began->tv_sec) * 1000000000L + now.tv_nsec - began->tv_nsec < WORK_NS;
 }
 
+/* Lets the broker call on_tick in each round of its main loop. Mosquitto 2.0 does that by itself. Mosquitto 2.1.2 ends
+ * its sleep after next_ms, but only if it has just called on_tick; a call is due next_ms after now_s, which is set to the
+ * past so that it always is. */
+static void prepare_next_tick(struct mosquitto_evt_tick *tick)
+{
+#if IS_BUILT_FOR_2_1
+	tick->now_s = 0;
+	tick->next_ms = TICK_MS;
+#else
+	(void)tick;
+#endif
+}
+
 static int on_tick(int event, void *data, void *unused)
 {
-	(void)event, (void)data, (void)unused;
+	(void)event, (void)unused;
 	struct timespec began;
 	struct service_message *message;
 	struct client *client;
 	has_ticked = true;
+	left = NULL; /* Mosquitto frees connections only after a tick */
 	is_reloading = false; /* Mosquitto reloads between two ticks */
+	prepare_next_tick(data);
 	clock_gettime(CLOCK_MONOTONIC, &began);
 	if(began.tv_sec != expiry_checked_at){
 		expiry_checked_at = began.tv_sec;
@@ -288,7 +346,8 @@ static int on_reload(int event, void *data, void *unused)
 {
 	(void)event, (void)data, (void)unused;
 	is_reloading = true;
-	return MOSQ_ERR_PLUGIN_DEFER; /* so that other plugins hear of it */
+	/* Mosquitto 2.0 tells other plugins only after a "defer"; Mosquitto 2.1 tells all, and ends if one does not succeed. */
+	return IS_BUILT_FOR_2_1 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
 }
 
 /* Begin and end. */
@@ -302,12 +361,26 @@ static const struct {
 	{MOSQ_EVT_BASIC_AUTH, on_login},
 	{MOSQ_EVT_TICK, on_tick},
 	{MOSQ_EVT_DISCONNECT, on_disconnect},
+#if IS_BUILT_FOR_2_1
+	{MOSQ_EVT_CLIENT_OFFLINE, on_disconnect}, /* of a session that does not end; its data begin like those of the other */
+#endif
 };
 #define CALLBACK_COUNT (sizeof(callbacks) / sizeof(*callbacks))
+
+/* Returns whether this broker is Mosquitto 2.1 or later, which has this function. */
+static bool is_2_1(void)
+{
+	return dlsym(RTLD_DEFAULT, "mosquitto_complete_basic_auth") != NULL;
+}
 
 static bool set_up(struct mosquitto_opt *options, int count)
 {
 	char error[SETTINGS_ERROR_SIZE];
+	if(is_2_1() != IS_BUILT_FOR_2_1){
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authsvc: the plugin was built for Mosquitto %s; build it with the header files "
+				"of this Mosquitto", IS_BUILT_FOR_2_1 ? "2.1" : "2.0");
+		return false;
+	}
 	settings_begin(&settings);
 	for(int i = 0; i < count; i++){
 		if(!settings_set(&settings, options[i].key, options[i].value, error)){
@@ -361,7 +434,10 @@ int mosquitto_plugin_init(mosquitto_plugin_id_t *id, void **data, struct mosquit
 	}
 	for(size_t i = 0; i < CALLBACK_COUNT; i++){
 		int failed = mosquitto_callback_register(id, callbacks[i].event, callbacks[i].function, NULL, NULL);
-		if(failed) return failed;
+		if(failed){
+			tear_down();
+			return failed;
+		}
 	}
 	return MOSQ_ERR_SUCCESS;
 }

@@ -12,8 +12,10 @@
 #define PLUGIN_VERSION "0.1.0"
 #define MAX_IN_REPORT 500
 #define MAX_WAITING 2000
+#define MAX_EVENT_BYTES (512 * 1024) /* JSON may need six times as many, and authsvc reads at most 4 MB */
 #define MAX_REPORTED_TOPIC 4008 /* more than the 1,000 characters that authsvc keeps, so that it knows of the rest */
 #define MAX_REPORTED_NAME 1024
+#define MAX_REPORTED_USERNAME 64 /* authsvc refuses a report with a longer one */
 
 struct connection {
 	long long number;
@@ -78,7 +80,7 @@ static struct event *event_new(const char *username, const char *client_id)
 {
 	struct event *event = calloc(1, sizeof(*event));
 	if(event){
-		event->username = shortened(username, MAX_REPORTED_NAME);
+		event->username = shortened(username, MAX_REPORTED_USERNAME);
 		event->client_id = shortened(client_id, MAX_REPORTED_NAME);
 	}
 	return event;
@@ -127,7 +129,7 @@ void reports_connected(long long number, const char *username, const char *clien
 	struct connection *new = calloc(1, sizeof(*new));
 	if(!new) return;
 	new->number = number;
-	new->username = shortened(username, MAX_REPORTED_NAME);
+	new->username = shortened(username, MAX_REPORTED_USERNAME);
 	new->client_id = shortened(client_id, MAX_REPORTED_NAME);
 	new->address = shortened(address, MAX_REPORTED_NAME);
 	new->protocol = protocol;
@@ -233,8 +235,10 @@ static unsigned add_events(cJSON *report, const char *key, const struct event *e
 	cJSON *list = cJSON_AddArrayToObject(report, key);
 	const struct event *each;
 	unsigned count = 0;
+	size_t size = 0;
 	DL_FOREACH(events, each){
-		if(count == MAX_IN_REPORT) break;
+		size += strlen(each->username) + (each->client_id ? strlen(each->client_id) : 0) + (each->topic ? strlen(each->topic) : 0);
+		if(count == MAX_IN_REPORT || size > MAX_EVENT_BYTES) break;
 		cJSON *event = cJSON_CreateObject();
 		cJSON_AddStringToObject(event, "username", each->username);
 		cJSON_AddStringToObject(event, "clientid", each->client_id ? each->client_id : "");

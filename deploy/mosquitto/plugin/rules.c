@@ -277,11 +277,7 @@ static uint32_t child_for(struct ruleset *set, uint32_t parent, const struct lev
 	special = special_child(&set->nodes[parent], level); /* the nodes may have moved */
 	if (special)
 		*special = child;
-	else if (!name_node(set, child, level)) {
-		set->node_count--;
-		return 0;
-	}
-	return child;
+	return special || name_node(set, child, level) ? child : 0;
 }
 
 static void mark(struct marks *marks, uint8_t bits, uint32_t rule)

@@ -3,6 +3,7 @@
 
 #include <cjson/cJSON.h>
 #include <curl/curl.h>
+#include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,18 +18,25 @@
 
 #include "reports.h"
 
+#define PROTOCOL 1
 #define LEVEL_INFO 1    /* MOSQ_LOG_INFO */
 #define LEVEL_WARNING 4 /* MOSQ_LOG_WARNING */
 #define CONNECT_MS 1000L
 #define ANSWER_MS 2000L
 #define BATCH_MS 10000L
 #define MAX_ANSWER (64 * 1024 * 1024)
+#define MAX_LINE (1024 * 1024)
+#define MAX_COMMAS 2000000 /* each stands for up to 80 bytes of memory in cJSON */
+#define MAX_INTEGER 9007199254740991.0 /* of a double */
 #define MAX_USERS_IN_BATCH 500
 #define STREAM_SILENCE 3.0   /* authsvc sends a line each second */
 #define RETRY_SECONDS 0.25
+#define MAX_PAUSE 30.0
 #define RETRY_FALLBACK_SECONDS 5.0
+#define PROXY_SECONDS 30.0 /* for so long a 404 may come from a proxy before a service that is away */
 #define REFETCH_AGAIN_SECONDS 0.05
 #define REPORT_SECONDS 0.2
+#define STREAM_SECONDS 1.0 /* a stream that worked is begun again no sooner than this after it began */
 #define STILL_HERE_SECONDS 5.0
 
 struct buffer {
@@ -51,6 +59,7 @@ static struct curl_slist *headers;
 
 /* Of the broker's thread. */
 static CURL *asking;
+static double ask_pause;
 
 /* Shared. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -58,7 +67,7 @@ static struct service_message *messages, *last_message;
 static struct wanted *wanted;
 static atomic_bool message_waits, stopping;
 static atomic_int state;
-static _Atomic double heard_at;
+static _Atomic double heard_at, ask_again_at, fell_back_at; /* the last: when the protocol may be tried again */
 
 /* Of the background thread. */
 static pthread_t thread;
@@ -66,8 +75,9 @@ static bool thread_runs;
 static CURLM *multi;
 static CURL *stream, *post;
 static struct buffer stream_line, post_answer;
-static bool stream_open, stream_greeted, posting_report;
-static double stream_at, line_at, reported_at;
+static bool stream_open, stream_greeted, stream_has_policy, posting_report;
+static int batch = MAX_USERS_IN_BATCH;
+static double stream_at, stream_began_at, line_at, reported_at;
 
 static double now(void)
 {
@@ -164,6 +174,7 @@ static void change_state(enum service_state to, const char *why)
 	if(to == SERVICE_UP) say(LEVEL_INFO, "authsvc: connected to %s", settings->url);
 	if(to == SERVICE_DOWN) say(LEVEL_WARNING, "authsvc: %s does not answer: %s", settings->url, why);
 	if(to == SERVICE_FALLBACK){
+		atomic_store(&fell_back_at, now() + RETRY_FALLBACK_SECONDS);
 		say(LEVEL_WARNING, "authsvc: %s does not speak this plugin's protocol (%s). It is asked about each access, as "
 				"go-auth does. Install the same version of both, and use the address of AUTHSVC_BROKER_BIND.",
 				settings->url, why);
@@ -201,6 +212,9 @@ static CURL *request_new(void)
 	CURL *request = curl_easy_init();
 	if(!request) return NULL;
 	curl_easy_setopt(request, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(request, CURLOPT_QUICK_EXIT, 1L); /* do not wait for a resolver that hangs */
+#endif
 	curl_easy_setopt(request, CURLOPT_PROXY, "");
 	curl_easy_setopt(request, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(request, CURLOPT_HTTPHEADER, headers);
@@ -226,7 +240,24 @@ static void set_url(CURL *request, const char *path)
 
 static cJSON *parsed(const struct buffer *buffer)
 {
-	return buffer->size ? cJSON_ParseWithLength(buffer->bytes, buffer->size) : NULL;
+	size_t commas = 0;
+	for(size_t i = 0; i < buffer->size; i++) commas += buffer->bytes[i] == ',';
+	return buffer->size && commas <= MAX_COMMAS ? cJSON_ParseWithLength(buffer->bytes, buffer->size) : NULL;
+}
+
+/* Returns a number that is an integer of at least 0, otherwise 0. */
+static long long integer_of(const cJSON *number)
+{
+	return cJSON_IsNumber(number) && number->valuedouble >= 0 && number->valuedouble <= MAX_INTEGER
+			? (long long)number->valuedouble : 0;
+}
+
+/* While authsvc sends its heartbeat but answers no question in time, the broker waits for it ever more rarely. */
+static void pause_asking(bool timed_out)
+{
+	ask_pause = !timed_out ? 0 : ask_pause ? 2 * ask_pause : 1;
+	if(ask_pause > MAX_PAUSE) ask_pause = MAX_PAUSE;
+	atomic_store(&ask_again_at, timed_out ? now() + ask_pause : 0);
 }
 
 /* Posts `body`, which it frees, in the broker's thread. Returns the status, or 0 without an answer. */
@@ -237,7 +268,7 @@ static long ask(const char *path, cJSON *body, cJSON **answer)
 	char *text = body ? cJSON_PrintUnformatted(body) : NULL;
 	cJSON_Delete(body);
 	*answer = NULL;
-	if(!text || !asking || service_state() == SERVICE_DOWN){
+	if(!text || !asking || service_state() == SERVICE_DOWN || now() < atomic_load(&ask_again_at)){
 		free(text);
 		return 0;
 	}
@@ -247,6 +278,7 @@ static long ask(const char *path, cJSON *body, cJSON **answer)
 	curl_easy_setopt(asking, CURLOPT_POSTFIELDSIZE, (long)strlen(text));
 	curl_easy_setopt(asking, CURLOPT_WRITEDATA, &received);
 	CURLcode failed = curl_easy_perform(asking);
+	pause_asking(failed == CURLE_OPERATION_TIMEDOUT);
 	if(failed){
 		/* The next logins do not wait. The background thread notices when the service is back. */
 		change_state(SERVICE_DOWN, curl_easy_strerror(failed));
@@ -255,7 +287,7 @@ static long ask(const char *path, cJSON *body, cJSON **answer)
 		*answer = parsed(&received);
 	}
 	buffer_free(&received);
-	memset(text, 0, strlen(text)); /* it may hold a password */
+	OPENSSL_cleanse(text, strlen(text)); /* it may hold a password */
 	free(text);
 	return status;
 }
@@ -297,6 +329,7 @@ enum service_answer service_login(const char *username, const char *password, co
 		/* An answer that is half of what it should be is none. */
 		if(!login->credential || !login->user || strcmp(login->user->username, username)) said = SERVICE_NONE;
 	}
+	if(said == SERVICE_YES && !user) change_state(SERVICE_FALLBACK, "its answer to a login has no rules");
 	if(said != SERVICE_YES){
 		free(login->credential);
 		user_free(login->user);
@@ -357,7 +390,7 @@ static void want(const char *username, long long version, double not_before)
 		}
 	}
 	if(one){
-		if(version > one->version) one->version = version;
+		one->version = version; /* a restored database can have a smaller one */
 		one->in_flight = false; /* what is on its way may be too old */
 	}
 	pthread_mutex_unlock(&lock);
@@ -401,7 +434,7 @@ static char *next_users(void)
 	int count = 0;
 	pthread_mutex_lock(&lock);
 	HASH_ITER(hh, wanted, each, next){
-		if(count == MAX_USERS_IN_BATCH) break;
+		if(count == batch) break;
 		if(each->not_before > time) continue;
 		cJSON_AddItemToArray(names, cJSON_CreateString(each->username));
 		each->in_flight = true;
@@ -420,19 +453,23 @@ static void forget_wanted(struct wanted *one)
 	free(one);
 }
 
-/* Passes a user on, and forgets that it is wanted unless its version is too old. */
+/* Passes on a user that was asked for, and forgets that it is wanted unless its version is too old. */
 static void deliver(struct user *user)
 {
 	struct wanted *one;
 	struct service_message *message = message_new(MESSAGE_USER);
 	pthread_mutex_lock(&lock);
 	HASH_FIND_STR(wanted, user->username, one);
+	bool was_wanted = one != NULL;
 	if(one && one->in_flight){
-		if((long long)user->version >= one->version && user->version) forget_wanted(one);
-		else one->not_before = now() + REFETCH_AGAIN_SECONDS;
+		if((long long)user->version >= one->version && user->version){
+			forget_wanted(one);
+		}else{
+			one->not_before = now() + REFETCH_AGAIN_SECONDS;
+		}
 	}
 	pthread_mutex_unlock(&lock);
-	if(message && user->version){
+	if(message && was_wanted && user->version){
 		message->user = user;
 		send_message(message);
 	}else{
@@ -451,6 +488,13 @@ static void users_arrived(long status)
 		any = true;
 		deliver(user);
 	}
+	/* An answer that is too large to be read is asked for in parts. */
+	if(status == 200 && !answer){
+		if(batch == 1) say(LEVEL_WARNING, "authsvc: the rules of a user are too many or cannot be read; the old ones stay");
+		batch = batch > 1 ? batch / 2 : 1;
+	}else if(any && batch < MAX_USERS_IN_BATCH){
+		batch *= 2;
+	}
 	cJSON_Delete(answer);
 	struct wanted *one, *next;
 	pthread_mutex_lock(&lock);
@@ -464,120 +508,7 @@ static void users_arrived(long status)
 	pthread_mutex_unlock(&lock);
 }
 
-/* The background thread: the stream of changes. */
-
-static char **names_of(const cJSON *list)
-{
-	int count = cJSON_GetArraySize(list);
-	char **names = calloc((size_t)count + 1, sizeof(*names));
-	int kept = 0;
-	const cJSON *each;
-	cJSON_ArrayForEach(each, list){
-		if(names && cJSON_IsString(each) && (names[kept] = strdup(each->valuestring))) kept++;
-	}
-	return names;
-}
-
-static void send_numbers(const cJSON *list)
-{
-	const cJSON *each;
-	cJSON_ArrayForEach(each, list){
-		struct service_message *message = cJSON_IsNumber(each) ? message_new(MESSAGE_DISCONNECT) : NULL;
-		if(message) message->number = (long long)each->valuedouble;
-		send_message(message);
-	}
-}
-
-/* Handles one line; returns false if it is not one of authsvc's. */
-static bool line_arrived(const char *text, size_t size)
-{
-	cJSON *line = cJSON_ParseWithLength(text, size);
-	if(!cJSON_IsObject(line)){
-		cJSON_Delete(line);
-		return false;
-	}
-	const cJSON *number = cJSON_GetObjectItemCaseSensitive(line, "version");
-	long long version = cJSON_IsNumber(number) ? (long long)number->valuedouble : 0;
-	const cJSON *users = cJSON_GetObjectItemCaseSensitive(line, "users");
-	const cJSON *roles = cJSON_GetObjectItemCaseSensitive(line, "roles");
-	struct service_message *message = NULL;
-	if(!stream_greeted || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "all"))){
-		message = message_new(MESSAGE_EVERYTHING);
-	}else if(users || roles){
-		message = message_new(MESSAGE_CHANGE);
-		if(message){
-			message->usernames = names_of(users);
-			message->roles = names_of(roles);
-		}
-	}
-	if(message) message->version = version;
-	send_message(message);
-	send_numbers(cJSON_GetObjectItemCaseSensitive(line, "disconnect"));
-	cJSON_Delete(line);
-	if(!stream_greeted){
-		stream_greeted = true;
-		reports_sent(false); /* after a gap everything is reported again */
-		change_state(SERVICE_UP, "");
-	}else if(service_state() == SERVICE_DOWN){
-		change_state(SERVICE_UP, ""); /* one answer took too long, but the service is there */
-	}
-	line_at = now();
-	heard();
-	return true;
-}
-
-static size_t stream_arrived(char *bytes, size_t size, size_t count, void *unused)
-{
-	(void)unused;
-	size_t length = append(bytes, size, count, &stream_line);
-	if(length != size * count) return 0;
-	long status = 0;
-	curl_easy_getinfo(stream, CURLINFO_RESPONSE_CODE, &status);
-	if(status != 200) return length;
-	char *begin = stream_line.bytes, *end;
-	size_t left = stream_line.size;
-	while((end = memchr(begin, '\n', left))){
-		if(!line_arrived(begin, (size_t)(end - begin))) return 0;
-		left -= (size_t)(end + 1 - begin);
-		begin = end + 1;
-	}
-	memmove(stream_line.bytes, begin, left);
-	stream_line.size = left;
-	return length;
-}
-
-static void stream_begin(void)
-{
-	char *name = curl_easy_escape(stream, settings->name, 0), *path = NULL;
-	if(asprintf(&path, "/auth/plugin/changes?boot=%s&name=%s", boot, name ? name : "") > 0) set_url(stream, path);
-	free(path);
-	curl_free(name);
-	stream_line.size = 0;
-	line_at = now();
-	stream_open = curl_multi_add_handle(multi, stream) == CURLM_OK;
-}
-
-/* A stream that worked is begun again at once: the process behind it may just have been replaced. */
-static void stream_end(const char *why, long status)
-{
-	bool worked = stream_greeted, speaks_http = status >= 200 && status < 500;
-	curl_multi_remove_handle(multi, stream);
-	stream_open = stream_greeted = false;
-	stream_at = now() + RETRY_SECONDS;
-	if(worked){
-		stream_at = 0;
-	}else if(status == 401){
-		change_state(SERVICE_DOWN, "the webhook secret is wrong");
-	}else if(speaks_http){
-		change_state(SERVICE_FALLBACK, "it has no stream of changes");
-		stream_at = now() + RETRY_FALLBACK_SECONDS;
-		heard();
-	}else{
-		change_state(SERVICE_DOWN, why);
-	}
-}
-
-/* The background thread itself. */
+/* The background thread: one request at a time, for users or with a report. */
 
 static void post_begin(const char *path, char *body, bool is_report)
 {
@@ -608,7 +539,7 @@ static void post_end(CURLcode failed)
 		return;
 	}
 	cJSON *answer = parsed(&post_answer);
-	bool stored = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "ok"));
+	bool stored = status == 200 && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "ok"));
 	cJSON_Delete(answer);
 	if(status == 400){
 		say(LEVEL_WARNING, "authsvc: a report was refused and is dropped");
@@ -617,6 +548,130 @@ static void post_end(CURLcode failed)
 	reports_sent(stored);
 	reported_at = now() + (stored ? 0 : RETRY_SECONDS);
 }
+
+/* The background thread: the stream of changes. */
+
+static char **names_of(const cJSON *list)
+{
+	int count = cJSON_GetArraySize(list);
+	char **names = calloc((size_t)count + 1, sizeof(*names));
+	int kept = 0;
+	const cJSON *each;
+	cJSON_ArrayForEach(each, list){
+		if(names && cJSON_IsString(each) && (names[kept] = strdup(each->valuestring))) kept++;
+	}
+	return names;
+}
+
+static void send_numbers(const cJSON *list)
+{
+	const cJSON *each;
+	cJSON_ArrayForEach(each, list){
+		struct service_message *message = message_new(MESSAGE_DISCONNECT);
+		if(message) message->number = integer_of(each);
+		send_message(message);
+	}
+}
+
+/* Handles one line; returns false if it is not one of authsvc's. */
+static bool line_arrived(const char *text, size_t size)
+{
+	cJSON *line = cJSON_ParseWithLength(text, size);
+	bool is_greeting = integer_of(cJSON_GetObjectItemCaseSensitive(line, "protocol")) == PROTOCOL;
+	if(!cJSON_IsObject(line) || (!stream_greeted && !is_greeting)){
+		cJSON_Delete(line);
+		return false;
+	}
+	const cJSON *number = cJSON_GetObjectItemCaseSensitive(line, "version");
+	long long version = integer_of(number);
+	stream_greeted = true;
+	line_at = now();
+	if(number && !version && !stream_has_policy){
+		/* The service has no policy yet: what is held stays in use, as while the service is away. */
+		cJSON_Delete(line);
+		return true;
+	}
+	const cJSON *users = cJSON_GetObjectItemCaseSensitive(line, "users");
+	const cJSON *roles = cJSON_GetObjectItemCaseSensitive(line, "roles");
+	struct service_message *message = NULL;
+	if(!stream_has_policy || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "all"))){
+		message = message_new(MESSAGE_EVERYTHING);
+	}else if(users || roles){
+		message = message_new(MESSAGE_CHANGE);
+		if(message){
+			message->usernames = names_of(users);
+			message->roles = names_of(roles);
+		}
+	}
+	if(message) message->version = version;
+	send_message(message);
+	send_numbers(cJSON_GetObjectItemCaseSensitive(line, "disconnect"));
+	cJSON_Delete(line);
+	if(!stream_has_policy){
+		stream_has_policy = true;
+		atomic_store(&ask_again_at, 0);
+		reports_sent(false); /* after a gap everything is reported again */
+		change_state(SERVICE_UP, "");
+	}else if(service_state() == SERVICE_DOWN || (service_state() == SERVICE_FALLBACK && now() > fell_back_at)){
+		change_state(SERVICE_UP, ""); /* one answer took too long or had no rules, but the service is there */
+	}
+	heard();
+	return true;
+}
+
+static size_t stream_arrived(char *bytes, size_t size, size_t count, void *unused)
+{
+	(void)unused;
+	size_t length = append(bytes, size, count, &stream_line);
+	if(length != size * count || stream_line.size > MAX_LINE) return 0;
+	long status = 0;
+	curl_easy_getinfo(stream, CURLINFO_RESPONSE_CODE, &status);
+	if(status != 200) return length;
+	char *begin = stream_line.bytes, *end;
+	size_t left = stream_line.size;
+	while((end = memchr(begin, '\n', left))){
+		if(!line_arrived(begin, (size_t)(end - begin))) return 0;
+		left -= (size_t)(end + 1 - begin);
+		begin = end + 1;
+	}
+	memmove(stream_line.bytes, begin, left);
+	stream_line.size = left;
+	return length;
+}
+
+static void stream_begin(void)
+{
+	char *name = curl_easy_escape(stream, settings->name, 0), *path = NULL;
+	if(asprintf(&path, "/auth/plugin/changes?boot=%s&name=%s", boot, name ? name : "") > 0) set_url(stream, path);
+	free(path);
+	curl_free(name);
+	stream_line.size = 0;
+	line_at = stream_began_at = now();
+	stream_open = curl_multi_add_handle(multi, stream) == CURLM_OK;
+}
+
+/* A stream that worked is begun again at once: the process behind it may just have been replaced. A request that is
+ * under way may have gone to the same process, so it is not waited for. */
+static void stream_end(const char *why, long status)
+{
+	bool worked = stream_greeted, is_unknown = status == 404 || status == 405;
+	curl_multi_remove_handle(multi, stream);
+	stream_open = stream_greeted = stream_has_policy = false;
+	stream_at = now() + RETRY_SECONDS;
+	if(post_is_busy()) post_end(CURLE_ABORTED_BY_CALLBACK);
+	if(worked){
+		stream_at = stream_began_at + STREAM_SECONDS;
+	}else if(status == 401){
+		change_state(SERVICE_DOWN, "the webhook secret is wrong");
+	}else if(is_unknown && service_silence() > PROXY_SECONDS){
+		change_state(SERVICE_FALLBACK, "it has no stream of changes");
+		stream_at = now() + RETRY_FALLBACK_SECONDS;
+	}else{
+		change_state(SERVICE_DOWN, why);
+	}
+}
+
+/* The background thread itself. */
 
 static void begin_what_is_due(void)
 {
@@ -649,7 +704,9 @@ static void *run(void *unused)
 			}else{
 				long status = 0;
 				curl_easy_getinfo(stream, CURLINFO_RESPONSE_CODE, &status);
-				stream_end(result ? curl_easy_strerror(result) : "it ended the stream", result ? 0 : status);
+				char why[64];
+				snprintf(why, sizeof(why), "it answers with status %ld", status);
+				stream_end(result ? curl_easy_strerror(result) : why, result ? 0 : status);
 			}
 		}
 		curl_multi_poll(multi, NULL, 0, 50, NULL);
@@ -679,6 +736,10 @@ bool service_start(const struct settings *settings_)
 	headers = curl_slist_append(headers, "Expect:");
 	atomic_store(&state, SERVICE_STARTING);
 	atomic_store(&heard_at, -1e9);
+	stream_has_policy = false;
+	batch = MAX_USERS_IN_BATCH;
+	atomic_store(&ask_again_at, 0);
+	ask_pause = 0;
 	atomic_store(&stopping, false);
 	stream_at = reported_at = 0;
 	multi = curl_multi_init();

@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,26 +40,47 @@ static bool set_url(struct settings *settings, const char *value, char *error)
 	}
 	if(strchr(value, '@')) return fail(error, "url", "must not contain a password; use plugin_opt_secret_file");
 	if(strpbrk(strstr(value, "://") + 3, "?# ")) return fail(error, "url", "must not contain ?, # or a space");
+	if(!strstr(value, "://")[3] || strstr(value, "://")[3] == '/') return fail(error, "url", "names no host");
 	set_text(&settings->url, value);
 	size_t length = strlen(settings->url);
 	while(length && settings->url[length - 1] == '/') settings->url[--length] = '\0';
 	return true;
 }
 
-static bool set_secret(struct settings *settings, const char *path, char *error)
+static FILE *open_file(const char *option, const char *path, char *error)
 {
-	char secret[MAX_SECRET + 1] = "", why[SETTINGS_ERROR_SIZE / 2];
+	char why[SETTINGS_ERROR_SIZE / 2];
 	FILE *file = fopen(path, "re");
 	if(!file){
 		snprintf(why, sizeof(why), "cannot be read: %.100s: %s", path, strerror(errno));
-		return fail(error, "secret_file", why);
+		fail(error, option, why);
 	}
-	size_t length = fread(secret, 1, MAX_SECRET, file);
+	return file;
+}
+
+static bool set_ca_file(struct settings *settings, const char *path, char *error)
+{
+	FILE *file = open_file("ca_file", path, error);
+	if(!file) return false;
 	fclose(file);
+	return set_text(&settings->ca_file, path) || fail(error, "ca_file", "needs more memory");
+}
+
+static bool set_secret(struct settings *settings, const char *path, char *error)
+{
+	char secret[MAX_SECRET + 2] = "";
+	FILE *file = open_file("secret_file", path, error);
+	if(!file) return false;
+	size_t length = fread(secret, 1, MAX_SECRET + 1, file);
+	fclose(file);
+	if(length > MAX_SECRET){
+		OPENSSL_cleanse(secret, sizeof(secret));
+		return fail(error, "secret_file", "names a file of more than 1024 bytes");
+	}
 	secret[length] = '\0';
 	secret[strcspn(secret, "\r\n")] = '\0';
 	bool any = secret[0] && set_text(&settings->secret, secret);
-	memset(secret, 0, sizeof(secret));
+	OPENSSL_cleanse(secret, sizeof(secret));
 	return any || fail(error, "secret_file", "names an empty file");
 }
 
@@ -78,7 +100,7 @@ bool settings_set(struct settings *settings, const char *option, const char *val
 {
 	if(!strcmp(option, "url")) return set_url(settings, value, error);
 	if(!strcmp(option, "secret_file")) return set_secret(settings, value, error);
-	if(!strcmp(option, "ca_file")) return set_text(&settings->ca_file, value);
+	if(!strcmp(option, "ca_file")) return set_ca_file(settings, value, error);
 	if(!strcmp(option, "offline_seconds")) return set_seconds(settings, value, error);
 	if(!strcmp(option, "name")){
 		if(!*value || strlen(value) >= SETTINGS_NAME_SIZE) return fail(error, "name", "must have 1 to 64 bytes");
@@ -129,7 +151,7 @@ bool settings_per_listener(void)
 void settings_end(struct settings *settings)
 {
 	free(settings->url);
-	if(settings->secret) memset(settings->secret, 0, strlen(settings->secret));
+	if(settings->secret) OPENSSL_cleanse(settings->secret, strlen(settings->secret));
 	free(settings->secret);
 	free(settings->ca_file);
 	memset(settings, 0, sizeof(*settings));
