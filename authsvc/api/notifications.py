@@ -83,8 +83,8 @@ class NotificationView(View):
     url: str
     events: list[str]
     enabled: bool
-    created: Moment
-    updated: Moment
+    created_at: Moment
+    updated_at: Moment
 
 
 class NewNotificationView(NotificationView):
@@ -109,9 +109,9 @@ class DeliveryView(View):
     status: Literal["pending", "delivered", "failed"]
     attempts: int
     error: str | None = Field(description="why the last attempt failed")
-    created: Moment
-    next_attempt: Moment | None
-    finished: Moment | None
+    created_at: Moment
+    next_attempt_at: Moment | None
+    finished_at: Moment | None
 
 
 class DeliveryPage(PageView[DeliveryView]):

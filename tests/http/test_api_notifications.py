@@ -137,8 +137,8 @@ def test_deliveries_show_attempts_and_errors_without_secrets(alice: Caller, priv
     assert shown["id"] == queued.get_json()["id"] == receiver.received[0].id
     assert (shown["event"], shown["status"], shown["attempts"]) == ("notification.test", "pending", 1)
     assert shown["error"] == "the receiver answered 500"
-    assert shown["nextAttempt"] > shown["created"]
-    assert shown["finished"] is None
+    assert shown["nextAttemptAt"] > shown["createdAt"]
+    assert shown["finishedAt"] is None
     assert alice.get(f"{path}/deliveries?status=delivered").get_json()["total"] == 0
     assert alice.get(f"{path}/deliveries?status=pending&perPage=1").get_json()["total"] == 1
     assert refused_fields(alice.get(f"{path}/deliveries?status=lost")) == ["status"]

@@ -41,13 +41,13 @@ class ListenerView(View):
 
 
 class AuthorityView(View):
-    """A trusted certificate authority; `retires` is null for the one that signs."""
+    """A trusted certificate authority; `retires_at` is null for the one that signs."""
 
     id: int
     subject: str
     not_after: Moment
-    created: Moment
-    retires: Moment | None
+    created_at: Moment
+    retires_at: Moment | None
     crl_number: int
     crl_next_update: Moment | None
 
@@ -58,7 +58,7 @@ class BrokerView(View):
     name: str
     plugin_version: str
     clients: int
-    reported: Moment
+    reported_at: Moment
     is_live: bool
 
 
