@@ -168,4 +168,6 @@ def _digest(secret: str) -> str:
 
 
 def _record(row: BrowserSession) -> SessionRecord:
-    return from_row(SessionRecord, row, username=row.user.username, by_token=bool(row.token))
+    return from_row(
+        SessionRecord, row, username=row.user.username, by_token=bool(row.token), last_seen=row.last_seen_at
+    )

@@ -154,7 +154,7 @@ def _deliveries(notification_id: str, query: DeliveryQuery) -> Any:
     """Return a page of deliveries; None if the user may not read them."""
     if not may_call("GET", f"/api/notifications/{notification_id}/deliveries"):
         return None
-    return outbox.deliveries(notification_id, query.status, query.page, query.per_page)
+    return outbox.deliveries(notification_id, query.status or "", query.page, query.per_page)
 
 
 def _form(purpose: str, fields: dict[str, Any], error: AuthsvcError | None = None, **context: Any) -> Response:

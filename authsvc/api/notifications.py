@@ -98,7 +98,7 @@ class NotificationPage(PageView[NotificationView]):
 
 
 class DeliveryQuery(PageQuery):
-    status: Literal["", "pending", "delivered", "failed"] = ""
+    status: Literal["pending", "delivered", "failed"] | None = None
 
 
 class DeliveryView(View):
@@ -126,7 +126,7 @@ def list_notifications(query: SearchQuery) -> dict[str, Any]:
 
 
 @blueprint.post("/notifications", responses={201: NewNotificationView})
-def create(body: NotificationBody) -> Answer:
+def create_notification(body: NotificationBody) -> Answer:
     """Create a notification; only this response has its secret."""
     created = subscriptions.create(actor(), body.name, body.url, body.events, services().settings, enabled=body.enabled)
     shown, _, headers = tagged(NewNotificationView.of(created.record, secret=created.secret), created.record.version)
@@ -134,34 +134,34 @@ def create(body: NotificationBody) -> Answer:
 
 
 @blueprint.get("/notifications/<id>", responses={200: NotificationView})
-def show(path: IdPath) -> Answer:
+def get_notification(path: IdPath) -> Answer:
     """Show a notification."""
     return _answer(subscriptions.get(path.id))
 
 
 @blueprint.patch("/notifications/<id>", responses={200: NotificationView})
-def change(path: IdPath, body: NotificationChangeBody, header: IfMatch) -> Answer:
+def update_notification(path: IdPath, body: NotificationChangeBody, header: IfMatch) -> Answer:
     """Change a notification; messages that are not delivered yet go to its new URL."""
     return _answer(subscriptions.change(actor(), path.id, body.changes(), services().settings, header.versions()))
 
 
 @blueprint.delete("/notifications/<id>", responses={204: None})
-def delete(path: IdPath) -> Response:
+def delete_notification(path: IdPath) -> Response:
     """Delete a notification and its messages."""
     subscriptions.delete(actor(), path.id)
     return Response(status=204)
 
 
 @blueprint.get("/notifications/<id>/deliveries", responses={200: DeliveryPage})
-def list_deliveries(path: IdPath, query: DeliveryQuery) -> dict[str, Any]:
+def list_notification_deliveries(path: IdPath, query: DeliveryQuery) -> dict[str, Any]:
     """List the messages of the last days to a notification, newest first."""
     subscriptions.get(path.id)
-    found = outbox.deliveries(path.id, query.status, query.page, query.per_page)
+    found = outbox.deliveries(path.id, query.status or "", query.page, query.per_page)
     return render_page(found, map(DeliveryView.of, found.items))
 
 
 @blueprint.post("/notifications/<id>/test", responses={202: DeliveryView})
-def send_test(path: IdPath) -> tuple[dict[str, Any], int]:
+def test_notification(path: IdPath) -> tuple[dict[str, Any], int]:
     """Queue a test message, which is sent within a second; its delivery shows the result."""
     return render(DeliveryView.of(subscriptions.send_test(actor(), path.id))), 202
 

@@ -86,6 +86,7 @@ DOCUMENTS = {
         (
             Block("openssl req", files=("press-7.key", "press-7.p10", "press-7.crt")),
             Block("authsvc register --renew", prints=("not renewed",)),
+            Block("authsvc certificates issue-server", files=("pki/server.key", "pki/server.crt", "pki/ca.crt")),
             Block(
                 "authsvc crl sync", prints=("revocation list updated",), files=("pki/crl.pem", "reloaded"), lasts=True
             ),
@@ -109,6 +110,7 @@ DOCUMENTS = {
         ),
         before=(STARTED,),
     ),
+    "docs/operating.md": Document(()),
     "docs/settings.md": Document(
         (
             Block(

@@ -35,7 +35,7 @@ VERBS = {
         "lock",
         "login",
     ),
-    *("register", "renew", "revoke", "unlock", "update", "upload"),
+    *("register", "renew", "revoke", "test", "unlock", "update", "upload"),
 }
 # Objects with the values before and after a change.
 NO_TIMES = {("EventView", "before"), ("EventView", "after")}

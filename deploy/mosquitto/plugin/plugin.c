@@ -190,6 +190,24 @@ static double seconds(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* Returns what the service says of a user now; waits for it, and counts that towards the budget. */
+static struct held *fetched(const char *username)
+{
+	double began = seconds();
+	struct user *user = service_fetch(username);
+	fetch_budget -= seconds() - began;
+	return user ? put(user) : NULL;
+}
+
+static bool may_fetch(void)
+{
+	double now = seconds();
+	fetch_budget += (now - fetch_budget_at) * FETCH_REFILL;
+	if(fetch_budget > FETCH_SECONDS) fetch_budget = FETCH_SECONDS;
+	fetch_budget_at = now;
+	return fetch_budget > 0;
+}
+
 /* Returns a user, which it fetches if it is not held. After a restart of the broker Mosquitto asks about many users who
  * are not connected, for retained messages and restored sessions: beyond the budget these are fetched in the background
  * and denied until then. */
@@ -197,17 +215,20 @@ static struct held *held_or_fetched(const char *username, bool is_connected)
 {
 	struct held *held = held_find(username);
 	if(held) return held;
-	double began = seconds();
-	fetch_budget += (began - fetch_budget_at) * FETCH_REFILL;
-	if(fetch_budget > FETCH_SECONDS) fetch_budget = FETCH_SECONDS;
-	fetch_budget_at = began;
-	if(!is_connected && fetch_budget <= 0){
-		service_refetch(username, 0);
-		return NULL;
-	}
-	struct user *user = service_fetch(username);
-	fetch_budget -= seconds() - began;
-	return user ? put(user) : NULL;
+	if(may_fetch() || is_connected) return fetched(username);
+	service_refetch(username, 0);
+	return NULL;
+}
+
+/* Returns whether a certificate is one of the user's. One that is not known may have been issued a moment ago. */
+static bool is_valid(struct held **held, const char *credential)
+{
+	time_t now = time(NULL);
+	if(user_has_credential((*held)->user, credential, now)) return true;
+	if(!may_fetch()) return false;
+	struct held *fresh = fetched((*held)->username);
+	if(fresh) *held = fresh;
+	return fresh && user_has_credential(fresh->user, credential, now);
 }
 
 static enum reason decide(struct mosquitto *client, const struct client *known, const char *username, int access,
@@ -222,7 +243,7 @@ static enum reason decide(struct mosquitto *client, const struct client *known, 
 	struct held *held = known ? known->held : held_or_fetched(username, by_certificate);
 	if(!held) return REASON_POLICY_NOT_LOADED;
 	if(by_certificate && held->user->refused == REASON_PERMISSION){
-		if(!user_has_credential(held->user, credential, time(NULL))) return REASON_NO_VALID_CERTIFICATE;
+		if(!is_valid(&held, credential)) return REASON_NO_VALID_CERTIFICATE;
 		connected(client, held, credential);
 	}
 	return user_decide(held->user, client_id ? client_id : "", access, topic);
