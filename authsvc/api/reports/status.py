@@ -86,7 +86,7 @@ class StatusView(View):
 
 
 @blueprint.get("/status", responses={200: StatusView})
-def show() -> dict[str, Any]:
+def get_status() -> dict[str, Any]:
     """Show the state of the service; settings that are secret have no value."""
     found = status_of(services())
     settings = [SettingView.model_validate(one._asdict()) for one in found.settings]
