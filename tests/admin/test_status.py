@@ -40,7 +40,7 @@ def test_status_has_versions_database_policy_authority_listeners_and_brokers(ser
     ]
     (authority,) = status["authorities"]
     assert authority["notAfter"] > "2030"
-    assert authority["retires"] is None
+    assert authority["retiresAt"] is None
     (broker,) = status["brokers"]
     assert (broker["clients"], broker["isLive"]) == (1, True)
     text = signed_in(service, "http read /api/status").get("/admin/status").text

@@ -67,7 +67,7 @@ def test_list_is_filtered_and_sorted(service: Service) -> None:
 
     assert shown("") == names
     assert shown("sort=-username") == names[::-1]
-    assert shown("sort=updated") == [third, first, second]
+    assert shown("sort=updatedAt") == [third, first, second]
     assert shown("enabled=false") == shown("grantType=token") == [first]
     assert shown(f"role={role}") == [second]
     assert shown("origin=registration") == shown("lastSeenAfter=2026-01-01T00:00") == []
