@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric import ec
-    from paho.mqtt.client import Client
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ class CertifiedDevice(Device):
         connect_as: tuple[str | None, str | None] = (None, None),
         **options: Any,
     ) -> None:
-        self._tls = ssl.create_default_context(cafile=broker_certificate)
+        tls = ssl.create_default_context(cafile=broker_certificate)
         if files:
-            self._tls.load_cert_chain(files.certificate_file, files.key_file)
-        super().__init__(*connect_as, client_id, **options)
+            tls.load_cert_chain(files.certificate_file, files.key_file)
+        super().__init__(*connect_as, client_id, tls=tls, **options)
         self.username = username
 
     def is_accepted(self) -> bool:
@@ -88,8 +87,3 @@ class CertifiedDevice(Device):
                 messages.append(self._messages.get_nowait())
             except Empty:
                 return messages
-
-    def _new_client(self) -> Client:
-        client = super()._new_client()
-        client.tls_set_context(self._tls)
-        return client
