@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from contextlib import contextmanager
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authsvc.errors import AuthsvcError
 from authsvc.pki import authorities
-from registry.cli import client
+from registry.cli import client, transport
 from registry.cli.register import command
 from tests.actors import OPERATOR
 from tests.broker import free_port
@@ -136,15 +134,13 @@ def test_certificate_for_another_name_or_key_is_not_stored(
 ) -> None:
     before = certificate_in(device)
     following = client._key(device.directory, client.NEXT_KEY)
-    post = requests.post
+    post = transport.post
     for wrong in (certificate_for("carol", following), certificate_for("bob", new_key())):
 
-        def answered(*given: Any, wrong: x509.Certificate = wrong, **options: Any) -> requests.Response:
-            answer = post(*given, **options)
-            answer._content = json.dumps({"certificate": pem(wrong)}).encode()
-            return answer
+        def answered(*given: Any, wrong: x509.Certificate = wrong, **options: Any) -> transport.Answer:
+            return post(*given, **options)._replace(body={"certificate": pem(wrong)})
 
-        monkeypatch.setattr(requests, "post", answered)
+        monkeypatch.setattr("registry.cli.client.post", answered)
         with travel(DUE, tick=True), pytest.raises(client.Refused, match="not for this device"):
             runs(device)
         assert certificate_in(device) == before
@@ -186,9 +182,9 @@ def power_cut(step: int) -> Iterator[None]:
 
         return counted
 
-    post = requests.post
+    post = transport.post
 
-    def ask(*given: Any, **options: Any) -> requests.Response:
+    def ask(*given: Any, **options: Any) -> transport.Answer:
         count()
         answer = post(*given, **options)
         count()
@@ -197,7 +193,7 @@ def power_cut(step: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "link", before(os.link))
         patch.setattr(Path, "replace", before(Path.replace))
-        patch.setattr(requests, "post", ask)
+        patch.setattr("registry.cli.client.post", ask)
         yield
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.certificates.environment import Environment
 
 NEVER_SENT = "http://192.0.2.1/"
-NOW = datetime.now(UTC)
 
 
 def subscribe(settings: Settings) -> None:
@@ -30,7 +29,7 @@ def subscribe(settings: Settings) -> None:
 
 def announced(**passed: float) -> list[tuple[str, Any]]:
     """Announce expiries this long from now; return the event and content of each message, and delete them."""
-    expiry.announce(NOW + timedelta(**passed))
+    expiry.announce(datetime.now(UTC) + timedelta(**passed))
     found = [(row.event, row.content) for row in stored()]
     with session():
         Delivery.delete().execute()
@@ -76,7 +75,7 @@ def test_revoked_and_renewed_certificates_are_not_announced(env: Environment, pr
     assert [event for event, _ in announced(days=99)] == ["certificate.revoked"]
     later = env.issue_certificate(days=100)
     with session():
-        Certificate.update(revoked_at=NOW + timedelta(days=99.5)).where(
+        Certificate.update(revoked_at=datetime.now(UTC) + timedelta(days=99.5)).where(
             Certificate.serial == serial_of(later)
         ).execute()
     assert announced(days=99) == []
@@ -106,14 +105,14 @@ def test_two_replicas_announce_an_expiry_once(env: Environment, prepared: Settin
     subscribe(prepared)
     env.issue_certificate(days=100)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(expiry.announce, [NOW + timedelta(days=99, hours=1)] * 4, timeout=60))
+        list(pool.map(expiry.announce, [datetime.now(UTC) + timedelta(days=99, hours=1)] * 4, timeout=60))
     assert len(announced(days=99, hours=1)) == 1
 
 
 def test_authority_is_announced_once_at_each_threshold(env: Environment, prepared: Settings) -> None:
     assert env
     subscribe(prepared)
-    certificate, key = ca.new_authority("plant", NOW, 90, None)
+    certificate, key = ca.new_authority("plant", datetime.now(UTC), 90, None)
     authorities.import_authority(OPERATOR, certificate, "", key, None, None, timedelta(days=1))
     assert announced(days=59) == []
     for days in (30, 7, 1):
@@ -126,7 +125,7 @@ def test_authority_that_retires_before_it_expires_is_not_announced(env: Environm
     assert env
     subscribe(prepared)
     with session():
-        Authority.update(retires_at=NOW + timedelta(days=3000)).execute()
+        Authority.update(retires_at=datetime.now(UTC) + timedelta(days=3000)).execute()
     assert announced(days=2999) == []
 
 
@@ -140,5 +139,5 @@ def test_revocation_is_announced_but_not_the_end_of_a_renewed_certificate(env: E
     assert content["reason"] == "keyCompromise"
     assert content["revokedAt"].endswith("Z")
     renewed = serial_of(env.issue_certificate())
-    certificates.revoke(OPERATOR, renewed, RevocationReason.SUPERSEDED, NOW + timedelta(days=1))
+    certificates.revoke(OPERATOR, renewed, RevocationReason.SUPERSEDED, datetime.now(UTC) + timedelta(days=1))
     assert announced() == []

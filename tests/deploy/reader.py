@@ -132,7 +132,7 @@ class Reader:
             "sleep 1": "sleep 3",  # a busy machine
             "mosquitto_sub -": f"mosquitto_sub -p {self.mqtt} -",
             "mosquitto_pub -": f"mosquitto_pub -p {self.mqtt} -",
-            "/etc/mosquitto/pki/": "pki/",
+            "/etc/mosquitto/pki": "pki",
             "/etc/press": "press",
             "systemctl reload mosquitto": "touch reloaded",
             "PASSWORD-FROM-THE-FIRST-START": self._first_password(),

@@ -19,9 +19,11 @@ OVER_USERS = {"context": "http", "operation": "write", "resource": "/api/users/#
 
 def marked_roles(page: str) -> set[str]:
     """Return the roles in the picker that have the badge."""
-    labels = re.findall(r'name="roles" value="([^"]+)"[^\n]*?</label>', page)
+    labels = re.findall(r'name="roles" value="([^"]+)".*?</label>', page, re.DOTALL)
     assert {"admin", "line", "press"} <= set(labels)
-    found = re.findall(r'name="roles" value="([^"]+)"[^\n]*?>rights over this service</span>', page)
+    found = re.findall(
+        r'name="roles" value="([^"]+)"(?:(?!</label>).)*?>rights over this service</span>', page, re.DOTALL
+    )
     return set(found)
 
 
