@@ -212,6 +212,7 @@ def test_client_id_that_one_of_two_brokers_did_not_end_has_failed(
         assert alice.post("/api/users/bob/disconnect").get_json() == {"ended": ["c-2"], "failed": ["c-1"]}
 
 
+@pytest.mark.slow
 def test_odd_client_ids_are_passed_on_by_the_listener(running: Service) -> None:
     running.start()
     report_to(running, *(connected(number, client_id=each) for number, each in enumerate(ODD_NAMES)))
