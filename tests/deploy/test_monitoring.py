@@ -20,6 +20,8 @@ from tests.service import Service
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's package prometheus is missing")
 GUIDE = DEPLOY.parent / "docs" / "operating.md"
 METRIC = re.compile(r"\bauthsvc_[a-z_]+")

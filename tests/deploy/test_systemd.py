@@ -21,6 +21,8 @@ from tests.service import Service
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
 EVERY_SERVICE = pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Answer = Callable[[BinaryIO], None]
 
+pytestmark = pytest.mark.slow
+
 LOGIN, USERS = "/auth/user", "/auth/plugin/users"
 STREAM, REPORT = "/auth/plugin/changes", "/auth/plugin/report"
 OK = b"HTTP/1.1 200 OK\r\n"

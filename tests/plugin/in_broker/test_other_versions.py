@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.devices import NOT_AUTHORIZED
 from tests.plugin.fake_service import FakeService, wait_for
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.plugin.in_broker.site import Site
+
+pytestmark = pytest.mark.slow
 
 FALLBACK = "does not speak this plugin's protocol"
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.plugin.in_broker.site import Site
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 0.5  # seconds; a wait for the service would take longer
 LONGEST_WAIT = 2.5  # for one answer
 IN_FORCE_AGAIN = 2.0

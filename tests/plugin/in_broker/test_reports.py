@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from paho.mqtt.enums import MQTTProtocolVersion
 
+pytestmark = pytest.mark.slow
+
 MOST = 500  # entries in one list
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.plugin.in_broker.build import Build
 
+pytestmark = pytest.mark.slow
+
 SECRET = "correct-horse-battery-staple"
 URL = "plugin_opt_url http://127.0.0.1:1"
 WRONG = {

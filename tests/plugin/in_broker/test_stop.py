@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.plugin.fake_service import wait_for
 from tests.plugin.in_broker.raw_mqtt import connect_packet
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.plugin.in_broker.site import Site
+
+pytestmark = pytest.mark.slow
 
 IN_TIME = 3.0  # seconds
 
