@@ -12,6 +12,7 @@ from authsvc.pki import ca
 from authsvc.pki.ca import CertificateAuthority
 from tests.certificates.mosquitto.certified import CertificateFiles, CertifiedDevice, new_certificate_files
 from tests.certificates.mosquitto.site import CERTIFICATES_THROUGH_BOTH
+from tests.certificates.mosquitto.waiting import until
 from tests.devices import BOTH_PROTOCOLS, NOT_AUTHORIZED, V5
 from tests.service import permission
 
@@ -80,7 +81,10 @@ def test_device_with_key_and_certificate_of_the_command_line_can_publish_and_sub
     (tmp_path / f"{bob}.key").rename(files.key_file)
     (tmp_path / f"{bob}.crt").rename(files.certificate_file)
 
-    uses_its_own_topics(site.connect_with(bob, files, protocol=V5))
+    device = site.connect_with(bob, files, protocol=V5)
+    # Another process has issued the certificate: the service knows it within its poll interval.
+    until(lambda: device.subscribe(f"devices/{bob}/#") == [1], "the certificate is known")
+    uses_its_own_topics(device)
 
 
 @BOTH_PROTOCOLS
