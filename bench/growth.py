@@ -211,7 +211,7 @@ def _figure(
             ),
         ],
         f"A change is in force after {median(in_force) * 1000:.0f} ms at the median, from the sending of its request. "
-        "Each one makes the workers forget all answers, so the questions that were asked before are decided anew.",
+        "Each one makes the workers forget all answers, so the questions that were asked before are decided again.",
         {"growth.svg": _plot(users, permissions, turns)},
     )
 

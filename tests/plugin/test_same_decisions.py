@@ -109,7 +109,7 @@ _cases = st.builds(
 
 
 def assert_decisions_are_the_same(native: Native, examples: int) -> None:
-    """Compare the decisions of so many cases, and check that no kind of decision was rare."""
+    """Compare the decisions of this number of cases, and check that no kind of decision was rare."""
     seen: Counter[str] = Counter()
 
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck))

@@ -266,8 +266,8 @@ static int on_access(int event, void *data, void *unused)
 	}
 	if(!is_known() && service_state() != SERVICE_STARTING) return MOSQ_ERR_ACL_DENIED;
 	const struct client *known = client_find(asked->client);
-	/* A connection over websockets lives on until it is written to. */
-	if(known && known->is_kicked) return MOSQ_ERR_ACL_DENIED;
+	/* A connection over websockets lives on until it is written to. The will is decided within the kick. */
+	if(known && known->is_kicked && asked->client != kicked) return MOSQ_ERR_ACL_DENIED;
 	enum reason reason = decide(asked->client, known, username, asked->access, asked->topic);
 	if(reason == REASON_PERMISSION) return MOSQ_ERR_SUCCESS;
 	note_denial(asked->client, username, asked->topic, asked->access, reason);
