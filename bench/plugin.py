@@ -444,8 +444,8 @@ def _figure(throughput: Turns[float], changes: list[float], outage: Outage, stal
         limits,
         f"The service was killed and started again after {sizes.outage:.0f} s; {outage.published:,} messages were "
         "published before, during and after the outage. Changes were made while messages flowed as fast as the broker "
-        "handles them, and are timed from the answer of the API. The users that change at once have a role in common, and each "
-        "is connected.",
+        "handles them, and are timed from the answer of the API. The users that change at once have a role in "
+        "common, and each is connected.",
         {"plugin.svg": bars("Through Mosquitto, a second", "", plotted)},
     )
 
