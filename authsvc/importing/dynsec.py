@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.importing.dynsec_config import UNSUBSCRIBING, AclType, Config, read_config
+from authsvc.importing.dynsec_config import UNSUBSCRIBING, Acl, AclType, Config, read_config
 from authsvc.importing.dynsec_differences import differences
 from authsvc.importing.dynsec_roles import (
     DEFAULT_ROLE,
@@ -43,7 +43,9 @@ def read(content: bytes) -> Imported:
     users = []
     for client in config.clients:
         if client.client_id and not can_be_literal(client.client_id):
-            message = f"{client.username} is not imported: authsvc cannot bind it to its client id, which contains * or %"
+            message = (
+                f"{client.username} is not imported: authsvc cannot bind it to its client id, which contains * or %"
+            )
             notes.append(left_out(client.place, message, client.username))
             continue
         users.append(
@@ -110,23 +112,40 @@ def _general_notes(config: Config) -> Iterator[Note]:
                 DOLLAR_TOPICS,
             )
     if not config.is_of_2_1:
-        for acl in acls:
-            question = _QUESTIONS.get(acl.type)
-            if question and not {"%u", "%c"}.isdisjoint(acl.levels):
+        yield from _notes_about_2_0(acls)
+
+
+def _notes_about_2_0(acls: list[Acl]) -> Iterator[Note]:
+    """Yield what Mosquitto 2.0 does and 2.1 does not. A file of 2.1 may look like one of 2.0."""
+    for acl in acls:
+        for question in _QUESTIONS.get(acl.type, ()):
+            if not {"%u", "%c"}.isdisjoint(acl.levels):
                 yield Note(
                     NoteKind.DIFFERS,
                     acl.place,
-                    f"authsvc and Mosquitto 2.1 replace %u and %c in {acl.topic} by the username and client id;"
-                    " Mosquitto 2.0 does not",
+                    f"{question} {acl.topic}: authsvc and Mosquitto 2.1 put the username and client id in place of %u"
+                    " and %c; Mosquitto 2.0 does not",
                     (),
                     question,
-                    acl.topic,
+                    "/".join("+" if level in ("%u", "%c") else level for level in acl.levels),
                 )
+    wide = [acl for acl in acls if acl.type is AclType.SUBSCRIBE_PATTERN and acl.allow and acl.levels[0] in ("+", "#")]
+    for question in _SUBSCRIPTIONS if wide else ():
+        yield Note(
+            NoteKind.DIFFERS,
+            wide[0].place,
+            f"in Mosquitto 2.0 a subscribePattern that begins with a wildcard lets clients {question} topics that begin"
+            " with $ too; in authsvc and Mosquitto 2.1 it does not",
+            (),
+            question,
+            DOLLAR_TOPICS,
+        )
 
 
+_SUBSCRIPTIONS = (Question.SUBSCRIBE, Question.RECEIVE)
 _QUESTIONS = {
-    AclType.PUBLISH: Question.PUBLISH,
-    AclType.RECEIVE: Question.RECEIVE,
-    AclType.SUBSCRIBE_LITERAL: Question.SUBSCRIBE,
-    AclType.SUBSCRIBE_PATTERN: Question.SUBSCRIBE,
+    AclType.PUBLISH: (Question.PUBLISH,),
+    AclType.RECEIVE: (Question.RECEIVE,),
+    AclType.SUBSCRIBE_LITERAL: _SUBSCRIPTIONS,
+    AclType.SUBSCRIBE_PATTERN: _SUBSCRIPTIONS,
 }

@@ -127,7 +127,9 @@ def read_config(content: bytes, notes: list[Note]) -> Config:
             notes.append(left_out(place, f"{username} has an earlier entry, which is imported", username))
         elif is_usable_name(username, place, notes):
             own = _ranked_roles(item, place, roles, notes)
-            inherited = [roles_of_groups[group.name] for group in sorted(groups_of_clients.get(username, []), key=_rank)]
+            inherited = [
+                roles_of_groups[group.name] for group in sorted(groups_of_clients.get(username, []), key=_rank)
+            ]
             asked = [name for names in (own, *inherited) for name in names]
             try:
                 password_hash = _password_hash(item)

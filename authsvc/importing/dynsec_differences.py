@@ -114,31 +114,28 @@ class _Comparison:
     def _overlaps(self, theirs: Decisions) -> Iterator[tuple[Question, Levels]]:
         """Yield each question with a topic filter in which the answers can differ."""
         defaults = self._config.defaults
-        sends, refuses_to_send = _split(theirs.publishing)
-        subscribes, refuses_subscriptions = _split(theirs.subscribing)
-        receives, refuses_delivery = _split(theirs.receiving)
-        for overlap in self._pairs(sends, refuses_to_send):
-            yield Question.PUBLISH, overlap
-        for refusing in (refuses_subscriptions, refuses_delivery):
-            for overlap in self._pairs(subscribes, refusing):
-                yield Question.SUBSCRIBE, overlap
-                yield Question.RECEIVE, overlap
-        for overlap in self._pairs(receives, refuses_delivery):
-            yield Question.RECEIVE, overlap
-        if not defaults.receive:
-            for overlap in self._pairs(subscribes, receives):
-                yield Question.RECEIVE, overlap
-        for rule in subscribes:
-            is_inexact = rule.acl.type is AclType.SUBSCRIBE_LITERAL or not theirs.all_wildcards or not defaults.receive
-            if is_inexact:
-                yield Question.SUBSCRIBE, rule.levels
+        sends, sends_not = _split(theirs.publishing)
+        subscribes, subscribes_not = _split(theirs.subscribing)
+        receives, receives_not = _split(theirs.receiving)
+        refusing = (*subscribes_not, *receives_not)
+        to_publish = self._pairs(sends, sends_not)
+        to_read = [*self._pairs(subscribes, refusing)]
+        to_subscribe = [
+            rule.levels
+            for rule in subscribes
+            if rule.acl.type is AclType.SUBSCRIBE_LITERAL or not theirs.all_wildcards or not defaults.receive
+        ]
         if defaults.subscribe:
-            for rule in (*refuses_subscriptions, *refuses_delivery):
-                yield Question.SUBSCRIBE, rule.levels
-                yield Question.RECEIVE, rule.levels
-            yield Question.SUBSCRIBE, ("#",)
+            to_read += (rule.levels for rule in refusing)
+            to_subscribe.append(("#",))
+        to_receive = [*self._pairs(receives, receives_not)]
+        if not defaults.receive:
+            to_receive += self._pairs(subscribes, receives)
+        yield from product((Question.PUBLISH,), to_publish)
+        yield from product((Question.SUBSCRIBE,), (*to_read, *to_subscribe))
+        yield from product((Question.RECEIVE,), (*to_read, *to_receive))
 
-    def _pairs(self, first: list[DynsecRule], second: list[DynsecRule]) -> Iterator[Levels]:
+    def _pairs(self, first: Iterable[DynsecRule], second: Iterable[DynsecRule]) -> Iterator[Levels]:
         for one, other in product(first, second):
             self.pairs_left -= 1
             if self.pairs_left < 0:

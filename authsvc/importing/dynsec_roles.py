@@ -127,9 +127,7 @@ def problems(config: Config) -> list[Note]:
 _QUESTIONS = {AclType.PUBLISH, AclType.RECEIVE, *SUBSCRIBING}
 
 
-def _readable(
-    subscribing: Iterable[Acl], receiving: Iterable[Acl], effective: set[Acl], config: Config
-) -> list[str]:
+def _readable(subscribing: Iterable[Acl], receiving: Iterable[Acl], effective: set[Acl], config: Config) -> list[str]:
     """Return the filters of the topics that a client may both subscribe to and receive."""
     wanted = [acl.levels for acl in subscribing if acl.type in SUBSCRIBING and acl.allow and acl in effective]
     if config.defaults.receive:

@@ -18,7 +18,7 @@ from authsvc.policy import topics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PASSWORDS = "password_file"  # noqa: S105 - the name of a file in notes
+PASSWORDS = "password_file"
 ACL = "acl_file"
 
 _ACCESSES = {"read": "read", "write": "write", "readwrite": "readWrite", "deny": "deny"}
@@ -126,6 +126,11 @@ def rule_problem(topic: str) -> str:
     except InvalidInput as error:
         return error.errors[0].message
     return ""
+
+
+def has_placeholder(topic: str) -> bool:
+    """Return whether authsvc would replace %u or %c in this topic filter."""
+    return not {"%u", "%c"}.isdisjoint(topics.split(topic))
 
 
 def _lines(content: bytes, source: str, notes: list[Note]) -> Iterator[tuple[int, str]]:
