@@ -53,9 +53,11 @@ def move_in(actor: Actor, imported: Imported, *, update: bool, dry_run: bool) ->
 
     work = make_plan if dry_run else apply
     plan = work(actor, document, PlanOptions(update=update), permit)
-    for each in plan.left_alone:
-        if each.kind is Kind.ROLE:
-            notes.append(attention("", f"the role {each.name} exists with other permissions, which imported users get"))
+    notes += (
+        attention("", f"the role {each.name} exists and differs; it is left alone, and imported users get it as it is")
+        for each in plan.left_alone
+        if each.kind is Kind.ROLE
+    )
     return ImportResult(plan, notes)
 
 
