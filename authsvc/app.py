@@ -36,7 +36,10 @@ from authsvc.storage.background import BackgroundThread
 from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
+from authsvc.web.path_names import EncodedSlashes
+from authsvc.web.proxies import TrustedProxies
 from authsvc.web.request_context import EXTENSION, Services
+from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
 if TYPE_CHECKING:
@@ -55,6 +58,11 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
 
     `bind` is the address that this process listens on, `settings.bind` unless given.
     """
+    return assemble(create_routes(), settings, bind)
+
+
+def create_routes() -> OpenAPI:
+    """Return an app that has all routes and no parts behind them; `assemble` adds the parts."""
     app = OpenAPI(
         "authsvc",
         info=api.INFO,
@@ -67,14 +75,22 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, bind)
     problem.register(app)
-    tracing.register(app, settings.trusted_proxies)
+    tracing.register(app)
     app.register_blueprint(webhook_views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(downloads.blueprint)
     api.register(app)
     admin.register(app)
+    extension.register(app)
+    return app
+
+
+def assemble(app: OpenAPI, settings: Settings, bind: str | None = None) -> OpenAPI:
+    """Put the parts of one service behind the routes, and return the app."""
+    services = app.extensions[EXTENSION] = compose(settings, bind)
+    redacting = TokenRedaction(app.wsgi_app)
+    app.wsgi_app = EncodedSlashes(TrustedProxies(redacting, settings.trusted_proxies))  # type: ignore[method-assign]
     app.extensions[BACKGROUND] = [
         BackgroundThread("policy", policy_jobs(services)),
         BackgroundThread("client ids", client_id_jobs(services)),
@@ -82,7 +98,7 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
         BackgroundThread("records", record_jobs(services)),
         BackgroundThread("certificates", certificate_jobs(services)),
         BackgroundThread("notifications", notification_jobs(services)),
-        BackgroundThread("registry", extension.register(app, services)),
+        BackgroundThread("registry", extension.assemble(app, services)),
     ]
     if services.broker is not None:
         app.extensions[BACKGROUND].append(BackgroundThread("sessions", disconnect_jobs(services.broker)))
