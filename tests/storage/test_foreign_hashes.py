@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from authsvc.accounts import browser_sessions, users
+from authsvc.accounts import users
 from authsvc.credentials.password_hashes import rehash
 from authsvc.credentials.rehashing import Rehashed
 from authsvc.policy.actors import Actor, Proof, Via
@@ -16,7 +16,7 @@ from authsvc.storage.models import DisconnectOrder, User
 from tests.actors import ALICE
 from tests.rules.test_password_hashes import MOSQUITTO_PBKDF2
 from tests.storage.environment import change_user, events, policy_of
-from tests.storage.test_ended_credentials import LIFETIME
+from tests.storage.test_ended_credentials import begin_session
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -63,4 +63,4 @@ def test_new_password_is_not_replaced_and_is_another_credential(bob: users.UserR
 def test_sign_in_that_began_before_the_replacement_is_valid_after_it(bob: users.UserRecord) -> None:
     actor = replace(Actor("bob", Via.PAGE, ()), proof=Proof(password_hash=MOSQUITTO_PBKDF2))
     replace_bobs_hash()
-    browser_sessions.begin(actor, LIFETIME, "a browser")
+    begin_session(actor)
