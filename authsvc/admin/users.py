@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 
 blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
+_ORIGINS = {
+    users.Origin.ADMINISTRATOR: "administrator",
+    users.Origin.REGISTRATION: "registration",
+    users.Origin.OIDC: "OpenID Connect",
+    users.Origin.LDAP: "LDAP",
+}
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
 _COLUMNS = (
@@ -73,6 +79,7 @@ def list_() -> Response:
         "admin/users.html",
         damage_of=damage_of,
         found=found,
+        origins=_ORIGINS,
         query=query,
         keep=keep,
         filters={name: value for name, value in keep.items() if name not in ("perPage", "sort")},
@@ -103,7 +110,8 @@ def create() -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserBody, username=request.form.get("username", ""), password=password, **fields)
-        record = users.create(actor(), body.username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.create(actor(), body.username, changes, services().hasher)
     except AuthsvcError as error:
         return _new(fields, error)
     return _report_password(record, password, f"The user {record.username} was created.")
@@ -177,7 +185,8 @@ def reset_password(username: str) -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
-        record = users.change(actor(), username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.change(actor(), username, changes, services().hasher)
     except AuthsvcError as error:
         return _password_form(username, error)
     return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")

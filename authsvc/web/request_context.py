@@ -15,7 +15,7 @@ from authsvc.storage.policy_cache import STALE_AFTER_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authsvc.accounts.sign_in import SignIns
+    from authsvc.accounts.sign_in.passwords import SignIns
     from authsvc.activity.client_ids import SeenClientIds
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from authsvc.broker.webhooks import Webhooks
     from authsvc.credentials.hashing import HashingPool
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.credentials.rehashing import Rehashing
     from authsvc.policy.access import AccessControl
     from authsvc.policy.actors import Proof
     from authsvc.policy.snapshot import UserPolicy
@@ -44,6 +45,7 @@ class Services:
     policy: PolicyCache
     verifier: PasswordVerifier
     hasher: PasswordHasher
+    rehashing: Rehashing
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns
