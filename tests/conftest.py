@@ -33,8 +33,8 @@ hypothesis.settings.load_profile("authsvc")
 # A shell that starts the tests in the background makes them, and every process they start, ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Temporary files are in memory where there is room: committing to SQLite on a disk takes a fifth of the time of all tests.
-_MEMORY, _ROOM = Path("/dev/shm"), 8 * 1024**3  # noqa: S108
+# Temporary files are in memory where there is room: a fifth of the time of tests with SQLite is waiting for the disk.
+_MEMORY, _ROOM = Path("/dev/shm"), 8 * 1024**3
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
