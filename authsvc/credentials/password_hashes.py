@@ -89,6 +89,11 @@ class Scheme(StrEnum):
     PBKDF2 = "pbkdf2"
     ARGON2ID = "argon2id"
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether only other systems make such hashes."""
+        return self not in {Scheme.BCRYPT, Scheme.GENERATED}
+
 
 @dataclass(frozen=True, slots=True)
 class PasswordHash:
