@@ -23,6 +23,7 @@ _MODULES = {
     "crl": "authsvc.cli.crl",
     "notifications": "authsvc.cli.notifications",
     "broker-config": "authsvc.cli.broker_config",
+    "import": "authsvc.cli.imports.commands",
     "audit": "authsvc.cli.audit",
     "registry": "registry.cli.registry",
     "register": "registry.cli.register",

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import changes, or would change, and its notes."""
+    """What was imported, what that changes or would change, and the notes."""
 
+    document: PolicyDocument
     plan: Plan
     notes: list[Note]
 
@@ -58,7 +59,7 @@ def move_in(actor: Actor, imported: Imported, *, update: bool, dry_run: bool) ->
         for each in plan.left_alone
         if each.kind is Kind.ROLE
     )
-    return ImportResult(plan, notes)
+    return ImportResult(document, plan, notes)
 
 
 def _without_administrators(document: PolicyDocument, notes: list[Note]) -> PolicyDocument:
