@@ -24,6 +24,7 @@ _MODULES = {
     "notifications": "authsvc.cli.notifications",
     "broker-config": "authsvc.cli.broker_config",
     "audit": "authsvc.cli.audit",
+    **dict.fromkeys(("export", "apply"), "registry.cli.policy_file"),
     "registry": "registry.cli.registry",
     "register": "registry.cli.register",
 }

@@ -8,6 +8,7 @@ A plan is made in a read transaction, so a dry run blocks no other change. `writ
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -141,6 +142,17 @@ class Plan:
     changes: tuple[PlannedChange, ...] = ()
     left_alone: tuple[LeftAlone, ...] = ()
     unchanged: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of entries that are created, changed, removed, unchanged and left alone."""
+        found = Counter(change.action for change in self.changes)
+        return {
+            "created": found[Action.CREATE],
+            "changed": found[Action.CHANGE],
+            "removed": found[Action.REMOVE],
+            "unchanged": self.unchanged,
+            "left_alone": len(self.left_alone),
+        }
 
     def of(self, kind: Kind, action: Action) -> list[PlannedChange]:
         return [change for change in self.changes if change.kind is kind and change.action is action]
