@@ -130,5 +130,5 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         denials=denials,
         decision_stats=DecisionStats(metrics.counted),
         broker=takeover_broker(settings),
-        propagation=Propagation(settings.data_dir / "run"),
+        propagation=Propagation(settings.run_dir),
     )
