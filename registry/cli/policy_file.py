@@ -61,7 +61,10 @@ def export(file: Path | None, *, with_hashes: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask before something is removed.")
 @terminal.as_json
 def apply(file: BinaryIO, *, dry_run: bool, prune: bool, yes: bool, as_json: bool) -> None:
-    """Make the database what FILE says, in one transaction, and print the changes; `-` is standard input."""
+    """Make the database what FILE says, in one transaction, and print the changes.
+
+    FILE may be `-` for standard input.
+    """
     content = file.read(text.MAX_BYTES + 1)
     actor = replace(terminal.operator(), policy_file=f"sha256:{hashlib.sha256(content).hexdigest()}")
     options = PlanOptions(prune=prune)
