@@ -40,6 +40,7 @@ from authsvc.web.request_context import EXTENSION, Services
 from registry import extension
 
 if TYPE_CHECKING:
+    from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
 
 BACKGROUND = "authsvc.background"
@@ -50,10 +51,11 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
+def create_app(settings: Settings, bind: str | None = None, policy: Snapshot | None = None) -> OpenAPI:
     """Return the WSGI application; the database must have been opened (`first_start.prepare`).
 
-    `bind` is the address that this process listens on, `settings.bind` unless given.
+    `bind` is the address that this process listens on, `settings.bind` unless given. `policy` is a snapshot that the
+    parent process has read: only what changed since is read again.
     """
     app = OpenAPI(
         "authsvc",
@@ -67,7 +69,7 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, bind)
+    services = app.extensions[EXTENSION] = compose(settings, bind, policy)
     problem.register(app)
     tracing.register(app, settings.trusted_proxies)
     app.register_blueprint(webhook_views.blueprint)
@@ -89,9 +91,9 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     return app
 
 
-def compose(settings: Settings, bind: str | None = None) -> Services:
+def compose(settings: Settings, bind: str | None = None, base: Snapshot | None = None) -> Services:
     """Make the parts of one service."""
-    policy = PolicyCache()
+    policy = PolicyCache(base)
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     wait_seconds = settings.connect_budget_ms / 1000
