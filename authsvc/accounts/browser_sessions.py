@@ -14,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from peewee import JOIN
+from peewee import JOIN, chunked
 
 from authsvc.accounts.proof import check_proof
+from authsvc.accounts.sign_in.methods import Method
 from authsvc.activity import audit
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # `last_seen_at` is written at most once in this time, so that most page views cost no database write.
 _LAST_SEEN_EVERY = timedelta(seconds=30)
+_BATCH = 500  # usernames in one statement
 _MAX_BROWSER = 200  # characters of a User-Agent
 
 
@@ -49,12 +51,13 @@ class SessionRecord:
     by_token: bool
 
 
-def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
-    """Start a session for the actor and return its secret; with a token's digest it ends with that token.
+def begin(actor: Actor, method: Method, lifetime: Lifetime, browser: str) -> str:
+    """Start a session for the actor and return its secret. A session by a token, the actor's proof, ends with it.
 
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
+    token_digest = actor.proof.token_digest if method is Method.TOKEN and actor.proof else None
     now = datetime.now(UTC)
     with transaction():
         check_proof(actor)
@@ -73,7 +76,7 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
             address=actor.address,
             browser=browser[:_MAX_BROWSER],
         )
-        audit.record(actor, "session.begin", f"session:{row.id}", after={"byToken": token is not None})
+        audit.record(actor, "session.begin", f"session:{row.id}", after={"signedInBy": method})
     return secret
 
 
@@ -119,10 +122,11 @@ def end(actor: Actor, session_id: str) -> None:
         _end(actor, row)
 
 
-def end_all(username: str) -> None:
-    """End every session of a user; to be called inside the transaction of the change that requires it."""
-    whose = User.select(User.id).where(User.username == username)
-    BrowserSession.delete().where(BrowserSession.user.in_(whose)).execute()
+def end_all(*usernames: str) -> None:
+    """End every session of these users; to be called inside the transaction of the change that requires it."""
+    for batch in chunked(usernames, _BATCH):
+        whose = User.select(User.id).where(User.username.in_(batch))
+        BrowserSession.delete().where(BrowserSession.user.in_(whose)).execute()
 
 
 def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[SessionRecord]:

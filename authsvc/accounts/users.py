@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
@@ -69,10 +69,12 @@ class UserRecord:
 
 
 class Origin(StrEnum):
-    """How a user was created: by an administrator, or by granting a registration."""
+    """Where a user comes from: an administrator, a granted registration, or a sign-in by a directory's account."""
 
     ADMINISTRATOR = "administrator"
     REGISTRATION = "registration"
+    OIDC = "oidc"
+    LDAP = "ldap"
 
 
 Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]
@@ -163,9 +165,9 @@ def change(
         row.updated_at = policy_reader.next_update(row.updated_at)
         row.save()
         after = _store_rights(actor, row, changes)
-        cause = _cause_to_end_sessions(before, after, changes)
+        cause = cause_to_end_sessions(before, after, new_password="password" in changes)
         if cause:
-            disconnects.order(username, cause)
+            disconnects.order(cause, username)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(audit_fields(before), audit_fields(after))
         if changes.get("password") is not None:
@@ -209,7 +211,7 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
         certificates.revoke_all(actor, username, RevocationReason.CESSATION_OF_OPERATION)
-        disconnects.order(username, disconnects.USER_REMOVED)
+        disconnects.order(disconnects.USER_REMOVED, username)
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=before)
         announce(ChangeKind.USER, username)
@@ -234,6 +236,24 @@ def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> di
     failed = list(dict.fromkeys((*by_plugin.failed, *taken_over.failed)))
     ended = dict.fromkeys((*by_plugin.ended, *taken_over.ended))
     return disconnects.DisconnectResult([client_id for client_id in ended if client_id not in failed], failed)
+
+
+class _Access(Protocol):
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def grant_types(self) -> frozenset[GrantType]: ...
+
+
+def cause_to_end_sessions(before: _Access, after: _Access, *, new_password: bool) -> str | None:
+    """Return why a change ends the MQTT and browser sessions of a user; None if it does not."""
+    if before.enabled and not after.enabled:
+        return "user disabled"
+    if new_password:
+        return "password changed"
+    if before.grant_types - after.grant_types:
+        return "grant type removed"
+    return None
 
 
 def issue_certificate(
@@ -347,17 +367,6 @@ def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
     actor.must_hold(policy_reader.rights_of_user(row.username))
     return _record(row)
-
-
-def _cause_to_end_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
-    """Return why this change ends the MQTT and browser sessions of the user; None if it does not."""
-    if before.enabled and not after.enabled:
-        return "user disabled"
-    if "password" in changes:
-        return "password changed"
-    if before.grant_types - after.grant_types:
-        return "grant type removed"
-    return None
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:
