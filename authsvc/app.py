@@ -21,6 +21,7 @@ from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+from authsvc.credentials.rehashing import Rehashing
 from authsvc.jobs import (
     certificate_jobs,
     client_id_jobs,
@@ -28,6 +29,7 @@ from authsvc.jobs import (
     notification_jobs,
     policy_jobs,
     record_jobs,
+    rehashing_jobs,
     watch_jobs,
 )
 from authsvc.observability import metrics
@@ -82,6 +84,7 @@ def create_app(settings: Settings, bind: str | None = None, policy: Snapshot | N
         BackgroundThread("client ids", client_id_jobs(services)),
         BackgroundThread("watch", watch_jobs(services)),
         BackgroundThread("records", record_jobs(services)),
+        BackgroundThread("rehashing", rehashing_jobs(services)),
         BackgroundThread("certificates", certificate_jobs(services)),
         BackgroundThread("notifications", notification_jobs(services)),
         BackgroundThread("registry", extension.register(app, services)),
@@ -98,7 +101,14 @@ def compose(settings: Settings, bind: str | None = None, base: Snapshot | None =
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     wait_seconds = settings.connect_budget_ms / 1000
     budgets = WaitBudgets(WaitBudget(wait_seconds, broker_hashing), WaitBudget(wait_seconds, broker_hashing))
-    verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
+    rehashing = Rehashing(broker_hashing, settings.bcrypt_cost)
+    verifier = PasswordVerifier(
+        broker_hashing,
+        api_hashing,
+        settings.credential_cache_entries,
+        settings.bcrypt_cost,
+        on_foreign=None if settings.keep_foreign_hashes else rehashing.note,
+    )
     seen_client_ids = SeenClientIds()
     denials, failed_sign_ins = Denials(), FailedSignIns()
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
@@ -115,6 +125,7 @@ def compose(settings: Settings, bind: str | None = None, base: Snapshot | None =
         verifier=verifier,
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
+        rehashing=rehashing,
         access=access,
         sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4), failed_sign_ins),
         failed_sign_ins=failed_sign_ins,

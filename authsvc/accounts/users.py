@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.credentials.passwords import PasswordHasher
+    from authsvc.credentials.rehashing import Rehashed
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import ClientKey
     from authsvc.policy.actors import Actor
@@ -179,6 +180,18 @@ def change(
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(ChangeKind.USER, username)
     return after
+
+
+def replace_hashes(rehashed: list[Rehashed]) -> None:
+    """Replace stored hashes of other systems by ours of the same passwords, which ends no session.
+
+    A hash that has changed since is left alone. Nobody has changed a user, so nothing is added to the audit trail.
+    """
+    with policy_change() as announce:
+        for username, stored, replacement in rehashed:
+            unchanged = (User.username == username) & (User.password_hash == stored)
+            if User.update(password_hash=replacement).where(unchanged).execute():
+                announce(ChangeKind.USER, username)
 
 
 def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
