@@ -38,7 +38,10 @@ from authsvc.storage.background import BackgroundThread
 from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
+from authsvc.web.path_names import EncodedSlashes
+from authsvc.web.proxies import TrustedProxies
 from authsvc.web.request_context import EXTENSION, Services
+from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
 if TYPE_CHECKING:
@@ -53,12 +56,16 @@ _API_HASH_WORKERS, _API_HASH_QUEUE = 1, 64
 _MAX_BODY = 4 * 1024 * 1024
 
 
-def create_app(settings: Settings, bind: str | None = None, policy: Snapshot | None = None) -> OpenAPI:
+def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     """Return the WSGI application; the database must have been opened (`first_start.prepare`).
 
-    `bind` is the address that this process listens on, `settings.bind` unless given. `policy` is a snapshot that the
-    parent process has read: only what changed since is read again.
+    `bind` is the address that this process listens on, `settings.bind` unless given.
     """
+    return assemble(create_routes(), settings, bind)
+
+
+def create_routes() -> OpenAPI:
+    """Return an app that has all routes and no parts behind them; `assemble` adds the parts."""
     app = OpenAPI(
         "authsvc",
         info=api.INFO,
@@ -71,14 +78,25 @@ def create_app(settings: Settings, bind: str | None = None, policy: Snapshot | N
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, bind, policy)
     problem.register(app)
-    tracing.register(app, settings.trusted_proxies)
+    tracing.register(app)
     app.register_blueprint(webhook_views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(downloads.blueprint)
     api.register(app)
     admin.register(app)
+    extension.register(app)
+    return app
+
+
+def assemble(app: OpenAPI, settings: Settings, bind: str | None = None, inherited: Snapshot | None = None) -> OpenAPI:
+    """Put the parts of one service behind the routes, and return the app.
+
+    `inherited` is a policy that the parent process has read: only what changed since is read again.
+    """
+    services = app.extensions[EXTENSION] = compose(settings, bind, inherited)
+    redacting = TokenRedaction(app.wsgi_app)
+    app.wsgi_app = EncodedSlashes(TrustedProxies(redacting, settings.trusted_proxies))  # type: ignore[method-assign]
     app.extensions[BACKGROUND] = [
         BackgroundThread("policy", policy_jobs(services)),
         BackgroundThread("client ids", client_id_jobs(services)),
@@ -87,16 +105,16 @@ def create_app(settings: Settings, bind: str | None = None, policy: Snapshot | N
         BackgroundThread("rehashing", rehashing_jobs(services)),
         BackgroundThread("certificates", certificate_jobs(services)),
         BackgroundThread("notifications", notification_jobs(services)),
-        BackgroundThread("registry", extension.register(app, services)),
+        BackgroundThread("registry", extension.assemble(app, services)),
     ]
     if services.broker is not None:
         app.extensions[BACKGROUND].append(BackgroundThread("sessions", disconnect_jobs(services.broker)))
     return app
 
 
-def compose(settings: Settings, bind: str | None = None, base: Snapshot | None = None) -> Services:
+def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | None = None) -> Services:
     """Make the parts of one service."""
-    policy = PolicyCache(base)
+    policy = PolicyCache(inherited)
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     wait_seconds = settings.connect_budget_ms / 1000

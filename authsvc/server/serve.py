@@ -41,6 +41,8 @@ from authsvc.storage.policy_cache import PolicyCache
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
 
+    from flask_openapi3.openapi import OpenAPI
+
     from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
     from authsvc.storage.background import BackgroundThread
@@ -90,8 +92,8 @@ def check(settings: Settings, only: Listener | None = None) -> None:
 def run(settings: Settings, only: Listener | None = None) -> None:
     """Serve until told to stop; the database must have been prepared."""
     _prepare_metrics(settings.data_dir / "metrics")
-    # Imported once, before any process is forked: a process that replaces another then starts in a moment.
-    importlib.import_module("authsvc.app")
+    # Once, before any process is forked: a process that replaces another then starts in a moment.
+    routes = importlib.import_module("authsvc.app").create_routes()
     _forget_metrics_of(os.getpid())
     logs.configure(settings.log_level)
     ignored = set_by_kubernetes(os.environ)
@@ -109,9 +111,9 @@ def run(settings: Settings, only: Listener | None = None) -> None:
     gc.collect()
     gc.freeze()
     if only:
-        _Gunicorn(settings, only, policy).run()
+        _Gunicorn(settings, only, policy, routes).run()
     else:
-        _Supervisor(settings, policy).run()
+        _Supervisor(settings, policy, routes).run()
 
 
 class _SharedPolicy:
@@ -144,9 +146,10 @@ class _SharedPolicy:
 class _Supervisor:
     """Runs both listeners; one that ends by itself is started again, unless it never came up."""
 
-    def __init__(self, settings: Settings, policy: _SharedPolicy) -> None:
+    def __init__(self, settings: Settings, policy: _SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
         self._policy = policy
+        self._routes = routes
         self._started_at = monotonic()
         self._running: dict[Listener, ForkProcess] = {}
         self._stopping = threading.Event()
@@ -181,7 +184,7 @@ class _Supervisor:
             raise SettingsError(f"the {failed} listener cannot start on {_bind(self._settings, failed)}; see the log")
 
     def _start(self, listener: Listener) -> None:
-        arguments = (self._settings, listener, self._policy)
+        arguments = (self._settings, listener, self._policy, self._routes)
         process = get_context("fork").Process(target=_run_supervised, args=arguments, name=listener)
         process.start()
         self._running[listener] = process
@@ -194,11 +197,11 @@ class _Supervisor:
                 os.kill(process.pid, number)
 
 
-def _run_supervised(settings: Settings, listener: Listener, policy: _SharedPolicy) -> None:
+def _run_supervised(settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
     for number in _PASSED_ON:
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
-    _Gunicorn(settings, listener, policy).run()
+    _Gunicorn(settings, listener, policy, routes).run()
 
 
 def _end_with_supervisor() -> None:
@@ -211,10 +214,11 @@ def _end_with_supervisor() -> None:
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """One listener."""
 
-    def __init__(self, settings: Settings, listener: Listener, policy: _SharedPolicy) -> None:
+    def __init__(self, settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
         self._listener = listener
         self._policy = policy
+        self._routes = routes
         limits = ConnectionLimits(
             most_connections(settings.threads),
             settings.connections_per_address,
@@ -252,14 +256,14 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the ASGI application; gunicorn calls this in each process, after the fork."""
-        from authsvc.app import BACKGROUND, create_app
+        from authsvc.app import BACKGROUND, assemble
         from authsvc.broker.asgi import BrokerApplication
         from authsvc.web.asgi import ApiApplication
         from authsvc.web.request_context import EXTENSION
 
         settings = self._settings
         bootstrap.open_database(settings)
-        app = create_app(settings, _bind(settings, self._listener), self._policy.snapshot)
+        app = assemble(self._routes, settings, _bind(settings, self._listener), self._policy.snapshot)
         services = app.extensions[EXTENSION]
         answers_brokers = self._listener is Listener.BROKER
         left_out = _ONLY_BESIDE_THE_API if answers_brokers else ()

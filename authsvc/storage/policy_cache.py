@@ -39,13 +39,13 @@ STALE_AFTER_SECONDS = 5.0
 class PolicyCache(CurrentPolicy):
     """The current policy of this process, refreshed from the database by `catch_up`.
 
-    `base` is a snapshot that the parent process has read. The first refresh then reads only what changed since; before
-    that the policy is not loaded, because the parent may have read it long ago.
+    `inherited` is a snapshot that the parent process has read. The first refresh then reads only what changed since.
+    Before that the policy is not loaded, because the parent may have read it long ago.
     """
 
-    def __init__(self, base: Snapshot | None = None) -> None:
+    def __init__(self, inherited: Snapshot | None = None) -> None:
         super().__init__()
-        self._base = base or self.snapshot
+        self._inherited = inherited or self.snapshot
         self._refreshed_at = float("-inf")
         self._catching_up = threading.Lock()
 
@@ -83,7 +83,7 @@ class PolicyCache(CurrentPolicy):
             self._refreshed_at = started_at
 
     def _move_to(self, to: Versions) -> None:
-        before = self.snapshot if self.is_loaded else self._base
+        before = self.snapshot if self.is_loaded else self._inherited
         # The database has an older version if it was replaced, for example by one restored from a backup.
         is_successor = 0 < before.version <= to.policy and before.token_version <= to.tokens
         changes = changes_since(before.version) if is_successor else None
