@@ -161,5 +161,5 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
         denials=denials,
         decision_stats=DecisionStats(metrics.counted),
         broker=takeover_broker(settings),
-        propagation=Propagation(settings.data_dir / "run"),
+        propagation=Propagation(settings.run_dir),
     )
