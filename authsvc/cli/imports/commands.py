@@ -8,12 +8,11 @@ import click
 
 from authsvc.cli import terminal
 from authsvc.cli.console.groups import Group
-from authsvc.cli.imports.output import print_report, progress
-from authsvc.errors import InvalidInput
+from authsvc.cli.imports.output import print_result, progress
+from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.importing import dynsec, go_auth, mosquitto
 from authsvc.importing.go_auth_tables import read_tables
 from authsvc.importing.moving_in import move_in
-from authsvc.importing.report import report_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,14 +120,10 @@ def _run(read: Callable[[], Imported], *, update: bool, dry_run: bool, as_json: 
             imported = read()
         except InvalidInput as error:
             (wrong,) = error.errors
-            raise click.ClickException(f"{_OPTIONS.get(wrong.field, wrong.field)} {wrong.message}") from None
-        step(
-            f"comparing {len(imported.document.users):,} users"
-            if dry_run
-            else f"importing {len(imported.document.users):,} users"
-        )
+            raise AuthsvcError(f"{_OPTIONS.get(wrong.field, wrong.field)}: {wrong.message}") from None
+        step(f"{'comparing' if dry_run else 'importing'} {len(imported.document.users):,} users")
         result = move_in(terminal.operator(), imported, update=update, dry_run=dry_run)
-    print_report(report_on(result, applied=not dry_run), as_json=as_json)
+    print_result(result, done=not dry_run, as_json=as_json)
 
 
 COMMANDS = (group,)
