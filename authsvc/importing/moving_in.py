@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from authsvc.accounts import roles
 from authsvc.errors import Conflict
 from authsvc.importing.notes import Note, attention
-from authsvc.policy_file.plan import Kind, Permit, Plan, PlanOptions, make_plan
+from authsvc.policy_file.plan import Kind, PlanOptions, make_plan
 from authsvc.policy_file.writing import apply
 from authsvc.storage import policy_reader
 from authsvc.storage.database import session
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from authsvc.importing.imported import Imported
     from authsvc.policy.actors import Actor
     from authsvc.policy_file.document import PolicyDocument
+    from authsvc.policy_file.plan import Permit, Plan
 
 
 @dataclass(frozen=True, slots=True)
