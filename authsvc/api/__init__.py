@@ -19,6 +19,7 @@ from authsvc.api import (
     tokens,
     users,
 )
+from authsvc.api.policy import batches
 from authsvc.api.reports import audit, denials, history, status
 from authsvc.api.schemas import Problem
 from authsvc.web import path_names
@@ -46,7 +47,7 @@ def register(app: OpenAPI) -> None:
     path_names.register(app)
     authentication.register(app)
     for module in (
-        *(session, tokens, browser_sessions, users, roles, clients, certificates, notifications),
+        *(session, tokens, browser_sessions, users, batches, roles, clients, certificates, notifications),
         *(audit, denials, history, status),
     ):
         app.register_api(module.blueprint)
