@@ -86,6 +86,15 @@ def proof_of(secret: str) -> Proof:
     return Proof(session_digest=_digest(secret))
 
 
+def id_of(secret: str) -> str | None:
+    """Return the id of the session with this secret; None if there is none."""
+    with session():
+        found: str | None = (
+            BrowserSession.select(BrowserSession.id).where(BrowserSession.digest == _digest(secret)).scalar()
+        )
+    return found
+
+
 def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> str | None:
     """Return the username of a session and record its use; None if there is no such session or it has ended."""
     now = datetime.now(UTC)
