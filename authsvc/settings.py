@@ -135,6 +135,7 @@ class Settings:
     workers: Annotated[int, _number(1, 64)] = 1
     api_workers: Annotated[int, _number(1, 64)] = 1
     threads: Annotated[int, _number(2, 256)] = 16
+    keep_foreign_hashes: Annotated[bool, _one_of({"yes": True, "no": False})] = False
     hash_workers: Annotated[int, _number(1, 64)] = 2
     hash_queue: Annotated[int, _number(1, 1_000_000)] = 10_000
     connect_budget_ms: Annotated[int, _number(0, 4000)] = 150

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.credentials.passwords import PasswordHasher
+    from authsvc.credentials.rehashing import Rehashed
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import ClientKey
     from authsvc.policy.actors import Actor
@@ -167,9 +168,9 @@ def change(
         row.updated_at = policy_reader.next_update(row.updated_at)
         row.save()
         after = _store_rights(actor, row, changes)
-        cause = _cause_to_end_sessions(before, after, changes)
+        cause = cause_to_end_sessions(before, after, new_password="password" in changes)
         if cause:
-            disconnects.order(username, cause)
+            disconnects.order(cause, username)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(audit_fields(before), audit_fields(after))
         if changes.get("password") is not None:
@@ -181,6 +182,18 @@ def change(
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(ChangeKind.USER, username)
     return after
+
+
+def replace_hashes(rehashed: list[Rehashed]) -> None:
+    """Replace stored hashes of other systems by ours of the same passwords, which ends no session.
+
+    A hash that has changed since is left alone. Nobody has changed a user, so nothing is added to the audit trail.
+    """
+    with policy_change() as announce:
+        for username, stored, replacement in rehashed:
+            unchanged = (User.username == username) & (User.password_hash == stored)
+            if User.update(password_hash=replacement).where(unchanged).execute():
+                announce(ChangeKind.USER, username)
 
 
 def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
@@ -213,7 +226,7 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
         certificates.revoke_all(actor, username, RevocationReason.CESSATION_OF_OPERATION)
-        disconnects.order(username, disconnects.USER_REMOVED)
+        disconnects.order(disconnects.USER_REMOVED, username)
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=before)
         announce(ChangeKind.USER, username)
@@ -238,6 +251,24 @@ def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> di
     failed = list(dict.fromkeys((*by_plugin.failed, *taken_over.failed)))
     ended = dict.fromkeys((*by_plugin.ended, *taken_over.ended))
     return disconnects.DisconnectResult([client_id for client_id in ended if client_id not in failed], failed)
+
+
+class _Access(Protocol):
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def grant_types(self) -> frozenset[GrantType]: ...
+
+
+def cause_to_end_sessions(before: _Access, after: _Access, *, new_password: bool) -> str | None:
+    """Return why a change ends the MQTT and browser sessions of a user; None if it does not."""
+    if before.enabled and not after.enabled:
+        return "user disabled"
+    if new_password:
+        return "password changed"
+    if before.grant_types - after.grant_types:
+        return "grant type removed"
+    return None
 
 
 def issue_certificate(
@@ -351,17 +382,6 @@ def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
     actor.must_hold(policy_reader.rights_of_user(row.username))
     return _record(row)
-
-
-def _cause_to_end_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
-    """Return why this change ends the MQTT and browser sessions of the user; None if it does not."""
-    if before.enabled and not after.enabled:
-        return "user disabled"
-    if "password" in changes:
-        return "password changed"
-    if before.grant_types - after.grant_types:
-        return "grant type removed"
-    return None
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:

@@ -106,7 +106,8 @@ def create() -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserBody, username=request.form.get("username", ""), password=password, **fields)
-        record = users.create(actor(), body.username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.create(actor(), body.username, changes, services().hasher)
     except AuthsvcError as error:
         return _new(fields, error)
     return _report_password(record, password, f"The user {record.username} was created.")
@@ -180,7 +181,8 @@ def reset_password(username: str) -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
-        record = users.change(actor(), username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.change(actor(), username, changes, services().hasher)
     except AuthsvcError as error:
         return _password_form(username, error)
     return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")

@@ -35,7 +35,7 @@ class AccountView(View):
 class OwnPasswordBody(Body):
     """A new password; the present one proves that it is the user who asks."""
 
-    current_password: Text = Field(max_length=4096)
+    current_password: Text = Field(min_length=1, max_length=4096)
     password: Text = Field(max_length=200)
 
 

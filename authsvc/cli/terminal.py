@@ -16,7 +16,7 @@ from authsvc import settings
 from authsvc.accounts import bootstrap
 from authsvc.cli.console import suggestions
 from authsvc.credentials.hashing import HashingPool
-from authsvc.credentials.passwords import PasswordHasher
+from authsvc.credentials.passwords import PasswordHasher, generate
 from authsvc.errors import AuthsvcError, Conflict
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from authsvc.credentials.passwords import PasswordPolicy
     from authsvc.settings import Settings
     from authsvc.storage.paging import Page
 
@@ -97,8 +98,12 @@ def hasher(chosen: Settings) -> PasswordHasher:
     return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost, HashingPool(1, 1))
 
 
-def ask_password(*, from_stdin: bool) -> str:
-    """Return a new password from standard input or a prompt; other accounts could see an argument."""
+def new_password(policy: PasswordPolicy, *, from_stdin: bool, generated: bool) -> str:
+    """Return a generated password, or one from standard input or a prompt; other accounts could see an argument."""
+    if generated and from_stdin:
+        raise click.UsageError("--generate-password and --password-stdin exclude each other")
+    if generated:
+        return generate(policy)
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)

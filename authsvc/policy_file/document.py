@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from authsvc.credentials import usernames
+from authsvc.credentials import password_hashes, usernames
 from authsvc.errors import InvalidInput
 from authsvc.policy.allowed_client_ids import MAX_LENGTH, MAX_PATTERNS, validate_client_id
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
@@ -51,14 +51,16 @@ def _permission(given: Any) -> Permission:
         raise ValueError(error.errors[0].message) from None
 
 
-def _sorted(values: Iterable[Any]) -> tuple[Any, ...]:
+def in_order(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values of a list in the order of a document: sorted as text, each once."""
     return tuple(sorted(set(values), key=str))
 
 
-def _password_hash(text: str) -> str:
-    if not text.startswith(("$2a$", "$2b$", "$2y$")):
-        raise ValueError("must be a bcrypt hash")
-    return text
+def _password_hash(given: str | None) -> str | None:
+    try:
+        return None if given is None else password_hashes.parse(given).text
+    except password_hashes.UnusableHash as error:
+        raise ValueError(error.message) from None
 
 
 _Username = Annotated[
@@ -66,7 +68,7 @@ _Username = Annotated[
 ]
 _RoleName = Annotated[str, checked_by(usernames.validate_role_name), Field(examples=["line-operator"])]
 _Roles = Annotated[
-    tuple[_RoleName, ...], Field(max_length=MAX_ROLES, description="names of roles"), AfterValidator(_sorted)
+    tuple[_RoleName, ...], Field(max_length=MAX_ROLES, description="names of roles"), AfterValidator(in_order)
 ]
 _Permission = Annotated[
     Permission,
@@ -84,7 +86,7 @@ _Permission = Annotated[
 _Permissions = Annotated[
     tuple[_Permission, ...],
     Field(max_length=MAX_PERMISSIONS, description="allowed and denied topics, or paths of this service"),
-    AfterValidator(_sorted),
+    AfterValidator(in_order),
 ]
 _ClientIds = Annotated[
     tuple[Annotated[str, checked_by(validate_client_id), Field(json_schema_extra={"maxLength": MAX_LENGTH})], ...],
@@ -93,7 +95,7 @@ _ClientIds = Annotated[
         description="allowed client ids: %u is the username, * any characters; without any pattern, all are allowed",
         examples=[["%u", "%u-*"]],
     ),
-    AfterValidator(_sorted),
+    AfterValidator(in_order),
 ]
 _GrantTypes = Annotated[
     frozenset[GrantType],
@@ -134,7 +136,7 @@ class PolicyUser(_Entry):
     permissions: _Permissions = ()
     client_ids: _ClientIds = ()
     password_hash: Annotated[
-        str | None, checked_by(_password_hash), Field(repr=False, description="a secret; see --with-hashes")
+        str | None, AfterValidator(_password_hash), Field(repr=False, description="a secret; see --with-hashes")
     ] = None
 
     @property

@@ -180,10 +180,21 @@ def is_administrator_on_broker() -> Any:
     return (User.grant_types.cast("text") != "") & User.id.in_(own | holders)
 
 
-def rights_of_holders(role_id: int) -> list[Permission]:
+def users_with_http_rights() -> frozenset[str]:
+    """Return the names of the users that may call anything in this service, by their own permissions or a role's."""
+    row = PermissionRow
+    gives_rights = (row.context != Context.MQTT) & (row.effect != Effect.DENY)
+    own = row.select(row.user).where(gives_rights, row.user.is_null(False))
+    roles = row.select(row.role).where(gives_rights, row.role.is_null(False))
+    holders = UserRole.select(UserRole.user).where(UserRole.role.in_(roles))
+    query: Any = User.select(User.username).where(User.id.in_(own | holders)).tuples()
+    return frozenset(name for (name,) in query)
+
+
+def rights_of_holders(role: str) -> list[Permission]:
     """Return the http rights of all users that have this role: their own and those of all their roles."""
     row, of_holder = PermissionRow, UserRole.alias()
-    holders = UserRole.select(UserRole.user).where(UserRole.role == role_id)
+    holders = UserRole.select(UserRole.user).join(Role).where(Role.name == role)
     their_roles = of_holder.select(of_holder.role).where(of_holder.user.in_(holders))
     query = row.select(row.context, row.operation, row.resource, row.effect).distinct()
     found: Any = query.where(row.context != Context.MQTT, row.user.in_(holders) | row.role.in_(their_roles)).tuples()

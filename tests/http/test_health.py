@@ -315,7 +315,7 @@ def test_pending_registrations_and_their_age_are_shown(client: FlaskClient) -> N
 
 def test_open_disconnect_orders_are_shown_if_they_are_carried_out(app: OpenAPI, client: FlaskClient) -> None:
     name = "authsvc_disconnect_order_age_seconds"
-    disconnects.order("bob", "test")
+    disconnects.order("test", "bob")
     assert _stored(client, name) is None
     app.extensions[EXTENSION] = replace(services_of(app), broker=takeover_at(1))
     assert _stored(client, "authsvc_disconnect_orders") == 1
