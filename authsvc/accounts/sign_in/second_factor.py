@@ -24,8 +24,6 @@ from authsvc.storage.database import is_sqlite, session, transaction
 from authsvc.storage.models import RecoveryCode, SecondFactor, User
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from authsvc.policy.actors import Actor
 
 _FREE_GUESSES = 10  # wrong codes in succession
@@ -140,10 +138,10 @@ def is_set(username: str) -> bool:
         return SecondFactor.select().where(_of(username), SecondFactor.confirmed_at.is_null(False)).exists()
 
 
-def owners(usernames: Iterable[str]) -> frozenset[str]:
-    """Return those of the users that have a second factor; call it inside a session."""
-    chosen = User.username.in_(list(usernames)) & SecondFactor.confirmed_at.is_null(False)
-    rows: Any = SecondFactor.select(User.username).join(User).where(chosen).tuples()
+def owners(condition: Any) -> frozenset[str]:
+    """Return the names of the users that meet a condition and have a second factor; call it inside a session."""
+    confirmed = SecondFactor.confirmed_at.is_null(False)
+    rows: Any = SecondFactor.select(User.username).join(User).where(confirmed, condition).tuples()
     return frozenset(name for (name,) in rows)
 
 
