@@ -104,7 +104,7 @@ def test_unknown_name_suggests_near_ones(console: Console, arguments: tuple[str,
         (("user", "list"), "No such command 'user'. Did you mean users"),
         (("registy", "list"), "Did you mean registry"),
         (("users", "lst"), "No such command 'lst'. Did you mean list"),
-        (("users", "list", "--serch", "x"), "Did you mean '--search'?"),
+        (("users", "list", "--serch", "x"), "Did you mean one of: '--search', '--sort'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
