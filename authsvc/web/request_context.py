@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.accounts.sign_in.passwords import SignIns
+    from authsvc.accounts.sign_in.second_factor import SecondFactors
     from authsvc.activity.client_ids import SeenClientIds
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials
@@ -53,6 +54,7 @@ class Services:
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns
+    second_factors: SecondFactors
     failed_sign_ins: FailedSignIns
     webhooks: Webhooks
     plugin: PluginRoutes
@@ -96,6 +98,12 @@ def limit_body() -> None:
 def takes_large_body(path: str) -> bool:
     """Return whether the body of a request to this path may have up to `MAX_LARGE_BODY` bytes."""
     return path in _LARGE or path.startswith(_IMPORTS)
+
+
+def enrols(view: View) -> View:
+    """Mark a view below `/api` that a user may call with its password before it has set up a required second factor."""
+    view.enrols = True  # type: ignore[attr-defined]
+    return view
 
 
 def is_page(path: str) -> bool:
