@@ -16,6 +16,7 @@ from authsvc.admin import (
     clients,
     forms,
     guard,
+    imports,
     notifications,
     overview,
     roles,
@@ -46,7 +47,15 @@ def register(app: Flask) -> None:
     app.after_request(guard.add_security_headers)
     # Jinja globals, because imported macros do not see the context of the page's template.
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
-    for part in (blueprint, sign_in.blueprint, own.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
+    for part in (
+        blueprint,
+        sign_in.blueprint,
+        own.blueprint,
+        forms.blueprint,
+        why.blueprint,
+        user_selection.blueprint,
+        imports.blueprint,
+    ):
         add_pages(app, part)
     for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications, status):
         add_pages(app, noun.blueprint, noun.NAVIGATION)
