@@ -24,7 +24,7 @@ from pydantic.alias_generators import to_camel
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
-from authsvc.credentials.usernames import skeleton, validate_username
+from authsvc.credentials.usernames import RegistrationNames, skeleton, validate_registration_name
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.policy.permissions import Permission
 from authsvc.record_json import from_row
@@ -126,9 +126,12 @@ class Match(NamedTuple):
 
 
 def create(
-    actor: Actor, preauthorizations: Iterable[NewPreauthorization], policy: PasswordPolicy
+    actor: Actor,
+    preauthorizations: Iterable[NewPreauthorization],
+    policy: PasswordPolicy,
+    names: RegistrationNames = RegistrationNames.RESTRICTED,
 ) -> list[CreatedPreauthorization]:
-    """Store preauthorizations, all or none.
+    """Store preauthorizations, all or none; a device must be able to register with each name.
 
     Raise `Conflict` for a username that is preauthorized, registered or a user's. A bound preauthorization may name a
     pending registration, which the device with the secret or key then replaces.
@@ -136,7 +139,7 @@ def create(
     wanted = list(preauthorizations)
     for one in wanted:
         with _errors_with_line(one):
-            validate_username(one.username)
+            validate_registration_name(one.username, names)
             if one.with_secret and one.csr_fingerprint:
                 raise invalid("withSecret", "cannot be combined with csrFingerprint")
     # A device may send the secret as its password, so it satisfies the password policy.

@@ -15,8 +15,8 @@ from werkzeug.exceptions import HTTPException
 from authsvc import __version__
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
+from authsvc.policy.topics import path_level
 from authsvc.web import problem
-from authsvc.web.path_names import path_level
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:
