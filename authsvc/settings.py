@@ -180,6 +180,11 @@ class Settings:
         return "Settings(...)"  # a traceback must not show the secrets
 
     @property
+    def run_dir(self) -> Path:
+        """The sockets and announcements of the processes that run."""
+        return self.data_dir / "run"
+
+    @property
     def session_lifetime(self) -> Lifetime:
         return Lifetime(timedelta(minutes=self.session_idle_minutes), timedelta(hours=self.session_hours))
 
@@ -209,7 +214,8 @@ def split_secrets(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     return others, {name: value for name, value in environ.items() if name in variables}
 
 
-class ShownSetting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ShownSetting:
     """A setting without its value if that is a secret; `value` is None also if the setting is not set."""
 
     name: str

@@ -87,7 +87,7 @@ class RevokeBody(OptionalBody):
 
 
 class CertificateQuery(SearchQuery):
-    username: Text = Field("", max_length=200)
+    username: Text = Field("", max_length=255)
     status: Literal["valid", "revoked", "expired"] | None = None
     expiring_within_days: int | None = Field(
         None, ge=0, le=36_500, description="only valid certificates that expire in this time"

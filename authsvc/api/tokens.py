@@ -17,13 +17,13 @@ blueprint = noun("tokens", "API tokens")
 
 
 class TokenBody(Body):
-    username: Text = Field("", max_length=200, description="empty: the caller")
+    username: Text = Field("", max_length=255, description="empty: the caller")
     label: Text = Field("", max_length=api_tokens.MAX_LABEL)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
 
 
 class TokenQuery(SearchQuery):
-    username: Text = Field("", max_length=200, description="only this user's tokens")
+    username: Text = Field("", max_length=255, description="only this user's tokens")
 
 
 class TokenView(View):

@@ -7,8 +7,9 @@ import os
 import pwd
 import sys
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -18,13 +19,14 @@ from authsvc.cli.console import suggestions
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, generate
 from authsvc.errors import AuthsvcError, Conflict
+from authsvc.exports.formats import csv_parts, json_parts
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.record_json import rfc3339
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from authsvc.credentials.passwords import PasswordPolicy
@@ -33,7 +35,19 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 Record = TypeVar("Record")
+ExportFormat = Literal["csv", "json"]
 
+
+class _Time(click.DateTime):
+    """A time, in UTC unless it has an offset."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        moment: datetime = super().convert(value, param, ctx)
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+TIME = _Time(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+"""The type of an option for a time."""
 
 client_ids = click.option(
     "--client-id",
@@ -55,6 +69,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """The type of an option for an existing file."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+exported = click.option(
+    "--export", type=click.Choice(["csv", "json"]), help="Print everything that matches, not one page."
+)
 
 
 def paged(command: Command) -> Command:
@@ -140,3 +157,24 @@ def print_page(found: Page[Record], show: Callable[[Record], dict[str, Any]]) ->
     """Print one page of a list as JSON."""
     items = list(map(show, found.items))
     print_json({"items": items, "page": found.page, "perPage": found.per_page, "total": found.total})
+
+
+def print_total(found: Page[Any], noun: str) -> None:
+    """Print how many of all matching records the page has, if it has not all of them."""
+    if found.total > len(found.items):
+        click.echo(f"page {found.page}: {len(found.items)} of {found.total} {noun}")
+
+
+def print_export(
+    export_format: ExportFormat,
+    records: Iterable[Record],
+    columns: Sequence[str],
+    row: Callable[[Record], Sequence[str]],
+    show: Callable[[Record], dict[str, Any]],
+    limit: int,
+) -> None:
+    """Print all records as a CSV file with these columns, or as a JSON file, while they are read."""
+    is_csv = export_format == "csv"
+    for part in csv_parts(columns, map(row, records)) if is_csv else json_parts(map(show, records), limit):
+        # As bytes: a line of CSV ends with a carriage return and a line feed on every system.
+        click.echo(part.encode("utf-8", "replace"), nl=False)

@@ -44,7 +44,7 @@ def create() -> AnyResponse:
         )
         settings = services().settings
         (created,) = preauthorizations.create(
-            actor(), [body.preauthorization()], settings.password_policy, settings.registration_usernames
+            actor(), [body.preauthorization()], settings.password_policy, names=settings.registration_usernames
         )
     except AuthsvcError as error:
         return _page(error, "one")
@@ -64,7 +64,9 @@ def upload() -> AnyResponse:
     try:
         wanted = preauthorizations.read_csv(_uploaded(), with_secrets="withSecrets" in request.form)
         settings = services().settings
-        created = preauthorizations.create(actor(), wanted, settings.password_policy, settings.registration_usernames)
+        created = preauthorizations.create(
+            actor(), wanted, settings.password_policy, names=settings.registration_usernames
+        )
     except AuthsvcError as error:
         return _page(error, "many")
     secrets = [one for one in created if one.secret]

@@ -177,7 +177,7 @@ def create_preauthorization(body: schemas.PreauthorizationBody) -> tuple[dict[st
     """
     settings = services().settings
     ((record, secret),) = preauthorizations.create(
-        actor(), [body.preauthorization()], settings.password_policy, settings.registration_usernames
+        actor(), [body.preauthorization()], settings.password_policy, names=settings.registration_usernames
     )
     fields = {**asdict(record), "secret": secret}
     return render(schemas.CreatedPreauthorizationView.model_validate(fields)), 201
@@ -189,7 +189,7 @@ def upload_preauthorizations(query: schemas.UploadQuery, raw: schemas.CsvUpload)
     text = raw.get_data().decode("utf-8-sig", "replace")
     wanted = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
     settings = services().settings
-    created = preauthorizations.create(actor(), wanted, settings.password_policy, settings.registration_usernames)
+    created = preauthorizations.create(actor(), wanted, settings.password_policy, names=settings.registration_usernames)
     secrets = [schemas.SecretView(username=record.username, secret=secret) for record, secret in created if secret]
     return render(schemas.UploadView(created=len(created), secrets=secrets)), 201
 

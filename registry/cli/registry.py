@@ -254,7 +254,7 @@ def preauthorize(
         wanted += preauthorizations.read_csv(_text_of(csv_file), with_secrets=with_secret)
     with terminal.opened() as settings:
         created = preauthorizations.create(
-            terminal.operator(), wanted, settings.password_policy, settings.registration_usernames
+            terminal.operator(), wanted, settings.password_policy, names=settings.registration_usernames
         )
     for record, secret in created:
         if secret:
@@ -283,8 +283,7 @@ def list_preauthorizations(search: str, page: int, per_page: int, *, as_json: bo
         return
     columns = ("ID", "USERNAME", "ROLES", "PERMISSIONS", "SECRET", "KEY", "EXPIRES", "HELD")
     print_table(columns, map(_preauthorization_row, found.items))
-    if found.total > len(found.items):
-        click.echo(f"page {page}: {len(found.items)} of {found.total} preauthorizations")
+    terminal.print_total(found, "preauthorizations")
 
 
 @preauthorizations_group.command("delete")

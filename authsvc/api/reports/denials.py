@@ -18,7 +18,6 @@ from authsvc.api.schemas import (
     noun,
     render_page,
 )
-from authsvc.policy.access import access_name
 from authsvc.policy.decision import Reason  # noqa: TC001 - pydantic reads it
 
 blueprint = noun("denials", "What users were denied in the last 7 days, and how to allow it")
@@ -26,7 +25,7 @@ blueprint = noun("denials", "What users were denied in the last 7 days, and how 
 
 class DenialQuery(SearchQuery):
     search: Text = Field("", max_length=200, description="part of a username, client id or topic")
-    username: Text = Field("", max_length=200, description="only denials of this user")
+    username: Text = Field("", max_length=255, description="only denials of this user")
     reason: Reason | None = Field(None, description="only denials for this reason")
     kind: Literal["login", "topic"] | None = Field(None, description="only denied logins, or only denied topics")
     after: TimeInQuery | None = Field(None, description="last seen at this time or later; RFC 3339")
@@ -88,8 +87,8 @@ def _fields(record: denials.DenialRecord) -> dict[str, Any]:
     denial, advice = record.denial, record.advice
     return {
         "client_id": denial.client_id,
-        "topic": (denial.topic if denial.whole else denial.topic + "…") or None,
-        "operation": access_name(denial.access) if denial.topic else "login",
+        "topic": record.topic,
+        "operation": record.operation,
         "reason": denial.reason,
         "suggested_permission": advice.permission,
         "advice": advice.note,
