@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import quote
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
@@ -40,9 +40,11 @@ from authsvc.api.schemas import (
 )
 from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.errors import Forbidden
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
 from authsvc.policy.topics import path_level
+from authsvc.web.exports import csv_file
 from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
@@ -210,8 +212,13 @@ class ChangedUsersView(View):
 
 
 @blueprint.get("/users", responses={200: UserPage})
-def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name unless asked otherwise."""
+def list_users(query: UserQuery) -> dict[str, Any] | Response:
+    """List users, sorted by name unless asked otherwise.
+
+    With the header `Accept: text/csv` the answer is a CSV file of up to 100,000 users, sorted by name.
+    """
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        return csv_file("users.csv", USER_COLUMNS, map(of_user, users.export(query.wanted())))
     found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
