@@ -222,7 +222,9 @@ class BulkBody(Body):
     after_username: Text = Field(
         "", max_length=200, description="with a filter: go on after this name, the lastUsername of the answer before"
     )
-    limit: int = Field(bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: how many to change")
+    max_users: int = Field(
+        bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: change at most these"
+    )
     action: Literal["enable", "disable", "delete", "addRole", "removeRole"]
     role: RoleName | None = Field(None, description="for addRole and removeRole only")
 
@@ -280,7 +282,7 @@ def change_users(body: BulkBody) -> dict[str, Any]:
     if body.filter:
         if not services().access.may_call(caller(), "GET", "/api/users"):
             raise Forbidden("your account needs the permission `http read /api/users` to use a filter")
-        names, count = users.matching_names(body.filter.wanted(), body.after_username, body.limit)
+        names, count = users.matching_names(body.filter.wanted(), body.after_username, body.max_users)
         remaining, last = count - len(names), names[-1] if names else None
     done, failed = change_each(names, bulk.BulkAction(body.action), body.role)
     failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]

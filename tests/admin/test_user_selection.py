@@ -195,7 +195,7 @@ def test_caller_changes_only_users_that_it_may_change_one_by_one(service: Servic
         {"usernames": ["bob"], "filter": {"search": "b"}, "action": "enable"},
         {"filter": {}, "action": "enable"},
         {"filter": {"search": "", "administratorOnBroker": False}, "action": "enable"},
-        {"filter": {"search": "b"}, "limit": 1001, "action": "enable"},
+        {"filter": {"search": "b"}, "maxUsers": 1001, "action": "enable"},
     ],
 )
 def test_api_refuses_an_invalid_bulk_change(service: Service, body: dict[str, object]) -> None:
@@ -215,7 +215,7 @@ def test_api_changes_all_that_match_in_steps(service: Service) -> None:
     names = new_users(service, 3)
     (other, *_) = new_users(service)
     prefix = names[0].partition("-")[0]
-    body = {"filter": {"search": f"{prefix}-", "enabled": True}, "limit": 2, "action": "disable"}
+    body = {"filter": {"search": f"{prefix}-", "enabled": True}, "maxUsers": 2, "action": "disable"}
     first = service.call("POST", "/api/users/bulk", json=body).json()
     assert (first["usernames"], first["remaining"], first["lastUsername"]) == (names[:2], 1, names[1])
     second = service.call("POST", "/api/users/bulk", json=body | {"afterUsername": names[1]}).json()
