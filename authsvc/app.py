@@ -8,6 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api
 from authsvc.accounts.sign_in.passwords import SignIns
+from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity import live_clients
 from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats
@@ -40,7 +41,7 @@ from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
 from authsvc.web.path_names import EncodedSlashes
 from authsvc.web.proxies import TrustedProxies
-from authsvc.web.request_context import EXTENSION, Services
+from authsvc.web.request_context import EXTENSION, Services, limit_body
 from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
@@ -78,6 +79,7 @@ def create_routes() -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.before_request(limit_body)
     problem.register(app)
     tracing.register(app)
     app.register_blueprint(webhook_views.blueprint)
@@ -129,6 +131,7 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
     )
     seen_client_ids = SeenClientIds()
     denials, failed_sign_ins = Denials(), FailedSignIns()
+    second_factors = SecondFactors(settings.ca_key_passphrase)
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
     report_receivers = ReportReceivers(
@@ -145,7 +148,15 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
         broker_hashing=broker_hashing,
         rehashing=rehashing,
         access=access,
-        sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4), failed_sign_ins),
+        sign_ins=SignIns(
+            access,
+            settings.wrong_passwords_per_minute,
+            max(1, settings.threads // 4),
+            failed_sign_ins,
+            second_factors,
+            factor_required=settings.second_factor == "required",
+        ),
+        second_factors=second_factors,
         failed_sign_ins=failed_sign_ins,
         webhooks=Webhooks(
             access,

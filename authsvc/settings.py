@@ -149,6 +149,7 @@ class Settings:
     wrong_passwords_per_minute: Annotated[int, _number(1, 1_000_000)] = 10
     token_max_days: Annotated[int | None, _number(1, 36_500)] = None
     tokens_per_minute: Annotated[int, _number(1, 1_000_000)] = 30
+    second_factor: Annotated[str, _one_of({"optional": "optional", "required": "required"})] = "optional"
     log_level: Annotated[str, _one_of(_LOG_LEVELS)] = "info"
     ca_key_passphrase: str | None = None
     certificate_days: Annotated[int, _number(1, 3650)] = 365

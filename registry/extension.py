@@ -11,7 +11,7 @@ from authsvc.pki.authorities import signing_policy
 from authsvc.storage.background import Job
 from authsvc.web import stored_metrics
 from registry import admin, decisions, metrics, preauthorizations
-from registry.api import est, routes
+from registry.api import est, policy_file, routes
 from registry.limits import Limits, RequestLimits
 from registry.mqtt_registration.attempted_names import AttemptedNames
 from registry.mqtt_registration.contacts import ContactWriter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def register(app: OpenAPI) -> None:
     """Add the routes of the registry to the app."""
-    for blueprint in routes.BLUEPRINTS:
+    for blueprint in (*routes.BLUEPRINTS, policy_file.blueprint):
         app.register_api(blueprint)
     app.register_blueprint(est.blueprint)
     add_pages(app, admin.blueprint, admin.NAVIGATION)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import audit, disconnects, last_seen, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
@@ -62,6 +63,7 @@ class UserRecord:
     created_at: datetime
     updated_at: datetime
     last_seen: datetime | None
+    second_factor: bool
 
     @property
     def version(self) -> str:
@@ -424,6 +426,7 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
     roles_of = policy_reader.role_names(chosen)
     writing = policy_reader.roles_that_write()
     seen = last_seen.of_users(selecting)
+    with_second_factor = second_factor.owners(selecting(User.username))
     return [
         UserRecord(
             row.username,
@@ -440,6 +443,7 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
             row.created_at,
             row.updated_at,
             seen.get(row.username),
+            row.username in with_second_factor,
         )
         for row in rows
     ]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import denials
 from authsvc.api.reports.denials import DenialList, view_denial
 from authsvc.api.schemas import (
@@ -38,8 +39,10 @@ from authsvc.api.schemas import (
     unchanged,
 )
 from authsvc.errors import Forbidden
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
+from authsvc.web.exports import csv_file
 from authsvc.web.path_names import path_level
 from authsvc.web.request_context import actor, caller, services
 
@@ -125,6 +128,7 @@ class UserView(View):
         description="when a client of the user was last seen by a broker, or the user by this service, exact to about "
         "10 minutes; null if not in the last 30 days"
     )
+    second_factor: bool
     warnings: list[WarningView]
 
 
@@ -256,8 +260,13 @@ class ChangedUsersView(View):
 
 
 @blueprint.get("/users", responses={200: UserPage})
-def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name unless asked otherwise."""
+def list_users(query: UserQuery) -> dict[str, Any] | Response:
+    """List users, sorted by name unless asked otherwise.
+
+    With the header `Accept: text/csv` the answer is a CSV file of up to 100,000 users, sorted by name.
+    """
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        return csv_file("users.csv", USER_COLUMNS, map(of_user, users.export(query.wanted())))
     found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
@@ -321,6 +330,13 @@ def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
 def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
+    return Response(status=204)
+
+
+@blueprint.delete("/users/<username>/otp", responses={204: None})
+def delete_second_factor(path: UserPath) -> Response:
+    """Remove the second factor of a user who has lost it, so that the password is enough."""
+    second_factor.remove(actor(), path.username)
     return Response(status=204)
 
 
