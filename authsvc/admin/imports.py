@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64decode, b64encode
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, request, url_for
@@ -35,7 +36,6 @@ _TITLES = {
     NoteKind.DIFFERS: "Decided differently by the other system",
     NoteKind.ATTENTION: "Please note",
 }
-_PATH = "/import/<any(mosquitto, dynsec, 'go-auth'):kind>"
 _MAX_SHOWN = 200
 
 
@@ -45,15 +45,10 @@ def accept_large_fields() -> None:
     request.max_form_memory_size = MAX_LARGE_BODY
 
 
-@blueprint.get("/import", defaults={"kind": "mosquitto"})
-@blueprint.get(_PATH)
-@authorize_as("POST", "/api/import/{kind}")
 def form(kind: str) -> Response:
     return _form(kind)
 
 
-@blueprint.post(f"{_PATH}/plan")
-@authorize_as("POST", "/api/import/{kind}")
 def plan(kind: str) -> Response:
     """Show what an import of the uploaded files would change, and its notes; nothing is changed."""
     uploaded = {name: request.files[name].read() for name in _FILES[kind] if request.files.get(name)}
@@ -63,8 +58,6 @@ def plan(kind: str) -> Response:
         return _form(kind, error)
 
 
-@blueprint.post(_PATH)
-@authorize_as("POST", "/api/import/{kind}")
 def confirm(kind: str) -> AnyResponse:
     """Import the files that were sent with the plan, unless that would change something else than the plan showed."""
     seen, files = request.form.get("seen", ""), {}
@@ -84,7 +77,7 @@ def confirm(kind: str) -> AnyResponse:
     flash(
         f"Imported: {counts['created']:,} created, {counts['changed']:,} changed, {counts['left_alone']:,} left alone."
     )
-    return redirect_to(url_for("import_page.form", kind=kind))
+    return redirect_to(url_for(f"import_page.form_{kind}"))
 
 
 def _form(kind: str, error: AuthsvcError | None = None) -> Response:
@@ -142,3 +135,14 @@ def _fingerprint(plan: Plan) -> str:
     changes = [(change.kind, change.action, change.name, change.differences()) for change in plan.changes]
     text = json.dumps((changes, plan.left_alone), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+for _kind in _KINDS:
+    _authorized = authorize_as("POST", f"/api/import/{_kind}")
+    for _method, _path, _view in (("GET", "", form), ("POST", "/plan", plan), ("POST", "", confirm)):
+        blueprint.add_url_rule(
+            f"/import/{_kind}{_path}",
+            f"{_view.__name__}_{_kind}",
+            _authorized(partial(_view, _kind)),
+            methods=[_method],
+        )

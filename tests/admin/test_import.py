@@ -32,7 +32,7 @@ def files_for(*usernames: str) -> dict[str, str]:
 
 
 def upload(client: FormClient, files: dict[str, str], **fields: str) -> requests.Response:
-    data = fields | {"csrf_token": client.form_token("/admin/import")}
+    data = fields | {"csrf_token": client.form_token("/admin/import/mosquitto")}
     return client.session.post(f"{client.url}/admin/import/mosquitto/plan", data=data, files=files, timeout=20)
 
 
@@ -96,4 +96,4 @@ def test_page_needs_the_permission_of_the_api_call(service: Service) -> None:
     service.create_user("page-reader", "a password of mine", "http read /#")
     client = FormClient(service.url)
     client.sign_in("page-reader", "a password of mine")
-    assert client.get("/admin/import").status_code == 403
+    assert client.get("/admin/import/mosquitto").status_code == 403
