@@ -8,9 +8,9 @@ from pydantic import Field
 
 from authsvc.api.schemas import Query, View, render
 from authsvc.errors import Forbidden
+from authsvc.policy.topics import path_level
 from authsvc.policy_file.plan import Action, Kind
 from authsvc.record_json import json_value
-from authsvc.web.path_names import path_level
 from authsvc.web.request_context import caller, services
 
 if TYPE_CHECKING:
