@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api
-from authsvc.accounts.sign_in import SignIns
+from authsvc.accounts.sign_in.passwords import SignIns
 from authsvc.activity import live_clients
 from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authsvc.accounts import api_tokens, browser_sessions, sign_in, throttle
+from authsvc.accounts import api_tokens, browser_sessions, throttle
+from authsvc.accounts.sign_in import passwords
 from authsvc.activity import decision_stats, denials, disconnects, live_clients, throttled_logins
 from authsvc.notifications import outbox
 from authsvc.notifications.sender import Sender
@@ -39,7 +40,7 @@ def policy_jobs(services: Services) -> list[Job]:
         Job(_CLEANUP_EVERY, api_tokens.delete_expired),
         Job(_CLEANUP_EVERY, services.webhooks.clear_cache),
         Job(_CLEANUP_EVERY, throttle.delete_old),
-        Job(_CLEANUP_EVERY, sign_in.delete_old),
+        Job(_CLEANUP_EVERY, passwords.delete_old),
         Job(_CLEANUP_EVERY, lambda: browser_sessions.delete_expired(services.settings.session_lifetime)),
     ]
 

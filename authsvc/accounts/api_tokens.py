@@ -79,13 +79,14 @@ def issue_token(
     limits: TokenLimits = DEFAULT_LIMITS,
     *,
     within_own_rights: bool = False,
+    also_audited: audit.Fields | None = None,
 ) -> IssuedToken:
     """Issue a token with which a caller has the user's rights, as they are at each request.
 
     With `within_own_rights` it raises `Forbidden` if the user has more rights than the actor. Otherwise it raises
     `Unauthenticated` if the actor's own credential has ended since it was checked, `Conflict` if the user has
     `MAX_TOKENS` valid tokens, and `TooMany` if more tokens were issued or refused in a minute than the limit.
-    The limit per minute does not apply to the command line.
+    The limit per minute does not apply to the command line. `also_audited` is added to the audit event.
     """
     if len(label) > MAX_LABEL:
         raise invalid("label", f"must be at most {MAX_LABEL} characters")
@@ -130,7 +131,7 @@ def issue_token(
             expires_at=expires_at,
             version=version,
         )
-        after = {"username": username, "label": label, "expiresAt": expires_at.isoformat()}
+        after = {"username": username, "label": label, "expiresAt": expires_at.isoformat(), **(also_audited or {})}
         audit.record(actor, "token.create", f"token:{row.id}", after=after)
     return IssuedToken(token, _record(row))
 

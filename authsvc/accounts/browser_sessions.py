@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from peewee import JOIN
 
 from authsvc.accounts.proof import check_proof
+from authsvc.accounts.sign_in.methods import Method
 from authsvc.activity import audit
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
@@ -49,12 +50,13 @@ class SessionRecord:
     by_token: bool
 
 
-def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | None = None) -> str:
-    """Start a session for the actor and return its secret; with a token's digest it ends with that token.
+def begin(actor: Actor, method: Method, lifetime: Lifetime, browser: str) -> str:
+    """Start a session for the actor and return its secret. A session by a token, the actor's proof, ends with it.
 
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
+    token_digest = actor.proof.token_digest if method is Method.TOKEN and actor.proof else None
     now = datetime.now(UTC)
     with transaction():
         check_proof(actor)
@@ -73,7 +75,7 @@ def begin(actor: Actor, lifetime: Lifetime, browser: str, token_digest: str | No
             address=actor.address,
             browser=browser[:_MAX_BROWSER],
         )
-        audit.record(actor, "session.begin", f"session:{row.id}", after={"byToken": token is not None})
+        audit.record(actor, "session.begin", f"session:{row.id}", after={"signedInBy": method})
     return secret
 
 

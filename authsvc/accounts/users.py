@@ -69,10 +69,12 @@ class UserRecord:
 
 
 class Origin(StrEnum):
-    """How a user was created: by an administrator, or by granting a registration."""
+    """Where a user comes from: an administrator, a granted registration, or a sign-in by a directory's account."""
 
     ADMINISTRATOR = "administrator"
     REGISTRATION = "registration"
+    OIDC = "oidc"
+    LDAP = "ldap"
 
 
 Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]

@@ -10,6 +10,7 @@ from flask_wtf.csrf import generate_csrf, validate_csrf
 from wtforms import ValidationError
 
 from authsvc.accounts import browser_sessions
+from authsvc.accounts.sign_in.methods import Method, SignIn
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import is_htmx_request, may_call, redirect_to, required_api_call
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
@@ -50,20 +51,18 @@ def check_request() -> AnyResponse | None:
     return None if _is_marked("public") else _check_permission()
 
 
-def begin_session(user: UserPolicy, token_digest: str | None = None) -> None:
+def begin_session(signed_in: SignIn) -> None:
     """Sign a browser in with a new session secret, and end the session that the browser had before."""
-    browser = request.headers.get("User-Agent", "")
-    proof = Proof(token_digest=token_digest) if token_digest else Proof(password_hash=user.password_hash)
-    secret = browser_sessions.begin(actor_for(user, proof), session_lifetime(), browser, token_digest)
-    end_session(user)
+    author, browser = actor_for(signed_in.user, signed_in.proof), request.headers.get("User-Agent", "")
+    secret = browser_sessions.begin(author, signed_in.method, session_lifetime(), browser)
+    end_session(signed_in.user)
     session[_SESSION_SECRET] = secret
 
 
 class SessionOffer(NamedTuple):
     """The sign-in by a token in the URL, waiting for confirmation because another user is signed in."""
 
-    user: UserPolicy
-    token_digest: str
+    sign_in: SignIn
     leads_to: str
 
 
@@ -75,7 +74,9 @@ def session_offer() -> SessionOffer | None:
     user = services().policy.snapshot.users.get(username)
     until = user.tokens.get(digest) if user and user.enabled else None
     fresh = now.timestamp() - offered_at < _OFFER_LASTS.total_seconds()
-    return SessionOffer(user, digest, leads_to) if user and until and until > now and fresh else None
+    if not (user and until and until > now and fresh):
+        return None
+    return SessionOffer(SignIn(user, Method.TOKEN, Proof(token_digest=digest)), leads_to)
 
 
 def end_session(user: UserPolicy) -> None:
@@ -146,12 +147,13 @@ def _sign_in_with_token(token: str) -> AnyResponse:
     wanted = request.args.get("redirect")
     leads_to = path_on_this_host(wanted) if wanted is not None else _return_path()
     try:
-        user, digest = services().access.authenticate_token(token, datetime.now(UTC))
-        present = _signed_in_user()
-        if present and present.username != user.username:
-            session[_OFFER] = (user.username, digest, leads_to, datetime.now(UTC).timestamp())
+        signed_in = services().sign_ins.with_token(token)
+        username, present = signed_in.user.username, _signed_in_user()
+        if present and present.username != username:
+            digest = signed_in.proof and signed_in.proof.token_digest
+            session[_OFFER] = (username, digest, leads_to, datetime.now(UTC).timestamp())
             return redirect_to(url_for("sign_in.replace_session_form"))
-        begin_session(user, digest)
+        begin_session(signed_in)
     except Unauthenticated:
         return redirect_to(url_for("sign_in.form", failed="token"))
     return redirect_to(leads_to)

@@ -39,7 +39,7 @@ def sign_in() -> AnyResponse:
     leads_to = path_on_this_host(request.form.get("redirect", HOME))
     username, password = request.form.get("username", ""), request.form.get("password", "")[:_MAX_PASSWORD]
     try:
-        begin_session(services().sign_ins.check_password(username, password, request.remote_addr))
+        begin_session(services().sign_ins.with_password(username, password, request.remote_addr))
     except InvalidInput:
         raise
     except AuthsvcError as error:
@@ -52,7 +52,7 @@ def sign_in() -> AnyResponse:
 def replace_session_form() -> AnyResponse:
     """Ask whether an API token from a link may replace the session of another user."""
     offer = session_offer()
-    return render("admin/replace_session.html", offered=offer.user) if offer else redirect_to(HOME)
+    return render("admin/replace_session.html", offered=offer.sign_in.user) if offer else redirect_to(HOME)
 
 
 @blueprint.post("/replace-session")
@@ -62,7 +62,7 @@ def replace_session() -> AnyResponse:
     offer = session_offer()
     if offer is None:
         return redirect_to(url_for("sign_in.form", failed="token"))
-    begin_session(offer.user, offer.token_digest)
+    begin_session(offer.sign_in)
     return redirect_to(offer.leads_to)
 
 

@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 
 blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
+_ORIGINS = {
+    users.Origin.ADMINISTRATOR: "administrator",
+    users.Origin.REGISTRATION: "registration",
+    users.Origin.OIDC: "OpenID Connect",
+    users.Origin.LDAP: "LDAP",
+}
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
 _COLUMNS = (
@@ -73,6 +79,7 @@ def list_() -> Response:
         "admin/users.html",
         damage_of=damage_of,
         found=found,
+        origins=_ORIGINS,
         query=query,
         keep=keep,
         filters={name: value for name, value in keep.items() if name not in ("perPage", "sort")},

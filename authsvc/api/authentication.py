@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,13 @@ from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.observability import metrics
 from authsvc.observability.redaction import without_secrets
 from authsvc.policy.access import http_operation
-from authsvc.policy.actors import Proof
 from authsvc.policy.permissions import Operation
 from authsvc.storage.database import DATABASE_ERRORS
 from authsvc.web.request_context import catch_up, is_page, services
 from authsvc.web.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
-    from authsvc.policy.snapshot import UserPolicy
+    from authsvc.accounts.sign_in.methods import SignIn
 
 log = structlog.get_logger()
 
@@ -41,7 +39,8 @@ def _authorize() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
     if getattr(view, "public", False) or request.path.startswith(_PUBLIC_FILES):
         return
-    g.caller, g.proof = _authenticate()
+    signed_in = _authenticate()
+    g.caller, g.proof = signed_in.user, signed_in.proof
     if not services().access.may_call(g.caller, request.method, request.path):
         needed = f"http {http_operation(request.method)} {without_secrets(request.path)}"
         raise Forbidden(f"your account needs the permission `{needed}` to do this")
@@ -64,21 +63,15 @@ def _reload_policy(response: Response) -> Response:
     return response
 
 
-def _authenticate() -> tuple[UserPolicy, Proof]:
+def _authenticate() -> SignIn:
     given = request.authorization
     if given is not None and given.type == "bearer" and given.token:
-        return _user_of_token(given.token)
+        return services().sign_ins.with_token(given.token)
     if given is not None and given.type == "basic" and given.username is not None:
-        user = services().sign_ins.check_password(given.username, given.password or "", request.remote_addr)
-        return user, Proof(password_hash=user.password_hash)
+        return services().sign_ins.with_password(given.username, given.password or "", request.remote_addr)
     if "Authorization" in request.headers:
         raise Unauthenticated("the Authorization header must be Bearer or Basic")
     token = request.environ.get(TOKEN_KEY)
     if token:
-        return _user_of_token(token)
+        return services().sign_ins.with_token(token)
     raise Unauthenticated("send a token or a username and password in the Authorization header")
-
-
-def _user_of_token(token: str) -> tuple[UserPolicy, Proof]:
-    user, digest = services().access.authenticate_token(token, datetime.now(UTC))
-    return user, Proof(token_digest=digest)

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from authsvc.accounts import api_tokens
 from authsvc.api.schemas import Body, GrantTypeName, Moment, PermissionView, Text, View, noun, render
-from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, caller, public, services, token_limits
 
 blueprint = noun("session", "Signing in")
@@ -54,9 +53,15 @@ class MeView(View):
 @public
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
-    user = services().sign_ins.check_password(body.username, body.password, request.remote_addr)
-    actor = actor_for(user, Proof(password_hash=user.password_hash))
-    issued = api_tokens.issue_token(actor, user.username, body.label, body.expire_time_in_hours, token_limits())
+    signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr)
+    issued = api_tokens.issue_token(
+        actor_for(signed_in.user, signed_in.proof),
+        signed_in.user.username,
+        body.label,
+        body.expire_time_in_hours,
+        token_limits(),
+        also_audited={"signedInBy": signed_in.method},
+    )
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))
 

@@ -113,7 +113,9 @@ class UserView(View):
     has_password: bool
     administrator_on_broker: bool = Field(description="may change something in this service and log in to the broker")
     damage: list[str] = Field(description="stored rows that cannot be read; with any, the user is denied everything")
-    origin: str = Field(description="whether an administrator created the user, or a device registered it")
+    origin: str = Field(
+        description="where the user comes from: an administrator, a registration, OpenID Connect or LDAP"
+    )
     created_at: Moment
     updated_at: Moment
     last_seen: Moment | None = Field(

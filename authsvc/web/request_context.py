@@ -15,7 +15,7 @@ from authsvc.storage.policy_cache import STALE_AFTER_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authsvc.accounts.sign_in import SignIns
+    from authsvc.accounts.sign_in.passwords import SignIns
     from authsvc.activity.client_ids import SeenClientIds
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials

@@ -21,14 +21,13 @@ from authsvc.credentials.usernames import validate_username
 from authsvc.errors import Busy, TooMany, Unauthenticated, invalid
 from authsvc.pki import authorities, csr
 from authsvc.pki.authorities import signing_policy
-from authsvc.policy.actors import Proof
 from authsvc.web.request_context import actor_for, catch_up, services
 from registry.api.routes import RETRY_SECONDS, registry
 from registry.limits import CheckedAgainst, LimitExceeded
 from registry.rest_registration import Granted, RegistrationRequest
 
 if TYPE_CHECKING:
-    from authsvc.policy.snapshot import UserPolicy
+    from authsvc.accounts.sign_in.methods import SignIn
 
 blueprint = Blueprint("est", __name__, url_prefix="/.well-known/est")
 
@@ -61,11 +60,14 @@ def simpleenroll() -> Response:
 @blueprint.post("/simplereenroll")
 def simplereenroll() -> Response:
     """Issue a certificate for another key of a user (RFC 7030 section 4.2.2)."""
-    return _issue(services().sign_ins.check_password(*_credentials(), request.remote_addr))
+    return _issue(services().sign_ins.with_password(*_credentials(), request.remote_addr))
 
 
-def _known_user(username: str, password: str) -> UserPolicy:
-    """Return the user with this password; limited like registrations, because the answer shows that the user exists."""
+def _known_user(username: str, password: str) -> SignIn:
+    """Return the sign-in of a user with this password.
+
+    It is limited like a registration, because the answer shows that the user exists.
+    """
     limits = registry().rest_registration.limits
     digest = limits.digest_of(username, password, None)
     exceeded: LimitExceeded | None = None
@@ -74,20 +76,20 @@ def _known_user(username: str, password: str) -> UserPolicy:
     except LimitExceeded as error:
         exceeded = error
     try:
-        user = services().sign_ins.check_password(username, password, request.remote_addr)
+        signed_in = services().sign_ins.with_password(username, password, request.remote_addr)
     except (Unauthenticated, TooMany, Busy):
         limits.unmark_verified(digest)
         if exceeded:
             raise exceeded from None
         raise
     limits.mark_verified(digest)
-    return user
+    return signed_in
 
 
-def _issue(user: UserPolicy) -> Response:
-    wanted = _signing_request(user.username)
-    actor = actor_for(user, Proof(password_hash=user.password_hash))
-    issued = users.issue_certificate(actor, user.username, wanted.public_key, signing_policy(services().settings))
+def _issue(signed_in: SignIn) -> Response:
+    username = signed_in.user.username
+    key, actor = _signing_request(username).public_key, actor_for(signed_in.user, signed_in.proof)
+    issued = users.issue_certificate(actor, username, key, signing_policy(services().settings))
     return _certs_only(issued.record.certificate)
 
 

@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc.accounts import api_tokens, browser_sessions, users
-from authsvc.accounts.sign_in import SignIns
+from authsvc.accounts.sign_in.methods import Method, SignIn
+from authsvc.accounts.sign_in.passwords import SignIns
 from authsvc.pki import certificates, csr
 from authsvc.pki.authorities import signing_policy
 from authsvc.policy.access import AccessControl
@@ -43,7 +44,7 @@ def create_all_credentials(services: Services, alice: Caller, username: str = "e
     key = csr.read(signing_request(username), username).public_key
     serial = users.issue_certificate(OPERATOR, username, key, signing_policy(services.settings)).record.serial
     services.policy.catch_up()
-    browser_sessions.begin(Actor(username, Via.PAGE), services.settings.session_lifetime, "a browser")
+    browser_sessions.begin(Actor(username, Via.PAGE), Method.PASSWORD, services.settings.session_lifetime, "a browser")
     return token, serial
 
 
@@ -146,15 +147,15 @@ def test_sign_in_that_ends_after_a_password_change_is_refused(
     services: Services, alice: Caller, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     alice.creates_user("eve", BOBS_PASSWORD, grantTypes=["password", "certificate"])
-    check_password = SignIns.check_password
+    with_password = SignIns.with_password
 
-    def replace_meanwhile(sign_ins: SignIns, username: str, password: str, address: str | None) -> UserPolicy:
-        user = check_password(sign_ins, username, password, address)
+    def replace_meanwhile(sign_ins: SignIns, username: str, password: str, address: str | None) -> SignIn:
+        signed_in = with_password(sign_ins, username, password, address)
         users.change(OPERATOR, "eve", {"password": NEW, "revoke_others": True}, HASHER)
-        return user
+        return signed_in
 
     credentials = {"username": "eve", "password": BOBS_PASSWORD}
-    monkeypatch.setattr(SignIns, "check_password", replace_meanwhile)
+    monkeypatch.setattr(SignIns, "with_password", replace_meanwhile)
     if path == "/admin/sign-in":
         form = client.get(path).get_data(as_text=True)
         token = form.partition('name="csrf_token" value="')[2].partition('"')[0]

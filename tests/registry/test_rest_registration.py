@@ -269,7 +269,7 @@ def test_registrations_use_only_their_own_hash_slots(env: Environment) -> None:
     problem_of(env.register("carl"), 503, "hashing-busy")
     problem_of(env.register(), 503, "hashing-busy")
     assert stored_registration("carl") is None
-    assert env.services.sign_ins.check_password("alice", ALICES_PASSWORD, "203.0.113.9").username == "alice"
+    assert env.services.sign_ins.with_password("alice", ALICES_PASSWORD, "203.0.113.9").user.username == "alice"
     slots.release(1)
     assert env.register("carl").status_code == 202
     assert env.register().get_json() == waiting

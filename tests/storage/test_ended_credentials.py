@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import api_tokens, browser_sessions, users
-from authsvc.accounts.sign_in import SignIns
+from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.passwords import SignIns
 from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordVerifier
@@ -41,7 +42,7 @@ def issue_token(actor: Actor) -> None:
 
 
 def begin_session(actor: Actor) -> None:
-    browser_sessions.begin(actor, LIFETIME, "a browser")
+    browser_sessions.begin(actor, Method.PASSWORD, LIFETIME, "a browser")
 
 
 def issue_certificate(actor: Actor) -> None:
@@ -55,7 +56,7 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
     access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
-    user = SignIns(access, 10, slots=8, failures=FailedSignIns()).check_password("bob", BOBS_PASSWORD, None)
+    user = SignIns(access, 10, slots=8, failures=FailedSignIns()).with_password("bob", BOBS_PASSWORD, None).user
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 
 
@@ -116,7 +117,7 @@ def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None
 @CREDENTIALS
 def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
     create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
-    secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    secret = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
     by_session = replace(BOB, proof=browser_sessions.proof_of(secret))
     issue(by_session)
     browser_sessions.sign_out(BOB, secret)
@@ -129,11 +130,11 @@ def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Acto
 def test_replaced_session_is_ended_by_its_own_user_in_the_audit_trail() -> None:
     create_bob()
     create_user("eve")
-    secret = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    secret = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
     browser_sessions.sign_out(replace(BOB, username="eve"), secret)
     ended = events()[-1]
     assert (ended.action, ended.actor) == ("session.end", "bob")
     assert (ended.before, ended.after) == ({"username": "bob"}, {"replacedBy": "eve"})
-    again = browser_sessions.begin(BOB, LIFETIME, "a browser")
+    again = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
     browser_sessions.sign_out(BOB, again)
     assert (events()[-1].actor, events()[-1].after) == ("bob", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -13,13 +14,16 @@ import bcrypt
 import pytest
 import time_machine
 
-from authsvc.accounts import api_tokens, browser_sessions, sign_in, users
-from authsvc.accounts.sign_in import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
+from authsvc.accounts import api_tokens, browser_sessions, users
+from authsvc.accounts.sign_in import passwords
+from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.passwords import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool, measured
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
 from authsvc.errors import Busy, TooMany, Unauthenticated
 from authsvc.policy.access import AccessControl
+from authsvc.policy.actors import Proof
 from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.settings import Lifetime
 from authsvc.storage.database import session
@@ -87,11 +91,12 @@ def sign_ins(known: AccessControl | None = None) -> SignIns:
 
 def outcome(signing_in: SignIns, username: str, password: str, address: str | None = HERE) -> str:
     try:
-        return IN if signing_in.check_password(username, password, address).username == username else "somebody else"
+        signed_in = signing_in.with_password(username, password, address)
     except Unauthenticated:
         return WRONG
     except TooMany as error:
         return REFUSED if 0 < error.retry_after <= 60 else "refused for too long"
+    return IN if signed_in.user.username == username else "somebody else"
 
 
 def guess_until_refused(signing_in: SignIns, username: str, addresses: list[str]) -> list[str]:
@@ -181,7 +186,7 @@ def test_network_is_forgotten_after_ninety_days_without_a_sign_in() -> None:
     guess_until_refused(sign_ins(), "bob", from_elsewhere(20))
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.8") == IN
     assert outcome(sign_ins(), "bob", BOBS_PASSWORD, "203.0.113.9") == REFUSED
-    sign_in.delete_old()
+    passwords.delete_old()
     with session():
         assert [row.network for row in SignInAddress.select()] == ["203.0.113.8"]
 
@@ -301,9 +306,9 @@ def test_sign_ins_beyond_the_places_are_refused_and_known_networks_have_their_ow
     signing_in = SignIns(cast("AccessControl", gate), 100, slots=2, failures=FailedSignIns())
     with under_way(signing_in, gate, from_elsewhere(2)):
         with pytest.raises(Busy):
-            signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
+            signing_in.with_password("bob", BOBS_PASSWORD, "203.0.113.9")
         with under_way(signing_in, gate, [HERE, HERE]), pytest.raises(Busy):
-            signing_in.check_password("bob", BOBS_PASSWORD, HERE)
+            signing_in.with_password("bob", BOBS_PASSWORD, HERE)
     assert outcome(signing_in, "bob", BOBS_PASSWORD, "203.0.113.9") == IN
     assert gate.first == [False, False, True, True, False]
 
@@ -315,7 +320,7 @@ def test_sign_in_from_a_known_network_is_hashed_first() -> None:
     pool.submit(lambda: go_on.wait(20))
     signing_in = sign_ins(access(pool))
     with pytest.raises(Busy):
-        signing_in.check_password("bob", BOBS_PASSWORD, "203.0.113.9")
+        signing_in.with_password("bob", BOBS_PASSWORD, "203.0.113.9")
     submit = pool.submit
 
     def submit_and_go_on(work: Callable[[], T], *, first: bool = False) -> Future[T]:
@@ -357,6 +362,6 @@ def test_token_revoked_at_the_same_time_starts_no_session() -> None:
         digest = Token.get_by_id(issued.record.id).digest
     api_tokens.revoke_token(ALICE, issued.record.id)
     with pytest.raises(Unauthenticated):
-        browser_sessions.begin(ALICE, LIFETIME, "a browser", digest)
+        browser_sessions.begin(replace(ALICE, proof=Proof(token_digest=digest)), Method.TOKEN, LIFETIME, "a browser")
     with session():
         assert BrowserSession.select().count() == 0

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, NoReturn
 from peewee import EXCLUDED
 
 from authsvc.accounts import throttle
+from authsvc.accounts.sign_in.methods import Method, SignIn
 from authsvc.addresses import network_of
 from authsvc.credentials.hashing import slot
 from authsvc.errors import Busy, TooMany, Unauthenticated
+from authsvc.policy.actors import Proof
 from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress
@@ -39,7 +41,7 @@ _LAST_SEEN_EVERY = timedelta(days=1)
 
 
 class SignIns:
-    """Checks passwords within the limits.
+    """Checks passwords within the limits, and API tokens.
 
     `per_minute` is the limit of wrong passwords for one name from one network. Up to `slots` sign-ins that need a hash
     run concurrently from networks that are known for their name, and as many from all other networks, so that a flood
@@ -53,17 +55,23 @@ class SignIns:
         self._per_minute = per_minute
         self._slots = {known: BoundedSemaphore(slots) for known in (True, False)}
 
-    def check_password(self, username: str, password: str, address: str | None) -> UserPolicy:
-        """Return the user with these credentials; `Unauthenticated`, with the same message for every cause, if none.
+    def with_token(self, token: str) -> SignIn:
+        """Return the sign-in of an API token's user; `Unauthenticated` if the token is not valid."""
+        user, digest = self._access.authenticate_token(token, datetime.now(UTC))
+        return SignIn(user, Method.TOKEN, Proof(token_digest=digest))
+
+    def with_password(self, username: str, password: str, address: str | None) -> SignIn:
+        """Return the sign-in with these credentials; `Unauthenticated`, with the same message for every cause, if none.
 
         A failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right
         password.
         """
         try:
-            return self._check_password(username, password, address)
+            user = self._check_password(username, password, address)
         except TooMany as error:
             self._failures.note(username, address, error.code)
             raise
+        return SignIn(user, Method.PASSWORD, Proof(password_hash=user.password_hash))
 
     def _check_password(self, username: str, password: str, address: str | None) -> UserPolicy:
         started = monotonic()

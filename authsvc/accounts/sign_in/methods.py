@@ -1,0 +1,41 @@
+"""What a sign-in has proved: who signs in, how, and whether a second factor is still missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from authsvc.policy.actors import Proof
+    from authsvc.policy.snapshot import UserPolicy
+
+
+class Method(StrEnum):
+    """How a user signs in, as the audit trail shows it."""
+
+    PASSWORD = "password"  # noqa: S105 - a name, not a secret
+    TOKEN = "token"  # noqa: S105
+    OIDC = "oidc"
+    LDAP = "ldap"
+
+
+class Missing(StrEnum):
+    """What a sign-in still needs before it gives any right."""
+
+    NOTHING = "nothing"
+    SECOND_FACTOR = "second-factor"
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A user whose first credential was checked.
+
+    Nothing may be given to it, no session, token or certificate, while anything is `missing`. `proof` is the credential
+    to check again when something is given; None if this service stores none, as for a directory's password.
+    """
+
+    user: UserPolicy
+    method: Method
+    proof: Proof | None = field(repr=False)
+    missing: Missing = Missing.NOTHING
