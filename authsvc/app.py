@@ -21,6 +21,7 @@ from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+from authsvc.identity.sign_in import ExternalSignIns
 from authsvc.jobs import (
     certificate_jobs,
     client_id_jobs,
@@ -101,6 +102,8 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     denials, failed_sign_ins = Denials(), FailedSignIns()
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
+    slots = max(1, settings.threads // 4)
+    external_sign_ins = ExternalSignIns(settings, policy, slots, failed_sign_ins)
     report_receivers = ReportReceivers(
         store_report=live_clients.store,
         record_client_id=seen_client_ids.note,
@@ -114,7 +117,15 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
         access=access,
-        sign_ins=SignIns(access, settings.wrong_passwords_per_minute, max(1, settings.threads // 4), failed_sign_ins),
+        sign_ins=SignIns(
+            access,
+            settings.wrong_passwords_per_minute,
+            slots,
+            failed_sign_ins,
+            ask_directory=external_sign_ins.with_directory_password if external_sign_ins.directory else None,
+            local_on_loopback=settings.local_sign_in == "loopback",
+        ),
+        external_sign_ins=external_sign_ins,
         failed_sign_ins=failed_sign_ins,
         webhooks=Webhooks(
             access,

@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = (
     *("authsvc.cli.main", "registry.cli", "authsvc.cli", "authsvc.server", "authsvc.app"),
     *("registry.extension", "registry.admin", "registry.api", "registry"),
-    *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.broker"),
+    *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.broker", "authsvc.identity"),
     *("authsvc.accounts", "authsvc.pki", "authsvc.notifications", "authsvc.activity"),
     *("authsvc.observability", "authsvc.storage"),
     *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),

@@ -43,6 +43,7 @@ _BATCH = 500
 class UserRecord:
     """A user without its password hash.
 
+    `group_roles` are the roles that its groups at a provider or in a directory give; `roles` are those given here.
     `administrator_on_broker`: it may change something in this service and log in to the broker, which sees its
     secrets. `damage` says which of its own rows cannot be read. `last_seen` is None if the user was not seen in the
     last 30 days.
@@ -52,6 +53,7 @@ class UserRecord:
     enabled: bool
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
+    group_roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
     client_ids: tuple[str, ...]
     has_password: bool
@@ -61,6 +63,11 @@ class UserRecord:
     created_at: datetime
     updated_at: datetime
     last_seen: datetime | None
+
+    @property
+    def all_roles(self) -> tuple[str, ...]:
+        """The roles given here and by groups, each once."""
+        return tuple(dict.fromkeys((*self.roles, *self.group_roles)))
 
     @property
     def version(self) -> str:
@@ -76,6 +83,9 @@ class Origin(StrEnum):
     OIDC = "oidc"
     LDAP = "ldap"
 
+
+KEPT_ELSEWHERE = (Origin.OIDC, Origin.LDAP)
+"""The origins of users without a password here: a provider or directory confirms them."""
 
 Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]
 
@@ -157,6 +167,8 @@ def change(
         policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         actor.must_hold(policy_reader.rights_of_user(row.username))
+        if password_hash is not None and row.origin in KEPT_ELSEWHERE:
+            raise invalid("password", "this user signs in at its provider or directory and has no password here")
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
         if "client_ids" in changes:
@@ -198,6 +210,34 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
             audit.record(actor, "user.allow", f"user:{username}", after={"permission": json_fields(permission)})
             announce(ChangeKind.USER, username)
         return _record(row)
+
+
+def set_group_roles(actor: Actor, username: str, names: tuple[str, ...]) -> None:
+    """Replace the roles that the user's groups give, and keep those given here; `Conflict` if one does not exist.
+
+    To be called inside the policy change of the sign-in, which announces the user.
+    """
+    row = _row(username)
+    before = _record(row)
+    chosen = list(Role.select().where(Role.name.in_(names)))
+    missing = set(names) - {role.name for role in chosen}
+    if missing:
+        raise Conflict(f"your groups give the role {min(missing)}, which does not exist here", "role-missing")
+    if before.group_roles == tuple(sorted(names)):
+        return
+    _store_roles(row, chosen, from_groups=True)
+    row.updated_at = policy_reader.next_update(row.updated_at)
+    row.save()
+    audit.record(
+        actor, "user.change", f"user:{username}", {"groupRoles": before.group_roles}, {"groupRoles": sorted(names)}
+    )
+
+
+def is_local(name: str) -> bool:
+    """Return whether a user that is not of the LDAP directory has this name or one that looks like it."""
+    with session():
+        same = User.select().where(User.skeleton == skeleton(name), User.origin != Origin.LDAP)
+        return same.exists()
 
 
 def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) -> None:
@@ -340,15 +380,18 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None, origi
 def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     """Store the given roles and permissions; `Forbidden` if the user now has rights that the actor lacks."""
     if "roles" in wanted:
-        UserRole.delete().where(UserRole.user == row).execute()
-        chosen = roles.named(wanted["roles"])
-        if chosen:
-            UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
+        _store_roles(row, roles.named(wanted["roles"]), from_groups=False)
     if "permissions" in wanted:
         PermissionRow.delete().where(PermissionRow.user == row).execute()
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
     actor.must_hold(policy_reader.rights_of_user(row.username))
     return _record(row)
+
+
+def _store_roles(row: User, chosen: list[Role], *, from_groups: bool) -> None:
+    UserRole.delete().where(UserRole.user == row, UserRole.from_groups == from_groups).execute()
+    if chosen:
+        UserRole.insert_many([{"user": row, "role": role, "from_groups": from_groups} for role in chosen]).execute()
 
 
 def _cause_to_end_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
@@ -382,7 +425,8 @@ def _record(row: User) -> UserRecord:
 def _records(rows: list[User]) -> list[UserRecord]:
     chosen = User.id.in_([row.id for row in rows])
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, chosen)
-    role_names = policy_reader.role_names(chosen)
+    given_here = policy_reader.role_names(chosen & ~UserRole.from_groups)
+    from_groups = policy_reader.role_names(chosen & UserRole.from_groups)
     writing = policy_reader.roles_that_write()
     seen = last_seen.of_users(row.username for row in rows)
     return [
@@ -390,12 +434,16 @@ def _records(rows: list[User]) -> list[UserRecord]:
             row.username,
             row.enabled,
             row.grant_types,
-            names := role_names.get(row.id, ()),
+            names := given_here.get(row.id, ()),
+            group_names := from_groups.get(row.id, ()),
             (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
             bool(row.grant_types)
-            and (any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(names)),
+            and (
+                any(each.writes_to_the_service for each in own.permissions)
+                or not writing.isdisjoint((*names, *group_names))
+            ),
             policy_reader.damage_of(row.grant_types, row.client_ids, own),
             row.origin,
             row.created_at,

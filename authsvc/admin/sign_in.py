@@ -1,14 +1,16 @@
-"""Signing in and out."""
+"""Signing in and out, here and at the OpenID provider."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Response, g, request, url_for
+from flask import Response, abort, g, request, session, url_for
 
+from authsvc.admin.cookies import is_plain_loopback
 from authsvc.admin.guard import begin_session, end_session, session_offer
 from authsvc.admin.pages import page_blueprint, redirect_to, render
-from authsvc.errors import AuthsvcError, InvalidInput
+from authsvc.errors import AuthsvcError, InvalidInput, Unauthenticated
+from authsvc.identity.oidc import PendingSignIn
 from authsvc.web.problem import status_of
 from authsvc.web.redirects import HOME, path_on_this_host
 from authsvc.web.request_context import public, services
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 blueprint = page_blueprint("sign_in", __name__)
 _MAX_PASSWORD = 4096
+_PENDING = "pending"
 
 
 @blueprint.get("/sign-in")
@@ -39,7 +42,7 @@ def sign_in() -> AnyResponse:
     leads_to = path_on_this_host(request.form.get("redirect", HOME))
     username, password = request.form.get("username", ""), request.form.get("password", "")[:_MAX_PASSWORD]
     try:
-        begin_session(services().sign_ins.with_password(username, password, request.remote_addr))
+        begin_session(services().sign_ins.with_password(username, password, request.remote_addr, directory_too=True))
     except InvalidInput:
         raise
     except AuthsvcError as error:
@@ -69,11 +72,58 @@ def replace_session() -> AnyResponse:
 @blueprint.post("/sign-out")
 @public
 def sign_out() -> AnyResponse:
-    """End the session; this needs no permission."""
-    if g.caller:
-        end_session(g.caller)
-    return redirect_to("/admin/sign-in")
+    """End the session, and with the OpenID provider's help its own one too; this needs no permission."""
+    id_token = end_session(g.caller) if g.caller else None
+    provider = services().external_sign_ins.provider
+    address = provider.sign_out_address(id_token, _outside("sign_in.form")) if provider and id_token else None
+    if address is None or provider is None:
+        return redirect_to("/admin/sign-in")
+    # Not a redirect: the Content-Security-Policy keeps forms, and what they redirect to, on this host.
+    page = render("admin/signed_out.html", address=address, provider=provider.name)
+    page.headers["Refresh"] = f"0; url={address}"
+    return page
+
+
+@blueprint.get("/sign-in/provider")
+@public
+def begin_at_provider() -> AnyResponse:
+    """Send the browser to the OpenID provider."""
+    leads_to = path_on_this_host(request.args.get("redirect", HOME))
+    provider = services().external_sign_ins.provider or abort(404)
+    try:
+        address, pending = provider.begin(_outside("sign_in.finish_at_provider"), leads_to)
+    except AuthsvcError as error:
+        return _form(leads_to, "", error.message, status_of(error))
+    session[_PENDING] = tuple(pending)
+    return redirect_to(address)
+
+
+@blueprint.get("/sign-in/callback")
+@public
+def finish_at_provider() -> AnyResponse:
+    """Begin the session of a browser that comes back from the OpenID provider. Each start is good for one return."""
+    external = services().external_sign_ins
+    provider, kept = external.provider or abort(404), session.pop(_PENDING, None)
+    leads_to = HOME
+    try:
+        if kept is None:
+            raise Unauthenticated("this browser has begun no sign-in at the provider; start it again", "no-sign-in")
+        pending = PendingSignIn(*kept)
+        leads_to = pending.leads_to
+        answer, back_to = request.args.to_dict(), _outside("sign_in.finish_at_provider")
+        signed_in, id_token = external.with_provider(provider, pending, answer, back_to, request.remote_addr)
+        begin_session(signed_in, id_token)
+    except AuthsvcError as error:
+        return _form(leads_to, "", error.message, status_of(error))
+    return redirect_to(leads_to)
+
+
+def _outside(endpoint: str) -> str:
+    """Return the address of a page as browsers and the provider know it; behind a proxy that ends TLS it is https."""
+    return url_for(endpoint, _external=True, _scheme="http" if is_plain_loopback() else "https")
 
 
 def _form(leads_to: str, username: str, failure: str | None, status: int) -> Response:
-    return render("admin/sign_in.html", status, leads_to=leads_to, username=username, failure=failure)
+    provider = services().external_sign_ins.provider
+    name = provider.name if provider else None
+    return render("admin/sign_in.html", status, leads_to=leads_to, username=username, failure=failure, provider=name)

@@ -57,7 +57,7 @@ _ORIGINS = {
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
 _COLUMNS = (
-    *("username", "enabled", "grantTypes", "roles", "permissions", "clientIds"),
+    *("username", "enabled", "grantTypes", "roles", "groupRoles", "permissions", "clientIds"),
     *("hasPassword", "origin", "createdAt", "updatedAt", "lastSeen"),
 )
 
@@ -214,7 +214,7 @@ def delete(username: str) -> AnyResponse:
 
 
 def _row(user: UserRecord) -> tuple[str, ...]:
-    rights = (user.roles, user.permissions, user.client_ids)
+    rights = (user.roles, user.group_roles, user.permissions, user.client_ids)
     lists = ("; ".join(map(str, values)) for values in (sorted(user.grant_types), *rights))
     times = (rfc3339(at) if at else "" for at in (user.created_at, user.updated_at, user.last_seen))
     return (user.username, _yes(user.enabled), *lists, _yes(user.has_password), user.origin, *times)
@@ -261,7 +261,7 @@ def _effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
     """Return the rules in force for a user, and the names of roles whose rules are left out as unreadable."""
     snapshot = services().policy.snapshot
     policy = snapshot.users.get(user.username)
-    hidden = [role for role in user.roles if not may_call("GET", f"/api/roles/{role}")]
+    hidden = [role for role in user.all_roles if not may_call("GET", f"/api/roles/{role}")]
     rules = snapshot.rules_of(policy) if policy else []
     return [rule for rule in rules if rule.role not in hidden], hidden
 
@@ -269,7 +269,7 @@ def _effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
 def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple[str, str | None]]:
     """Return the allowed client ids, each with the role it comes from or None, without those of hidden roles."""
     roles = services().policy.snapshot.roles
-    visible = [role for role in user.roles if role in roles and role not in hidden_roles]
+    visible = [role for role in user.all_roles if role in roles and role not in hidden_roles]
     own = [(pattern, None) for pattern in user.client_ids]
     return [*own, *((pattern, role) for role in visible for pattern in roles[role].client_ids)]
 

@@ -53,7 +53,7 @@ class MeView(View):
 @public
 def login(body: LoginBody) -> dict[str, Any]:
     """Exchange a username and password for an API token."""
-    signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr)
+    signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr, directory_too=True)
     issued = api_tokens.issue_token(
         actor_for(signed_in.user, signed_in.proof),
         signed_in.user.username,

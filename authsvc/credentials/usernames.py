@@ -31,6 +31,18 @@ def validate_username(name: str) -> str:
     return name
 
 
+def directory_username(given: str) -> str | None:
+    """Return the username for a name that an OpenID provider, or a person for a directory, gave; None if there is none.
+
+    It is in lower case and without the domain of a mail address. Names with other than ASCII letters are refused,
+    because they could look like another name. So are names that look like `admin` and `authsvc`, which stand for the
+    first administrator and for the service itself.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", given).casefold())
+    name = folded.partition("@")[0]
+    return name if is_username(name) and skeleton(name) not in _RESERVED else None
+
+
 def validate_role_name(name: str) -> str:
     """Return the name; `InvalidInput` for `name` if it is not valid."""
     if not ROLE_NAME.fullmatch(name):
@@ -42,3 +54,6 @@ def skeleton(name: str) -> str:
     """Return the form that look-alike names share, such as `Bad-1`, `bad_l` and `BADI`."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return folded.translate(_LOOKS_LIKE)
+
+
+_RESERVED = {skeleton("admin"), skeleton("authsvc")}

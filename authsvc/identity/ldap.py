@@ -18,8 +18,9 @@ from ldap3.utils.dn import parse_dn
 
 from authsvc.accounts.users import Origin
 from authsvc.credentials.hashing import slot
+from authsvc.credentials.usernames import directory_username
 from authsvc.errors import Busy
-from authsvc.identity.confirmed import ConfirmedIdentity, roles_of, username_from
+from authsvc.identity.confirmed import ConfirmedIdentity, roles_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,15 @@ _PERSON_REFUSED = {19, _NO_SUCH_OBJECT, 48, _INVALID_CREDENTIALS, 50, 53}
 
 class _Unusable(Exception):
     """A server answers, but not in a way that lets anybody sign in."""
+
+
+class _Tls(Tls):  # type: ignore[misc]
+    """TLS as Python's `ssl` does it, which checks the host name too. The library's own check leaves sockets open."""
+
+    def wrap_socket(self, connection: Connection, do_handshake: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Replace the connection's socket by an encrypted one."""
+        context = ssl.create_default_context(cafile=self.ca_certs_file)
+        connection.socket = context.wrap_socket(connection.socket, server_hostname=connection.server.host)
 
 
 class Directory:
@@ -90,19 +100,18 @@ class Directory:
                 if not self._bind(own, dn, password, is_person=True):
                     return None
             roles = roles_of(self._groups(search, dn, given), self._roles)
-        return ConfirmedIdentity(Origin.LDAP, ISSUER, subject, username_from(given), roles, self._lasts)
+        return ConfirmedIdentity(Origin.LDAP, ISSUER, subject, directory_username(given), roles, self._lasts)
 
     @contextmanager
     def _connection(self, url: str) -> Iterator[Connection]:
         """Yield a connection that nobody is bound to yet; with ldaps:// or ldap+starttls:// it is encrypted."""
         parts = urlsplit(url)
         host = parts.hostname or ""
-        tls = Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=self._ca_file, sni=host)
         server = Server(
             host,
             parts.port or (636 if parts.scheme == "ldaps" else 389),
             use_ssl=parts.scheme == "ldaps",
-            tls=tls,
+            tls=_Tls(ca_certs_file=self._ca_file),
             get_info=NONE,
             connect_timeout=TIMEOUT_SECONDS,
         )
@@ -181,7 +190,7 @@ class Directory:
         result = connection.result["result"]
         if result != _SUCCESS:
             raise _Unusable(f"search below {base}: result {result}")
-        return [entry for entry in connection.response if entry["type"] == "searchResEntry"]
+        return [entry for entry in connection.response or () if entry["type"] == "searchResEntry"]
 
 
 def _normal(dn: str) -> str:

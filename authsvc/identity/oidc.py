@@ -26,8 +26,9 @@ from urllib3.exceptions import HTTPError
 from authsvc.accounts.users import Origin
 from authsvc.addresses import is_loopback
 from authsvc.credentials.hashing import slot
+from authsvc.credentials.usernames import directory_username
 from authsvc.errors import Busy, Unauthenticated
-from authsvc.identity.confirmed import MAX_SUBJECT, ConfirmedIdentity, roles_of, username_from
+from authsvc.identity.confirmed import MAX_SUBJECT, ConfirmedIdentity, roles_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,9 @@ class Provider:
     def begin(self, redirect_uri: str, leads_to: str) -> tuple[str, PendingSignIn]:
         """Return the address at the provider to send the browser to, and what has to be kept until it returns."""
         endpoint = self._endpoint("authorization_endpoint")
-        pending = PendingSignIn(*(secrets.token_urlsafe(32) for _ in range(3)), leads_to, time())
+        pending = PendingSignIn(
+            secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(32), leads_to, time()
+        )
         challenge = base64.urlsafe_b64encode(hashlib.sha256(pending.verifier.encode()).digest()).rstrip(b"=")
         query = {
             "response_type": "code",
@@ -149,7 +152,7 @@ class Provider:
             message = f"{self.name} sent no claim {self._username_claim}; see AUTHSVC_OIDC_USERNAME_CLAIM"
             raise Unauthenticated(message, "unusable-username")
         roles = roles_of((group for group in groups if isinstance(group, str)), self._roles)
-        name = username_from(username)
+        name = directory_username(username)
         return ConfirmedIdentity(Origin.OIDC, self._issuer, claims["sub"], name, roles, self._lasts)
 
     def _redeem(self, code: str, verifier: str, redirect_uri: str) -> str:

@@ -175,11 +175,16 @@ class AccessControl:
         request = Request(Context.HTTP, http_operation(method), topics.split(path), Identity(user.username))
         return decide(snapshot.rules_of(current), request)
 
+    def may_change_service(self, user: UserPolicy) -> bool:
+        """Return whether a permission of the user or of its roles allows it to change anything in this service."""
+        return any(rule.permission.writes_to_the_service for rule in self._policy.snapshot.rules_of(user))
+
     def authenticate_token(self, token: str, now: datetime) -> tuple[UserPolicy, str]:
         """Return the user of an API token and the token's digest; `Unauthenticated` if it is not valid."""
         claims = jwt.verify(token, self._policy.snapshot.signing_keys, now)
         user = self._policy.snapshot.users.get(claims.username)
-        if user is None or not user.enabled or claims.digest not in user.tokens:
+        until = user.tokens.get(claims.digest) if user and user.enabled else None
+        if user is None or until is None or until <= now:
             raise Unauthenticated("the token is not valid", "invalid-token")
         self.token_uses[claims.digest] = now
         return user, claims.digest

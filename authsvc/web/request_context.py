@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from authsvc.broker.webhooks import Webhooks
     from authsvc.credentials.hashing import HashingPool
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.identity.sign_in import ExternalSignIns
     from authsvc.policy.access import AccessControl
     from authsvc.policy.actors import Proof
     from authsvc.policy.snapshot import UserPolicy
@@ -47,6 +48,7 @@ class Services:
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns
+    external_sign_ins: ExternalSignIns
     failed_sign_ins: FailedSignIns
     webhooks: Webhooks
     plugin: PluginRoutes
