@@ -21,6 +21,7 @@ from authsvc.broker.plugin_routes import PluginRoutes, ReportReceivers
 from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+from authsvc.credentials.rehashing import Rehashing
 from authsvc.identity.sign_in import ExternalSignIns
 from authsvc.jobs import (
     certificate_jobs,
@@ -29,6 +30,7 @@ from authsvc.jobs import (
     notification_jobs,
     policy_jobs,
     record_jobs,
+    rehashing_jobs,
     watch_jobs,
 )
 from authsvc.observability import metrics
@@ -37,7 +39,10 @@ from authsvc.storage.background import BackgroundThread
 from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
+from authsvc.web.path_names import EncodedSlashes
+from authsvc.web.proxies import TrustedProxies
 from authsvc.web.request_context import EXTENSION, Services
+from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
 if TYPE_CHECKING:
@@ -56,6 +61,11 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
 
     `bind` is the address that this process listens on, `settings.bind` unless given.
     """
+    return assemble(create_routes(), settings, bind)
+
+
+def create_routes() -> OpenAPI:
+    """Return an app that has all routes and no parts behind them; `assemble` adds the parts."""
     app = OpenAPI(
         "authsvc",
         info=api.INFO,
@@ -68,22 +78,31 @@ def create_app(settings: Settings, bind: str | None = None) -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    services = app.extensions[EXTENSION] = compose(settings, bind)
     problem.register(app)
-    tracing.register(app, settings.trusted_proxies)
+    tracing.register(app)
     app.register_blueprint(webhook_views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(downloads.blueprint)
     api.register(app)
     admin.register(app)
+    extension.register(app)
+    return app
+
+
+def assemble(app: OpenAPI, settings: Settings, bind: str | None = None) -> OpenAPI:
+    """Put the parts of one service behind the routes, and return the app."""
+    services = app.extensions[EXTENSION] = compose(settings, bind)
+    redacting = TokenRedaction(app.wsgi_app)
+    app.wsgi_app = EncodedSlashes(TrustedProxies(redacting, settings.trusted_proxies))  # type: ignore[method-assign]
     app.extensions[BACKGROUND] = [
         BackgroundThread("policy", policy_jobs(services)),
         BackgroundThread("client ids", client_id_jobs(services)),
         BackgroundThread("watch", watch_jobs(services)),
         BackgroundThread("records", record_jobs(services)),
+        BackgroundThread("rehashing", rehashing_jobs(services)),
         BackgroundThread("certificates", certificate_jobs(services)),
         BackgroundThread("notifications", notification_jobs(services)),
-        BackgroundThread("registry", extension.register(app, services)),
+        BackgroundThread("registry", extension.assemble(app, services)),
     ]
     if services.broker is not None:
         app.extensions[BACKGROUND].append(BackgroundThread("sessions", disconnect_jobs(services.broker)))
@@ -97,7 +116,14 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     wait_seconds = settings.connect_budget_ms / 1000
     budgets = WaitBudgets(WaitBudget(wait_seconds, broker_hashing), WaitBudget(wait_seconds, broker_hashing))
-    verifier = PasswordVerifier(broker_hashing, api_hashing, settings.credential_cache_entries, settings.bcrypt_cost)
+    rehashing = Rehashing(broker_hashing, settings.bcrypt_cost)
+    verifier = PasswordVerifier(
+        broker_hashing,
+        api_hashing,
+        settings.credential_cache_entries,
+        settings.bcrypt_cost,
+        on_foreign=None if settings.keep_foreign_hashes else rehashing.note,
+    )
     seen_client_ids = SeenClientIds()
     denials, failed_sign_ins = Denials(), FailedSignIns()
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
@@ -116,6 +142,7 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         verifier=verifier,
         hasher=PasswordHasher(settings.password_policy, settings.bcrypt_cost, api_hashing),
         broker_hashing=broker_hashing,
+        rehashing=rehashing,
         access=access,
         sign_ins=SignIns(
             access,
@@ -141,5 +168,5 @@ def compose(settings: Settings, bind: str | None = None) -> Services:
         denials=denials,
         decision_stats=DecisionStats(metrics.counted),
         broker=takeover_broker(settings),
-        propagation=Propagation(settings.data_dir / "run"),
+        propagation=Propagation(settings.run_dir),
     )

@@ -5,7 +5,25 @@ The table in `web/problem.py` maps them to HTTP statuses.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+# pydantic's own messages for these use terms of Python, or would repeat the value that was sent.
+_MESSAGES = {
+    "extra_forbidden": "is not a known field",
+    "missing": "is required",
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "frozen_set_type": "must be a list",
+}
 
 
 class FieldError(NamedTuple):
@@ -35,6 +53,12 @@ class InvalidInput(AuthsvcError):
     def __init__(self, *errors: FieldError) -> None:
         super().__init__("; ".join(": ".join(filter(None, error)) for error in errors))
         self.errors = errors
+
+    @classmethod
+    def of_validation(cls, error: ValidationError) -> InvalidInput:
+        """Return pydantic's errors by field; no message repeats a value that was sent."""
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        return cls(*(FieldError(_path(one["loc"]), _message(one["type"], one["msg"])) for one in found))
 
     def within(self, prefix: str) -> InvalidInput:
         """Return the same error with a prefix before each field: `resource` becomes `permissions[0].resource`."""
@@ -102,3 +126,16 @@ class SettingsError(AuthsvcError):
 def invalid(field: str, message: str) -> InvalidInput:
     """Return the error for a single field."""
     return InvalidInput(FieldError(field, message))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return the path of a field in the body, such as `permissions[0].resource`."""
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+    return path or "body"
+
+
+def _message(kind: str, message: str) -> str:
+    own = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
+    return re.sub(r"^(Input|String|List|Tuple|Value) should ", "must ", own)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authsvc.accounts import api_tokens, browser_sessions, throttle
+from authsvc.accounts import api_tokens, browser_sessions, throttle, users
 from authsvc.accounts.sign_in import passwords
 from authsvc.activity import decision_stats, denials, disconnects, live_clients, throttled_logins
 from authsvc.notifications import outbox
@@ -106,6 +106,11 @@ def record_jobs(services: Services) -> list[Job]:
         Job(_CLEANUP_EVERY, decision_stats.delete_expired),
         Job(_CLEANUP_EVERY, live_clients.delete_expired),
     ]
+
+
+def rehashing_jobs(services: Services) -> list[Job]:
+    """Return the job that replaces password hashes of other systems, in a thread of its own: each hash takes time."""
+    return [Job(0.5, lambda: services.rehashing.store(users.replace_hashes), run_at_stop=True)]
 
 
 def certificate_jobs(services: Services) -> list[Job]:

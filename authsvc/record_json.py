@@ -6,9 +6,14 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import AfterValidator
 from pydantic.alias_generators import to_camel
 
+from authsvc.errors import InvalidInput
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import DataclassInstance
 
 Record = TypeVar("Record", bound="DataclassInstance")
@@ -51,3 +56,15 @@ def audit_fields(record: Any) -> dict[str, Any]:
     found = json_fields(record)
     rare = ("damage", "groupRoles")
     return {name: found[name] for name in found if name not in _NOT_AUDITED and (name not in rare or found[name])}
+
+
+def checked_by(rule: Callable[[str], str]) -> AfterValidator:
+    """Return a validator that applies a rule of the domain and reports its message."""
+
+    def check(text: str) -> str:
+        try:
+            return rule(text)
+        except InvalidInput as error:
+            raise ValueError(error.errors[0].message) from None
+
+    return AfterValidator(check)

@@ -188,6 +188,7 @@ class Settings:
     workers: Annotated[int, _number(1, 64)] = 1
     api_workers: Annotated[int, _number(1, 64)] = 1
     threads: Annotated[int, _number(2, 256)] = 16
+    keep_foreign_hashes: Annotated[bool, _one_of({"yes": True, "no": False})] = False
     hash_workers: Annotated[int, _number(1, 64)] = 2
     hash_queue: Annotated[int, _number(1, 1_000_000)] = 10_000
     connect_budget_ms: Annotated[int, _number(0, 4000)] = 150
@@ -252,6 +253,11 @@ class Settings:
         return "Settings(...)"  # a traceback must not show the secrets
 
     @property
+    def run_dir(self) -> Path:
+        """The sockets and announcements of the processes that run."""
+        return self.data_dir / "run"
+
+    @property
     def session_lifetime(self) -> Lifetime:
         return Lifetime(timedelta(minutes=self.session_idle_minutes), timedelta(hours=self.session_hours))
 
@@ -285,7 +291,8 @@ def split_secrets(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     return others, {name: value for name, value in environ.items() if name in variables}
 
 
-class ShownSetting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ShownSetting:
     """A setting without its value if that is a secret; `value` is None also if the setting is not set."""
 
     name: str

@@ -25,8 +25,18 @@ if TYPE_CHECKING:
     from authsvc.web.request_context import Services
 
 
-def register(app: OpenAPI, services: Services) -> list[Job]:
-    """Add the registry to the app and return its background jobs."""
+def register(app: OpenAPI) -> None:
+    """Add the routes of the registry to the app."""
+    for blueprint in routes.BLUEPRINTS:
+        app.register_api(blueprint)
+    app.register_blueprint(est.blueprint)
+    add_pages(app, admin.blueprint, admin.NAVIGATION)
+    stored_metrics.add(app, metrics.stored)
+    add_tile(app, admin.NAVIGATION.call, admin.pending_tile)
+
+
+def assemble(app: OpenAPI, services: Services) -> list[Job]:
+    """Put the parts of one registry behind its routes and return its background jobs."""
     settings = services.settings
     signing = signing_policy(settings)
     contacts, unknown_names, attempted = ContactWriter(), UnknownNames(), AttemptedNames()
@@ -52,12 +62,6 @@ def register(app: OpenAPI, services: Services) -> list[Job]:
         BoundedSemaphore(max(1, settings.threads // 4)),
     )
     app.extensions[routes.EXTENSION] = routes.Registry(rest, mqtt, signing, settings.registry_max_request_bytes)
-    for blueprint in routes.BLUEPRINTS:
-        app.register_api(blueprint)
-    app.register_blueprint(est.blueprint)
-    add_pages(app, admin.blueprint, admin.NAVIGATION)
-    stored_metrics.add(app, metrics.stored)
-    add_tile(app, admin.NAVIGATION.call, admin.pending_tile)
     # The signal keeps a weak reference by default, and nothing else refers to this bound method.
     unknown_username.connect(mqtt.enqueue, weak=False)
     return [

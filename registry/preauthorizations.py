@@ -403,9 +403,9 @@ def _row(actor: Actor, new: NewPreauthorization, now: datetime, secret: str | No
     }
 
 
-def _event(row: dict[str, Any]) -> tuple[str, audit.Fields]:
+def _event(row: dict[str, Any]) -> tuple[str, None, audit.Fields]:
     stored = {to_camel(name): row[name] for name in ("roles", "permissions", "csr_fingerprint")}
-    return f"preauthorization:{row['username']}", stored | {"withSecret": row["secret_digest"] is not None}
+    return f"preauthorization:{row['username']}", None, stored | {"withSecret": row["secret_digest"] is not None}
 
 
 def _record(row: Preauthorization) -> PreauthorizationRecord:

@@ -19,8 +19,9 @@ CHECKOUT = Path(__file__).parents[1]
 ORDER = (
     *("authsvc.cli.main", "registry.cli", "authsvc.cli", "authsvc.server", "authsvc.app"),
     *("registry.extension", "registry.admin", "registry.api", "registry"),
-    *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.broker", "authsvc.identity"),
-    *("authsvc.accounts", "authsvc.pki", "authsvc.notifications", "authsvc.activity"),
+    *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.exports", "authsvc.broker"),
+    *("authsvc.identity", "authsvc.importing", "authsvc.policy_file", "authsvc.accounts"),
+    *("authsvc.pki", "authsvc.notifications", "authsvc.activity"),
     *("authsvc.observability", "authsvc.storage"),
     *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),
     *("authsvc.addresses", "authsvc.errors", "authsvc"),
@@ -39,7 +40,7 @@ KNOWS_FLASK = (
 )
 NOT_ON_THE_HOT_PATH = (
     *("authsvc.storage", "authsvc.activity", "authsvc.notifications", "authsvc.accounts"),
-    *("peewee", "requests", "socket"),
+    *("authsvc.importing", "authsvc.policy_file", "peewee", "requests", "socket"),
 )
 FORBIDDEN_WORDS = {"manager", "helper", "helpers", "util", "utils", "info", "data", "process", "do"}
 NAMED_BY_ASYNCIO = {"data_received"}

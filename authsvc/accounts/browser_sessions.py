@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from peewee import JOIN
+from peewee import JOIN, chunked
 
 from authsvc.accounts.proof import check_proof
 from authsvc.accounts.sign_in.methods import Method
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # `last_seen_at` is written at most once in this time, so that most page views cost no database write.
 _LAST_SEEN_EVERY = timedelta(seconds=30)
+_BATCH = 500  # usernames in one statement
 _MAX_BROWSER = 200  # characters of a User-Agent
 
 
@@ -128,10 +129,11 @@ def end(actor: Actor, session_id: str) -> None:
         _end(actor, row)
 
 
-def end_all(username: str) -> None:
-    """End every session of a user; to be called inside the transaction of the change that requires it."""
-    whose = User.select(User.id).where(User.username == username)
-    BrowserSession.delete().where(BrowserSession.user.in_(whose)).execute()
+def end_all(*usernames: str) -> None:
+    """End every session of these users; to be called inside the transaction of the change that requires it."""
+    for batch in chunked(usernames, _BATCH):
+        whose = User.select(User.id).where(User.username.in_(batch))
+        BrowserSession.delete().where(BrowserSession.user.in_(whose)).execute()
 
 
 def search(username: str, lifetime: Lifetime, page: int, per_page: int) -> Page[SessionRecord]:

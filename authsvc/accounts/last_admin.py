@@ -16,6 +16,8 @@ from authsvc.storage.models import Role, User, UserRole
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from authsvc.policy.snapshot import RolePolicy, UserPolicy
+
 ROLE = "admin"
 
 
@@ -25,22 +27,37 @@ def keep_last_administrator() -> Iterator[None]:
     before = _administrator_exists()
     yield
     if before and not _administrator_exists():
-        message = "this would remove the last administrator; give another user the role admin first"
-        raise Conflict(message, "last-administrator")
+        raise lost()
 
 
-def _administrator_exists() -> bool:
-    candidates = User.select(User.username).join(UserRole).join(Role).where(Role.name == ROLE, User.enabled)
-    return any(_administers(row.username) for row in candidates)
+def lost() -> Conflict:
+    """Return the error for a change that removes the last administrator."""
+    message = "this would remove the last administrator; give another user the role admin first"
+    return Conflict(message, "last-administrator")
 
 
-def _administers(username: str) -> bool:
-    """Return whether the user can sign in with a password and change its own rights, and with them anything."""
-    (user,) = policy_reader.user_policies([username], datetime.now(UTC)).values()
-    roles = policy_reader.role_policies(user.roles)
+def usernames() -> list[str]:
+    """Return the enabled users with the role of administrators. Not each of them can administrate; see below."""
+    query = User.select(User.username).join(UserRole).join(Role).where(Role.name == ROLE, User.enabled)
+    return [row.username for row in query]
+
+
+def can_administrate(user: UserPolicy, roles: dict[str, RolePolicy]) -> bool:
+    """Return whether a user can sign in with a password and change its own rights, and with them anything.
+
+    `roles` are those of the user.
+    """
     if not user.may_sign_in or any(role.damage for role in roles.values()):
         return False
     snapshot = Snapshot(roles=roles)
-    path = split(f"/api/users/{username}")
-    request = Request(Context.HTTP, Operation.WRITE, path, Identity(username))
+    path = split(f"/api/users/{user.username}")
+    request = Request(Context.HTTP, Operation.WRITE, path, Identity(user.username))
     return bool(decide(snapshot.rules_of(user), request))
+
+
+def _administrator_exists() -> bool:
+    for username in usernames():
+        (user,) = policy_reader.user_policies([username], datetime.now(UTC)).values()
+        if can_administrate(user, policy_reader.role_policies(user.roles)):
+            return True
+    return False

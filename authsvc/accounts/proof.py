@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from authsvc.credentials.password_hashes import password_version
 from authsvc.errors import Unauthenticated
 from authsvc.storage.database import is_sqlite
 from authsvc.storage.models import BrowserSession, Token, User
@@ -24,12 +25,18 @@ def check_proof(actor: Actor) -> None:
     if not is_sqlite():  # SQLite has one writer at a time anyway
         query = query.for_update("FOR NO KEY UPDATE")
     user = query.first()
-    if password_hash is not None and (user is None or not user.enabled or user.password_hash != password_hash):
+    if password_hash is not None and not (user and user.enabled and _has_password(user, password_hash)):
         raise Unauthenticated("username or password is wrong", "wrong-credentials")
     if token_digest is not None and not (user and user.enabled and _exists(Token, user, token_digest)):
         raise Unauthenticated("the token is not valid", "invalid-token")
     if session_digest is not None and not (user and user.enabled and _exists(BrowserSession, user, session_digest)):
         raise Unauthenticated("the session has ended; sign in again")
+
+
+def _has_password(user: User, password_hash: str) -> bool:
+    # The hash may have been replaced by another one of the same password.
+    stored = user.password_hash
+    return stored is not None and password_version(stored) == password_version(password_hash)
 
 
 def _exists(model: type[Token | BrowserSession], user: User, digest: str) -> bool:

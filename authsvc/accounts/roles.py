@@ -39,6 +39,8 @@ _BUILT_IN = {
         (Permission(Context.HTTP, Operation.READ, "/api/me"),),
     ),
 }
+BUILT_IN = frozenset(_BUILT_IN)
+"""The names of the roles that every database has and that no request can change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,7 @@ def _row_for_change(actor: Actor, name: str) -> Role:
         raise Conflict(f"the role {name} is built in and cannot be changed; create another role", "role-built-in")
     actor.must_hold(policy_reader.rights_of_roles([name]))
     # A change of a role changes every user of it, through its deny rules too.
-    actor.must_hold(policy_reader.rights_of_holders(row.id))
+    actor.must_hold(policy_reader.rights_of_holders(name))
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from authsvc.activity.mqtt_takeover import TakeoverBroker
     from authsvc.credentials.passwords import PasswordHasher
+    from authsvc.credentials.rehashing import Rehashed
     from authsvc.pki.authorities import SigningPolicy
     from authsvc.pki.csr import ClientKey
     from authsvc.policy.actors import Actor
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 MAX_EXPORTED = 100_000
-_BATCH = 500
+_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +178,9 @@ def change(
         row.updated_at = policy_reader.next_update(row.updated_at)
         row.save()
         after = _store_rights(actor, row, changes)
-        cause = _cause_to_end_sessions(before, after, changes)
+        cause = cause_to_end_sessions(before, after, new_password="password" in changes)
         if cause:
-            disconnects.order(username, cause)
+            disconnects.order(cause, username)
             browser_sessions.end_all(username)
         earlier, later = audit.difference(audit_fields(before), audit_fields(after))
         if changes.get("password") is not None:
@@ -191,6 +192,18 @@ def change(
             audit.record(actor, "user.change", f"user:{username}", earlier, later)
             announce(ChangeKind.USER, username)
     return after
+
+
+def replace_hashes(rehashed: list[Rehashed]) -> None:
+    """Replace stored hashes of other systems by ours of the same passwords, which ends no session.
+
+    A hash that has changed since is left alone. Nobody has changed a user, so nothing is added to the audit trail.
+    """
+    with policy_change() as announce:
+        for username, stored, replacement in rehashed:
+            unchanged = (User.username == username) & (User.password_hash == stored)
+            if User.update(password_hash=replacement).where(unchanged).execute():
+                announce(ChangeKind.USER, username)
 
 
 def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
@@ -212,34 +225,6 @@ def allow(actor: Actor, username: str, permission: Permission) -> UserRecord:
         return _record(row)
 
 
-def set_group_roles(actor: Actor, username: str, names: tuple[str, ...]) -> None:
-    """Replace the roles that the user's groups give, and keep those given here; `Conflict` if one does not exist.
-
-    To be called inside the policy change of the sign-in, which announces the user.
-    """
-    row = _row(username)
-    before = _record(row)
-    chosen = list(Role.select().where(Role.name.in_(names)))
-    missing = set(names) - {role.name for role in chosen}
-    if missing:
-        raise Conflict(f"your groups give the role {min(missing)}, which does not exist here", "role-missing")
-    if before.group_roles == tuple(sorted(names)):
-        return
-    _store_roles(row, chosen, from_groups=True)
-    row.updated_at = policy_reader.next_update(row.updated_at)
-    row.save()
-    audit.record(
-        actor, "user.change", f"user:{username}", {"groupRoles": before.group_roles}, {"groupRoles": sorted(names)}
-    )
-
-
-def is_local(name: str) -> bool:
-    """Return whether a user that is not of the LDAP directory has this name or one that looks like it."""
-    with session():
-        same = User.select().where(User.skeleton == skeleton(name), User.origin != Origin.LDAP)
-        return same.exists()
-
-
 def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) -> None:
     """Delete a user and its tokens, and revoke its certificates; `Conflict` if no administrator would be left.
 
@@ -251,7 +236,7 @@ def delete(actor: Actor, username: str, expected: frozenset[str] | None = None) 
         actor.must_hold(policy_reader.rights_of_user(row.username))
         before = audit_fields(_record(row))
         certificates.revoke_all(actor, username, RevocationReason.CESSATION_OF_OPERATION)
-        disconnects.order(username, disconnects.USER_REMOVED)
+        disconnects.order(disconnects.USER_REMOVED, username)
         row.delete_instance()
         audit.record(actor, "user.delete", f"user:{username}", before=before)
         announce(ChangeKind.USER, username)
@@ -276,6 +261,24 @@ def disconnect(actor: Actor, username: str, broker: TakeoverBroker | None) -> di
     failed = list(dict.fromkeys((*by_plugin.failed, *taken_over.failed)))
     ended = dict.fromkeys((*by_plugin.ended, *taken_over.ended))
     return disconnects.DisconnectResult([client_id for client_id in ended if client_id not in failed], failed)
+
+
+class _Access(Protocol):
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def grant_types(self) -> frozenset[GrantType]: ...
+
+
+def cause_to_end_sessions(before: _Access, after: _Access, *, new_password: bool) -> str | None:
+    """Return why a change ends the MQTT and browser sessions of a user; None if it does not."""
+    if before.enabled and not after.enabled:
+        return "user disabled"
+    if new_password:
+        return "password changed"
+    if before.grant_types - after.grant_types:
+        return "grant type removed"
+    return None
 
 
 def issue_certificate(
@@ -319,12 +322,12 @@ def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username"
 
 
 def export(wanted: UserFilter) -> Iterator[UserRecord]:
-    """Yield up to `MAX_EXPORTED` users, sorted by name. They are read in batches."""
+    """Yield up to `MAX_EXPORTED` users, sorted by name. They are read in batches, so that few are in memory at once."""
     left, last = MAX_EXPORTED, ""
     while left > 0:
         query = _matching(wanted).where(User.username > last).order_by(User.username).limit(min(left, _BATCH))
         with session():
-            found = _records(list(query))
+            found = _records(list(query.namedtuples()), are_sorted=True)
         yield from found
         left -= len(found)
         if len(found) < _BATCH:
@@ -380,29 +383,15 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None, origi
 def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     """Store the given roles and permissions; `Forbidden` if the user now has rights that the actor lacks."""
     if "roles" in wanted:
-        _store_roles(row, roles.named(wanted["roles"]), from_groups=False)
+        UserRole.delete().where(UserRole.user == row, ~UserRole.from_groups).execute()
+        chosen = roles.named(wanted["roles"])
+        if chosen:
+            UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
     if "permissions" in wanted:
         PermissionRow.delete().where(PermissionRow.user == row).execute()
         roles.insert_permissions(dict.fromkeys(wanted["permissions"]), user_id=row.id)
     actor.must_hold(policy_reader.rights_of_user(row.username))
     return _record(row)
-
-
-def _store_roles(row: User, chosen: list[Role], *, from_groups: bool) -> None:
-    UserRole.delete().where(UserRole.user == row, UserRole.from_groups == from_groups).execute()
-    if chosen:
-        UserRole.insert_many([{"user": row, "role": role, "from_groups": from_groups} for role in chosen]).execute()
-
-
-def _cause_to_end_sessions(before: UserRecord, after: UserRecord, changes: UserChanges) -> str | None:
-    """Return why this change ends the MQTT and browser sessions of the user; None if it does not."""
-    if before.enabled and not after.enabled:
-        return "user disabled"
-    if "password" in changes:
-        return "password changed"
-    if before.grant_types - after.grant_types:
-        return "grant type removed"
-    return None
 
 
 def _hash(wanted: UserChanges, hasher: PasswordHasher) -> str | None:
@@ -422,27 +411,35 @@ def _record(row: User) -> UserRecord:
     return _records([row])[0]
 
 
-def _records(rows: list[User]) -> list[UserRecord]:
-    chosen = User.id.in_([row.id for row in rows])
+def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
+    if not rows:
+        return []
+    names = [row.username for row in rows]
+
+    def selecting(column: Any) -> Any:
+        # The range may select users between the sorted ones, but the database reads it faster than a list of names.
+        return column.between(names[0], names[-1]) if are_sorted else column.in_(names)
+
+    chosen = selecting(User.username) if are_sorted else User.id.in_([row.id for row in rows])
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, chosen)
-    given_here = policy_reader.role_names(chosen & ~UserRole.from_groups)
-    from_groups = policy_reader.role_names(chosen & UserRole.from_groups)
+    given_here = policy_reader.role_names(chosen, from_groups=False)
+    from_groups = policy_reader.role_names(chosen, from_groups=True)
     writing = policy_reader.roles_that_write()
-    seen = last_seen.of_users(row.username for row in rows)
+    seen = last_seen.of_users(selecting)
     return [
         UserRecord(
             row.username,
             row.enabled,
             row.grant_types,
-            names := given_here.get(row.id, ()),
-            group_names := from_groups.get(row.id, ()),
+            here := given_here.get(row.id, ()),
+            by_groups := from_groups.get(row.id, ()),
             (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
             bool(row.grant_types)
             and (
                 any(each.writes_to_the_service for each in own.permissions)
-                or not writing.isdisjoint((*names, *group_names))
+                or not writing.isdisjoint((*here, *by_groups))
             ),
             policy_reader.damage_of(row.grant_types, row.client_ids, own),
             row.origin,

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peewee import chunked, fn
+from peewee import fn
 
-from authsvc.storage.database import is_sqlite, session
+from authsvc.storage.database import insert_rows, is_sqlite, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.models import AuditEvent
 from authsvc.storage.paging import Page, fetch_page
@@ -58,14 +58,18 @@ class AuditFilter:
 
 def record(actor: Actor, action: str, target: str, before: Fields | None = None, after: Fields | None = None) -> None:
     """Write one event. Call it inside the transaction of the change."""
-    AuditEvent.create(**_columns(actor, action), target=target, before=before, after=after)
+    record_many(actor, action, [(target, before, after)])
 
 
-def record_many(actor: Actor, action: str, created: Iterable[tuple[str, Fields]]) -> None:
-    """Write one event for each target that one change created, given with its values afterwards."""
-    columns = _columns(actor, action) | {"before": None}
-    for batch in chunked((columns | {"target": target, "after": after} for target, after in created), 200):
-        AuditEvent.insert_many(batch).execute()
+def record_many(actor: Actor, action: str, changes: Iterable[tuple[str, Fields | None, Fields | None]]) -> None:
+    """Write one event for each target that one change affects, given with its values before and after."""
+    columns = _columns(actor, action)
+    source = {"policyFile": actor.policy_file} if actor.policy_file else {}
+    rows = (
+        columns | {"target": target, "before": before, "after": source | (after or {}) or after}
+        for target, before, after in changes
+    )
+    insert_rows(AuditEvent, rows)
 
 
 def _columns(actor: Actor, action: str) -> Fields:

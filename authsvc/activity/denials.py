@@ -13,7 +13,7 @@ from peewee import EXCLUDED, Select, fn
 
 from authsvc.errors import InvalidInput, NotFound
 from authsvc.observability.log_limit import LogLimit
-from authsvc.policy.access import requests_for
+from authsvc.policy.access import access_name, requests_for
 from authsvc.policy.decision import Denial, Reason
 from authsvc.policy.denial_advice import DenialAdvice, advice_for
 from authsvc.policy.topics import Identity
@@ -25,6 +25,7 @@ from authsvc.storage.policy_cache import snapshot_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from authsvc.policy.access import AccessName
     from authsvc.policy.snapshot import Snapshot
 
 log = structlog.get_logger()
@@ -66,6 +67,15 @@ class DenialRecord:
     first_seen: datetime
     last_seen: datetime
     advice: DenialAdvice
+
+    @property
+    def topic(self) -> str | None:
+        """The topic, with an ellipsis if only its beginning is stored; None for a login."""
+        return (self.denial.topic if self.denial.whole else self.denial.topic + "…") or None
+
+    @property
+    def operation(self) -> AccessName | Literal["login"]:
+        return access_name(self.denial.access) if self.denial.topic else "login"
 
 
 @dataclass(frozen=True, slots=True)

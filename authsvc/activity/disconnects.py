@@ -16,7 +16,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from peewee import fn
+from peewee import chunked, fn
 
 from authsvc.activity import audit, client_ids
 from authsvc.errors import Conflict
@@ -39,6 +39,7 @@ _LONGEST_PAUSE = timedelta(minutes=5)
 _MAX_AGE = timedelta(days=1)
 USER_REMOVED = "user removed"
 _REQUESTED = "asked for"
+_BATCH = 200  # orders in one statement
 _TIMEOUT_SECONDS = 20.0  # while an administrator waits for the result
 
 log = structlog.get_logger()
@@ -52,18 +53,20 @@ class DisconnectResult:
     failed: list[str]
 
 
-def order(username: str, cause: str) -> None:
-    """Order the end of a user's MQTT sessions. Call it inside the transaction of the change that requires it.
+def order(cause: str, *usernames: str) -> None:
+    """Order the end of users' MQTT sessions. Call it inside the transaction of the change that requires it.
 
-    An open order for this user starts again with the new cause, because it may have missed a client that connected
-    since.
+    An open order for a user starts again with the new cause, because it may have missed a client that connected since.
     """
     now = database_time()
     values: dict[str, Any] = {"requested_at": now, "due_at": now + _DELAY, "attempts": 0, "ended": [], "failed": []}
     values["cause"] = cause
-    DisconnectOrder.insert(username=username, **values).on_conflict(
-        conflict_target=[DisconnectOrder.username], conflict_where=DisconnectOrder.finished_at.is_null(), update=values
-    ).execute()
+    for batch in chunked(usernames, _BATCH):
+        DisconnectOrder.insert_many([{"username": username, **values} for username in batch]).on_conflict(
+            conflict_target=[DisconnectOrder.username],
+            conflict_where=DisconnectOrder.finished_at.is_null(),
+            update=values,
+        ).execute()
 
 
 def run_due_orders(broker: TakeoverBroker) -> int:
@@ -89,7 +92,7 @@ def disconnect_now(
     `Conflict` while another worker attempts an order for this user; that order then starts again.
     """
     with transaction():
-        order(username, _REQUESTED)
+        order(_REQUESTED, username)
         claimed = _claim(DisconnectOrder.username == username, database_time())
     if claimed is None:
         raise Conflict(f"the MQTT sessions of {username} are being ended; try again in a minute", "being-ended")

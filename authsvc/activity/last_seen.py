@@ -14,7 +14,7 @@ from authsvc.storage.database import session
 from authsvc.storage.models import Broker, BrowserSession, ClientIdRow, LiveClient, Token, User
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
 
@@ -32,23 +32,25 @@ def since(moment: datetime) -> Any:
     return ClientIdRow.select(found.c.username).from_(found).where(found.c.at >= stored)
 
 
-def of_users(usernames: Iterable[str]) -> dict[str, datetime]:
-    """Return when these users were last seen, without those that never were."""
-    chosen = list(usernames)
+def of_users(selecting: Callable[[Any], Any]) -> dict[str, datetime]:
+    """Return when some users were last seen, without those that never were.
+
+    `selecting` turns a column of usernames into the condition that selects them.
+    """
     with session():
-        rows = _latest(chosen).tuples() if chosen else ()
+        rows = _latest(selecting).tuples()
         return {username: at for username, value in rows if (at := ClientIdRow.seen_at.python_value(value))}
 
 
-def _latest(usernames: list[str] | None = None) -> Any:
-    """Return the query for the name and the latest time of all users, or of these."""
-    found = _seen(usernames).alias("found")
+def _latest(selecting: Callable[[Any], Any] | None = None) -> Any:
+    """Return the query for the name and the latest time of all users, or of the selected ones."""
+    found = _seen(selecting).alias("found")
     latest = ClientIdRow.select(found.c.username, fn.MAX(found.c.at).alias("at"))
     return latest.from_(found).group_by(found.c.username)
 
 
-def _seen(usernames: list[str] | None = None) -> Any:
-    """Return the query for each name and time at which all users, or these, were seen."""
+def _seen(selecting: Callable[[Any], Any] | None = None) -> Any:
+    """Return the query for each name and time at which all users, or the selected ones, were seen."""
     sources: list[Any] = [
         # An ACL request does not prove who the client is.
         ClientIdRow.select(ClientIdRow.username.alias("username"), ClientIdRow.seen_at.alias("at")).where(
@@ -60,8 +62,8 @@ def _seen(usernames: list[str] | None = None) -> Any:
         BrowserSession.select(User.username, BrowserSession.last_seen_at).join(User),
     ]
     columns = (ClientIdRow.username, LiveClient.username, User.username, User.username)
-    if usernames is not None:
-        sources = [source.where(column.in_(usernames)) for source, column in zip(sources, columns, strict=True)]
+    if selecting is not None:
+        sources = [source.where(selecting(column)) for source, column in zip(sources, columns, strict=True)]
     first, *others = sources
     for other in others:
         first = first.union_all(other)

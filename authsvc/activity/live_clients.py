@@ -249,14 +249,13 @@ def _connections(condition: Any) -> list[_Connection]:
 def _order(actor: Actor, connections: list[_Connection]) -> None:
     """Announce to the brokers' plugins which connections to end, with an audit event for each."""
     with policy_change() as announce:
-        for each in connections:
-            announce(ChangeKind.CLIENT, f"{each.boot}/{each.number}")
+        announce(ChangeKind.CLIENT, *(f"{each.boot}/{each.number}" for each in connections))
         audit.record_many(actor, "client.disconnect", map(_audited, connections))
 
 
-def _audited(connection: _Connection) -> tuple[str, audit.Fields]:
+def _audited(connection: _Connection) -> tuple[str, None, audit.Fields]:
     after = {"broker": connection.broker, "clientId": connection.client_id}
-    return f"user:{connection.username}", after
+    return f"user:{connection.username}", None, after
 
 
 def _remaining(condition: Any, connections: Iterable[_Connection]) -> list[_Connection]:

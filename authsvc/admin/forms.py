@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from authsvc.admin.pages import authorize_as, page_blueprint, render
 from authsvc.api.schemas import PermissionBody, PermissionView
 from authsvc.errors import InvalidInput, invalid
-from authsvc.web import problem
 
 if TYPE_CHECKING:
     from flask import Response
@@ -31,7 +30,7 @@ def validated(schema: type[Schema], **fields: Any) -> Schema:
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
-        raise problem.invalid_input(error) from None
+        raise InvalidInput.of_validation(error) from None
 
 
 def validated_query(schema: type[Schema]) -> tuple[Schema, dict[str, str]]:

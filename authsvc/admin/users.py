@@ -32,9 +32,9 @@ from authsvc.admin.roles import role_choices
 from authsvc.api.users import UserBody, UserChangeBody, UserPatchBody, UserPath, UserQuery, damage_of
 from authsvc.credentials.passwords import generate
 from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.pki import certificates
 from authsvc.policy.snapshot import GrantType
-from authsvc.record_json import rfc3339
 from authsvc.web.exports import csv_file
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor, services, session_lifetime
@@ -56,10 +56,6 @@ _ORIGINS = {
 }
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
-_COLUMNS = (
-    *("username", "enabled", "grantTypes", "roles", "groupRoles", "permissions", "clientIds"),
-    *("hasPassword", "origin", "createdAt", "updatedAt", "lastSeen"),
-)
 
 
 @blueprint.before_request
@@ -93,7 +89,7 @@ def list_() -> Response:
 def export_csv() -> Response:
     """Export the users that match, sorted by name."""
     query, _ = validated_query(UserQuery)
-    return csv_file("users.csv", _COLUMNS, map(_row, users.export(query.wanted())))
+    return csv_file("users.csv", USER_COLUMNS, map(of_user, users.export(query.wanted())))
 
 
 @blueprint.get("/new-user")
@@ -110,7 +106,8 @@ def create() -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserBody, username=request.form.get("username", ""), password=password, **fields)
-        record = users.create(actor(), body.username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.create(actor(), body.username, changes, services().hasher)
     except AuthsvcError as error:
         return _new(fields, error)
     return _report_password(record, password, f"The user {record.username} was created.")
@@ -184,7 +181,8 @@ def reset_password(username: str) -> AnyResponse:
     try:
         password = _chosen_password()
         body = validated(UserPatchBody, password=password, revokeOthers="revokeOthers" in request.form)
-        record = users.change(actor(), username, body.changes(), services().hasher)
+        changes = body.changes() | {"password": password}  # a validated password is not known to be generated
+        record = users.change(actor(), username, changes, services().hasher)
     except AuthsvcError as error:
         return _password_form(username, error)
     return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")
@@ -211,17 +209,6 @@ def delete(username: str) -> AnyResponse:
         return _page(username, error)
     flash(f"{username} was deleted.")
     return redirect_if_readable("/api/users", "users_page.list_")
-
-
-def _row(user: UserRecord) -> tuple[str, ...]:
-    rights = (user.roles, user.group_roles, user.permissions, user.client_ids)
-    lists = ("; ".join(map(str, values)) for values in (sorted(user.grant_types), *rights))
-    times = (rfc3339(at) if at else "" for at in (user.created_at, user.updated_at, user.last_seen))
-    return (user.username, _yes(user.enabled), *lists, _yes(user.has_password), user.origin, *times)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _page(username: str, error: AuthsvcError | None) -> Response:

@@ -27,10 +27,10 @@ from authsvc.credentials import usernames
 from authsvc.errors import InvalidInput
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.permissions import Permission
-from authsvc.record_json import json_fields, json_value, rfc3339
+from authsvc.record_json import checked_by, json_fields, json_value, rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from flask_openapi3.types import ResponseDict
 
@@ -65,18 +65,6 @@ def sort_schema(sorts: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^-?({'|'.join(names)})$"})
 
 
-def _checked_by(rule: Callable[[str], str]) -> AfterValidator:
-    """Return a validator that applies a rule of the domain and reports its message."""
-
-    def check(text: str) -> str:
-        try:
-            return rule(text)
-        except InvalidInput as error:
-            raise ValueError(error.errors[0].message) from None
-
-    return AfterValidator(check)
-
-
 def _in_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -104,12 +92,12 @@ TimeInQuery = Annotated[
 """A time in a query; without an offset it is in UTC, because browsers' forms send none."""
 Username = Annotated[
     str,
-    _checked_by(usernames.validate_username),
+    checked_by(usernames.validate_username),
     Field(json_schema_extra={"pattern": f"^{usernames.USERNAME.pattern}$"}, examples=["press-7"]),
 ]
 RoleName = Annotated[
     str,
-    _checked_by(usernames.validate_role_name),
+    checked_by(usernames.validate_role_name),
     Field(json_schema_extra={"pattern": f"^{usernames.ROLE_NAME.pattern}$"}, examples=["line-operator"]),
 ]
 Answer = tuple[dict[str, Any], int, dict[str, str]]
@@ -117,7 +105,7 @@ Answer = tuple[dict[str, Any], int, dict[str, str]]
 
 ClientIdPattern = Annotated[
     str,
-    _checked_by(allowed_client_ids.validate_client_id),
+    checked_by(allowed_client_ids.validate_client_id),
     Field(json_schema_extra={"minLength": 1, "maxLength": allowed_client_ids.MAX_LENGTH}, examples=["%u", "%u:*"]),
 ]
 ClientIds = Annotated[

@@ -9,7 +9,7 @@ import click
 from authsvc.activity import live_clients
 from authsvc.cli.console.groups import Group
 from authsvc.cli.console.tables import print_table
-from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, spell_moment
+from authsvc.cli.terminal import as_json, opened, operator, paged, print_json, print_page, print_total, spell_moment
 from authsvc.errors import Busy
 from authsvc.record_json import json_fields
 
@@ -35,8 +35,7 @@ def list_clients(broker: str, username: str, search: str, page: int, per_page: i
         print_page(found, _shown)
         return
     print_table(_COLUMNS, map(_row, found.items))
-    if found.total > len(found.items):
-        click.echo(f"page {page}: {len(found.items)} of {found.total} clients")
+    print_total(found, "clients")
 
 
 @group.command()

@@ -7,8 +7,9 @@ import os
 import pwd
 import sys
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -16,23 +17,37 @@ from authsvc import settings
 from authsvc.accounts import bootstrap
 from authsvc.cli.console import suggestions
 from authsvc.credentials.hashing import HashingPool
-from authsvc.credentials.passwords import PasswordHasher
+from authsvc.credentials.passwords import PasswordHasher, generate
 from authsvc.errors import AuthsvcError, Conflict
+from authsvc.exports.formats import csv_parts, json_parts
 from authsvc.policy.actors import Actor, Via
 from authsvc.policy.permissions import PERMISSION_FORM, Permission
 from authsvc.record_json import rfc3339
 from authsvc.storage import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from authsvc.credentials.passwords import PasswordPolicy
     from authsvc.settings import Settings
     from authsvc.storage.paging import Page
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 Record = TypeVar("Record")
+ExportFormat = Literal["csv", "json"]
 
+
+class _Time(click.DateTime):
+    """A time, in UTC unless it has an offset."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        moment: datetime = super().convert(value, param, ctx)
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+TIME = _Time(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+"""The type of an option for a time."""
 
 client_ids = click.option(
     "--client-id",
@@ -54,6 +69,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 """The type of an option for an existing file."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+exported = click.option(
+    "--export", type=click.Choice(["csv", "json"]), help="Print everything that matches, not one page."
+)
 
 
 def paged(command: Command) -> Command:
@@ -97,8 +115,12 @@ def hasher(chosen: Settings) -> PasswordHasher:
     return PasswordHasher(chosen.password_policy, chosen.bcrypt_cost, HashingPool(1, 1))
 
 
-def ask_password(*, from_stdin: bool) -> str:
-    """Return a new password from standard input or a prompt; other accounts could see an argument."""
+def new_password(policy: PasswordPolicy, *, from_stdin: bool, generated: bool) -> str:
+    """Return a generated password, or one from standard input or a prompt; other accounts could see an argument."""
+    if generated and from_stdin:
+        raise click.UsageError("--generate-password and --password-stdin exclude each other")
+    if generated:
+        return generate(policy)
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -135,3 +157,24 @@ def print_page(found: Page[Record], show: Callable[[Record], dict[str, Any]]) ->
     """Print one page of a list as JSON."""
     items = list(map(show, found.items))
     print_json({"items": items, "page": found.page, "perPage": found.per_page, "total": found.total})
+
+
+def print_total(found: Page[Any], noun: str) -> None:
+    """Print how many of all matching records the page has, if it has not all of them."""
+    if found.total > len(found.items):
+        click.echo(f"page {found.page}: {len(found.items)} of {found.total} {noun}")
+
+
+def print_export(
+    export_format: ExportFormat,
+    records: Iterable[Record],
+    columns: Sequence[str],
+    row: Callable[[Record], Sequence[str]],
+    show: Callable[[Record], dict[str, Any]],
+    limit: int,
+) -> None:
+    """Print all records as a CSV file with these columns, or as a JSON file, while they are read."""
+    is_csv = export_format == "csv"
+    for part in csv_parts(columns, map(row, records)) if is_csv else json_parts(map(show, records), limit):
+        # As bytes: a line of CSV ends with a carriage return and a line feed on every system.
+        click.echo(part.encode("utf-8", "replace"), nl=False)

@@ -102,8 +102,7 @@ def list_sessions(username: str, page: int, per_page: int, *, as_json: bool) -> 
         return
     columns = ("ID", "USERNAME", "CREATED", "LAST SEEN", "EXPIRES", "ADDRESS", "BY TOKEN", "BROWSER")
     print_table(columns, map(_session_row, found.items))
-    if found.total > len(found.items):
-        click.echo(f"page {page}: {len(found.items)} of {found.total} sessions")
+    terminal.print_total(found, "sessions")
 
 
 @sessions_group.command("delete")

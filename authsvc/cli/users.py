@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, get_args
+
 import click
 
 from authsvc.accounts import client_id_warnings, users
@@ -9,11 +11,15 @@ from authsvc.activity import denials
 from authsvc.cli import terminal
 from authsvc.cli.console.groups import Group
 from authsvc.cli.console.tables import print_table
+from authsvc.cli.reports import denials as denials_command
 from authsvc.errors import invalid
-from authsvc.policy.access import access_name
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import GrantType
 from authsvc.record_json import json_fields, json_value
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _grant_type = click.Choice([grant_type.value for grant_type in GrantType])
 _grant_types = click.option(
@@ -27,6 +33,12 @@ _no_grant_types = click.option(
     "--no-grant-types", is_flag=True, help="Deny the user the broker; it may only sign in to this service."
 )
 _from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+_generated = click.option(
+    "--generate-password",
+    is_flag=True,
+    help="Generate a random password and print it once. Best for devices: it is checked without a slow hash, "
+    "so that a fleet is connected within seconds after a power cut.",
+)
 
 
 @click.group("users", cls=Group)
@@ -36,21 +48,72 @@ def group() -> None:
 
 @group.command("list")
 @click.option("--search", default="", help="Part of the name.")
+@click.option("--role", default="", help="Only users that have this role.")
+@click.option("--enabled/--disabled", "enabled", default=None, help="Only enabled users, or only disabled ones.")
+@click.option("--grant-type", type=_grant_type, help="Only users that have this grant type.")
+@click.option(
+    "--origin",
+    type=click.Choice([origin.value for origin in users.Origin]),
+    help="Only users that an administrator created, or only those that registered.",
+)
+@click.option("--seen-after", type=terminal.TIME, help="Last seen at this time or later, in UTC.")
+@click.option("--seen-before", type=terminal.TIME, help="Last seen before this time, or not in the last 30 days.")
+@click.option(
+    "--administrators-on-broker",
+    is_flag=True,
+    help="Only users that may change something in this service and log in to the broker.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(get_args(users.Sort)),
+    default="username",
+    metavar="FIELD",
+    help="username, createdAt, updatedAt or lastSeen; with - in front, descending.",
+)
 @terminal.paged
+@terminal.exported
 @terminal.as_json
-def list_users(search: str, page: int, per_page: int, *, as_json: bool) -> None:
-    """List users, sorted by name."""
+def list_users(
+    *,
+    search: str,
+    role: str,
+    enabled: bool | None,
+    grant_type: str | None,
+    origin: str | None,
+    seen_after: datetime | None,
+    seen_before: datetime | None,
+    sort: users.Sort,
+    page: int,
+    per_page: int,
+    export: terminal.ExportFormat | None,
+    administrators_on_broker: bool,
+    as_json: bool,
+) -> None:
+    """List users, sorted by name unless asked otherwise. An export is always sorted by name."""
+    wanted = users.UserFilter(
+        search,
+        role,
+        enabled,
+        GrantType(grant_type) if grant_type else None,
+        users.Origin(origin) if origin else None,
+        seen_after,
+        seen_before,
+        administrators_on_broker,
+    )
     with terminal.opened():
-        found = users.search(users.UserFilter(search), page, per_page)
+        if export:
+            every = users.export(wanted)
+            terminal.print_export(export, every, USER_COLUMNS, of_user, json_fields, users.MAX_EXPORTED)
+            return
+        found = users.search(wanted, page, per_page, sort)
         warnings = client_id_warnings.of_users(found.items)
     if as_json:
         terminal.print_page(
             found, lambda record: json_fields(record) | {"warnings": json_value(warnings[record.username])}
         )
         return
-    print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS"), map(_row, found.items))
-    if found.total > len(found.items):
-        click.echo(f"page {page}: {len(found.items)} of {found.total} users")
+    print_table(("USERNAME", "ENABLED", "GRANT TYPES", "ROLES", "PERMISSIONS", "LAST SEEN"), map(_row, found.items))
+    terminal.print_total(found, "users")
 
 
 @group.command()
@@ -66,6 +129,7 @@ def show(username: str, *, as_json: bool) -> None:
 @group.command()
 @click.argument("username")
 @_from_stdin
+@_generated
 @click.option("--no-password", is_flag=True, help="For a user that needs none, such as one with a certificate.")
 @_grant_types
 @_no_grant_types
@@ -78,6 +142,7 @@ def create(
     username: str,
     *,
     password_stdin: bool,
+    generate_password: bool,
     no_password: bool,
     grant_types: tuple[str, ...],
     no_grant_types: bool,
@@ -87,7 +152,9 @@ def create(
     disabled: bool,
     as_json: bool,
 ) -> None:
-    """Create a user; prompts for the password without --password-stdin or --no-password."""
+    """Create a user; prompts for the password without --password-stdin, --generate-password or --no-password."""
+    if generate_password and no_password:
+        raise click.UsageError("--generate-password and --no-password exclude each other")
     wanted = users.UserChanges(
         enabled=not disabled,
         roles=role_names,
@@ -98,9 +165,11 @@ def create(
         wanted["grant_types"] = _chosen(grant_types, none=no_grant_types)
     with terminal.opened() as settings:
         if not no_password:
-            wanted["password"] = terminal.ask_password(from_stdin=password_stdin)
+            wanted["password"] = terminal.new_password(
+                settings.password_policy, from_stdin=password_stdin, generated=generate_password
+            )
         record = users.create(terminal.operator(), username, wanted, terminal.hasher(settings))
-        _print(record, as_json=as_json)
+        _print(record, as_json=as_json, generated=wanted["password"] if generate_password else None)
 
 
 @group.command()
@@ -164,12 +233,13 @@ def list_denials(username: str) -> None:
     """Show what a user's clients were denied in the last 7 days, and how to allow it."""
     with terminal.opened():
         found = denials.of_user(username)
-    print_table(("LAST SEEN", "COUNT", "CLIENT ID", "DENIED", "REASON", "ADVICE"), map(_denial_row, found))
+    print_table(denials_command.COLUMNS, map(denials_command.row, found))
 
 
 @group.command("set-password")
 @click.argument("username")
 @_from_stdin
+@_generated
 @click.option(
     "--revoke-others/--keep-others",
     default=False,
@@ -177,16 +247,19 @@ def list_denials(username: str) -> None:
     help="Also revoke all API tokens and certificates of the user, as after a theft. "
     "Any new password ends the browser sessions.",
 )
-def set_password(username: str, *, password_stdin: bool, revoke_others: bool) -> None:
+def set_password(username: str, *, password_stdin: bool, generate_password: bool, revoke_others: bool) -> None:
     """Set a new password; the old one stops working within a second."""
     with terminal.opened() as settings:
         users.get(username)
-        changes = users.UserChanges(
-            password=terminal.ask_password(from_stdin=password_stdin), revoke_others=revoke_others
+        password = terminal.new_password(
+            settings.password_policy, from_stdin=password_stdin, generated=generate_password
         )
+        changes = users.UserChanges(password=password, revoke_others=revoke_others)
         users.change(terminal.operator(), username, changes, terminal.hasher(settings))
     revoked = "; its tokens and certificates are revoked" if revoke_others else ""
     click.echo(f"password of {username} set{revoked}")
+    if generate_password:
+        click.echo(f"  password     {password}")
 
 
 @group.command()
@@ -214,31 +287,19 @@ def _row(record: users.UserRecord) -> tuple[object, ...]:
         sorted(record.grant_types),
         record.all_roles,
         "; ".join(map(str, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
-    )
-
-
-def _denial_row(record: denials.DenialRecord) -> tuple[str, ...]:
-    denial, advice = record.denial, record.advice
-    denied = f"{access_name(denial.access)} {denial.topic}" if denial.topic else "login"
-    suggestion = str(advice.permission or advice.note)
-    return (
         terminal.spell_moment(record.last_seen),
-        str(record.count),
-        denial.client_id,
-        denied,
-        denial.reason,
-        suggestion,
     )
 
 
-def _print(record: users.UserRecord, *, as_json: bool) -> None:
+def _print(record: users.UserRecord, *, as_json: bool, generated: str | None = None) -> None:
     warnings = client_id_warnings.of_user(record)
     if as_json:
-        terminal.print_json(json_fields(record) | {"warnings": json_value(warnings)})
+        password = {} if generated is None else {"password": generated}
+        terminal.print_json(json_fields(record) | password | {"warnings": json_value(warnings)})
         return
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
-    click.echo(f"  password     {'set' if record.has_password else 'none'}")
+    click.echo(f"  password     {generated or ('set' if record.has_password else 'none')}")
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
     if record.group_roles:
         click.echo(f"  group roles  {', '.join(record.group_roles)}")

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from time import monotonic, thread_time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from authsvc.errors import Busy
 
@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NICE_INCREMENT, _MAX_NICE = 10, 19
+_LEAST_ESTIMATE = 0.001  # seconds; below it, the time that a thread needs to begin counts
 
 
 class HashingPool:
     """Computes hashes in `workers` threads; raises `Busy` if the queue is full or a hash takes too long.
 
     Work submitted with `first` runs before all other waiting work, and the queue has as many additional places for it.
-    So a flood of other work delays it only by the hashes that are running. `patience` is how many seconds `run` waits.
-    `shortest` is the shortest time of a hash so far, in seconds; 0 before the first.
+    So a flood of other work delays it only by the hashes that are running. Within each of the two queues, work runs in
+    the order in which it was submitted. `patience` is how many seconds `run` waits.
+
+    Hashes of different kinds take different times. So work comes with an estimate in seconds on any machine, and the
+    pool measures the least ratio of the real time to it.
     """
 
     def __init__(self, workers: int, max_waiting: int, patience: float = 5.0) -> None:
-        self.shortest = 0.0
+        self._pace = 0.0  # the least ratio of the time of a hash to its estimate
+        self._estimates: dict[Future[Any], float] = {}  # of the hashes that wait or run
         self._workers = workers
         self._max_waiting = max_waiting
         self._patience = patience
@@ -55,15 +60,20 @@ class HashingPool:
         """Return whether a hash has a thread, or gets one at once because no hash is waiting."""
         return hashing.running() or self._unfinished <= self._workers
 
-    def submit(self, work: Callable[[], T], *, first: bool = False) -> Future[T]:
+    def expected_seconds(self, hashing: Future[T]) -> float:
+        """Return how long a hash will run at least; 0 before the first hash has ended, or if this one has."""
+        return self._estimates.get(hashing, 0.0) * self._pace
+
+    def submit(self, work: Callable[[], T], *, first: bool = False, estimate: float = 1.0) -> Future[T]:
         """Queue a hash and return its future."""
         hashing: Future[T] = Future()
         with self._lock:
             if self._unfinished >= self._max_waiting * (2 if first else 1):
                 raise _busy()
             self._unfinished += 1
+            self._estimates[hashing] = max(estimate, _LEAST_ESTIMATE)
             (self._first if first else self._rest).append(lambda: self._complete(hashing, work))
-        hashing.add_done_callback(self._free_place_if_cancelled)
+        hashing.add_done_callback(self._end)
         self._executor.submit(self._run_next)
         return hashing
 
@@ -93,11 +103,12 @@ class HashingPool:
             hashing.set_exception(error)
             return
         self._free_place()  # before the result is set: the caller may submit again at once
-        seconds = monotonic() - started
-        self.shortest = min(self.shortest or seconds, seconds)
+        pace = (monotonic() - started) / self._estimates[hashing]
+        self._pace = min(self._pace or pace, pace)
         hashing.set_result(result)
 
-    def _free_place_if_cancelled(self, future: Future[T]) -> None:
+    def _end(self, future: Future[T]) -> None:
+        del self._estimates[future]
         if future.cancelled():
             self._free_place()
 
@@ -132,7 +143,7 @@ class WaitBudget:
     def left_for(self, hashing: Future[T]) -> float:
         """Return the seconds that a broker may wait now for this hash: 0 if it would not be done in time."""
         left = self.left()
-        return left if self._pool.is_running(hashing) and self._pool.shortest <= left else 0.0
+        return left if self._pool.is_running(hashing) and self._pool.expected_seconds(hashing) <= left else 0.0
 
     def spend(self, seconds: float) -> None:
         """Subtract the time that a broker has waited."""

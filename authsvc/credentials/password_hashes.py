@@ -12,6 +12,7 @@
 | `$pbkdf2-sha512$i=ITERATIONS,l=BYTES$SALT$HASH`, also sha256 | the same, standard Base64 without padding |
 | `$argon2id$v=19$m=KIB,t=PASSES,p=LANES$SALT$HASH` | the same, standard Base64 without padding |
 | `$generated-sha256$SALT$HASH`, made by `hash_generated` | the same |
+| `$rehashed$VERSION$2b$...`, made by `rehash` | the same |
 
 go-auth uses the text of a salt instead of its decoded bytes if its option `hasher_salt_encoding` is `utf-8`. Pass
 `salt_is_text=True` for such hashes. The stored form always has the Base64 of the bytes that are the salt, so the two
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_SECONDS = 5.0
+# Hashes of this service at the highest AUTHSVC_BCRYPT_COST. It bounds what a damaged row of the database can cost.
+_MAX_STORED_SECONDS = 15.0
 MAX_MEMORY_KIB = 256 * 1024
 BCRYPT_MAX_BYTES = 72
 
@@ -56,6 +59,8 @@ _MAX_CHARACTERS = 1024
 _MIN_DIGEST, _MAX_DIGEST = 16, 128  # bytes
 _MAX_LANES = 16  # each is a thread
 _GENERATED_SALT = 16  # bytes
+_VERSION_DIGITS = 32
+_OWN_PREFIXES = ("$2", "$generated-sha256$", "$rehashed$")
 
 _BASE64 = r"[A-Za-z0-9+/]+={0,2}"
 _NUMBER = r"[0-9]{1,9}"
@@ -66,6 +71,7 @@ _PBKDF2_GOAUTH = re.compile(rf"PBKDF2\$(sha512|sha256)\$({_NUMBER})\$([^$]+)\$({
 _PBKDF2_PHC = re.compile(rf"\$pbkdf2-(sha512|sha256)\$i=({_NUMBER}),l=({_NUMBER})\$([^$]+)\$({_BASE64})")
 _ARGON2 = re.compile(rf"\$argon2id\$v=({_NUMBER})\$m=({_NUMBER}),t=({_NUMBER}),p=({_NUMBER})\$({_BASE64})\$({_BASE64})")
 _GENERATED = re.compile(rf"\$generated-sha256\$({_BASE64})\$({_BASE64})")
+_REHASHED = re.compile(rf"\$rehashed\$([0-9a-f]{{{_VERSION_DIGITS}}})({_BCRYPT.pattern})")
 
 
 class UnusableHash(AuthsvcError):
@@ -112,20 +118,37 @@ def parse(text: str, *, salt_is_text: bool = False) -> PasswordHash:
 
     With `salt_is_text`, the salt of go-auth's two PBKDF2 forms is not decoded before use.
     """
-    if len(text) > _MAX_CHARACTERS:
-        raise UnusableHash("the hash is longer than 1024 characters")
-    for prefix, (form, read) in _FORMS.items():
-        if text.startswith(prefix):
-            match = form.fullmatch(text)
-            if match is None:
-                raise UnusableHash(f"the hash begins with {prefix} and is damaged or incomplete")
-            return _within_limits(read(match, salt_is_text))
-    if text.startswith("$"):
-        raise UnusableHash(
-            "hashes of this kind are not supported; supported are bcrypt, PBKDF2, argon2id and Mosquitto's $6$ and $7$",
-            "unsupported-hash",
-        )
-    raise UnusableHash("this is not a password hash", "not-a-hash")
+    return _parse(text, salt_is_text, MAX_SECONDS)
+
+
+def parse_stored(text: str) -> PasswordHash:
+    """Return the hash that a stored form stands for; `UnusableHash` if it was damaged.
+
+    The limit of the time is higher than that of `parse`, because `AUTHSVC_BCRYPT_COST` can be.
+    """
+    return _parse(text, False, _MAX_STORED_SECONDS)
+
+
+def is_foreign(stored: str) -> bool:
+    """Return whether a stored form was made by another system and can be replaced by `rehash`."""
+    return not stored.startswith(_OWN_PREFIXES)
+
+
+def password_version(stored: str) -> str:
+    """Return the version of a password, 32 hexadecimal digits that reveal nothing of its hash.
+
+    Each new password has another version. A hash made by `rehash` keeps the version of the hash that it replaces.
+    """
+    match = _REHASHED.fullmatch(stored)
+    return match[1] if match else hashlib.sha256(stored.encode()).hexdigest()[:_VERSION_DIGITS]
+
+
+def rehash(stored: str, password: bytes, cost: int) -> str:
+    """Return a stored form with bcrypt for the password of up to 72 bytes that was right for `stored`.
+
+    It has the version of `stored`, so that connections and caches that rely on this version stay valid.
+    """
+    return f"$rehashed${password_version(stored)}{bcrypt.hashpw(password, bcrypt.gensalt(cost)).decode()}"
 
 
 def from_dynamic_security(password: str, salt: str, iterations: int) -> PasswordHash:
@@ -143,11 +166,28 @@ def hash_generated(password: str) -> str:
     return f"$generated-sha256${_encode(salt)}${_encode(hashlib.sha256(salt + password.encode()).digest())}"
 
 
-def _within_limits(password_hash: PasswordHash) -> PasswordHash:
-    if password_hash.seconds > MAX_SECONDS:
+def _parse(text: str, salt_is_text: bool, max_seconds: float) -> PasswordHash:
+    if len(text) > _MAX_CHARACTERS:
+        raise UnusableHash("the hash is longer than 1024 characters")
+    for prefix, (form, read) in _FORMS.items():
+        if text.startswith(prefix):
+            match = form.fullmatch(text)
+            if match is None:
+                raise UnusableHash(f"the hash begins with {prefix} and is damaged or incomplete")
+            return _within_limits(read(match, salt_is_text), max_seconds)
+    if text.startswith("$"):
+        raise UnusableHash(
+            "hashes of this kind are not supported; supported are bcrypt, PBKDF2, argon2id and Mosquitto's $6$ and $7$",
+            "unsupported-hash",
+        )
+    raise UnusableHash("this is not a password hash", "not-a-hash")
+
+
+def _within_limits(password_hash: PasswordHash, max_seconds: float) -> PasswordHash:
+    if password_hash.seconds > max_seconds:
         raise UnusableHash(
             f"checking a password against this hash would take about {password_hash.seconds:.0f} s on a slow machine; "
-            f"the limit is {MAX_SECONDS:.0f} s",
+            f"the limit is {max_seconds:.0f} s",
             "hash-too-expensive",
         )
     if password_hash.memory_kib > MAX_MEMORY_KIB:
@@ -160,7 +200,14 @@ def _within_limits(password_hash: PasswordHash) -> PasswordHash:
 
 
 def _bcrypt(match: re.Match[str], _: bool) -> PasswordHash:
-    text, cost = match[0], int(match[1])
+    return _of_bcrypt(match[0], match[0], int(match[1]))
+
+
+def _rehashed(match: re.Match[str], _: bool) -> PasswordHash:
+    return _of_bcrypt(match[0], match[2], int(match[3]))
+
+
+def _of_bcrypt(stored: str, text: str, cost: int) -> PasswordHash:
     if not 4 <= cost <= 31:  # noqa: PLR2004 - the range of the format
         raise UnusableHash("the cost of the hash must be 4 to 31")
 
@@ -170,7 +217,7 @@ def _bcrypt(match: re.Match[str], _: bool) -> PasswordHash:
         except ValueError:  # unused bits of the salt are set
             return False
 
-    return PasswordHash(Scheme.BCRYPT, text, _SECONDS_PER_BCRYPT_ROUND * 2**cost, 0, matches)
+    return PasswordHash(Scheme.BCRYPT, stored, _SECONDS_PER_BCRYPT_ROUND * 2**cost, 0, matches)
 
 
 def _sha512(match: re.Match[str], _: bool) -> PasswordHash:
@@ -254,6 +301,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], Callable[[re.Match[str], bool], Passwor
     "$pbkdf2-": (_PBKDF2_PHC, _pbkdf2_with_options),
     "$argon2id$": (_ARGON2, _argon2id),
     "$generated-sha256$": (_GENERATED, _generated),
+    "$rehashed$": (_REHASHED, _rehashed),
 }
 
 

@@ -1,7 +1,7 @@
 """Passwords: the policy for new ones, hashing, and verification with a cache, because brokers wait for the answer.
 
-bcrypt reads only 72 bytes, so longer passwords cannot be set and never match. `docs/adr/0002-password-verification.md`
-explains the cache.
+bcrypt reads only 72 bytes, so longer passwords cannot be set and match only hashes of other systems.
+`docs/adr/0002-password-verification.md` explains the cache.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import secrets
 import string
 import threading
 import unicodedata
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from math import ceil, log2
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
 
 from authsvc.credentials.hashing import measured
+from authsvc.credentials.password_hashes import (
+    BCRYPT_MAX_BYTES,
+    PasswordHash,
+    Scheme,
+    UnusableHash,
+    hash_generated,
+    is_foreign,
+    parse_stored,
+    password_version,
+)
 from authsvc.errors import Busy, invalid
 
 if TYPE_CHECKING:
@@ -27,8 +39,8 @@ if TYPE_CHECKING:
 
     from authsvc.credentials.hashing import HashingPool
 
-MAX_BYTES = 72
-_RANDOM_CHARACTERS = 17
+MAX_BYTES = BCRYPT_MAX_BYTES
+_RANDOM_BITS = 96
 _MAX_WRONG = 1000
 
 _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -67,7 +79,13 @@ class PasswordPolicy:
                 raise invalid("password", f"must have at least {needed} {words}{'s' * (needed > 1)}")
 
 
-def generate(policy: PasswordPolicy) -> str:
+class GeneratedPassword(str):
+    """A random password of at least 96 bits that `generate` has made. It needs no slow hash."""
+
+    __slots__ = ()
+
+
+def generate(policy: PasswordPolicy) -> GeneratedPassword:
     """Return a random password of at least 96 bits that satisfies the policy."""
     needed = {
         string.ascii_lowercase: policy.lower,
@@ -76,23 +94,27 @@ def generate(policy: PasswordPolicy) -> str:
         "-_.+": policy.symbol,
     }
     characters = [secrets.choice(alphabet) for alphabet, count in needed.items() for _ in range(count)]
+    bits = sum(count * log2(len(alphabet)) for alphabet, count in needed.items())
     alphabet = string.ascii_letters + string.digits
-    characters += [secrets.choice(alphabet) for _ in range(max(_RANDOM_CHARACTERS, policy.min) - len(characters))]
+    more = max(ceil((_RANDOM_BITS - bits) / log2(len(alphabet))), policy.min - len(characters), 0)
+    characters += [secrets.choice(alphabet) for _ in range(more)]
     secrets.SystemRandom().shuffle(characters)
-    return "".join(characters)
+    return GeneratedPassword("".join(characters))
 
 
 @dataclass(frozen=True, slots=True)
 class PasswordHasher:
-    """Hashes new passwords with bcrypt after checking them against the policy."""
+    """Hashes new passwords after checking them against the policy: generated ones fast, all others with bcrypt."""
 
     policy: PasswordPolicy
     cost: int
     pool: HashingPool
 
     def hash(self, password: str) -> str:
-        """Return the bcrypt hash; `InvalidInput` if the policy does not accept the password, or `Busy`."""
+        """Return the hash to store; `InvalidInput` if the policy does not accept the password, or `Busy`."""
         self.policy.check(password)
+        if isinstance(password, GeneratedPassword):
+            return hash_generated(password)
         return self.pool.run(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self.cost)).decode())
 
 
@@ -117,7 +139,7 @@ class VerifierCounters:
 class _RunningHash:
     """A submitted hash, and the functions to call if the password is right."""
 
-    stored_hash: str
+    version: str
     digest: bytes
     future: Future[Verdict]
     on_right: list[Callable[[], object]]
@@ -129,7 +151,11 @@ class PasswordVerifier:
     For each user the cache holds a digest of the right password, made with a random key of this process. The same
     password is then accepted, and any other refused, within microseconds. It also holds up to 1,000 wrong passwords, so
     a misconfigured device that retries costs one hash and not one for each attempt. An entry is valid only for the
-    stored hash that it was checked against, so a changed password takes effect at once.
+    version of the password that it was checked against, so a changed password takes effect at once. Generated passwords
+    are checked within microseconds without the cache.
+
+    If a password is right and its hash is one of another system, `on_foreign` is called with the username, the stored
+    hash and the password. It must return at once. Hashes that need much memory are computed one at a time.
 
     Brokers and the API have separate pools, so that neither waits for the other.
 
@@ -137,7 +163,14 @@ class PasswordVerifier:
     take, so that its duration does not reveal the reason.
     """
 
-    def __init__(self, brokers: HashingPool, api: HashingPool, max_entries: int, cost: int) -> None:
+    def __init__(
+        self,
+        brokers: HashingPool,
+        api: HashingPool,
+        max_entries: int,
+        cost: int,
+        on_foreign: Callable[[str, str, bytes], object] | None = None,
+    ) -> None:
         self.counters = VerifierCounters()
         self._key = secrets.token_bytes(32)
         self._brokers = brokers
@@ -147,6 +180,8 @@ class PasswordVerifier:
         self._wrong: dict[tuple[str, bytes], None] = {}
         self._running: dict[tuple[str, str | None], _RunningHash] = {}
         self._lock = threading.Lock()
+        self._memory = threading.Lock()
+        self._on_foreign = on_foreign
         unknown_users_hash, seconds = measured(lambda: bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(cost)))
         self._unknown_users_hash = unknown_users_hash
         self.failure_seconds = 2 * seconds
@@ -158,7 +193,8 @@ class PasswordVerifier:
 
     def cached_verdict(self, username: str, password: str, stored_hash: str) -> Verdict | None:
         """Return the verdict on a password if no hash is needed, otherwise None."""
-        return self._lookup(username, _to_bytes(password), stored_hash)
+        verdict = self._lookup(username, _to_bytes(password), stored_hash)
+        return verdict if isinstance(verdict, Verdict) else None
 
     def start(
         self,
@@ -176,15 +212,15 @@ class PasswordVerifier:
         the hash calls the `on_right` of each login that waits for it, and then sets the verdict.
         """
         secret = _to_bytes(password)
-        cached = self._lookup(username, secret, stored_hash)
-        if cached is not None:
-            return cached
-        digest = self._digest(secret)
+        found = self._lookup(username, secret, stored_hash)
+        if isinstance(found, Verdict):
+            return found
+        digest, version = self._digest(secret), password_version(stored_hash)
         login = (username, known_client_id)
 
         def check() -> Verdict:
             try:
-                verdict = self._check_hash(username, secret, stored_hash)
+                verdict = self._check_hash(username, secret, stored_hash, found)
             finally:
                 # Before the verdict is set: the caller may try again at once.
                 with self._lock:
@@ -196,24 +232,27 @@ class PasswordVerifier:
 
         with self._lock:
             running = self._running.get(login)
-            if running and (running.stored_hash, running.digest) == (stored_hash, digest):
+            if running and (running.version, running.digest) == (version, digest):
                 running.on_right.append(on_right)
                 return running.future
-            future = None if running else self._submit(check, first=known_client_id is not None)
+            future = None
+            if not running:
+                with suppress(Busy):
+                    future = self._brokers.submit(check, first=known_client_id is not None, estimate=found.seconds)
             if future is None:
                 self.counters.busy += 1
                 return Verdict.BUSY
-            self._running[login] = _RunningHash(stored_hash, digest, future, [on_right])
+            self._running[login] = _RunningHash(version, digest, future, [on_right])
         return future
 
     def verify(self, username: str, password: str, stored_hash: str, *, first: bool = False) -> Verdict:
         """Return the verdict on a password and wait for its hash; with `first` before all others. For the API."""
         secret = _to_bytes(password)
-        cached = self._lookup(username, secret, stored_hash)
-        if cached is not None:
-            return cached
+        found = self._lookup(username, secret, stored_hash)
+        if isinstance(found, Verdict):
+            return found
         try:
-            return self._api.run(lambda: self._check_hash(username, secret, stored_hash), first=first)
+            return self._api.run(lambda: self._check_hash(username, secret, stored_hash, found), first=first)
         except Busy:
             self.counters.busy += 1
             return Verdict.BUSY
@@ -227,44 +266,50 @@ class PasswordVerifier:
             return Verdict.BUSY
         return Verdict.WRONG
 
-    def _lookup(self, username: str, secret: bytes, stored_hash: str) -> Verdict | None:
-        if len(secret) > MAX_BYTES:
+    def _lookup(self, username: str, secret: bytes, stored_hash: str) -> Verdict | PasswordHash:
+        """Return the verdict if it is cached or needs no slow hash, otherwise the hash to check."""
+        if len(secret) > MAX_BYTES and not is_foreign(stored_hash):
             return Verdict.WRONG
-        digest = self._digest(secret)
-        right_hash, right_digest = self._right.get(username, ("", b""))
-        if right_hash == stored_hash:
+        digest, version = self._digest(secret), password_version(stored_hash)
+        right_version, right_digest = self._right.get(username, ("", b""))
+        if right_version == version:
             self.counters.hits += 1
-            return Verdict.RIGHT if hmac.compare_digest(right_digest, digest) else Verdict.WRONG
-        if (stored_hash, digest) in self._wrong:
+            matched = hmac.compare_digest(right_digest, digest)
+            return self._right_verdict(username, secret, stored_hash) if matched else Verdict.WRONG
+        if (version, digest) in self._wrong:
             self.counters.hits += 1
             return Verdict.WRONG
-        return None
-
-    def _submit(self, work: Callable[[], Verdict], *, first: bool) -> Future[Verdict] | None:
         try:
-            return self._brokers.submit(work, first=first)
-        except Busy:
-            return None
+            password_hash = parse_stored(stored_hash)
+        except UnusableHash:  # a damaged hash matches nothing
+            return Verdict.WRONG
+        if password_hash.scheme is not Scheme.GENERATED:
+            return password_hash
+        self.counters.hits += 1
+        return Verdict.RIGHT if password_hash.verify(secret) else Verdict.WRONG
 
     def _digest(self, secret: bytes) -> bytes:
         return hmac.digest(self._key, secret, hashlib.sha256)
 
-    def _check_hash(self, username: str, secret: bytes, stored_hash: str) -> Verdict:
-        digest = self._digest(secret)
-        try:
-            matched = bcrypt.checkpw(secret, stored_hash.encode())  # releases the GIL
-        except ValueError:  # a damaged hash matches nothing
-            matched = False
+    def _check_hash(self, username: str, secret: bytes, stored_hash: str, password_hash: PasswordHash) -> Verdict:
+        digest, version = self._digest(secret), password_version(stored_hash)
+        with self._memory if password_hash.memory_kib else nullcontext():
+            matched = password_hash.verify(secret)  # releases the GIL
         with self._lock:
             self.counters.misses += 1
             if matched:
                 self._right.pop(username, None)
-                self._right[username] = (stored_hash, digest)
+                self._right[username] = (version, digest)
                 _drop_oldest(self._right, self._max_entries)
             else:
-                self._wrong[(stored_hash, digest)] = None
+                self._wrong[(version, digest)] = None
                 _drop_oldest(self._wrong, min(self._max_entries, _MAX_WRONG))
-        return Verdict.RIGHT if matched else Verdict.WRONG
+        return self._right_verdict(username, secret, stored_hash) if matched else Verdict.WRONG
+
+    def _right_verdict(self, username: str, secret: bytes, stored_hash: str) -> Verdict:
+        if self._on_foreign and is_foreign(stored_hash):
+            self._on_foreign(username, stored_hash, secret)
+        return Verdict.RIGHT
 
 
 def _to_bytes(password: str) -> bytes:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from authsvc.accounts import browser_sessions, users
+from authsvc.activity import audit
 from authsvc.credentials.usernames import skeleton
 from authsvc.errors import Conflict, Forbidden, Unauthenticated
 from authsvc.policy.actors import SERVICE
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
-from authsvc.storage.models import Identity, User
+from authsvc.storage.models import Identity, Role, User, UserRole
 
 if TYPE_CHECKING:
     from authsvc.identity.confirmed import ConfirmedIdentity
@@ -43,7 +45,7 @@ def admit(identity: ConfirmedIdentity, address: str | None) -> str:
             row = _create(actor, identity, now)
         if not row.user.enabled:
             raise Unauthenticated("your account is disabled here", "user-disabled")
-        users.set_group_roles(actor, row.user.username, identity.roles)
+        _set_roles(actor, row.user.username, identity.roles)
         Identity.update(confirmed_at=now, confirmed_until=now + identity.lasts).where(
             Identity.user == row.user
         ).execute()
@@ -80,11 +82,30 @@ def _create(actor: Actor, identity: ConfirmedIdentity, now: datetime) -> Identit
     return row
 
 
+def _set_roles(actor: Actor, username: str, names: tuple[str, ...]) -> None:
+    """Replace the roles that the user's groups give, and keep those given here; `Conflict` if one does not exist."""
+    before = users.get(username)
+    if before.group_roles == names:
+        return
+    chosen = list(Role.select().where(Role.name.in_(names)))
+    missing = set(names) - {role.name for role in chosen}
+    if missing:
+        raise Conflict(f"your groups give the role {min(missing)}, which does not exist here", "role-missing")
+    user = User.get(User.username == username)
+    UserRole.delete().where(UserRole.user == user, UserRole.from_groups).execute()
+    for role in chosen:
+        UserRole.create(user=user, role=role, from_groups=True)
+    user.updated_at = policy_reader.next_update(user.updated_at)
+    user.save()
+    earlier, later = {"groupRoles": before.group_roles}, {"groupRoles": names}
+    audit.record(actor, "user.change", f"user:{username}", earlier, later)
+
+
 def _withdraw(actor: Actor, identity: ConfirmedIdentity) -> None:
     with policy_change() as announce:
         row = _known(identity)
         if row is not None:
-            users.set_group_roles(actor, row.user.username, ())
+            _set_roles(actor, row.user.username, ())
             Identity.update(confirmed_until=datetime.now(UTC)).where(Identity.user == row.user).execute()
             browser_sessions.end_all(row.user.username)
             announce(ChangeKind.USER, row.user.username)

@@ -46,10 +46,10 @@ class _Unusable(Exception):
     """A server answers, but not in a way that lets anybody sign in."""
 
 
-class _Tls(Tls):  # type: ignore[misc]
+class _Tls(Tls):
     """TLS as Python's `ssl` does it, which checks the host name too. The library's own check leaves sockets open."""
 
-    def wrap_socket(self, connection: Connection, do_handshake: bool = False) -> None:  # noqa: FBT001, FBT002
+    def wrap_socket(self, connection: Connection, do_handshake: bool = False) -> None:  # noqa: ARG002
         """Replace the connection's socket by an encrypted one."""
         context = ssl.create_default_context(cafile=self.ca_certs_file)
         connection.socket = context.wrap_socket(connection.socket, server_hostname=connection.server.host)

@@ -202,7 +202,7 @@ def _end_superseded_sessions(row: Authority) -> None:
     superseded = _revoked_since(row, datetime.now(UTC)).where(Certificate.reason == RevocationReason.SUPERSEDED)
     for certificate in superseded.order_by(Certificate.username):
         if not is_replaced(certificate):
-            disconnects.order(certificate.username, "certificate superseded")
+            disconnects.order("certificate superseded", certificate.username)
 
 
 def is_replaced(certificate: Certificate) -> bool:

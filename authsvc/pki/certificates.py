@@ -132,7 +132,7 @@ def revoke(actor: Actor, serial: str, reason: RevocationReason, at: datetime | N
             content = {"serial": row.serial, "username": row.username, "reason": reason, "revokedAt": row.revoked_at}
             outbox.publish(EventType.CERTIFICATE_REVOKED, content)
         if row.revoked_at <= now and not row.username.startswith(SERVER) and not authorities.is_replaced(row):
-            disconnects.order(row.username, "certificate revoked")
+            disconnects.order("certificate revoked", row.username)
         announce(ChangeKind.USER, row.username)
         return _record(row)
 

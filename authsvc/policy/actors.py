@@ -38,7 +38,8 @@ class Proof(NamedTuple):
 class Actor:
     """The author of a change. `rules` is None at the command line, which no permission limits.
 
-    `proof` is checked again when the actor is given another credential.
+    `proof` is checked again when the actor is given another credential. `policy_file` is the digest of the policy file
+    that the change comes from.
     """
 
     username: str
@@ -47,6 +48,7 @@ class Actor:
     address: str | None = None
     request_id: str | None = None
     proof: Proof | None = field(default=None, repr=False, compare=False)
+    policy_file: str | None = None
 
     def must_hold(self, permissions: Iterable[Permission]) -> None:
         """Raise `Forbidden` if one of these is an http permission that the actor does not hold.

@@ -7,12 +7,12 @@ changed role changes one entry and not those of its users.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from authsvc.credentials.password_hashes import password_version
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.permissions import EVERY_RIGHT, Permission, Request, Rule
 from authsvc.policy.rule_index import MAX_SCANNED, RuleIndex
@@ -93,8 +93,11 @@ class UserPolicy:
 
 
 def password_credential(stored_hash: str) -> str:
-    """Return the name of a password as a credential. It changes with each new password and reveals no hash."""
-    return "p:" + hashlib.sha256(stored_hash.encode()).hexdigest()[:_CREDENTIAL_DIGITS]
+    """Return the name of a password as a credential. It changes with each new password and reveals no hash.
+
+    It stays the same when the hash of another system is replaced, so that no client is disconnected.
+    """
+    return "p:" + password_version(stored_hash)
 
 
 def token_credential(digest: str) -> str:

@@ -13,9 +13,12 @@ text, so no name can add a level or a wildcard.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.errors import invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES = 65_535
 MAX_LEVELS = 200
@@ -121,6 +124,45 @@ def levels_overlap(first: Levels, second: Levels, identity: Identity) -> bool:
     longer = first if len(first) > len(second) else second
     rest = longer[min(len(first), len(second)) :]
     return not rest or rest[0] == "#"
+
+
+def resolve(rule: Levels, identity: Identity) -> Levels | None:
+    """Return a rule without `%u` and `%c`; None if it matches nothing for this client."""
+    levels = tuple(_literal(level, identity) for level in rule)
+    return None if None in levels else levels  # type: ignore[return-value]  # no level is None
+
+
+def intersection(first: Levels, second: Levels) -> Levels | None:
+    """Return the filter that matches what both filters match; None if there is no such topic. No `%u`, no `%c`."""
+    if (first[0][:1] == "$") != (second[0][:1] == "$"):
+        return None
+    both: list[str] = []
+    for position in range(max(len(first), len(second)) + 1):
+        if first[position : position + 1] == ("#",):
+            return (*both, *second[position:])
+        if second[position : position + 1] == ("#",):
+            return (*both, *first[position:])
+        if position >= len(first) or position >= len(second):
+            break
+        one, other = first[position], second[position]
+        if "+" not in (one, other) and one != other:
+            return None
+        both.append(other if one == "+" else one)
+    return tuple(both) if len(first) == len(second) else None
+
+
+def typical_topics(topic_filter: Levels, unused: str, deepest: int) -> Iterator[Levels]:
+    """Yield one topic for each number of levels, up to `deepest`, that a filter matches and that is not special.
+
+    Each wildcard is replaced by levels `unused`, a text that is in no rule. So if any topic of the filter with that
+    number of levels is outside of all of some other filters, the one yielded is too. No `%u`, no `%c`.
+    """
+    fixed = tuple(unused if level == "+" else level for level in topic_filter if level != "#")
+    if len(fixed) == len(topic_filter):
+        yield fixed
+        return
+    for more in range(0 if fixed else 1, max(deepest - len(fixed), 1) + 1):
+        yield fixed + (unused,) * more
 
 
 def _literal(level: str, identity: Identity) -> str | None:

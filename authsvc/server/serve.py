@@ -26,6 +26,7 @@ from authsvc.accounts import bootstrap
 from authsvc.addresses import binds_loopback
 from authsvc.errors import SettingsError
 from authsvc.observability import logs
+from authsvc.observability.serving import Announcement
 from authsvc.server.connection_limits import (
     ConnectionLimits,
     Connections,
@@ -184,6 +185,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self._connections = Connections(limits)
         self._background: list[BackgroundThread] = []
         self._propagation: Propagation | None = None
+        self._announcement: Announcement | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -202,6 +204,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
             "post_fork": self._begin_worker,
+            "post_worker_init": self._announce,
             "worker_exit": self._end_worker,
             "child_exit": _forget_worker,
         }
@@ -247,7 +250,13 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         if self._listener is Listener.API:
             os.nice(_API_NICENESS)
 
+    def _announce(self, worker: Any) -> None:
+        addresses = [str(listening).removeprefix("http://") for listening in worker.sockets]
+        self._announcement = Announcement(self._settings.run_dir, self._listener, addresses)
+
     def _end_worker(self, _arbiter: object, _worker: object) -> None:
+        if self._announcement:
+            self._announcement.end()
         if self._propagation:
             self._propagation.close()
         for thread in self._background:

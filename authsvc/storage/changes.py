@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from authsvc.storage.database import database, transaction
+from authsvc.storage.database import database, insert_rows, transaction
 from authsvc.storage.models import PolicyChange, PolicyVersion
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Versions(NamedTuple):
 
 
 class Announce(Protocol):
-    """Records, in the transaction of a change, a snapshot entry to read again or a connection to end."""
+    """Records, in the transaction of a change, snapshot entries to read again or connections to end."""
 
-    def __call__(self, kind: ChangeKind, name: str) -> None: ...
+    def __call__(self, kind: ChangeKind, *names: str) -> None: ...
 
 
 _announce_in_progress: ContextVar[Announce | None] = ContextVar("announce_in_progress", default=None)
@@ -72,8 +72,8 @@ def policy_change() -> Iterator[Announce]:
         PolicyVersion.update(version=PolicyVersion.version + 1).execute()
         version = current_version()
 
-        def announce(kind: ChangeKind, name: str) -> None:
-            PolicyChange.create(version=version, kind=kind, name=name)
+        def announce(kind: ChangeKind, *names: str) -> None:
+            insert_rows(PolicyChange, ({"version": version, "kind": kind, "name": name} for name in names))
 
         token = _announce_in_progress.set(announce)
         try:

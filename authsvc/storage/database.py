@@ -19,7 +19,7 @@ from playhouse.pool import MaxConnectionsExceeded
 from playhouse.postgres_ext import PooledPsycopg3Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 database = peewee.DatabaseProxy()
 
@@ -88,11 +88,36 @@ def transaction() -> Iterator[None]:
 
 @contextmanager
 def read_transaction() -> Iterator[None]:
-    """Run the `with` block on one consistent view of the database, without blocking writers."""
-    with session(), database.atomic():
-        if not is_sqlite():
-            database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        yield
+    """Run the `with` block on one consistent view of the database, without blocking writers.
+
+    Within a transaction it is that of the transaction.
+    """
+    with session():
+        if database.in_transaction():
+            yield
+            return
+        with database.atomic():
+            if not is_sqlite():
+                database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield
+
+
+def insert_rows(model: type[peewee.Model], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same fields, given by name; an absent field gets the default of the database.
+
+    About 10 times as fast as `insert_many`, which builds each statement from objects.
+    """
+    fields_of = model._meta.fields  # noqa: SLF001 - peewee's documented way to the fields
+    for batch in peewee.chunked(rows, 200):
+        fields = [fields_of[name] for name in batch[0]]
+        columns = ", ".join(f'"{field.column_name}"' for field in fields)
+        one = f"({', '.join([database.param] * len(fields))})"
+        table = model._meta.table_name  # noqa: SLF001
+        values = [field.db_value(row[field.name]) for row in batch for field in fields]
+        database.execute_sql(
+            f'INSERT INTO "{table}" ({columns}) VALUES {", ".join([one] * len(batch))}',  # noqa: S608 - names of ours
+            values,
+        )
 
 
 def database_time() -> datetime:

@@ -191,10 +191,21 @@ def is_administrator_on_broker() -> Any:
     return (User.grant_types.cast("text") != "") & User.id.in_(own | holders)
 
 
-def rights_of_holders(role_id: int) -> list[Permission]:
+def users_with_http_rights() -> frozenset[str]:
+    """Return the names of the users that may call anything in this service, by their own permissions or a role's."""
+    row = PermissionRow
+    gives_rights = (row.context != Context.MQTT) & (row.effect != Effect.DENY)
+    own = row.select(row.user).where(gives_rights, row.user.is_null(False))
+    roles = row.select(row.role).where(gives_rights, row.role.is_null(False))
+    holders = UserRole.select(UserRole.user).where(UserRole.role.in_(roles))
+    query: Any = User.select(User.username).where(User.id.in_(own | holders)).tuples()
+    return frozenset(name for (name,) in query)
+
+
+def rights_of_holders(role: str) -> list[Permission]:
     """Return the http rights of all users that have this role: their own and those of all their roles."""
     row, of_holder = PermissionRow, UserRole.alias()
-    holders = UserRole.select(UserRole.user).where(UserRole.role == role_id)
+    holders = UserRole.select(UserRole.user).join(Role).where(Role.name == role)
     their_roles = of_holder.select(of_holder.role).where(of_holder.user.in_(holders))
     query = row.select(row.context, row.operation, row.resource, row.effect).distinct()
     found: Any = query.where(row.context != Context.MQTT, row.user.in_(holders) | row.role.in_(their_roles)).tuples()
@@ -218,9 +229,14 @@ def _damage_of_client_ids(client_ids: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def role_names(condition: Any) -> dict[int, tuple[str, ...]]:
-    """Return the sorted role names of the users that meet a condition, by user id, including those of groups."""
+def role_names(condition: Any, *, from_groups: bool | None = None) -> dict[int, tuple[str, ...]]:
+    """Return the sorted role names of the users that meet a condition, by user id.
+
+    With `from_groups` only the roles that groups give, or only those given here; for None both.
+    """
     query = UserRole.select(UserRole.user, Role.name).join(Role).switch(UserRole).join(User)
+    if from_groups is not None:
+        query = query.where(UserRole.from_groups == from_groups)
     found: dict[int, list[str]] = defaultdict(list)
     for user_id, name in _where(query, condition).order_by(Role.name).tuples().iterator():
         names = found[user_id]

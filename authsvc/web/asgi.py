@@ -1,6 +1,8 @@
 """The API listener: an ASGI application that reads a whole request before Flask gets a thread for it.
 
-A client that sends its request slowly, or reads its answer slowly, therefore holds a connection and no thread.
+A client that sends its request slowly, or reads its answer slowly, therefore holds a connection and no thread. The
+exception is a file of unknown length, such as an export: it is sent while Flask makes it, so that it is never in memory
+as a whole. Few threads do that at the same time.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from a2wsgi import WSGIMiddleware
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flask import Flask
 
     from authsvc.broker.asgi import Connections, Message, Receive, Scope, Send
@@ -22,19 +26,30 @@ _WAITING_PER_THREAD = 8
 # that half-sent large bodies cannot block sign-ins and other small requests.
 _MAX_INCOMPLETE = 64 * 1024 * 1024
 _SMALL = 64 * 1024
-# Maximum duration of sending an answer.
+# Maximum duration of sending an answer or a part of a file.
 _ANSWER_SECONDS = 60.0
+# Maximum duration of sending a file.
+_FILE_SECONDS = 600.0
+# One file at a time may be sent for this many threads; another one is answered 503.
+_THREADS_PER_FILE = 4
 _FRAMING = (b"content-length", b"transfer-encoding")
+# The key in the scope of a function that returns whether the answer is still wanted.
+_IS_WANTED = "authsvc.is_wanted"
 
 
 class ApiApplication:
     """Reads each request in the event loop, then lets Flask answer it in a thread."""
 
-    def __init__(self, flask: Flask, threads: int, connections: Connections) -> None:
-        self._flask = WSGIMiddleware(flask, workers=threads)  # type: ignore[arg-type]  # WSGI as typeshed spells it
+    def __init__(
+        self, flask: Flask, threads: int, connections: Connections, answer_seconds: float = _ANSWER_SECONDS
+    ) -> None:
+        self._flask = WSGIMiddleware(_stoppable(flask), workers=threads)
         self._max_body: int = flask.config["MAX_CONTENT_LENGTH"]
         self._max_waiting = threads * _WAITING_PER_THREAD
+        self._answer_seconds = answer_seconds
         self._waiting = 0
+        self._max_files = max(1, threads // _THREADS_PER_FILE)
+        self._files = 0
         self._incomplete = 0
         self._connections = connections
 
@@ -54,11 +69,11 @@ class ApiApplication:
         else:
             self._waiting += 1
             try:
-                messages = await self._ask_flask(scope, body)
+                messages = await self._ask_flask(scope, body, send)
             finally:
                 self._waiting -= 1
         for message in messages:
-            await asyncio.wait_for(send(message), _ANSWER_SECONDS)
+            await asyncio.wait_for(send(message), self._answer_seconds)
         if busy:
             self._connections.close(client)
 
@@ -81,21 +96,82 @@ class ApiApplication:
             self._incomplete -= counted
         return bytes(body[: self._max_body + 1])
 
-    async def _ask_flask(self, scope: Scope, body: bytes) -> list[Message]:
+    async def _ask_flask(self, scope: Scope, body: bytes, send: Send) -> list[Message]:
+        """Return the messages of Flask's answer; those of a file are sent here, and the list is empty."""
         # The body is complete now, however it was framed.
         headers = [(name, value) for name, value in scope["headers"] if name not in _FRAMING]
         if body or scope["method"] in ("POST", "PUT", "PATCH"):
             headers.append((b"content-length", b"%d" % len(body)))
         messages: list[Message] = []
+        file: _File | None = None
 
         async def receive() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def collect(message: Any) -> None:
-            messages.append(message)
+        async def take(message: Any) -> None:
+            nonlocal file
+            if message["type"] == "http.response.start" and _is_file(message):
+                self._files += 1
+                file = _File(send, self._answer_seconds, allowed=self._files <= self._max_files)
+            if file is None:
+                messages.append(message)
+            else:
+                await file.send(message)
 
-        await self._flask({**scope, "headers": headers}, receive, collect)  # type: ignore[arg-type]  # stricter types
+        asked = {**scope, "headers": headers, _IS_WANTED: lambda: file is None or file.is_wanted}
+        try:
+            await self._flask(asked, receive, take)  # type: ignore[arg-type]  # stricter types
+        finally:
+            if file:
+                self._files -= 1
+        if file and not file.is_wanted:
+            if file.was_sent_in_part:
+                self._connections.close(scope["client"])
+            else:
+                return _busy()
         return messages
+
+
+class _File:
+    """A file that is sent while Flask makes it, until it is no longer wanted: refused, or read too slowly."""
+
+    def __init__(self, send: Send, part_seconds: float, *, allowed: bool) -> None:
+        self._send = send
+        self._part_seconds = part_seconds
+        self._ends_at = asyncio.get_running_loop().time() + _FILE_SECONDS
+        self.is_wanted = allowed
+        self.was_sent_in_part = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message; drop it if the file is not wanted, because a2wsgi's thread waits until it is taken."""
+        if not self.is_wanted:
+            return
+        self.was_sent_in_part = True
+        left = self._ends_at - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait_for(self._send(message), min(left, self._part_seconds))
+        except TimeoutError:
+            self.is_wanted = False
+
+
+def _is_file(start: Message) -> bool:
+    return start["status"] == HTTPStatus.OK and all(name != b"content-length" for name, _ in start["headers"])
+
+
+def _stoppable(flask: Flask) -> Any:
+    """Return the WSGI application, which stops in the middle of a file that is no longer wanted."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        parts: Any = flask(environ, start_response)
+        try:
+            for part in parts:
+                yield part
+                if not environ["asgi.scope"][_IS_WANTED]():
+                    return
+        finally:
+            getattr(parts, "close", lambda: None)()
+
+    return application
 
 
 def _busy() -> list[Message]:

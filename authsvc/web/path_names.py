@@ -56,8 +56,7 @@ def path_level(name: str) -> str:
 
 
 def register(app: Flask) -> None:
-    """Install the middleware and the converter; call it before routes with the converter are added."""
-    app.wsgi_app = EncodedSlashes(app.wsgi_app)  # type: ignore[method-assign]
+    """Install the converter; call it before routes with it are added. The app needs `EncodedSlashes` too."""
     app.url_map.converters["name"] = NameConverter
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +61,6 @@ DATABASE_LOST = "the database cannot be reached; try again in a few seconds"
 INTERNAL_ERROR = "the service failed; its log has the details under the request id"
 _DETAILS = {404: "no resource has this path", 405: "this path does not support the method; see the Allow header"}
 _CHALLENGE = 'Bearer realm="authsvc", Basic realm="authsvc", charset="UTF-8"'
-# pydantic's own messages for these use terms of Python, or would repeat the value that was sent.
-_MESSAGES = {
-    "extra_forbidden": "is not a known field",
-    "missing": "is required",
-    "model_type": "must be a JSON object",
-    "model_attributes_type": "must be a JSON object",
-    "string_type": "must be text",
-    "string_unicode": "must be valid Unicode text",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-}
 
 
 def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = ()) -> Response:
@@ -96,13 +84,7 @@ def problem(status: int, code: str, detail: str, errors: Sequence[FieldError] = 
 
 def of_validation(error: ValidationError) -> Response:
     """Return a response with pydantic's errors by field; it repeats no value that was sent."""
-    return _of_error(invalid_input(error))
-
-
-def invalid_input(error: ValidationError) -> InvalidInput:
-    """Return pydantic's errors by field, with the messages of this module."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    return InvalidInput(*(FieldError(_path(one["loc"]), _message(one["type"], one["msg"])) for one in found))
+    return _of_error(InvalidInput.of_validation(error))
 
 
 def status_of(error: AuthsvcError) -> int:
@@ -165,16 +147,3 @@ def log_unexpected(error: Exception) -> None:
     frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)[-8:]
     locations = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     log.error("request failed", error=type(error).__name__, trace=locations)
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return the path of a field in the body, such as `permissions[0].resource`."""
-    path = ""
-    for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
-    return path or "body"
-
-
-def _message(kind: str, message: str) -> str:
-    own = _MESSAGES.get(kind) or message.removeprefix("Value error, ")
-    return re.sub(r"^(Input|String|List|Value) should ", "must ", own)

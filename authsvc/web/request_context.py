@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from authsvc.broker.webhooks import Webhooks
     from authsvc.credentials.hashing import HashingPool
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
+    from authsvc.credentials.rehashing import Rehashing
     from authsvc.identity.sign_in import ExternalSignIns
     from authsvc.policy.access import AccessControl
     from authsvc.policy.actors import Proof
@@ -45,6 +46,7 @@ class Services:
     policy: PolicyCache
     verifier: PasswordVerifier
     hasher: PasswordHasher
+    rehashing: Rehashing
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from authsvc import __version__
 from authsvc.activity import live_clients
+from authsvc.observability import serving
 from authsvc.pki import authorities
 from authsvc.settings import shown
 from authsvc.storage import schema
@@ -15,8 +16,10 @@ from authsvc.storage.database import DATABASE_ERRORS, database_version, is_sqlit
 
 if TYPE_CHECKING:
     from authsvc.activity.live_clients import BrokerRecord
+    from authsvc.observability.serving import Worker
     from authsvc.pki.authorities import AuthorityRecord
     from authsvc.settings import Settings, ShownSetting
+    from authsvc.storage.propagation import Propagation
     from authsvc.web.request_context import Services
 
 
@@ -32,7 +35,10 @@ class DatabaseStatus:
 
 @dataclass(frozen=True, slots=True)
 class PolicyStatus:
-    """The policy in the memory of the process that answers; `stale` is about the broker processes too."""
+    """The policy in the memory of the process that answers, or in the database if no process does.
+
+    `age_seconds` is the time since it was last compared with the database, `stale` is about the broker processes too.
+    """
 
     version: int
     age_seconds: float
@@ -42,11 +48,15 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A listener as it is configured; this does not tell whether a process runs it."""
+    """A listener: what is configured, and the processes of this data directory that run it.
+
+    Processes of other containers and machines are listed only if they share the data directory.
+    """
 
     name: str
-    address: str
-    processes: int
+    configured_address: str
+    configured_processes: int
+    processes: tuple[Worker, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,16 @@ class ServiceStatus:
     settings: tuple[ShownSetting, ...]
 
 
-def status_of(services: Services) -> ServiceStatus:
-    """Return the current state; an unreachable database is part of it and no error."""
+def status_here(services: Services) -> ServiceStatus:
+    """Return the current state as the process that answers sees it."""
     policy = services.policy
+    snapshot = policy.snapshot
+    here = PolicyStatus(snapshot.version, round(policy.age, 3), services.policy_is_stale, len(snapshot.users))
+    return status_of(services.settings, here, services.propagation)
+
+
+def status_of(settings: Settings, policy: PolicyStatus, propagation: Propagation) -> ServiceStatus:
+    """Return the current state; an unreachable database is part of it and no error."""
     try:
         with session():
             database, trusted, brokers = _database(), tuple(authorities.records()), tuple(live_clients.brokers())
@@ -79,14 +96,12 @@ def status_of(services: Services) -> ServiceStatus:
         __version__,
         platform.python_version(),
         database,
-        PolicyStatus(
-            policy.snapshot.version, round(policy.age, 3), services.policy_is_stale, len(policy.snapshot.users)
-        ),
-        _listeners(services.settings),
-        database.reachable and services.propagation.all_reloaded(),
+        policy,
+        _listeners(settings),
+        database.reachable and propagation.all_reloaded(),
         trusted,
         brokers,
-        shown(services.settings),
+        shown(settings),
     )
 
 
@@ -99,7 +114,9 @@ def _kind() -> str:
 
 
 def _listeners(settings: Settings) -> tuple[Listener, ...]:
-    return (
-        Listener("API and pages", settings.bind, settings.api_workers),
-        Listener("brokers", settings.broker_bind, settings.workers),
+    configured = (("api", settings.bind, settings.api_workers), ("broker", settings.broker_bind, settings.workers))
+    running = serving.workers(settings.run_dir)
+    return tuple(
+        Listener(name, address, count, tuple(one for one in running if one.listener == name))
+        for name, address, count in configured
     )

@@ -13,14 +13,12 @@ from flask import Flask, Response, g, request
 
 from authsvc.observability import metrics
 from authsvc.observability.redaction import gives_token, without_secrets, without_tokens
-from authsvc.web.proxies import TrustedProxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from authsvc.addresses import Network
 
 TOKEN_KEY = "authsvc.api_token"  # noqa: S105 - the key in the WSGI environment, not a token
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -60,9 +58,8 @@ class TokenRedaction:
         return self._app(environ, start_response)
 
 
-def register(app: Flask, trusted: tuple[Network, ...]) -> None:
-    """Install the middleware, and give every request its id, log line and headers."""
-    app.wsgi_app = TrustedProxies(TokenRedaction(app.wsgi_app), trusted)  # type: ignore[method-assign]
+def register(app: Flask) -> None:
+    """Give every request its id, log line and headers."""
     app.before_request(_begin)
     app.after_request(_finish)
 

@@ -40,7 +40,7 @@ BLUEPRINTS = (blueprint, preauthorization_blueprint, key_blueprint)
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The registry's objects, as created by `extension.register`."""
+    """The registry's objects, as created by `extension.assemble`."""
 
     rest_registration: RestRegistration
     mqtt_registration: MqttRegistration

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from authsvc.cli import terminal
 from authsvc.errors import invalid
 from registry import filters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_TIME_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 of_status = click.option(
     "--status",
@@ -29,8 +27,8 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a filter to a command."""
     for option in (
         click.option("--max-attempts", type=click.IntRange(1), help="At most this many attempts."),
-        click.option("--before", type=click.DateTime(_TIME_FORMATS), help="First seen before this time, in UTC."),
-        click.option("--after", type=click.DateTime(_TIME_FORMATS), help="First seen at this time or later, in UTC."),
+        click.option("--before", type=terminal.TIME, help="First seen before this time, in UTC."),
+        click.option("--after", type=terminal.TIME, help="First seen at this time or later, in UTC."),
         click.option("--address", help="From this IP address or network."),
         click.option("--client-id-pattern", help="With a client id that matches this pattern, such as 'mqttjs_*'."),
         click.option(
@@ -46,7 +44,4 @@ def filter_from(ids: tuple[str, ...], wanted: dict[str, Any]) -> filters.Filter 
     given = {name: value for name, value in wanted.items() if value is not None}
     if bool(ids) == bool(given):
         raise invalid("", "give either IDs or a filter, such as --username-pattern 'press_*'")
-    for name in ("after", "before"):
-        if name in given:
-            given[name] = given[name].replace(tzinfo=given[name].tzinfo or UTC)
     return filters.Filter(**given) if given else None

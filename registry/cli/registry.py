@@ -265,8 +265,7 @@ def list_preauthorizations(search: str, page: int, per_page: int, *, as_json: bo
         return
     columns = ("ID", "USERNAME", "ROLES", "PERMISSIONS", "SECRET", "KEY", "EXPIRES", "HELD")
     print_table(columns, map(_preauthorization_row, found.items))
-    if found.total > len(found.items):
-        click.echo(f"page {page}: {len(found.items)} of {found.total} preauthorizations")
+    terminal.print_total(found, "preauthorizations")
 
 
 @preauthorizations_group.command("delete")

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.accounts import users
-from authsvc.credentials.passwords import MAX_BYTES, Verdict
+from authsvc.credentials.passwords import MAX_BYTES, GeneratedPassword, Verdict
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
@@ -169,7 +169,7 @@ class MqttRegistration:
             return Outcome.REPEATED
         if is_user:
             return Outcome.REPEATED  # granted a moment ago; the broker worker's snapshot is older
-        password = match.secret if match and match.secret else contact.password
+        password = GeneratedPassword(match.secret) if match and match.secret else contact.password
         try:
             password_hash = self.hasher.hash(password)
         except InvalidInput:

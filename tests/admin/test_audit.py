@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
-from authsvc.web.exports import harmless
+from authsvc.exports.formats import harmless
 from tests.admin.page_objects import FormClient, Window
 
 if TYPE_CHECKING:

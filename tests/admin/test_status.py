@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from authsvc.settings import SECRETS, Settings, names, shown
 from tests.admin.page_objects import FormClient
 from tests.live_clients import connected, report_to
-
-if TYPE_CHECKING:
-    from tests.service import Service
+from tests.service import Service
 
 _numbers = count()
 
@@ -24,7 +21,7 @@ def signed_in(service: Service, *permissions: str) -> FormClient:
     return client
 
 
-def test_status_has_versions_database_policy_authority_listeners_and_brokers(service: Service) -> None:
+def test_status_has_versions_database_policy_authority_and_brokers(service: Service) -> None:
     report_to(service, connected(1, "press-7"), name="hall\u202e-2")
     status = service.call("GET", "/api/status").json()
     assert status["database"]["kind"] == "SQLite"
@@ -34,10 +31,6 @@ def test_status_has_versions_database_policy_authority_listeners_and_brokers(ser
     assert status["policy"]["version"] == service.call("GET", "/readyz").json()["policyVersion"]
     assert not status["policy"]["stale"]
     assert status["brokerProcessesFollow"]
-    assert [one["address"] for one in status["listeners"]] == [
-        service.environment["AUTHSVC_BIND"],
-        service.environment["AUTHSVC_BROKER_BIND"],
-    ]
     (authority,) = status["authorities"]
     assert authority["notAfter"] > "2030"
     assert authority["retiresAt"] is None
@@ -47,6 +40,32 @@ def test_status_has_versions_database_policy_authority_listeners_and_brokers(ser
     for expected in ("hall\\u202e-2", authority["subject"], broker["pluginVersion"], status["database"]["version"]):
         assert expected in text
     assert "\u202e" not in text
+
+
+def test_listeners_are_shown_with_the_processes_that_run_them(service: Service) -> None:
+    api, broker = service.call("GET", "/api/status").json()["listeners"]
+    for one, bind in ((api, "AUTHSVC_BIND"), (broker, "AUTHSVC_BROKER_BIND")):
+        assert (one["configuredAddress"], one["configuredProcesses"]) == (service.environment[bind], 1)
+        (process,) = one["processes"]
+        assert process["addresses"] == [service.environment[bind]]
+        assert process["pid"] in service.workers(one["name"])
+        assert process["startedAt"] > "2026"
+    text = signed_in(service, "http read /api/status").get("/admin/status").text
+    assert text.count(">running</span>") == 2
+    assert f">{broker['processes'][0]['pid']} " in text
+
+
+def test_listener_that_does_not_run_is_not_shown_as_running(tmp_path: Path) -> None:
+    api_alone = Service(tmp_path)
+    api_alone.only = "api"
+    with api_alone as service:
+        left_behind = tmp_path / "data" / "run" / "broker-0.serving"
+        left_behind.write_text("[]")
+        api, broker = service.call("GET", "/api/status").json()["listeners"]
+        assert len(api["processes"]) == 1
+        assert broker["processes"] == []
+        assert not left_behind.exists()
+        assert "not running here" in signed_in(service, "http read /api/status").get("/admin/status").text
 
 
 def test_settings_are_shown_without_secrets(service: Service) -> None:

@@ -10,7 +10,6 @@ import pytest
 from cryptography import x509
 
 from authsvc.accounts import users
-from authsvc.app import create_app
 from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.signals import unknown_username
 from authsvc.pki.authorities import signing_policy
@@ -22,6 +21,7 @@ from registry.api import routes
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD, HASHER, OPERATOR, mqtt
 from tests.http.callers import Caller, basic
 from tests.registry.signing import new_key, signing_request
+from tests.shared_routes import app_for
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -44,7 +44,7 @@ class Environment:
 
     @classmethod
     def opened(cls, settings: Settings) -> Environment:
-        env = cls(create_app(settings))
+        env = cls(app_for(settings))
         env.services.policy.catch_up()
         return env
 

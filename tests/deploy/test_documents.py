@@ -103,6 +103,11 @@ DOCUMENTS = {
                 "authsvc registry preauthorize press-12",
                 prints=("2 preauthorized", "press-13", "deleted", "press-7  enabled", "grant types  token", "revoked"),
             ),
+            Block(
+                "authsvc users list",
+                prints=("USERNAME", "LISTENER", "AUTHSVC_BIND"),
+                files=("disabled.csv", "changes.json"),
+            ),
             Block("printf", prints=("press-20,", "press-21,")),
             Block("mkdir", files=(".local/share/bash-completion/completions/authsvc",)),
             Block("mkdir", files=(".zfunc/_authsvc",)),

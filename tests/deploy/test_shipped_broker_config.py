@@ -66,7 +66,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture(params=["go-auth", "authsvc"])
+@pytest.fixture(params=[pytest.param("go-auth", marks=pytest.mark.slow), "authsvc"])
 def broker(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mosquitto]:
     """A broker with a shipped configuration and the right secret."""
     with Mosquitto(conf_for_this_machine(request.param, WEBHOOK_SECRET, service, tmp_path), tmp_path) as broker:
@@ -187,7 +187,7 @@ def test_retained_messages_outlive_a_restart_of_the_broker(broker: Mosquitto) ->
     assert receive(broker, "observer", "devices/press-7/#") == "running\n"
 
 
-@pytest.mark.parametrize("plugin", ["go-auth", "authsvc"])
+@pytest.mark.parametrize("plugin", [pytest.param("go-auth", marks=pytest.mark.slow), "authsvc"])
 def test_with_the_wrong_webhook_secret_nobody_gets_in(service: Service, tmp_path: Path, plugin: str) -> None:
     with Mosquitto(conf_for_this_machine(plugin, "another.secret", service, tmp_path), tmp_path) as broker:
         assert "Not authorized" in publish(broker, "press-7", "devices/press-7/state", "running")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import bootstrap
-from authsvc.app import compose, create_app
+from authsvc.app import compose
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from authsvc.web.request_context import EXTENSION
@@ -20,6 +20,7 @@ from tests.http.callers import Caller
 from tests.http.console import Console
 from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, create_users
 from tests.service import Service
+from tests.shared_routes import app_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ def seeded(settings: Settings, seed_directory: Path) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def routes() -> OpenAPI:
     """The routes of the service, created once; each test sets its own `Services` behind them."""
-    return create_app(_settings(Path("nowhere")))
+    return app_for(_settings(Path("nowhere")))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_denials_are_listed_with_advice(console: Console, command_broker: Broker
 
 def test_users_are_listed_as_a_table(console: Console) -> None:
     table = stdout_of(console.command("users", "list", "--search", "do")).splitlines()
-    assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS"]
+    assert table[0].split() == ["USERNAME", "ENABLED", "GRANT", "TYPES", "ROLES", "PERMISSIONS", "LAST", "SEEN"]
     assert [line.split()[:2] for line in table[1:]] == [["dora", "no"], ["dot", "yes"]]
     assert stdout_of(console.command("users", "list", "--per-page", "2")).endswith("page 1: 2 of 10 users\n")
     assert "readWrite devices/%u/#" in stdout_of(console.command("users", "show", "bob"))

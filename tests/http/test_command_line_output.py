@@ -190,7 +190,7 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
 # Start.
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("register", "--help")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("register", "--help")], ids=" ".join)
 def test_start_imports_no_slow_library(arguments: tuple[str, ...]) -> None:
     program = (
         "import sys\nfrom authsvc.cli.main import main\n"

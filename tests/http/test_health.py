@@ -28,7 +28,7 @@ from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.models import DisconnectOrder
 from authsvc.web.health import observe_worker
 from authsvc.web.request_context import EXTENSION
-from authsvc.web.status import status_of
+from authsvc.web.status import status_here
 from registry import lock, records
 from registry.models import Registration
 from tests.actors import ALICE, BOBS_PASSWORD
@@ -59,9 +59,9 @@ def test_healthz_is_200_without_a_database(client: FlaskClient, settings: Settin
 
 
 def test_status_without_a_database_says_so(client: FlaskClient, services: Services, settings: Settings) -> None:
-    assert status_of(services).database.reachable
+    assert status_here(services).database.reachable
     with database_gone(settings):
-        status = status_of(services)
+        status = status_here(services)
     assert (status.database.reachable, status.database.version, status.database.migration) == (False, None, None)
     assert (status.authorities, status.brokers, status.broker_processes_follow) == ((), (), False)
     assert status.policy.version == services.policy.snapshot.version
@@ -315,7 +315,7 @@ def test_pending_registrations_and_their_age_are_shown(client: FlaskClient) -> N
 
 def test_open_disconnect_orders_are_shown_if_they_are_carried_out(app: OpenAPI, client: FlaskClient) -> None:
     name = "authsvc_disconnect_order_age_seconds"
-    disconnects.order("bob", "test")
+    disconnects.order("test", "bob")
     assert _stored(client, name) is None
     app.extensions[EXTENSION] = replace(services_of(app), broker=takeover_at(1))
     assert _stored(client, "authsvc_disconnect_orders") == 1

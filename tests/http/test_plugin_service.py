@@ -109,6 +109,7 @@ def test_revoked_certificate_leaves_the_credentials(service: Service, plugin: Pl
     assert plugin.user("carol")["credentials"] == {}
 
 
+@pytest.mark.slow
 def test_stream_typically_names_a_change_within_100_ms_of_its_answer(service: Service, stream: ChangeStream) -> None:
     taken = []
     for number in range(15):
@@ -119,6 +120,7 @@ def test_stream_typically_names_a_change_within_100_ms_of_its_answer(service: Se
     assert sorted(taken)[len(taken) // 2] < 0.1
 
 
+@pytest.mark.slow
 def test_connection_is_ended_on_the_stream_of_its_boot_only(
     service: Service, plugin: Plugin, stream: ChangeStream
 ) -> None:
@@ -137,6 +139,7 @@ def test_connection_is_ended_on_the_stream_of_its_boot_only(
             version = line["version"]
 
 
+@pytest.mark.slow
 def test_heartbeats_come_each_second(stream: ChangeStream) -> None:
     begun = time.monotonic()
     for _ in range(3):
@@ -167,6 +170,7 @@ def test_report_is_accepted_and_its_denials_are_shown(service: Service, plugin: 
     assert plugin.ask("POST", "/auth/plugin/report", b"x" * 5_000_000).status == 400
 
 
+@pytest.mark.slow
 def test_wrong_secret_is_refused_and_the_right_one_opens_a_stream(running: Service) -> None:
     running.environment["AUTHSVC_WEBHOOK_SECRET"] = "the right secret"
     running.start()
@@ -198,6 +202,7 @@ def test_api_listener_answers_no_plugin(service: Service) -> None:
 # The service and its streams.
 
 
+@pytest.mark.slow
 def test_service_ends_in_time_with_a_stream_open(service: Service, stream: ChangeStream) -> None:
     assert service.process
     begun = time.monotonic()
@@ -244,6 +249,7 @@ def test_200_open_streams_leave_webhooks_answering(service: Service, plugin: Plu
     assert '"level": "error"' not in service.log_text()
 
 
+@pytest.mark.slow
 def test_stream_whose_client_reads_nothing_disturbs_nobody(service: Service, stream: ChangeStream) -> None:
     request = f"GET /auth/plugin/changes?boot={OTHER_BOOT}&name=slow HTTP/1.1\r\nHost: localhost\r\n"
     with Connection(service) as slow:

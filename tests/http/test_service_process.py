@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
@@ -16,6 +18,9 @@ from tests.http.callers import basic
 from tests.http.seed_data import ALICES_PASSWORD
 from tests.http.wire import Connection, answer_on, asks, logs_in, publishes, response_to, webhook_request, within
 from tests.service import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BOBS_QUESTION = webhook_request(username="bob", topic="devices/bob/up", acc=2, clientid="c1")
 YES = (200, b'{"ok":true,"error":""}')
@@ -88,6 +93,7 @@ def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: P
         assert requests.post(service.broker_url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
 
 
+@pytest.mark.slow
 def test_serve_without_the_inherited_secrets_is_refused(tmp_path: Path) -> None:
     service = Service(tmp_path, {"AUTHSVC_HANDED_OVER_SECRETS": "99"})
     del service.environment["AUTHSVC_ADMIN_PASSWORD"]
@@ -102,6 +108,7 @@ def test_variables_of_kubernetes_are_ignored_and_logged_by_name(tmp_path: Path) 
     assert [sorted(line["variables"]) for line in logged] == [["AUTHSVC_PORT", "AUTHSVC_SERVICE_HOST"]]
 
 
+@pytest.mark.slow
 def test_start_without_a_passphrase_warns_of_the_unencrypted_key(tmp_path: Path) -> None:
     warning = "the key of the certificate authority is stored without encryption"
     with Service(tmp_path) as service:
@@ -255,9 +262,17 @@ def test_idle_connection_is_still_served(running: Service) -> None:
             assert answer_on(connection) == YES
 
 
-def test_requests_in_one_packet_are_answered_in_order(running: Service) -> None:
-    running.start()
-    with Connection(running) as connection:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, seed_directory: Path) -> Iterator[Service]:
+    """One service with the seed data for all tests that only send requests."""
+    directory = tmp_path_factory.mktemp("served")
+    shutil.copytree(seed_directory, directory / "data")
+    with Service(directory, {"AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD}) as service:
+        yield service
+
+
+def test_requests_in_one_packet_are_answered_in_order(served: Service) -> None:
+    with Connection(served) as connection:
         connection.sendall(BOBS_QUESTION * 3)
         received = b""
         while received.count(YES[1]) < 3:
@@ -273,9 +288,8 @@ HUGE = {"600 KiB": b'{"topic":"%s"}' % (b"x" * 600 * 1024), "the longest possibl
 
 
 @pytest.mark.parametrize("body", HUGE.values(), ids=HUGE.keys())
-def test_too_large_request_is_malformed_and_the_next_one_is_answered(running: Service, body: bytes) -> None:
-    running.start()
-    with Connection(running) as connection:
+def test_too_large_request_is_malformed_and_the_next_one_is_answered(served: Service, body: bytes) -> None:
+    with Connection(served) as connection:
         connection.sendall(
             b"POST /auth/user HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
@@ -284,9 +298,8 @@ def test_too_large_request_is_malformed_and_the_next_one_is_answered(running: Se
         assert answer_on(connection) == YES
 
 
-def test_request_in_several_packets_is_answered(running: Service) -> None:
-    running.start()
-    with Connection(running) as connection:
+def test_request_in_several_packets_is_answered(served: Service) -> None:
+    with Connection(served) as connection:
         for position in range(0, len(BOBS_QUESTION), 40):
             connection.sendall(BOBS_QUESTION[position : position + 40])
             time.sleep(0.01)
@@ -321,20 +334,18 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("listener", ["api", "broker"])
-def test_invalid_http_causes_no_error(running: Service, listener: str) -> None:
-    running.start()
+def test_invalid_http_causes_no_error(served: Service, listener: str) -> None:
     for sent in GARBAGE:
-        received = response_to(running, sent, listener)
+        received = response_to(served, sent, listener)
         assert not received.startswith(b"HTTP/1.1 5"), (sent[:100], received)
-        assert publishes(running, "bob", "devices/bob/up") == "ok"
-    assert '"level": "error"' not in running.log_text()
+        assert publishes(served, "bob", "devices/bob/up") == "ok"
+    assert '"level": "error"' not in served.log_text()
 
 
-def test_chunked_request_is_answered(running: Service) -> None:
+def test_chunked_request_is_answered(served: Service) -> None:
     body = b'{"username":"bob","topic":"devices/bob/up","acc":2}'
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-    running.start()
-    with Connection(running) as connection:
+    with Connection(served) as connection:
         connection.sendall(CHUNKED + chunks)
         assert answer_on(connection) == YES
 
@@ -381,6 +392,7 @@ def _audited_users(service: Service) -> set[str]:
     return {event["target"].removeprefix("user:") for event in events}
 
 
+@pytest.mark.slow
 def test_killed_service_starts_again_with_all_data(running: Service) -> None:
     running.start()
     assert logs_in(running, "bob", BOBS_PASSWORD) == "ok"

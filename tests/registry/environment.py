@@ -17,7 +17,6 @@ import pytest
 from authsvc.accounts import roles, users
 from authsvc.accounts.users import UserChanges
 from authsvc.activity import audit
-from authsvc.app import create_app
 from authsvc.broker.goauth_protocol import WebhookRequest
 from authsvc.broker.signals import unknown_username
 from authsvc.storage import models as foundation
@@ -30,6 +29,7 @@ from registry.api import routes
 from registry.models import EnrolmentKey, Preauthorization, Registration, UnknownNameReport, Window
 from tests.actors import HASHER, OPERATOR, http, mqtt
 from tests.http.callers import Caller, basic
+from tests.shared_routes import app_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ class Environment:
     @classmethod
     def opened(cls, settings: Settings) -> Environment:
         """Create the app without its background threads."""
-        env = cls(create_app(settings))
+        env = cls(app_for(settings))
         env.services.policy.catch_up()
         return env
 

@@ -135,6 +135,31 @@ def test_broker_does_not_wait_for_a_hash_that_takes_longer_than_the_budget(clock
     assert budget_of(0.4, pool).left_for(running) == pytest.approx(0.4)
 
 
+def test_time_of_a_hash_is_expected_by_its_estimate_and_the_pace_of_others(clock: Clock, work: Work) -> None:
+    pool = HashingPool(1, 10)
+
+    def hashing() -> None:
+        clock.now += 0.1
+
+    pool.submit(hashing, estimate=0.4).result(SOON)
+    short, long = (pool.submit(work, estimate=estimate) for estimate in (0.2, 4.0))
+    assert work.begun.acquire(timeout=SOON)
+    assert pool.expected_seconds(short) == pytest.approx(0.05)
+    assert pool.expected_seconds(long) == pytest.approx(1.0)
+    assert budget_of(0.06, pool).left_for(short) == pytest.approx(0.06)
+    assert budget_of(0.04, pool).left_for(short) == 0
+
+
+def test_hashes_run_in_the_order_of_their_logins_and_those_of_known_clients_first() -> None:
+    pool, may_end, order = HashingPool(1, 100), threading.Event(), []
+    pool.submit(may_end.wait)
+    begun = [pool.submit(lambda n=n: order.append(n), first=n >= 10) for n in range(20)]  # type: ignore[misc]
+    may_end.set()
+    for each in begun:
+        each.result(SOON)
+    assert order == [*range(10, 20), *range(10)]
+
+
 def test_wait_budget_decreases_by_the_time_waited(clock: Clock) -> None:
     budget = budget_of(0.2)
     assert budget.left() == pytest.approx(0.2)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
+from base64 import b64encode
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from math import log2
+from time import sleep
 from typing import TYPE_CHECKING
 
 import bcrypt
 import pytest
 
 from authsvc.credentials.hashing import HashingPool
+from authsvc.credentials.password_hashes import rehash
 from authsvc.credentials.passwords import MAX_BYTES, PasswordHasher, PasswordPolicy, PasswordVerifier, Verdict, generate
 from authsvc.errors import InvalidInput
 from tests.actors import BOBS_PASSWORD, HASHER
+from tests.rules.test_password_hashes import ARGON2ID, MOSQUITTO_PBKDF2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -364,10 +371,70 @@ def test_unknown_username_costs_one_hash(slow_hashing: SlowHashing) -> None:
     assert checks.entries == 0
 
 
+@pytest.mark.parametrize("ask", [PasswordVerifier.start, PasswordVerifier.verify, PasswordVerifier.cached_verdict])
+def test_generated_password_is_checked_without_a_slow_hash(ask: Callable[..., Verdict | Future[Verdict]]) -> None:
+    generated = generate(PasswordPolicy())
+    stored = HASHER.hash(generated)
+    assert stored.startswith("$generated-sha256$")
+    checks = verifier()
+    assert ask(checks, "bob", generated, stored) is Verdict.RIGHT
+    assert ask(checks, "bob", generated[1:], stored) is Verdict.WRONG
+    assert hashes_computed(checks) == 0
+
+
+def test_password_that_somebody_chose_is_hashed_with_bcrypt() -> None:
+    assert HASHER.hash(str(generate(PasswordPolicy()))).startswith("$2b$")
+
+
+def test_right_password_of_a_foreign_hash_is_passed_on_each_time() -> None:
+    passed: list[tuple[str, str, bytes]] = []
+    pool = HashingPool(2, 100, SOON)
+    checks = PasswordVerifier(pool, pool, 100, 4, on_foreign=lambda *right: passed.append(right))
+    for offered, verdict in (("wrong", Verdict.WRONG), ("secret", Verdict.RIGHT), ("secret", Verdict.RIGHT)):
+        assert checks.verify("bob", offered, MOSQUITTO_PBKDF2) is verdict
+    assert checks.verify("bertha", BOBS_PASSWORD, BOBS_HASH) is Verdict.RIGHT
+    assert passed == [("bob", MOSQUITTO_PBKDF2, b"secret")] * 2
+    assert hashes_computed(checks) == 3
+
+
+def test_cached_password_stays_cached_when_its_foreign_hash_is_replaced() -> None:
+    checks = verifier()
+    assert checks.verify("bob", "secret", MOSQUITTO_PBKDF2) is Verdict.RIGHT
+    replacement = rehash(MOSQUITTO_PBKDF2, b"secret", 4)
+    assert checks.start("bob", "secret", replacement) is Verdict.RIGHT
+    assert checks.start("bob", "wrong", replacement) is Verdict.WRONG
+    assert hashes_computed(checks) == 1
+
+
+def test_password_longer_than_72_bytes_can_match_a_foreign_hash() -> None:
+    assert verifier().verify("bob", "a" * 99, MOSQUITTO_PBKDF2) is Verdict.WRONG
+    salt, long = b64encode(b"salt").decode(), "a" * 99
+    stored = f"$6${salt}${b64encode(hashlib.sha512(long.encode() + b'salt').digest()).decode()}"
+    assert verifier().verify("bob", long, stored) is Verdict.RIGHT
+
+
+def test_hashes_that_need_much_memory_are_computed_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = Counter[str](), Counter[str]()
+
+    def computed(*_: object, **__: object) -> bytes:
+        running["now"] += 1
+        most["now"] = max(most["now"], running["now"])
+        sleep(0.01)
+        running["now"] -= 1
+        return b""
+
+    monkeypatch.setattr("authsvc.credentials.password_hashes.hash_secret_raw", computed)
+    checks = verifier(brokers=HashingPool(4, 100), api=HashingPool(4, 100))
+    begun = [checks.start(f"device-{n}", "x", ARGON2ID) for n in range(8)]
+    assert {outcome(each) for each in begun} == {Verdict.WRONG}
+    assert most["now"] == 1
+
+
 @pytest.mark.parametrize(
     "policy",
     [
         PasswordPolicy(),
+        PasswordPolicy(numeric=40),
         PasswordPolicy(min=0),
         PasswordPolicy(min=72),
         PasswordPolicy(lower=20, upper=20),
@@ -379,3 +446,10 @@ def test_generated_password_satisfies_the_policy_and_differs_each_time(policy: P
     policy.check(first)
     assert first != second
     assert len(first) >= 17
+
+
+@pytest.mark.parametrize("policy", [PasswordPolicy(), PasswordPolicy(numeric=17), PasswordPolicy(lower=9, symbol=9)])
+def test_generated_password_has_96_bits_whatever_the_policy_asks_for(policy: PasswordPolicy) -> None:
+    bits = policy.numeric * log2(10) + policy.lower * log2(26) + policy.symbol * 2
+    free = len(generate(policy)) - policy.numeric - policy.lower - policy.symbol
+    assert bits + free * log2(62) >= 96

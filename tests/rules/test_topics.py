@@ -17,9 +17,12 @@ from authsvc.policy.topics import (
     MAX_LEVELS,
     Identity,
     Subscription,
+    intersection,
     levels_cover,
     levels_overlap,
     parse_subscription,
+    split,
+    typical_topics,
     validate_rule,
     validate_topic,
     validate_topic_filter,
@@ -472,3 +475,21 @@ def test_validate_returns_levels_for_levels_cover() -> None:
     levels = validate_rule("devices/%u/#")
     assert levels == ("devices", "%u", "#")
     assert levels_cover(levels, validate_topic("devices/bob/state"), BOB)
+
+
+@given(rules_and_filters(), rules_and_topics())
+def test_intersection_matches_what_both_filters_match(pair: tuple[str, str], other: tuple[str, str]) -> None:
+    for first, second in (pair, (pair[0], other[0])):
+        both = intersection(split(first), split(second))
+        expected = topics_matching(first) & topics_matching(second)
+        assert (topics_matching("/".join(both)) if both else frozenset()) == expected
+
+
+@given(st.lists(rules_and_filters(), min_size=1, max_size=3))
+def test_typical_topic_is_outside_of_other_filters_if_any_topic_of_its_length_is(pairs: list[tuple[str, str]]) -> None:
+    topic_filter, others, deepest = pairs[0][0], [other for _, other in pairs], 6
+    typical = ["/".join(levels) for levels in typical_topics(split(topic_filter), "unused", deepest)]
+    assert all(oracle(topic_filter, topic) for topic in typical)
+    outside = topics_matching(topic_filter) - frozenset().union(*map(topics_matching, others))
+    found = {topic.count("/") for topic in typical if not any(oracle(other, topic) for other in others)}
+    assert {topic.count("/") for topic in outside} <= found

@@ -53,9 +53,9 @@ class CountedPool(HashingPool):
 
     count = 0
 
-    def submit(self, work: Callable[[], T], *, first: bool = False) -> Future[T]:
+    def submit(self, work: Callable[[], T], *, first: bool = False, estimate: float = 1.0) -> Future[T]:
         self.count += 1
-        return super().submit(work, first=first)
+        return super().submit(work, first=first, estimate=estimate)
 
 
 class GatedAccess:
@@ -323,9 +323,9 @@ def test_sign_in_from_a_known_network_is_hashed_first() -> None:
         signing_in.with_password("bob", BOBS_PASSWORD, "203.0.113.9")
     submit = pool.submit
 
-    def submit_and_go_on(work: Callable[[], T], *, first: bool = False) -> Future[T]:
+    def submit_and_go_on(work: Callable[[], T], *, first: bool = False, estimate: float = 1.0) -> Future[T]:
         hashed.append(first)
-        future = submit(work, first=first)
+        future = submit(work, first=first, estimate=estimate)
         go_on.set()
         return future
 

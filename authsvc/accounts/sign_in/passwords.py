@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from peewee import EXCLUDED
 
-from authsvc.accounts import throttle, users
+from authsvc.accounts import throttle
 from authsvc.accounts.sign_in.methods import Method, SignIn
 from authsvc.addresses import is_loopback, network_of
 from authsvc.credentials.hashing import slot
-from authsvc.credentials.usernames import directory_username
+from authsvc.credentials.usernames import directory_username, skeleton
 from authsvc.errors import Busy, TooMany, Unauthenticated
 from authsvc.policy.actors import Proof
 from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
-from authsvc.storage.models import SignInAddress
+from authsvc.storage.models import SignInAddress, User
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ class SignIns:
         failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right password.
         """
         name = directory_username(username) if directory_too and self._ask_directory else None
-        by_directory = name is not None and not users.is_local(name)
+        by_directory = name is not None and not _is_kept_here(name)
         try:
             user = self._check_password(username, password, address, by_directory=by_directory)
         except TooMany as error:
@@ -191,6 +191,12 @@ def delete_old() -> None:
     """Delete networks without a sign-in for 90 days."""
     with transaction():
         SignInAddress.delete().where(SignInAddress.last_seen < datetime.now(UTC) - REMEMBERED).execute()
+
+
+def _is_kept_here(name: str) -> bool:
+    """Return whether a user that is not of the directory has this name or one that looks like it."""
+    with session():
+        return User.select().where(User.skeleton == skeleton(name), User.origin != Method.LDAP).exists()
 
 
 def _busy() -> Busy:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from authsvc.activity import audit
 from authsvc.admin.forms import validated_query
 from authsvc.admin.pages import ApiCall, NavigationEntry, authorize_as, page_blueprint, render
-from authsvc.api.reports.audit import AuditQuery, EventView
-from authsvc.record_json import rfc3339
+from authsvc.api.reports.audit import AuditQuery
+from authsvc.exports.rows import AUDIT_COLUMNS, of_audit_event
+from authsvc.record_json import json_fields
 from authsvc.web.exports import csv_file, json_file
 
 if TYPE_CHECKING:
     from flask import Response
 
-    from authsvc.activity.audit import Event
-
 blueprint = page_blueprint("audit_page", __name__)
 NAVIGATION = NavigationEntry(9, "Audit", "audit_page.list_", ApiCall("GET", "/api/audit"))
-
-_COLUMNS = ("id", "at", "actor", "via", "address", "requestId", "action", "target", "before", "after")
 
 
 @blueprint.get("/audit")
@@ -46,7 +42,7 @@ def list_() -> Response:
 def export_csv() -> Response:
     """Export the changes that match, newest first."""
     query, _ = validated_query(AuditQuery)
-    return csv_file("audit.csv", _COLUMNS, map(_row, audit.export(query.wanted())))
+    return csv_file("audit.csv", AUDIT_COLUMNS, map(of_audit_event, audit.export(query.wanted())))
 
 
 @blueprint.get("/audit.json")
@@ -54,16 +50,4 @@ def export_csv() -> Response:
 def export_json() -> Response:
     """Export the changes that match in the form of the API, newest first."""
     query, _ = validated_query(AuditQuery)
-    return json_file("audit.json", map(_item, audit.export(query.wanted())), audit.MAX_EXPORTED)
-
-
-def _row(event: Event) -> tuple[str, ...]:
-    before, after = (
-        json.dumps(values, ensure_ascii=False) if values is not None else "" for values in (event.before, event.after)
-    )
-    who = (event.actor, event.via, event.address or "", event.request_id or "")
-    return (str(event.id), rfc3339(event.at), *who, event.action, event.target, before, after)
-
-
-def _item(event: Event) -> dict[str, Any]:
-    return EventView.of(event).model_dump(mode="json", by_alias=True)
+    return json_file("audit.json", map(json_fields, audit.export(query.wanted())), audit.MAX_EXPORTED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.admin.pages import ApiCall, NavigationEntry, authorize_as, page_blueprint, render
 from authsvc.web.request_context import services
-from authsvc.web.status import status_of
+from authsvc.web.status import status_here
 
 if TYPE_CHECKING:
     from flask import Response
@@ -22,4 +22,4 @@ _SOON = timedelta(days=30)
 @authorize_as("GET", "/api/status")
 def show() -> Response:
     """Show versions, database, policy, authorities, listeners, brokers and settings."""
-    return render("admin/status.html", service=status_of(services()), soon=datetime.now(UTC) + _SOON)
+    return render("admin/status.html", service=status_here(services()), soon=datetime.now(UTC) + _SOON)

@@ -18,7 +18,6 @@ from authsvc.api.schemas import (
     noun,
     render_page,
 )
-from authsvc.policy.access import access_name
 from authsvc.policy.decision import Reason  # noqa: TC001 - pydantic reads it
 
 blueprint = noun("denials", "What users were denied in the last 7 days, and how to allow it")
@@ -88,8 +87,8 @@ def _fields(record: denials.DenialRecord) -> dict[str, Any]:
     denial, advice = record.denial, record.advice
     return {
         "client_id": denial.client_id,
-        "topic": (denial.topic if denial.whole else denial.topic + "…") or None,
-        "operation": access_name(denial.access) if denial.topic else "login",
+        "topic": record.topic,
+        "operation": record.operation,
         "reason": denial.reason,
         "suggested_permission": advice.permission,
         "advice": advice.note,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from authsvc.api.schemas import Moment, View, noun, render
 from authsvc.record_json import json_fields
 from authsvc.web.request_context import services
-from authsvc.web.status import status_of
+from authsvc.web.status import status_here
 
 blueprint = noun("status", "Versions, database, policy, authorities, listeners, brokers and settings")
 
@@ -32,12 +32,23 @@ class PolicyView(View):
     users: int
 
 
-class ListenerView(View):
-    """A listener as it is configured."""
+class WorkerView(View):
+    """A process that answers at a listener; `addresses` are those that it listens on."""
 
-    name: str
-    address: str
-    processes: int
+    pid: int
+    addresses: list[str]
+    started_at: Moment
+
+
+class ListenerView(View):
+    """A listener: its settings, and the processes of this data directory that run it."""
+
+    name: Literal["api", "broker"]
+    configured_address: str
+    configured_processes: int
+    processes: list[WorkerView] = Field(
+        description="the processes that run now; a listener of another container or machine has none here"
+    )
 
 
 class AuthorityView(View):
@@ -88,6 +99,4 @@ class StatusView(View):
 @blueprint.get("/status", responses={200: StatusView})
 def get_status() -> dict[str, Any]:
     """Show the state of the service; settings that are secret have no value."""
-    found = status_of(services())
-    settings = [SettingView.model_validate(one._asdict()) for one in found.settings]
-    return render(StatusView.model_validate(json_fields(found) | {"settings": settings}))
+    return render(StatusView.model_validate(json_fields(status_here(services()))))

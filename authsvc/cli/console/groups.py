@@ -18,17 +18,20 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with the first sentence of their help."""
-        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, each.get_short_help_str(_LONGEST_SENTENCE)) for name, each in found if each and not each.hidden]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(self.first_sentences(ctx))
+
+    def first_sentences(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Return the name and the first sentence of each command."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        return [(name, each.get_short_help_str(_LONGEST_SENTENCE)) for name, each in found if each and not each.hidden]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the first argument names; a usage error suggests near names."""
         name = args[0]
-        if not (self.get_command(ctx, name) or ctx.resilient_parsing or name.startswith("-")):
+        if not (name in self.list_commands(ctx) or ctx.resilient_parsing or name.startswith("-")):
             ctx.fail(f"No such command {name!r}.{suggestion(name, self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 

@@ -1,0 +1,1 @@
+"""Commands that show what happened and how the service runs; they change nothing."""

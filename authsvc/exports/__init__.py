@@ -1,0 +1,1 @@
+"""Lists as CSV and JSON, row by row, so that no list is in memory as a whole."""

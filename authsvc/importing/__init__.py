@@ -1,0 +1,1 @@
+"""Imports: the users and rules of Mosquitto's files, of dynamic-security and of go-auth."""

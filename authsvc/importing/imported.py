@@ -1,0 +1,42 @@
+"""What the files of another system say, in the terms of this service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authsvc.policy.permissions import Context, Effect, Operation, Permission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authsvc.importing.notes import Note
+    from authsvc.policy_file.document import PolicyDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The users and roles to make, and what an administrator has to know. It gives no right over this service."""
+
+    document: PolicyDocument
+    notes: list[Note]
+
+
+def mqtt(operation: str, resource: str) -> Permission:
+    """Return a permission for a topic filter. `operation` is `read`, `write`, `readWrite` or `deny`."""
+    if operation == "deny":
+        return Permission(Context.MQTT, Operation.READ_WRITE, resource, Effect.DENY)
+    return Permission(Context.MQTT, Operation(operation), resource)
+
+
+def merged(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
+    """Return the permissions without duplicates; `read x` and `write x` become `readWrite x`."""
+    operations: dict[tuple[str, Effect], Operation] = {}
+    for each in permissions:
+        key = each.resource, each.effect
+        known = operations.setdefault(key, each.operation)
+        if known is not each.operation:
+            operations[key] = Operation.READ_WRITE
+    return tuple(
+        Permission(Context.MQTT, operation, resource, effect) for (resource, effect), operation in operations.items()
+    )

@@ -1,0 +1,72 @@
+"""Puts what was imported into force: the plan of a policy document, with the notes of the import.
+
+An import never touches rights over this service: it leaves users who have such rights alone, and refuses to give its
+users a role that has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authsvc.accounts import roles
+from authsvc.errors import Conflict
+from authsvc.importing.notes import Note, attention
+from authsvc.policy_file.plan import Kind, Plan, PlanOptions, make_plan
+from authsvc.policy_file.writing import apply
+from authsvc.storage import policy_reader
+from authsvc.storage.database import session
+
+if TYPE_CHECKING:
+    from authsvc.importing.imported import Imported
+    from authsvc.policy.actors import Actor
+    from authsvc.policy_file.document import PolicyDocument
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import changes, or would change, and its notes."""
+
+    plan: Plan
+    notes: list[Note]
+
+
+def move_in(actor: Actor, imported: Imported, *, update: bool, dry_run: bool) -> ImportResult:
+    """Make all changes in one transaction, or with `dry_run` none, and return them.
+
+    Without `update`, users and roles that exist are left alone. `Conflict` if a role that exists has rights over this
+    service; `Forbidden` if the actor lacks a right that a changed user or role has.
+    """
+    document, notes = imported.document, list(imported.notes)
+    if update:
+        document = _without_administrators(document, notes)
+    names = [role.name for role in document.roles]
+
+    def permit(_: Plan) -> None:
+        powerful = roles.with_http_rights(names)
+        if powerful:
+            raise Conflict(
+                f"the role {min(powerful)} exists and has rights over this service, which an import must not give; "
+                "rename that role, here or in the files",
+                "role-with-rights",
+            )
+
+    work = make_plan if dry_run else apply
+    plan = work(actor, document, PlanOptions(update=update), permit)
+    notes += (
+        attention("", f"the role {each.name} exists and differs; it is left alone, and imported users get it as it is")
+        for each in plan.left_alone
+        if each.kind is Kind.ROLE
+    )
+    return ImportResult(plan, notes)
+
+
+def _without_administrators(document: PolicyDocument, notes: list[Note]) -> PolicyDocument:
+    with session():
+        administrators = policy_reader.users_with_http_rights()
+    for user in document.users:
+        if user.username in administrators:
+            message = f"{user.username} exists and has rights over this service, so it is left alone"
+            notes.append(attention("", message, user.username))
+    kept = tuple(user for user in document.users if user.username not in administrators)
+    return document.model_copy(update={"users": kept})
