@@ -200,7 +200,7 @@ class Provider:
         with slot(self._slots, _away()), requests.Session() as session:
             session.trust_env = False  # no passwords of .netrc
             try:
-                answer = session.request(
+                with session.request(
                     method,
                     url,
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -209,8 +209,8 @@ class Provider:
                     allow_redirects=False,
                     stream=True,
                     **options,
-                )
-                body = answer.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
+                ) as answer:
+                    body = answer.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
                 content = json.loads(body) if len(body) <= MAX_ANSWER_BYTES else None
             except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
                 log.warning("OpenID provider cannot be used", host=urlsplit(url).netloc, error=type(error).__name__)
