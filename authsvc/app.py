@@ -46,6 +46,7 @@ from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
 if TYPE_CHECKING:
+    from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
 
 BACKGROUND = "authsvc.background"
@@ -89,9 +90,12 @@ def create_routes() -> OpenAPI:
     return app
 
 
-def assemble(app: OpenAPI, settings: Settings, bind: str | None = None) -> OpenAPI:
-    """Put the parts of one service behind the routes, and return the app."""
-    services = app.extensions[EXTENSION] = compose(settings, bind)
+def assemble(app: OpenAPI, settings: Settings, bind: str | None = None, inherited: Snapshot | None = None) -> OpenAPI:
+    """Put the parts of one service behind the routes, and return the app.
+
+    `inherited` is a policy that the parent process has read: only what changed since is read again.
+    """
+    services = app.extensions[EXTENSION] = compose(settings, bind, inherited)
     redacting = TokenRedaction(app.wsgi_app)
     app.wsgi_app = EncodedSlashes(TrustedProxies(redacting, settings.trusted_proxies))  # type: ignore[method-assign]
     app.extensions[BACKGROUND] = [
@@ -109,9 +113,9 @@ def assemble(app: OpenAPI, settings: Settings, bind: str | None = None) -> OpenA
     return app
 
 
-def compose(settings: Settings, bind: str | None = None) -> Services:
+def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | None = None) -> Services:
     """Make the parts of one service."""
-    policy = PolicyCache()
+    policy = PolicyCache(inherited)
     api_hashing = HashingPool(_API_HASH_WORKERS, _API_HASH_QUEUE)
     broker_hashing = HashingPool(settings.hash_workers, settings.hash_queue)
     wait_seconds = settings.connect_budget_ms / 1000

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peewee import chunked
@@ -41,11 +42,12 @@ from registry.records import StartingRights
 from registry.states import HeldReason, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from authsvc.credentials.passwords import PasswordPolicy
     from authsvc.policy.actors import Actor
+    from authsvc.policy.snapshot import RolePolicy
     from registry.mqtt_registration.attempted_names import AttemptedNames
 
 MAX_CSV_ROWS = 10_000
@@ -126,10 +128,15 @@ class Match(NamedTuple):
 
 
 def create(
-    actor: Actor, preauthorizations: Iterable[NewPreauthorization], policy: PasswordPolicy
+    actor: Actor,
+    preauthorizations: Iterable[NewPreauthorization],
+    policy: PasswordPolicy,
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> list[CreatedPreauthorization]:
     """Store preauthorizations, all or none.
 
+    A one-time secret is generated for each one `with_secret`, unless `digests` has that of an earlier secret for its
+    username.
     Raise `Conflict` for a username that is preauthorized, registered or a user's. A bound preauthorization may name a
     pending registration, which the device with the secret or key then replaces.
     """
@@ -140,15 +147,16 @@ def create(
             if one.with_secret and one.csr_fingerprint:
                 raise invalid("withSecret", "cannot be combined with csrFingerprint")
     # A device may send the secret as its password, so it satisfies the password policy.
-    secrets = [generate(policy) if one.with_secret else None for one in wanted]
+    secrets = [generate(policy) if one.with_secret and one.username not in digests else None for one in wanted]
     with transaction():
         lock.state_for_update()
-        _check_roles(actor, wanted)
+        check_rights(actor, wanted, policy_reader.role_policies({role for one in wanted for role in one.roles}))
         _check_names(wanted)
         tried = _tried_names(one.username for one in wanted if not one.is_bound)
         now = database_time()
         rows = [
-            _row(actor, one, now, secret, one.username in tried) for one, secret in zip(wanted, secrets, strict=True)
+            _row(actor, one, now, digest_of(secret) if secret else digests.get(one.username), one.username in tried)
+            for one, secret in zip(wanted, secrets, strict=True)
         ]
         for batch in chunked(rows, _BATCH):
             Preauthorization.insert_many(batch).execute()
@@ -332,15 +340,19 @@ def _errors_with_line(one: NewPreauthorization) -> Iterator[None]:
         raise (Conflict(f"line {one.line}: {error.message}", error.code) if one.line else error) from None
 
 
-def _check_roles(actor: Actor, wanted: list[NewPreauthorization]) -> None:
-    found = policy_reader.role_policies({role for one in wanted for role in one.roles})
+def check_rights(actor: Actor, wanted: Sequence[NewPreauthorization], found: Mapping[str, RolePolicy]) -> None:
+    """Check the roles and permissions of preauthorizations; `found` are those of the roles that exist.
+
+    Raise `InvalidInput` for a role that does not exist, and for rights over this service (http) without a binding;
+    `Forbidden` if the actor lacks any of the rights.
+    """
     for one in wanted:
         with _errors_with_line(one):
             for position, role in enumerate(one.roles):
                 if role not in found:
                     raise invalid(f"roles[{position}]", "no such role")
     # Nobody approves the grant later, so the actor must hold the rights now.
-    actor.must_hold(policy_reader.rights_of_roles(found))
+    actor.must_hold([right for one in wanted for role in one.roles for right in found[role].rights])
     actor.must_hold([right for one in wanted for right in one.permissions])
     risky = {name for name, role in found.items() if any(right.is_http_right for right in role.rights)}
     for one in wanted:
@@ -387,7 +399,7 @@ def _stored_names(model: Any, names: Iterable[str], *conditions: Any) -> set[str
     return {name for (name,) in model.select(model.username).where(model.username.in_(names), *conditions).tuples()}
 
 
-def _row(actor: Actor, new: NewPreauthorization, now: datetime, secret: str | None, tried: bool) -> dict[str, Any]:
+def _row(actor: Actor, new: NewPreauthorization, now: datetime, digest: str | None, tried: bool) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "username": new.username,
@@ -398,7 +410,7 @@ def _row(actor: Actor, new: NewPreauthorization, now: datetime, secret: str | No
         "expires_at": new.expires_at,
         "created_by": actor.username,
         "created_at": now,
-        "secret_digest": digest_of(secret) if secret else None,
+        "secret_digest": digest,
         "held_reason": HeldReason.TRIED_BEFORE if tried else None,
     }
 

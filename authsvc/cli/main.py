@@ -13,6 +13,7 @@ from authsvc.cli.console.groups import Group
 from authsvc.errors import AuthsvcError
 
 _SERVICE = "authsvc.cli.service"
+_POLICY = "registry.cli.policy_file"
 # The module of each command and the first sentence of its help, so that `--help` and completion need no module.
 _COMMANDS = {
     "serve": ("authsvc.cli.serve", "Serve the API on AUTHSVC_BIND and brokers on AUTHSVC_BROKER_BIND until stopped."),
@@ -50,6 +51,8 @@ _COMMANDS = {
         "authsvc.cli.reports.status",
         "Show versions, database, policy, listeners, brokers, certificate authorities and settings.",
     ),
+    "export": (_POLICY, "Write users, roles and preauthorizations as YAML to FILE, or to standard output."),
+    "apply": (_POLICY, "Make the database what FILE says, in one transaction, and print the changes."),
     "registry": ("registry.cli.registry", "List registrations; grant or deny access."),
     "register": ("registry.cli.register", "Register this device and wait until an administrator grants it."),
 }

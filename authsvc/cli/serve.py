@@ -29,13 +29,14 @@ def serve_command(only: str | None) -> None:
     environment.restart_without_secrets()
     from authsvc.server import serve  # noqa: PLC0415
     from authsvc.settings import from_environment  # noqa: PLC0415
+    from authsvc.storage.database import close_all_connections  # noqa: PLC0415
 
     settings = from_environment(environment.with_secrets())
     listener = serve.Listener(only) if only else None
     serve.check(settings, listener)
     with directory_lock.locked(settings.data_dir, [listener] if listener else serve.Listener):
         prepare(settings)
-        _drop_connections()
+        close_all_connections()
         if listener is not serve.Listener.BROKER:
             click.echo(
                 f"Sign in at http://{settings.bind}/admin   to read about the API: http://{settings.bind}/api/docs"
@@ -61,14 +62,3 @@ def prepare(settings: Settings) -> None:
             f"    password  {generated}\n"
             "This password is not shown again; set another with: authsvc users set-password admin\n"
         )
-
-
-def _drop_connections() -> None:
-    # A worker must never share a connection that was opened before the fork.
-    from authsvc.storage.database import database  # noqa: PLC0415
-
-    close_all = getattr(database.obj, "close_all", None)
-    if close_all:
-        close_all()
-    elif not database.is_closed():
-        database.close()

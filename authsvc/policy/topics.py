@@ -13,6 +13,7 @@ text, so no name can add a level or a wildcard.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.errors import invalid
@@ -27,6 +28,12 @@ _WILDCARDS = frozenset("+#")
 _UNSAFE_IN_A_LEVEL = frozenset("+#/")
 
 Levels = tuple[str, ...]
+
+_LEVEL = r"(?:[^\x00-\x1f/+#%\ud800-\udfff]++|\+|%[uc])?+"
+ORDINARY_RULE = rf"(?!\$share(?![^/\x00-\x1f]))(?:#|{_LEVEL}(?:/(?!#){_LEVEL}){{0,190}}+(?:/#)?)"
+"""A regular expression that matches nearly every rule and nothing else, except the empty text and too long ones."""
+_ORDINARY_RULE = re.compile(ORDINARY_RULE)
+_ORDINARY_LENGTH = MAX_BYTES // 4  # characters have at most 4 bytes
 
 
 class Identity(NamedTuple):
@@ -64,6 +71,8 @@ def validate_rule(resource: str) -> Levels:
     It must be a topic filter in which `%u` and `%c` are whole levels. `$share/...` is refused, because a shared
     subscription is authorised by its inner filter.
     """
+    if 0 < len(resource) <= _ORDINARY_LENGTH and _ORDINARY_RULE.fullmatch(resource):
+        return split(resource)
     levels = _split(resource, "resource")
     _check_wildcards(levels, "resource")
     for level in levels:

@@ -8,14 +8,14 @@ A plan is made in a read transaction, so a dry run blocks no other change. `writ
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.accounts import last_admin, roles
-from authsvc.credentials import password_hashes
-from authsvc.credentials.password_hashes import Scheme, UnusableHash
+from authsvc.credentials.password_hashes import password_version
 from authsvc.errors import Conflict, FieldError, InvalidInput
 from authsvc.policy.permissions import EVERY_RIGHT
 from authsvc.policy.snapshot import RolePolicy, UserPolicy
@@ -142,6 +142,17 @@ class Plan:
     left_alone: tuple[LeftAlone, ...] = ()
     unchanged: int = 0
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of entries that are created, changed, removed, unchanged and left alone."""
+        found = Counter(change.action for change in self.changes)
+        return {
+            "created": found[Action.CREATE],
+            "changed": found[Action.CHANGE],
+            "removed": found[Action.REMOVE],
+            "unchanged": self.unchanged,
+            "left_alone": len(self.left_alone),
+        }
+
     def of(self, kind: Kind, action: Action) -> list[PlannedChange]:
         return [change for change in self.changes if change.kind is kind and change.action is action]
 
@@ -200,9 +211,7 @@ def compare(
     for entry in wanted:
         names.add(entry.name)
         before = current.by_name.get(entry.name)
-        after, note = _with_stored_secrets(entry, before)
-        if note:
-            left_alone.append(LeftAlone(kind, entry.name, note))
+        after = _with_stored_password(entry, before)
         if before is None or (options.update and (before != after or entry.name in current.damaged)):
             changes.append(PlannedChange(kind, before, after, entry.name in current.damaged))
         elif before == after:
@@ -215,24 +224,13 @@ def compare(
     return Plan(0, tuple(changes), tuple(left_alone), unchanged)
 
 
-def _with_stored_secrets(entry: Entry, before: Entry | None) -> tuple[Entry, str | None]:
-    """Return the entry with the stored password if it has none, and a note if its own one is not used."""
+def _with_stored_password(entry: Entry, before: Entry | None) -> Entry:
+    """Return the entry with the stored hash if it names none, or the foreign one that the stored hash replaced."""
     if not isinstance(entry, PolicyUser) or not isinstance(before, PolicyUser) or before.password_hash is None:
-        return entry, None
-    if entry.password_hash is None:
-        return entry.model_copy(update={"password_hash": before.password_hash}), None
-    if _scheme(entry.password_hash).is_foreign and _scheme(before.password_hash) is Scheme.BCRYPT:
-        # Most likely the same password: the first login with a foreign hash replaces it by a bcrypt hash.
-        kept = entry.model_copy(update={"password_hash": before.password_hash})
-        return kept, "keeps its password, which was hashed here after the file's hash"
-    return entry, None
-
-
-def _scheme(password_hash: str) -> Scheme:
-    try:
-        return password_hashes.parse(password_hash).scheme
-    except UnusableHash:  # a damaged stored hash, which any other replaces
-        return Scheme.GENERATED
+        return entry
+    if entry.password_hash is None or password_version(entry.password_hash) == password_version(before.password_hash):
+        return entry.model_copy(update={"password_hash": before.password_hash})
+    return entry
 
 
 def _check_roles(wanted: PolicyDocument, options: PlanOptions, current: stored.Entries[PolicyRole]) -> None:

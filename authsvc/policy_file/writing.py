@@ -14,7 +14,6 @@ from authsvc.pki import certificates
 from authsvc.pki.ca import RevocationReason
 from authsvc.policy_file.document import PolicyRole
 from authsvc.policy_file.plan import Action, Kind, make_plan
-from authsvc.record_json import json_fields
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, current_version, policy_change
 from authsvc.storage.database import insert_rows
@@ -181,7 +180,7 @@ def _audited(user: PolicyUser) -> audit.Fields:
         "enabled": user.enabled,
         "grantTypes": sorted(user.grant_types),
         "roles": list(user.roles),
-        "permissions": [json_fields(each) for each in user.permissions],
+        "permissions": [each.fields() for each in user.permissions],
         "clientIds": list(user.client_ids),
         "hasPassword": user.password_hash is not None,
     }

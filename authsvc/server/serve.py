@@ -7,6 +7,7 @@ listener and the broker listener share the database and nothing else, and each c
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -35,10 +36,15 @@ from authsvc.server.connection_limits import (
     raise_descriptor_limit,
 )
 from authsvc.settings import set_by_kubernetes
+from authsvc.storage.database import DATABASE_ERRORS, close_all_connections, connect_to
+from authsvc.storage.policy_cache import PolicyCache
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
 
+    from flask_openapi3.openapi import OpenAPI
+
+    from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
     from authsvc.storage.background import BackgroundThread
     from authsvc.storage.propagation import Propagation
@@ -64,6 +70,8 @@ _CLIENT_IDS_WITHIN_SECONDS = 5.0
 # Background threads that run beside the API only: signing a long revocation list takes its time, and so does a broker
 # or a receiver of notifications that does not answer.
 _ONLY_BESIDE_THE_API = ("certificates", "sessions", "notifications")
+# Each query reads a few thousand users, however many there are.
+_QUERY_SECONDS = 5
 _RESTART_SECONDS = 2.0
 # A listener that fails so soon cannot start at all, because its address is in use, say. gunicorn tries for 5 s.
 _CANNOT_START_SECONDS = 30.0
@@ -85,8 +93,8 @@ def check(settings: Settings, only: Listener | None = None) -> None:
 def run(settings: Settings, only: Listener | None = None) -> None:
     """Serve until told to stop; the database must have been prepared."""
     _prepare_metrics(settings.data_dir / "metrics")
-    # Imported once, before any process is forked: a process that replaces another then starts in a moment.
-    importlib.import_module("authsvc.app")
+    # Once, before any process is forked: a process that replaces another then starts in a moment.
+    routes = importlib.import_module("authsvc.app").create_routes()
     _forget_metrics_of(os.getpid())
     logs.configure(settings.log_level)
     ignored = set_by_kubernetes(os.environ)
@@ -98,17 +106,51 @@ def run(settings: Settings, only: Listener | None = None) -> None:
             advice="set AUTHSVC_CA_KEY_PASSPHRASE, and the next start encrypts it",
         )
     raise_descriptor_limit()
+    policy = _SharedPolicy(settings.database_url)
+    policy.read()
+    # What exists now is left out of each garbage collection, which would write to all of it and so end the sharing.
+    gc.collect()
+    gc.freeze()
     if only:
-        _Gunicorn(settings, only).run()
+        _Gunicorn(settings, only, policy, routes).run()
     else:
-        _Supervisor(settings).run()
+        _Supervisor(settings, policy, routes).run()
+
+
+class _SharedPolicy:
+    """The policy, read by a process that answers nothing itself; the processes that it forks share its memory.
+
+    It is read before the first fork and brought up to date before each, so a process that replaces another is ready at
+    once. While a process is forked there is no database connection that both would use.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._cache = PolicyCache()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The policy as it was read last; of version 0 if it could not be read."""
+        return self._cache.snapshot
+
+    def read(self) -> None:
+        """Read the policy, or what changed since. After an error each forked process reads it itself."""
+        try:
+            connect_to(self._database_url, _QUERY_SECONDS)
+            self._cache.catch_up()
+        except DATABASE_ERRORS as error:
+            log.warning("policy cannot be read before a process is started", error=type(error).__name__)
+        finally:
+            close_all_connections()
 
 
 class _Supervisor:
     """Runs both listeners; one that ends by itself is started again, unless it never came up."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, policy: _SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
+        self._policy = policy
+        self._routes = routes
         self._started_at = monotonic()
         self._running: dict[Listener, ForkProcess] = {}
         self._stopping = threading.Event()
@@ -143,7 +185,8 @@ class _Supervisor:
             raise SettingsError(f"the {failed} listener cannot start on {_bind(self._settings, failed)}; see the log")
 
     def _start(self, listener: Listener) -> None:
-        process = get_context("fork").Process(target=_run_supervised, args=(self._settings, listener), name=listener)
+        arguments = (self._settings, listener, self._policy, self._routes)
+        process = get_context("fork").Process(target=_run_supervised, args=arguments, name=listener)
         process.start()
         self._running[listener] = process
 
@@ -155,11 +198,11 @@ class _Supervisor:
                 os.kill(process.pid, number)
 
 
-def _run_supervised(settings: Settings, listener: Listener) -> None:
+def _run_supervised(settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
     for number in _PASSED_ON:
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
-    _Gunicorn(settings, listener).run()
+    _Gunicorn(settings, listener, policy, routes).run()
 
 
 def _end_with_supervisor() -> None:
@@ -172,9 +215,11 @@ def _end_with_supervisor() -> None:
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """One listener."""
 
-    def __init__(self, settings: Settings, listener: Listener) -> None:
+    def __init__(self, settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
         self._listener = listener
+        self._policy = policy
+        self._routes = routes
         limits = ConnectionLimits(
             most_connections(settings.threads),
             settings.connections_per_address,
@@ -203,6 +248,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "proc_name": f"authsvc-{listener}",
             "control_socket_disable": True,
             "logger_class": logs.GunicornLogger,
+            "pre_fork": self._before_worker,
             "post_fork": self._begin_worker,
             "post_worker_init": self._announce,
             "worker_exit": self._end_worker,
@@ -213,14 +259,14 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return the ASGI application; gunicorn calls this in each process, after the fork."""
-        from authsvc.app import BACKGROUND, create_app
+        from authsvc.app import BACKGROUND, assemble
         from authsvc.broker.asgi import BrokerApplication
         from authsvc.web.asgi import ApiApplication
         from authsvc.web.request_context import EXTENSION
 
         settings = self._settings
         bootstrap.open_database(settings)
-        app = create_app(settings, _bind(settings, self._listener))
+        app = assemble(self._routes, settings, _bind(settings, self._listener), self._policy.snapshot)
         services = app.extensions[EXTENSION]
         answers_brokers = self._listener is Listener.BROKER
         left_out = _ONLY_BESIDE_THE_API if answers_brokers else ()
@@ -243,6 +289,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             log.warning("policy is still loading; until it is loaded, /readyz answers 503 and brokers are refused")
         elif not client_ids.wait_until_ready(within=_CLIENT_IDS_WITHIN_SECONDS):
             log.warning("client ids are still loading; until they are loaded, devices count as unknown")
+
+    def _before_worker(self, _arbiter: object, _worker: object) -> None:
+        if self._policy.snapshot.version:
+            self._policy.read()
 
     def _begin_worker(self, _arbiter: object, _worker: object) -> None:
         asyncio.set_event_loop_policy(LimitedLoopPolicy(self._connections))

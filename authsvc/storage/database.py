@@ -40,11 +40,22 @@ For code that must continue without the database, whatever the cause.
 _TIMEOUT_SECONDS = 5
 
 
-def connect_to(url: str) -> peewee.Database:
-    """Configure `database` for `sqlite:///PATH` or `postgresql://...` and return it; opens no connection."""
-    target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url)
+def connect_to(url: str, query_seconds: int | None = None) -> peewee.Database:
+    """Configure `database` for `sqlite:///PATH` or `postgresql://...` and return it; opens no connection.
+
+    PostgreSQL ends a query that takes longer than `query_seconds`; a query of SQLite waits at most 5 s for a lock.
+    """
+    target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url, query_seconds)
     database.initialize(target)
     return target
+
+
+def close_all_connections() -> None:
+    """Close the connections of this process, so that no forked process shares them."""
+    if not is_sqlite():
+        database.close_all()
+    elif not database.is_closed():
+        database.close()
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -182,7 +193,8 @@ def _sqlite(url: str) -> peewee.Database:
     )
 
 
-def _postgresql(url: str) -> peewee.Database:
+def _postgresql(url: str, query_seconds: int | None) -> peewee.Database:
+    limit = {"options": f"-c statement_timeout={query_seconds}s"} if query_seconds else {}
     pooled: peewee.Database = PooledPsycopg3Database(
         url.replace("postgres://", "postgresql://", 1),
         max_connections=32,
@@ -192,5 +204,6 @@ def _postgresql(url: str) -> peewee.Database:
         # Detects a server that stopped answering as fast as one that refuses connections.
         tcp_user_timeout=_TIMEOUT_SECONDS * 1000,
         application_name="authsvc",
+        **limit,
     )
     return pooled

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authsvc.policy.sharded_map import ShardedMap
+from authsvc.policy.sharded_map import PackedTable, ShardedMap
 from authsvc.policy.snapshot import CurrentPolicy, Snapshot, SnapshotChange
-from authsvc.storage import policy_reader
+from authsvc.storage import policy_reader, user_records
 from authsvc.storage.changes import Change, ChangeKind, Versions, changes_since, current_versions
 from authsvc.storage.database import read_transaction, session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from authsvc.policy.snapshot import RolePolicy
+    from authsvc.policy.snapshot import RolePolicy, UserPolicy
 
 log = structlog.get_logger()
 
@@ -37,10 +37,15 @@ STALE_AFTER_SECONDS = 5.0
 
 
 class PolicyCache(CurrentPolicy):
-    """The current policy of this process, refreshed from the database by `catch_up`."""
+    """The current policy of this process, refreshed from the database by `catch_up`.
 
-    def __init__(self) -> None:
+    `inherited` is a snapshot that the parent process has read. The first refresh then reads only what changed since.
+    Before that the policy is not loaded, because the parent may have read it long ago.
+    """
+
+    def __init__(self, inherited: Snapshot | None = None) -> None:
         super().__init__()
+        self._inherited = inherited or self.snapshot
         self._refreshed_at = float("-inf")
         self._catching_up = threading.Lock()
 
@@ -78,17 +83,19 @@ class PolicyCache(CurrentPolicy):
             self._refreshed_at = started_at
 
     def _move_to(self, to: Versions) -> None:
-        before = self.snapshot
+        before = self.snapshot if self.is_loaded else self._inherited
         # The database has an older version if it was replaced, for example by one restored from a backup.
         is_successor = 0 < before.version <= to.policy and before.token_version <= to.tokens
         changes = changes_since(before.version) if is_successor else None
-        if changes is None or any(change.kind is ChangeKind.AUTHORITY for change in changes):
+        if changes is None:
             after = _load(to)
-            read: Iterable[str] = after.users
-            change = SnapshotChange(after.revision, everything=True)
+            # A user that was packed has no damage.
+            read: Iterable[str] = after.users.unpacked()
         else:
             after, change = _changed(before, changes, to)
             read = change.users
+        if changes is None or not self.is_loaded:
+            change = SnapshotChange(after.revision, everything=True)
         # Everything was read: an error before this line leaves the policy unchanged.
         self.snapshot = after
         # New API tokens and ended connections change no earlier decision, so cached answers remain valid.
@@ -113,16 +120,12 @@ def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> tuple
     names: dict[ChangeKind, set[str]] = defaultdict(set)
     for change in changes:
         names[change.kind].add(change.name)
-    now = datetime.now(UTC)
-    users = policy_reader.user_policies(names[ChangeKind.USER], now)
-    for username, created in policy_reader.tokens_since(before.token_version, now).items():
-        user = before.users.get(username)
-        if user and username not in names[ChangeKind.USER]:
-            valid = {digest: until for digest, until in user.tokens.items() if until > now}
-            users[username] = replace(user, tokens=valid | created)
+    changed_users = names[ChangeKind.USER] | policy_reader.users_with_tokens_since(before.token_version)
+    if ChangeKind.AUTHORITY in names:
+        changed_users |= policy_reader.users_with_certificates()
+    users = dict(user_records.read(changed_users, datetime.now(UTC)))
     roles = policy_reader.role_policies(names[ChangeKind.ROLE])
     unchanged = before.roles.keys() - names[ChangeKind.ROLE]
-    changed_users = names[ChangeKind.USER] | users.keys()
     after = replace(
         before,
         users=before.users.replaced(changed_users, users),
@@ -139,13 +142,27 @@ def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> tuple
 def _load(to: Versions) -> Snapshot:
     roles = policy_reader.role_policies(None)
     return Snapshot(
-        users=ShardedMap(policy_reader.user_policies(None, datetime.now(UTC)).items()),
+        users=_all_users(),
         roles=roles,
         signing_keys=policy_reader.signing_keys(),
         version=to.policy,
         token_version=to.tokens,
         damaged_roles=_damage(roles),
     )
+
+
+def _all_users() -> ShardedMap[UserPolicy]:
+    others: dict[str, UserPolicy] = {}
+
+    def records() -> Iterator[tuple[str, bytes]]:
+        for username, user in user_records.read(None, datetime.now(UTC)):
+            if isinstance(user, bytes):
+                yield username, user
+            else:
+                others[username] = user
+
+    table = PackedTable(user_records.unpack, records())
+    return ShardedMap(others.items(), table)
 
 
 def _damage(roles: Mapping[str, RolePolicy]) -> dict[str, tuple[str, ...]]:
@@ -156,9 +173,11 @@ def _log_new_damage(before: Snapshot, after: Snapshot, usernames: Iterable[str])
     """Log each damaged role, and each damaged user of these, when it is first read with this damage."""
     new = [("role", name, why) for name, why in after.damaged_roles.items() if before.damaged_roles.get(name) != why]
     for name in usernames:
-        user, earlier = after.users.get(name), before.users.get(name)
-        if user and user.damage and not (earlier and earlier.damage == user.damage):
-            new.append(("user", name, user.damage))
+        user = after.users.get(name)
+        if user and user.damage:
+            earlier = before.users.get(name)
+            if not (earlier and earlier.damage == user.damage):
+                new.append(("user", name, user.damage))
     for kind, name, why in new[:_MAX_LOGGED]:
         log.error(
             "damaged policy: everything is denied until you repair it; run: authsvc check",

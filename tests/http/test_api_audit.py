@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import peewee
 import pytest
 
+from authsvc.activity import audit
 from authsvc.storage.database import database, transaction
 from authsvc.storage.models import AuditEvent
 from tests.http.callers import Caller, problem_of, refused_fields
@@ -163,10 +164,10 @@ def test_database_refuses_changes_of_audit_events(alice: Caller, statement: str)
 
 
 def test_a_change_that_cannot_be_audited_is_rolled_back(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise peewee.OperationalError("disk full")
 
-    monkeypatch.setattr(AuditEvent, "create", refuse)
+    monkeypatch.setattr(audit, "insert_rows", refuse)
     problem_of(alice.post("/api/users", {"username": "press-7"}), 503, "database-unavailable")
     monkeypatch.undo()
     problem_of(alice.get("/api/users/press-7"), 404, "user-not-found")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from dataclasses import replace
 
 import bcrypt
@@ -10,6 +12,8 @@ from peewee import IntegrityError
 
 from authsvc.accounts import roles, users
 from authsvc.activity import audit, disconnects
+from authsvc.credentials.password_hashes import rehash
+from authsvc.credentials.rehashing import Rehashed
 from authsvc.errors import Conflict, Forbidden, InvalidInput
 from authsvc.policy_file import stored, text
 from authsvc.policy_file.plan import Action, Kind, Plan, PlanOptions, make_plan
@@ -180,16 +184,17 @@ def test_a_password_hash_of_the_file_becomes_the_password() -> None:
 
 
 def test_a_foreign_hash_does_not_replace_the_bcrypt_hash_that_replaced_it() -> None:
-    foreign = "$6$" + "YWFhYWFhYWFhYWFh" + "$" + "YWFh" * 21 + "YQ=="
+    salt = b"sixteen bytes ok"
+    foreign = f"$6${b64encode(salt).decode()}${b64encode(hashlib.sha512(b'secret' + salt).digest()).decode()}"
     given = f"users:\n- username: bob\n  passwordHash: {foreign}\n"
     put(given)
-    assert policy_of("bob").password_hash == foreign
+    replacement = rehash(foreign, b"secret", 4)
+    users.replace_hashes([Rehashed("bob", foreign, replacement)])
+    assert not put(given).changes
+    assert policy_of("bob").password_hash == replacement
     users.change(OPERATOR, "bob", {"password": BOBS_PASSWORD}, HASHER)
-    plan = put(given)
-    assert not plan.changes
-    assert [(each.name, each.reason) for each in plan.left_alone] == [
-        ("bob", "keeps its password, which was hashed here after the file's hash")
-    ]
+    assert put(given).changes[0].differences() == [("password", None, "changed")]
+    assert policy_of("bob").password_hash == foreign
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import bcrypt
 import peewee
 import pytest
 from playhouse.migrations import Runner
 from playhouse.schema_diff import diff_models
 
 from authsvc.accounts import bootstrap, last_admin, roles, users
+from authsvc.credentials.password_hashes import parse_stored
 from authsvc.credentials.passwords import PasswordPolicy
 from authsvc.storage import models, schema
 from authsvc.storage.database import database, is_sqlite, session
@@ -169,7 +169,7 @@ def test_second_start_changes_nothing(prepared: Settings) -> None:
 def administrators_password_is(password: str) -> bool:
     stored = policy_of("admin")
     assert stored.password_hash is not None
-    return bcrypt.checkpw(password.encode(), stored.password_hash.encode())
+    return parse_stored(stored.password_hash).verify(password.encode())
 
 
 def test_administrator_gets_the_configured_password_which_is_not_printed(settings: Settings) -> None:

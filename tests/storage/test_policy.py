@@ -434,16 +434,17 @@ def test_user_is_never_visible_without_its_new_role() -> None:
 def test_user_changed_during_a_read_is_seen_before_or_after(monkeypatch: pytest.MonkeyPatch) -> None:
     create_bob(roles=("admin",), enabled=False)
     known = PolicyCache()
-    read_tokens = policy_reader._tokens
+    read_roles = policy_reader.role_policies
 
     def change_during_the_read(*arguments: Any) -> Any:
         monkeypatch.undo()
         changing = threading.Thread(target=change_user, args=("bob",), kwargs={"roles": (), "enabled": True})
         changing.start()
         changing.join()
-        return read_tokens(*arguments)
+        return read_roles(*arguments)
 
-    monkeypatch.setattr(policy_reader, "_tokens", change_during_the_read)
+    # Roles are read before users.
+    monkeypatch.setattr(policy_reader, "role_policies", change_during_the_read)
     known.catch_up()
     bob = known.snapshot.users["bob"]
     assert (bob.roles, bob.enabled) in [(("admin",), False), ((), True)]
