@@ -8,6 +8,7 @@ from flask_openapi3.openapi import OpenAPI
 
 from authsvc import admin, api
 from authsvc.accounts.sign_in.passwords import SignIns
+from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity import live_clients
 from authsvc.activity.client_ids import SeenClientIds
 from authsvc.activity.decision_stats import DecisionStats
@@ -130,6 +131,7 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
     )
     seen_client_ids = SeenClientIds()
     denials, failed_sign_ins = Denials(), FailedSignIns()
+    second_factors = SecondFactors(settings.ca_key_passphrase)
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
     slots = max(1, settings.threads // 4)
@@ -153,10 +155,13 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
             settings.wrong_passwords_per_minute,
             slots,
             failed_sign_ins,
+            second_factors,
+            factor_required=settings.second_factor == "required",
             ask_directory=external_sign_ins.with_directory_password if external_sign_ins.directory else None,
             local_on_loopback=settings.local_sign_in == "loopback",
         ),
         external_sign_ins=external_sign_ins,
+        second_factors=second_factors,
         failed_sign_ins=failed_sign_ins,
         webhooks=Webhooks(
             access,

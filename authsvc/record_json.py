@@ -20,7 +20,10 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 # Fields that an audit event omits: its target has the name, and the other fields decide the rest.
 _NOT_AUDITED = frozenset(
-    {"username", "name", "builtIn", "administratorOnBroker", "createdAt", "updatedAt", "origin", "lastSeen"}
+    (
+        *("username", "name", "builtIn", "administratorOnBroker", "createdAt", "updatedAt"),
+        *("origin", "lastSeen", "secondFactor"),
+    )
 )
 
 

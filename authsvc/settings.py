@@ -202,6 +202,7 @@ class Settings:
     wrong_passwords_per_minute: Annotated[int, _number(1, 1_000_000)] = 10
     token_max_days: Annotated[int | None, _number(1, 36_500)] = None
     tokens_per_minute: Annotated[int, _number(1, 1_000_000)] = 30
+    second_factor: Annotated[str, _one_of({"optional": "optional", "required": "required"})] = "optional"
     local_sign_in: Annotated[str, _one_of({"anywhere": "anywhere", "loopback": "loopback"})] = "anywhere"
     oidc_issuer: Annotated[str | None, _issuer] = None
     oidc_client_id: str | None = None

@@ -136,11 +136,14 @@ def issue_token(
     return IssuedToken(token, _record(row))
 
 
-def revoke_token(actor: Actor, token_id: str) -> None:
-    """Revoke a token, effective at once; `NotFound` if no token has that id."""
+def revoke_token(actor: Actor, token_id: str, username: str | None = None) -> None:
+    """Revoke a token, effective at once; `NotFound` if no token has that id.
+
+    With a username it must be a token of that user.
+    """
     with policy_change() as announce:
         row = Token.select(Token, User).join(User).where(Token.id == token_id).first()
-        if row is None:
+        if row is None or username not in (None, row.user.username):
             raise NotFound("no such token", "token-not-found")
         _revoke(actor, row)
         announce(ChangeKind.USER, row.user.username)

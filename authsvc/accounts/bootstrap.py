@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from authsvc.accounts import last_admin, roles, signing_keys, users
+from authsvc.accounts.sign_in import second_factor
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordHasher, generate
 from authsvc.errors import NotFound, SettingsError
@@ -71,6 +72,7 @@ def prepare(settings: Settings) -> str | None:
     with policy_change():
         authorities.ensure(SERVICE, settings.ca_key_passphrase)
         signing_secrets.encrypt_stored(settings.ca_key_passphrase)
+        second_factor.encrypt_stored(settings.ca_key_passphrase)
         if signing_keys.exist():
             roles.repair_built_in(SERVICE)
             return None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from peewee import JOIN, chunked
 
 from authsvc.accounts.proof import check_proof
-from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.activity import audit
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
@@ -49,16 +49,17 @@ class SessionRecord:
     address: str | None
     browser: str
     by_token: bool
+    signed_in_by: str
 
 
-def begin(actor: Actor, method: Method, lifetime: Lifetime, browser: str, id_token: str | None = None) -> str:
+def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str, id_token: str | None = None) -> str:
     """Start a session for the actor and return its secret. A session by a token, the actor's proof, ends with it.
 
     `id_token` is that of a sign-in at the OpenID provider. No session lasts longer than a provider's confirmation.
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
-    token_digest = actor.proof.token_digest if method is Method.TOKEN and actor.proof else None
+    token_digest = actor.proof.token_digest if how.method is Method.TOKEN and actor.proof else None
     now = datetime.now(UTC)
     with transaction():
         check_proof(actor)
@@ -81,14 +82,24 @@ def begin(actor: Actor, method: Method, lifetime: Lifetime, browser: str, id_tok
             address=actor.address,
             browser=browser[:_MAX_BROWSER],
             id_token=id_token,
+            signed_in_by=how.method,
         )
-        audit.record(actor, "session.begin", f"session:{row.id}", after={"signedInBy": method})
+        audit.record(actor, "session.begin", f"session:{row.id}", after=how.audit_fields())
     return secret
 
 
 def proof_of(secret: str) -> Proof:
     """Return the proof for an actor that the session with this secret authenticated."""
     return Proof(session_digest=_digest(secret))
+
+
+def id_of(secret: str) -> str | None:
+    """Return the id of the session with this secret; None if there is none."""
+    with session():
+        found: str | None = (
+            BrowserSession.select(BrowserSession.id).where(BrowserSession.digest == _digest(secret)).scalar()
+        )
+    return found
 
 
 def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> str | None:
@@ -120,11 +131,14 @@ def sign_out(actor: Actor, secret: str) -> str | None:
     return row.id_token if row else None
 
 
-def end(actor: Actor, session_id: str) -> None:
-    """End a session, effective with the next request of its browser; `NotFound` if no session has that id."""
+def end(actor: Actor, session_id: str, username: str | None = None) -> None:
+    """End a session, effective with the next request of its browser; `NotFound` if no session has that id.
+
+    With a username it must be a session of that user.
+    """
     with transaction():
         row = BrowserSession.get_or_none(BrowserSession.id == session_id)
-        if row is None:
+        if row is None or username not in (None, row.user.username):
             raise NotFound("no such session", "session-not-found")
         _end(actor, row)
 

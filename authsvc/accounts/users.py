@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import audit, disconnects, last_seen, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
@@ -64,6 +65,7 @@ class UserRecord:
     created_at: datetime
     updated_at: datetime
     last_seen: datetime | None
+    second_factor: bool
 
     @property
     def all_roles(self) -> tuple[str, ...]:
@@ -426,6 +428,7 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
     from_groups = policy_reader.role_names(chosen, from_groups=True)
     writing = policy_reader.roles_that_write()
     seen = last_seen.of_users(selecting)
+    with_second_factor = second_factor.owners(selecting(User.username))
     return [
         UserRecord(
             row.username,
@@ -446,6 +449,7 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
             row.created_at,
             row.updated_at,
             seen.get(row.username),
+            row.username in with_second_factor,
         )
         for row in rows
     ]

@@ -19,12 +19,12 @@ from authsvc.admin import (
     notifications,
     overview,
     roles,
-    sign_in,
     tokens,
     user_selection,
     users,
     why,
 )
+from authsvc.admin.account import own, sign_in
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
 from authsvc.admin.reports import audit, denials, status
@@ -46,7 +46,7 @@ def register(app: Flask) -> None:
     app.after_request(guard.add_security_headers)
     # Jinja globals, because imported macros do not see the context of the page's template.
     app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
-    for part in (blueprint, sign_in.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
+    for part in (blueprint, sign_in.blueprint, own.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
         add_pages(app, part)
     for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications, status):
         add_pages(app, noun.blueprint, noun.NAVIGATION)

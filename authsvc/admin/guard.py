@@ -10,7 +10,7 @@ from flask_wtf.csrf import generate_csrf, validate_csrf
 from wtforms import ValidationError
 
 from authsvc.accounts import browser_sessions
-from authsvc.accounts.sign_in.methods import Method, SignIn
+from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
 from authsvc.admin.cookies import signing_secrets
 from authsvc.admin.pages import is_htmx_request, may_call, redirect_to, required_api_call
 from authsvc.errors import Busy, Forbidden, Unauthenticated, invalid
@@ -52,9 +52,14 @@ def check_request() -> AnyResponse | None:
 
 
 def begin_session(signed_in: SignIn, id_token: str | None = None) -> None:
-    """Sign a browser in with a new session secret, and end the session that the browser had before."""
+    """Sign a browser in with a new session secret, and end the session that the browser had before.
+
+    `Unauthenticated` if the sign-in still needs a second factor.
+    """
+    if signed_in.missing is not Missing.NOTHING:
+        raise Unauthenticated("sign in with the second factor")
     author, browser = actor_for(signed_in.user, signed_in.proof), request.headers.get("User-Agent", "")
-    secret = browser_sessions.begin(author, signed_in.method, session_lifetime(), browser, id_token)
+    secret = browser_sessions.begin(author, signed_in.how, session_lifetime(), browser, id_token)
     end_session(signed_in.user)
     session[_SESSION_SECRET] = secret
 
@@ -76,7 +81,7 @@ def session_offer() -> SessionOffer | None:
     fresh = now.timestamp() - offered_at < _OFFER_LASTS.total_seconds()
     if not (user and until and until > now and fresh):
         return None
-    return SessionOffer(SignIn(user, Method.TOKEN, Proof(token_digest=digest)), leads_to)
+    return SessionOffer(SignIn(user, How(Method.TOKEN), Proof(token_digest=digest)), leads_to)
 
 
 def end_session(user: UserPolicy) -> str | None:
@@ -84,6 +89,11 @@ def end_session(user: UserPolicy) -> str | None:
     id_token = browser_sessions.sign_out(actor_for(user), session.get(_SESSION_SECRET, ""))
     session.clear()
     return id_token
+
+
+def present_session_id() -> str | None:
+    """Return the id of the session of this browser."""
+    return browser_sessions.id_of(session.get(_SESSION_SECRET, ""))
 
 
 def form_token() -> str:

@@ -13,6 +13,7 @@ from flask import Blueprint, Flask, Response, current_app, g, make_response, red
 from werkzeug.exceptions import HTTPException
 
 from authsvc import __version__
+from authsvc.accounts.users import Origin
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
 from authsvc.web import problem
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 NAVIGATION = "authsvc.navigation"
 TILES = "authsvc.tiles"
+ORIGINS = {
+    Origin.ADMINISTRATOR: "administrator",
+    Origin.REGISTRATION: "registration",
+    Origin.OIDC: "OpenID Connect",
+    Origin.LDAP: "LDAP",
+}
+"""The texts for the origins of users."""
 _MAX_EVENTS = 10
 View = TypeVar("View", bound="Callable[..., Any]")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, flash, request, url_for
 
 from authsvc.accounts import api_tokens, browser_sessions, client_id_warnings, users
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import client_ids, live_clients
 from authsvc.admin.clients import may_disconnect
 from authsvc.admin.forms import (
@@ -17,6 +18,7 @@ from authsvc.admin.forms import (
     validated_query,
 )
 from authsvc.admin.pages import (
+    ORIGINS,
     ApiCall,
     NavigationEntry,
     authorize_as,
@@ -48,12 +50,6 @@ if TYPE_CHECKING:
 
 blueprint = page_blueprint("users_page", __name__)
 NAVIGATION = NavigationEntry(3, "Users", "users_page.list_", ApiCall("GET", "/api/users"))
-_ORIGINS = {
-    users.Origin.ADMINISTRATOR: "administrator",
-    users.Origin.REGISTRATION: "registration",
-    users.Origin.OIDC: "OpenID Connect",
-    users.Origin.LDAP: "LDAP",
-}
 _MAX_ROWS = 10
 _MAX_CLIENTS = 20
 
@@ -75,7 +71,7 @@ def list_() -> Response:
         "admin/users.html",
         damage_of=damage_of,
         found=found,
-        origins=_ORIGINS,
+        origins=ORIGINS,
         query=query,
         keep=keep,
         filters={name: value for name, value in keep.items() if name not in ("perPage", "sort")},
@@ -188,6 +184,18 @@ def reset_password(username: str) -> AnyResponse:
     return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")
 
 
+@blueprint.post("/users/<username>/second-factor/remove")
+@authorize_as("DELETE", "/api/users/{username}/otp")
+def remove_second_factor(username: str) -> AnyResponse:
+    """Remove the second factor of a user who has lost it."""
+    try:
+        second_factor.remove(actor(), username)
+    except AuthsvcError as error:
+        return _page(username, error)
+    flash(f"{username} has no second factor any more.")
+    return _redirect_to_user(username)
+
+
 @blueprint.post("/users/<username>/disconnect")
 @authorize_as("POST", "/api/users/{username}/disconnect")
 def disconnect(username: str) -> AnyResponse:
@@ -214,7 +222,9 @@ def delete(username: str) -> AnyResponse:
 def _page(username: str, error: AuthsvcError | None) -> Response:
     require_read(f"/api/users/{username}")
     record = users.get(username)
-    return render("admin/user.html", error=error, user=record, damage=damage_of(record), **_details(record))
+    return render(
+        "admin/user.html", error=error, origins=ORIGINS, user=record, damage=damage_of(record), **_details(record)
+    )
 
 
 def _details(user: UserRecord) -> dict[str, Any]:

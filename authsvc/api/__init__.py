@@ -8,6 +8,7 @@ from flask_openapi3.models.info import Info
 
 from authsvc import __version__
 from authsvc.api import (
+    account,
     authentication,
     browser_sessions,
     certificates,
@@ -46,7 +47,7 @@ def register(app: OpenAPI) -> None:
     path_names.register(app)
     authentication.register(app)
     for module in (
-        *(session, tokens, browser_sessions, users, roles, clients, certificates, notifications),
+        *(session, account, tokens, browser_sessions, users, roles, clients, certificates, notifications),
         *(audit, denials, history, status),
     ):
         app.register_api(module.blueprint)

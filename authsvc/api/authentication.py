@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import structlog
 from flask import Flask, Response, current_app, g, request
 
+from authsvc.accounts.sign_in.methods import Missing
 from authsvc.errors import Forbidden, Unauthenticated
 from authsvc.observability import metrics
 from authsvc.observability.redaction import without_secrets
 from authsvc.policy.access import http_operation
 from authsvc.policy.permissions import Operation
 from authsvc.storage.database import DATABASE_ERRORS
-from authsvc.web.request_context import catch_up, is_page, services
+from authsvc.web.request_context import actor_for, catch_up, is_page, services
 from authsvc.web.tracing import TOKEN_KEY
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def _authorize() -> None:
     if getattr(view, "public", False) or request.path.startswith(_PUBLIC_FILES):
         return
     signed_in = _authenticate()
+    if not (signed_in.missing is Missing.ENROLMENT and getattr(view, "enrols", False)):
+        signed_in = services().sign_ins.complete(signed_in, actor_for(signed_in.user, signed_in.proof), "")
     g.caller, g.proof = signed_in.user, signed_in.proof
     if not services().access.may_call(g.caller, request.method, request.path):
         needed = f"http {http_operation(request.method)} {without_secrets(request.path)}"

@@ -29,6 +29,7 @@ class SessionView(View):
     address: str | None
     browser: str
     by_token: bool
+    signed_in_by: str = Field(description="password, token, oidc or ldap")
 
 
 class SessionPage(PageView[SessionView]):

@@ -21,6 +21,9 @@ class LoginBody(Body):
     password: Text = Field(max_length=4096)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
     label: Text = Field("", max_length=200)
+    otp: Text = Field(
+        "", max_length=64, description="a code of the second factor or a recovery code, if the user has a second factor"
+    )
 
 
 class LoginView(View):
@@ -52,15 +55,21 @@ class MeView(View):
 @blueprint.post("/login", responses={200: LoginView}, security=[{}])
 @public
 def login(body: LoginBody) -> dict[str, Any]:
-    """Exchange a username and password for an API token."""
+    """Exchange a username and password, with a second factor also its code, for an API token.
+
+    `401` has the code `otp-required` if the code is missing, `otp-wrong` if it is wrong or was used before, and
+    `otp-enrolment-required` if the user must set up a second factor first.
+    """
     signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr, directory_too=True)
+    actor = actor_for(signed_in.user, signed_in.proof)
+    signed_in = services().sign_ins.complete(signed_in, actor, body.otp)
     issued = api_tokens.issue_token(
-        actor_for(signed_in.user, signed_in.proof),
+        actor,
         signed_in.user.username,
         body.label,
         body.expire_time_in_hours,
         token_limits(),
-        also_audited={"signedInBy": signed_in.method},
+        also_audited=signed_in.how.audit_fields(),
     )
     record = issued.record
     return render(LoginView(token=issued.token, id=record.id, label=record.label, expires_at=record.expires_at))

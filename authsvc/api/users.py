@@ -8,6 +8,7 @@ from flask import Response
 from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import denials
 from authsvc.api.reports.denials import DenialList, view_denial
 from authsvc.api.schemas import (
@@ -125,6 +126,7 @@ class UserView(View):
         description="when a client of the user was last seen by a broker, or the user by this service, exact to about "
         "10 minutes; null if not in the last 30 days"
     )
+    second_factor: bool
     warnings: list[WarningView]
 
 
@@ -263,6 +265,13 @@ def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
 def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
+    return Response(status=204)
+
+
+@blueprint.delete("/users/<username>/otp", responses={204: None})
+def delete_second_factor(path: UserPath) -> Response:
+    """Remove the second factor of a user who has lost it, so that the password is enough."""
+    second_factor.remove(actor(), path.username)
     return Response(status=204)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from authsvc.accounts import client_id_warnings, users
+from authsvc.accounts.sign_in import second_factor
 from authsvc.activity import denials
 from authsvc.cli import terminal
 from authsvc.cli.console.groups import Group
@@ -262,6 +263,15 @@ def set_password(username: str, *, password_stdin: bool, generate_password: bool
         click.echo(f"  password     {password}")
 
 
+@group.command("remove-second-factor")
+@click.argument("username")
+def remove_second_factor(username: str) -> None:
+    """Remove a user's second factor, as after the loss of a phone; the password is then enough to sign in."""
+    with terminal.opened():
+        second_factor.remove(terminal.operator(), username)
+    click.echo(f"{username} has no second factor any more")
+
+
 @group.command()
 @click.argument("username")
 def delete(username: str) -> None:
@@ -300,6 +310,8 @@ def _print(record: users.UserRecord, *, as_json: bool, generated: str | None = N
     click.echo(f"{record.username}  {'enabled' if record.enabled else 'disabled'}")
     click.echo(f"  grant types  {', '.join(sorted(record.grant_types)) or 'none'}")
     click.echo(f"  password     {generated or ('set' if record.has_password else 'none')}")
+    click.echo(f"  2nd factor   {'set' if record.second_factor else 'none'}")
+    click.echo(f"  origin       {record.origin}")
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
     if record.group_roles:
         click.echo(f"  group roles  {', '.join(record.group_roles)}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 USER_COLUMNS = (
     *("username", "enabled", "grantTypes", "roles", "groupRoles", "permissions", "clientIds"),
-    *("hasPassword", "origin", "createdAt", "updatedAt", "lastSeen"),
+    *("hasPassword", "secondFactor", "origin", "createdAt", "updatedAt", "lastSeen"),
 )
 AUDIT_COLUMNS = ("id", "at", "actor", "via", "address", "requestId", "action", "target", "before", "after")
 
@@ -23,7 +23,8 @@ def of_user(user: UserRecord) -> tuple[str, ...]:
     rights = (user.roles, user.group_roles, user.permissions, user.client_ids)
     lists = ("; ".join(map(str, values)) for values in (sorted(user.grant_types), *rights))
     times = (rfc3339(at) if at else "" for at in (user.created_at, user.updated_at, user.last_seen))
-    return (user.username, _yes(user.enabled), *lists, _yes(user.has_password), user.origin, *times)
+    credentials = map(_yes, (user.has_password, user.second_factor))
+    return (user.username, _yes(user.enabled), *lists, *credentials, user.origin, *times)
 
 
 def of_audit_event(event: Event) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.accounts.sign_in.methods import Method, SignIn
+from authsvc.accounts.sign_in import second_factor
+from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
 from authsvc.errors import Conflict, Forbidden, Unauthenticated
 from authsvc.identity.admission import admit
 from authsvc.identity.ldap import Directory
@@ -46,7 +47,10 @@ class ExternalSignIns:
         Errors are those of `Provider.finish` and `admit`.
         """
         confirmed = provider.finish(pending, answer, redirect_uri)
-        return SignIn(self._admitted(confirmed.identity, address), Method.OIDC, None), confirmed.id_token
+        user = self._admitted(confirmed.identity, address)
+        # A required second factor is up to the provider; one that the user has set up here counts anyway.
+        missing = Missing.CODE if second_factor.is_set(user.username) else Missing.NOTHING
+        return SignIn(user, How(Method.OIDC), None, missing), confirmed.id_token
 
     def with_directory_password(self, username: str, password: str, address: str | None) -> UserPolicy | None:
         """Return the user of the directory with these credentials; None if they are wrong.

@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from authsvc.activity import audit
+from authsvc.credentials import encryption
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.notifications import outbox, signing_secrets, targets
 from authsvc.notifications.outbox import EVENTS, DeliveryRecord, EventType
@@ -92,7 +93,7 @@ def create(
             url=url,
             events=chosen,
             enabled=enabled,
-            secret=secret and signing_secrets.encrypt(secret, settings.ca_key_passphrase),
+            secret=secret and encryption.encrypt(secret, settings.ca_key_passphrase),
             created_at=now,
             updated_at=now,
         )

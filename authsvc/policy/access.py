@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 READ, WRITE, SUBSCRIBE = 1, 2, 4
 ACCESSES = frozenset({READ, WRITE, READ | WRITE, SUBSCRIBE})
 
+OWN_ACCOUNT = "/api/me/"
+"""Below this path users manage their own account, for which they need no permission; a deny rule forbids it."""
+
 AccessName = Literal["read", "write", "readWrite", "subscribe"]
 
 _ACCESS_NUMBERS: dict[AccessName, int] = {
@@ -173,10 +176,13 @@ class AccessControl:
         if isinstance(current, Denied):
             return current
         request = Request(Context.HTTP, http_operation(method), topics.split(path), Identity(user.username))
-        return decide(snapshot.rules_of(current), request)
+        decision = decide(snapshot.rules_of(current), request)
+        if decision.reason is Reason.NO_PERMISSION and path.startswith(OWN_ACCOUNT):
+            return Allowed(Reason.OWN_ACCOUNT)
+        return decision
 
-    def may_change_service(self, user: UserPolicy) -> bool:
-        """Return whether a permission of the user or of its roles allows it to change anything in this service."""
+    def writes(self, user: UserPolicy) -> bool:
+        """Return whether the user has a permission to change anything in this service."""
         return any(rule.permission.writes_to_the_service for rule in self._policy.snapshot.rules_of(user))
 
     def authenticate_token(self, token: str, now: datetime) -> tuple[UserPolicy, str]:

@@ -16,6 +16,7 @@ class Reason(StrEnum):
     PASSWORD = "password"  # noqa: S105 - a reason, not a secret
     TOKEN = "token"  # noqa: S105
     PERMISSION = "permission"
+    OWN_ACCOUNT = "own-account"
     UNKNOWN_USER = "unknown-user"
     USER_DISABLED = "user-disabled"
     GRANT_TYPE_MISSING = "grant-type-missing"
@@ -39,7 +40,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal-error"
 
 
-ALLOW_REASONS = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION})
+ALLOW_REASONS = frozenset({Reason.PASSWORD, Reason.TOKEN, Reason.PERMISSION, Reason.OWN_ACCOUNT})
 """The reasons of `Allowed`; every other is one of `Denied`."""
 
 

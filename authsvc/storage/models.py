@@ -124,10 +124,41 @@ class BrowserSession(Model):
     expires_at = UtcDateTimeField(index=True)
     address = peewee.CharField(64, null=True)
     browser = peewee.CharField(200)
+    signed_in_by = CharField(16, default="password", constraints=[peewee.SQL("DEFAULT 'password'")])
     id_token = peewee.TextField(null=True)
 
     class Meta:
         table_name = "browser_sessions"
+
+
+class SecondFactor(Model):
+    """The second factor of a user; it is asked for once it is confirmed.
+
+    `accounts.sign_in.second_factor` says how `secret` is stored. `last_step` is the time step of the last accepted
+    code. `wrong_codes` counts the wrong codes since then, `wrong_at` is the time of the last one.
+    """
+
+    user = peewee.ForeignKeyField(User, primary_key=True, on_delete="CASCADE", backref="second_factors")
+    secret = TextField()
+    created_at = UtcDateTimeField()
+    confirmed_at = UtcDateTimeField(null=True)
+    last_step = peewee.BigIntegerField(default=0)
+    wrong_codes = peewee.IntegerField(default=0)
+    wrong_at = UtcDateTimeField(null=True)
+
+    class Meta:
+        table_name = "second_factors"
+
+
+class RecoveryCode(NumberedModel):
+    """A recovery code that was not used yet; `digest` is that of `salt` and code."""
+
+    user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="recovery_codes")
+    salt = peewee.CharField(32)
+    digest = peewee.CharField(64)
+
+    class Meta:
+        table_name = "recovery_codes"
 
 
 class SigningKeyRow(NumberedModel):
@@ -421,6 +452,8 @@ ALL = (
     PermissionRow,
     Token,
     BrowserSession,
+    SecondFactor,
+    RecoveryCode,
     SigningKeyRow,
     Authority,
     Certificate,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authsvc.accounts.sign_in.passwords import SignIns
+    from authsvc.accounts.sign_in.second_factor import SecondFactors
     from authsvc.activity.client_ids import SeenClientIds
     from authsvc.activity.decision_stats import DecisionStats
     from authsvc.activity.denials import Denials
@@ -50,6 +51,7 @@ class Services:
     broker_hashing: HashingPool
     access: AccessControl
     sign_ins: SignIns
+    second_factors: SecondFactors
     external_sign_ins: ExternalSignIns
     failed_sign_ins: FailedSignIns
     webhooks: Webhooks
@@ -82,6 +84,12 @@ def catch_up() -> None:
 def public(view: View) -> View:
     """Mark a view below `/api` or `/admin` as one that needs no authentication."""
     view.public = True  # type: ignore[attr-defined]
+    return view
+
+
+def enrols(view: View) -> View:
+    """Mark a view below `/api` that a user may call with its password before it has set up a required second factor."""
+    view.enrols = True  # type: ignore[attr-defined]
     return view
 
 

@@ -87,8 +87,9 @@ def _known_user(username: str, password: str) -> SignIn:
 
 
 def _issue(signed_in: SignIn) -> Response:
-    username = signed_in.user.username
-    key, actor = _signing_request(username).public_key, actor_for(signed_in.user, signed_in.proof)
+    username, actor = signed_in.user.username, actor_for(signed_in.user, signed_in.proof)
+    services().sign_ins.complete(signed_in, actor, "")
+    key = _signing_request(username).public_key
     issued = users.issue_certificate(actor, username, key, signing_policy(services().settings))
     return _certs_only(issued.record.certificate)
 

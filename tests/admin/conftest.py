@@ -29,10 +29,9 @@ _FLAGS = (
 )
 
 
-# The browser tests of `make test`: one sign-in, every page once, and a device from its first attempt to its grant.
+# The browser tests of `make test`: one sign-in, and a device from its first attempt to its grant.
 _QUICK = (
     "test_administrator_signs_in_and_out",
-    "test_every_page.py",
     "test_unknown_device_appears_is_granted_and_publishes",
 )
 

@@ -44,6 +44,7 @@ def seed(service: Service) -> list[Stop]:
     _preauthorizations_and_keys(service)
     _clients(service)
     notification = _notifications(service)
+    assert service.call("POST", "/api/me/otp").status_code == 201
     service.call("POST", "/api/tokens", json={"label": "nightly backup", "expireTimeInHours": 87_600})
     service.call("POST", "/api/tokens", json={"username": "scale-4", "label": "scale in hall 2"})
     return [
@@ -69,6 +70,8 @@ def seed(service: Service) -> list[Stop]:
         Stop("notification-edit", f"/admin/notifications/{notification}/edit"),
         Stop("notification-new", "/admin/new-notification"),
         Stop("sessions", "/admin/sessions"),
+        Stop("account", "/admin/account"),
+        Stop("second-factor", "/admin/account/second-factor"),
         Stop("denials", "/admin/denials"),
         Stop("audit", "/admin/audit"),
         Stop("status", "/admin/status"),

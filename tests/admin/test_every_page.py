@@ -25,10 +25,9 @@ def stops(service: Service) -> list[Stop]:
     return seed(service)
 
 
-@pytest.mark.parametrize(
-    "scheme", [SCHEMES[0], *(pytest.param(scheme, marks=pytest.mark.slow) for scheme in SCHEMES[1:])]
-)
-@pytest.mark.parametrize("width", [WIDTHS[0], *(pytest.param(width, marks=pytest.mark.slow) for width in WIDTHS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_has_no_serious_accessibility_violations_and_fits_the_width(
     service: Service, stops: list[Stop], browser: Browser, width: int, scheme: Scheme
 ) -> None:

@@ -135,6 +135,7 @@ DOCUMENTS = {
             ),
         )
     ),
+    "docs/sign-in.md": Document(()),
     "deploy/mosquitto/README.md": Document(
         (
             Block("authsvc broker-config", prints=("auth_opt_backends http", "plugin /usr/lib/mosquitto_authsvc.so")),

@@ -41,7 +41,7 @@ def test_new_user_is_returned_without_its_password(alice: Caller) -> None:
 def _is_shown_without_secrets(answer: TestResponse) -> None:
     body = answer.get_json()
     assert all(MOMENT.fullmatch(body.pop(name)) for name in ("createdAt", "updatedAt"))
-    assert body.pop("hasPassword") is True
+    assert (body.pop("hasPassword"), body.pop("secondFactor")) == (True, False)
     assert (body.pop("administratorOnBroker"), body.pop("damage")) == (False, [])
     assert (body.pop("warnings"), body.pop("lastSeen"), body.pop("origin")) == ([], None, "administrator")
     assert body.pop("groupRoles") == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import browser_sessions
-from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.policy.actors import Actor, Via
 from authsvc.storage.models import Token
 from tests.http.console import error_of, stdout_of
@@ -65,8 +65,8 @@ def test_username_that_looks_like_the_beginning_of_another_id_is_refused(console
 
 def test_browser_session_is_listed_and_ended(console: Console, seeded: Settings) -> None:
     actor = Actor("charlie", Via.PAGE)
-    browser_sessions.begin(actor, Method.PASSWORD, seeded.session_lifetime, "Firefox")
-    browser_sessions.begin(Actor("alice", actor.via), Method.PASSWORD, seeded.session_lifetime, "Chromium")
+    browser_sessions.begin(actor, How(Method.PASSWORD), seeded.session_lifetime, "Firefox")
+    browser_sessions.begin(Actor("alice", actor.via), How(Method.PASSWORD), seeded.session_lifetime, "Chromium")
     table = stdout_of(console.command("sessions", "list", "--user", "charlie")).splitlines()
     assert table[0].split()[:3] == ["ID", "USERNAME", "CREATED"]
     assert table[1].split()[-3:] == ["-", "no", "Firefox"]
@@ -104,7 +104,7 @@ def test_unknown_name_suggests_near_ones(console: Console, arguments: tuple[str,
         (("user", "list"), "No such command 'user'. Did you mean users"),
         (("registy", "list"), "Did you mean registry"),
         (("users", "lst"), "No such command 'lst'. Did you mean list"),
-        (("users", "list", "--serch", "x"), "Did you mean '--search'?"),
+        (("users", "list", "--serch", "x"), "Did you mean one of: '--search', '--sort'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authsvc.accounts import api_tokens, browser_sessions, users
-from authsvc.accounts.sign_in.methods import Method, SignIn
+from authsvc.accounts.sign_in.methods import How, Method, SignIn
 from authsvc.accounts.sign_in.passwords import SignIns
 from authsvc.pki import certificates, csr
 from authsvc.pki.authorities import signing_policy
@@ -44,7 +44,9 @@ def create_all_credentials(services: Services, alice: Caller, username: str = "e
     key = csr.read(signing_request(username), username).public_key
     serial = users.issue_certificate(OPERATOR, username, key, signing_policy(services.settings)).record.serial
     services.policy.catch_up()
-    browser_sessions.begin(Actor(username, Via.PAGE), Method.PASSWORD, services.settings.session_lifetime, "a browser")
+    browser_sessions.begin(
+        Actor(username, Via.PAGE), How(Method.PASSWORD), services.settings.session_lifetime, "a browser"
+    )
     return token, serial
 
 

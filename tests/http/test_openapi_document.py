@@ -23,6 +23,7 @@ VERBS = {
     *(
         "add",
         "change",
+        "confirm",
         "create",
         "delete",
         "deny",

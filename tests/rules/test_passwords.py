@@ -190,7 +190,7 @@ def test_repeated_wrong_password_costs_one_hash() -> None:
 
 def test_cached_verdicts_need_no_pool(slow_hashing: SlowHashing) -> None:
     slow_hashing.may_end.set()
-    checks = verifier(brokers=HashingPool(1, 1), api=HashingPool(1, 1, SHORT))
+    checks = verifier(brokers=HashingPool(1, 1), api=HashingPool(1, 1, SOON))
     checks.verify("bob", BOBS_PASSWORD, BOBS_HASH)
     checks.verify("bertha", "wrong", BOBS_HASH)
     slow_hashing.may_end.clear()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import api_tokens, browser_sessions, users
-from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.accounts.sign_in.passwords import SignIns
+from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordVerifier
@@ -42,7 +43,7 @@ def issue_token(actor: Actor) -> None:
 
 
 def begin_session(actor: Actor) -> None:
-    browser_sessions.begin(actor, Method.PASSWORD, LIFETIME, "a browser")
+    browser_sessions.begin(actor, How(Method.PASSWORD), LIFETIME, "a browser")
 
 
 def issue_certificate(actor: Actor) -> None:
@@ -56,7 +57,11 @@ CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issu
 def signed_in_with_password() -> Actor:
     pool = HashingPool(2, 100, patience=60)
     access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
-    user = SignIns(access, 10, slots=8, failures=FailedSignIns()).with_password("bob", BOBS_PASSWORD, None).user
+    user = (
+        SignIns(access, 10, slots=8, failures=FailedSignIns(), second_factors=SecondFactors(None))
+        .with_password("bob", BOBS_PASSWORD, None)
+        .user
+    )
     return replace(BOB, proof=Proof(password_hash=user.password_hash))
 
 
@@ -117,7 +122,7 @@ def test_revoked_token_gives_no_further_credential(issue: Callable[[Actor], None
 @CREDENTIALS
 def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Actor], None]) -> None:
     create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
-    secret = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
+    secret = browser_sessions.begin(BOB, How(Method.PASSWORD), LIFETIME, "a browser")
     by_session = replace(BOB, proof=browser_sessions.proof_of(secret))
     issue(by_session)
     browser_sessions.sign_out(BOB, secret)
@@ -130,11 +135,11 @@ def test_ended_browser_session_gives_no_further_credential(issue: Callable[[Acto
 def test_replaced_session_is_ended_by_its_own_user_in_the_audit_trail() -> None:
     create_bob()
     create_user("eve")
-    secret = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
+    secret = browser_sessions.begin(BOB, How(Method.PASSWORD), LIFETIME, "a browser")
     browser_sessions.sign_out(replace(BOB, username="eve"), secret)
     ended = events()[-1]
     assert (ended.action, ended.actor) == ("session.end", "bob")
     assert (ended.before, ended.after) == ({"username": "bob"}, {"replacedBy": "eve"})
-    again = browser_sessions.begin(BOB, Method.PASSWORD, LIFETIME, "a browser")
+    again = browser_sessions.begin(BOB, How(Method.PASSWORD), LIFETIME, "a browser")
     browser_sessions.sign_out(BOB, again)
     assert (events()[-1].actor, events()[-1].after) == ("bob", None)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from authsvc.accounts import api_tokens, bootstrap, browser_sessions, last_admin, roles, users
-from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.accounts.users import Origin
 from authsvc.errors import Conflict, InvalidInput
 from authsvc.identity.admission import admit
@@ -47,7 +47,7 @@ def test_new_api_token_ends_with_the_confirmation_in_a_running_process_too() -> 
 def test_browser_session_lasts_no_longer_than_the_confirmation() -> None:
     admit(EVE._replace(lasts=timedelta(hours=1)), None)
     lifetime = Lifetime(timedelta(hours=2), timedelta(hours=12))
-    browser_sessions.begin(replace(SERVICE, username="eve"), Method.OIDC, lifetime, "a browser", "an ID token")
+    browser_sessions.begin(replace(SERVICE, username="eve"), How(Method.OIDC), lifetime, "a browser", "an ID token")
     with session():
         row = BrowserSession.get()
     assert row.expires_at - row.created_at <= timedelta(hours=1)

@@ -16,8 +16,9 @@ import time_machine
 
 from authsvc.accounts import api_tokens, browser_sessions, users
 from authsvc.accounts.sign_in import passwords
-from authsvc.accounts.sign_in.methods import Method
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.accounts.sign_in.passwords import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
+from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool, measured
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
@@ -86,7 +87,7 @@ def access(pool: HashingPool | None = None, cost: int = 4) -> AccessControl:
 
 
 def sign_ins(known: AccessControl | None = None) -> SignIns:
-    return SignIns(known or access(), PER_MINUTE, slots=8, failures=FailedSignIns())
+    return SignIns(known or access(), PER_MINUTE, slots=8, failures=FailedSignIns(), second_factors=SecondFactors(None))
 
 
 def outcome(signing_in: SignIns, username: str, password: str, address: str | None = HERE) -> str:
@@ -259,7 +260,7 @@ def test_every_failed_sign_in_costs_one_hash_and_at_least_the_same_time(failure:
     for name in ("bob", "alex"):
         users.change(ALICE, name, {"password": BOBS_PASSWORD}, hasher)
     known = access(pool, cost)
-    signing_in = SignIns(known, 100, slots=1, failures=FailedSignIns())
+    signing_in = SignIns(known, 100, slots=1, failures=FailedSignIns(), second_factors=SecondFactors(None))
     assert outcome(signing_in, "alex", BOBS_PASSWORD) == IN
     assert outcome(signing_in, "bob", "wrong before") == WRONG
     pool.count = 0
@@ -303,7 +304,9 @@ def test_sign_ins_beyond_the_places_are_refused_and_known_networks_have_their_ow
     policy = access()
     assert outcome(sign_ins(policy), "bob", BOBS_PASSWORD) == IN
     gate = GatedAccess(loaded_policy().snapshot.users["bob"])
-    signing_in = SignIns(cast("AccessControl", gate), 100, slots=2, failures=FailedSignIns())
+    signing_in = SignIns(
+        cast("AccessControl", gate), 100, slots=2, failures=FailedSignIns(), second_factors=SecondFactors(None)
+    )
     with under_way(signing_in, gate, from_elsewhere(2)):
         with pytest.raises(Busy):
             signing_in.with_password("bob", BOBS_PASSWORD, "203.0.113.9")
@@ -336,7 +339,7 @@ def test_sign_in_from_a_known_network_is_hashed_first() -> None:
 
 def test_places_are_free_again_after_failures() -> None:
     create_bob()
-    signing_in = SignIns(access(), 100, slots=1, failures=FailedSignIns())
+    signing_in = SignIns(access(), 100, slots=1, failures=FailedSignIns(), second_factors=SecondFactors(None))
     assert [outcome(signing_in, "bob", f"guess {number}") for number in range(3)] == [WRONG] * 3
     assert outcome(signing_in, "bob", BOBS_PASSWORD) == IN
 
@@ -362,6 +365,8 @@ def test_token_revoked_at_the_same_time_starts_no_session() -> None:
         digest = Token.get_by_id(issued.record.id).digest
     api_tokens.revoke_token(ALICE, issued.record.id)
     with pytest.raises(Unauthenticated):
-        browser_sessions.begin(replace(ALICE, proof=Proof(token_digest=digest)), Method.TOKEN, LIFETIME, "a browser")
+        browser_sessions.begin(
+            replace(ALICE, proof=Proof(token_digest=digest)), How(Method.TOKEN), LIFETIME, "a browser"
+        )
     with session():
         assert BrowserSession.select().count() == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from authsvc.policy.actors import Proof
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Method(StrEnum):
-    """How a user signs in, as the audit trail shows it."""
+    """How a user signs in."""
 
     PASSWORD = "password"  # noqa: S105 - a name, not a secret
     TOKEN = "token"  # noqa: S105
@@ -20,11 +20,29 @@ class Method(StrEnum):
     LDAP = "ldap"
 
 
+class Factor(StrEnum):
+    """The second factor that a user has used."""
+
+    CODE = "code"
+    RECOVERY_CODE = "recovery-code"
+
+
 class Missing(StrEnum):
-    """What a sign-in still needs before it gives any right."""
+    """What a sign-in still needs before it gives any right: a code, or a second factor that is yet to be set up."""
 
     NOTHING = "nothing"
-    SECOND_FACTOR = "second-factor"
+    CODE = "code"
+    ENROLMENT = "enrolment"
+
+
+class How(NamedTuple):
+    """How somebody signed in, for the audit trail."""
+
+    method: Method
+    second_factor: Factor | None = None
+
+    def audit_fields(self) -> dict[str, str | None]:
+        return {"signedInBy": self.method, "secondFactor": self.second_factor}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,6 @@ class SignIn:
     """
 
     user: UserPolicy
-    method: Method
+    how: How
     proof: Proof | None = field(repr=False)
     missing: Missing = Missing.NOTHING

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from time import monotonic, sleep
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 from peewee import EXCLUDED
 
 from authsvc.accounts import throttle
-from authsvc.accounts.sign_in.methods import Method, SignIn
+from authsvc.accounts.sign_in import second_factor
+from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
 from authsvc.addresses import is_loopback, network_of
 from authsvc.credentials.hashing import slot
 from authsvc.credentials.usernames import directory_username, skeleton
@@ -31,8 +32,10 @@ from authsvc.storage.models import SignInAddress, User
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from authsvc.accounts.sign_in.second_factor import SecondFactors
     from authsvc.activity.failed_sign_ins import FailedSignIns
     from authsvc.policy.access import AccessControl
+    from authsvc.policy.actors import Actor
     from authsvc.policy.snapshot import UserPolicy
 
 # The limit of a network and of a name, as a multiple of the limit of network and name.
@@ -45,12 +48,14 @@ _LAST_SEEN_EVERY = timedelta(days=1)
 
 
 class SignIns:
-    """Checks passwords within the limits, and API tokens.
+    """Checks passwords within the limits, codes of second factors, and API tokens.
 
     `per_minute` is the limit of wrong passwords for one name from one network. Up to `slots` sign-ins that need a hash
     run concurrently from networks that are known for their name, and as many from all other networks, so that a flood
     from unknown networks leaves the slots of known ones free. The hashes of known networks run first. Without a free
-    slot a sign-in is `Busy` at once.
+    slot a sign-in is `Busy` at once. With `factor_required` a user that may change anything in this service needs a
+    second factor.
+
 
     `ask_directory` returns the user of a directory with this name and password, admitted from this address; None if
     they are wrong. With `local_on_loopback` users with passwords of this service that may change something in it sign
@@ -63,11 +68,15 @@ class SignIns:
         per_minute: int,
         slots: int,
         failures: FailedSignIns,
+        second_factors: SecondFactors,
         *,
+        factor_required: bool = False,
         ask_directory: Callable[[str, str, str | None], UserPolicy | None] | None = None,
         local_on_loopback: bool = False,
     ) -> None:
         self._access = access
+        self._second_factors = second_factors
+        self._factor_required = factor_required
         self._failures = failures
         self._per_minute = per_minute
         self._slots = {known: BoundedSemaphore(slots) for known in (True, False)}
@@ -77,7 +86,7 @@ class SignIns:
     def with_token(self, token: str) -> SignIn:
         """Return the sign-in of an API token's user; `Unauthenticated` if the token is not valid."""
         user, digest = self._access.authenticate_token(token, datetime.now(UTC))
-        return SignIn(user, Method.TOKEN, Proof(token_digest=digest))
+        return SignIn(user, How(Method.TOKEN), Proof(token_digest=digest))
 
     def with_password(
         self, username: str, password: str, address: str | None, *, directory_too: bool = False
@@ -95,8 +104,36 @@ class SignIns:
             self._failures.note(username, address, error.code)
             raise
         if by_directory:
-            return SignIn(user, Method.LDAP, None)
-        return SignIn(user, Method.PASSWORD, Proof(password_hash=user.password_hash))
+            return SignIn(user, How(Method.LDAP), None, self.missing(user))
+        return SignIn(user, How(Method.PASSWORD), Proof(password_hash=user.password_hash), self.missing(user))
+
+    def missing(self, user: UserPolicy) -> Missing:
+        """Return what a sign-in with a right password still needs."""
+        if second_factor.is_set(user.username):
+            return Missing.CODE
+        return Missing.ENROLMENT if self._factor_required and self._access.writes(user) else Missing.NOTHING
+
+    def complete(self, signed_in: SignIn, actor: Actor, code: str) -> SignIn:
+        """Return the sign-in with nothing missing; the actor is its user.
+
+        `Unauthenticated` with code `otp-required`, `otp-wrong` or `otp-enrolment-required`; `TooMany` during the pause
+        after many wrong codes.
+        """
+        if signed_in.missing is Missing.NOTHING:
+            return signed_in
+        if signed_in.missing is Missing.ENROLMENT:
+            first = "this account needs a second factor first; set it up at /admin/sign-in"
+            api = "by POST /api/me/otp and POST /api/me/otp/confirm with HTTP Basic"
+            raise Unauthenticated(f"{first} or {api}", "otp-enrolment-required")
+        if not code:
+            message = "this account has a second factor; send its code as `otp` to POST /api/login to get a token"
+            raise Unauthenticated(message, "otp-required")
+        try:
+            used = self._second_factors.check(actor, code)
+        except (Unauthenticated, TooMany) as error:
+            self._failures.note(actor.username, actor.address, error.code)
+            raise
+        return replace(signed_in, how=How(signed_in.how.method, used), missing=Missing.NOTHING)
 
     def _check_password(self, username: str, password: str, address: str | None, *, by_directory: bool) -> UserPolicy:
         started = monotonic()
@@ -138,7 +175,7 @@ class SignIns:
     def _is_away_from_home(self, user: UserPolicy, address: str | None) -> bool:
         """Return whether this user's password counts on the service's own machine only, and this is another one."""
         remote = self._local_on_loopback and not is_loopback(address or "")
-        return remote and self._access.may_change_service(user)
+        return remote and self._access.writes(user)
 
     def _refuse(self, denied: Denied, attempt: SignInAttempt, started: float) -> NoReturn:
         if denied.reason is Reason.HASHING_BUSY:
