@@ -13,6 +13,7 @@ from authsvc.admin.pages import authorize_as, may_call, page_blueprint, redirect
 from authsvc.admin.roles import role_choices
 from authsvc.api.users import BulkBody, change_each
 from authsvc.errors import AuthsvcError, NotFound, invalid
+from authsvc.policy.topics import path_level
 from authsvc.web.redirects import path_on_this_host
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _confirmation(error: AuthsvcError | None) -> Response:
         action=action,
         verb=verb,
         chosen=chosen,
-        unchangeable=[one.username for one in chosen if not may_call(method, f"/api/users/{one.username}")],
+        unchangeable=[one.username for one in chosen if not may_call(method, f"/api/users/{path_level(one.username)}")],
         own_name=g.caller.username,
         unchanged=[one.username for one in chosen if one.enabled == _SWITCHES.get(action)],
         choices=[("", "Choose a role"), *((one.name, one.name) for one in role_choices(()))],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from urllib.parse import quote
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
@@ -37,10 +38,13 @@ from authsvc.api.schemas import (
     tagged,
     unchanged,
 )
+from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.errors import Forbidden
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
-from authsvc.web.path_names import path_level
+from authsvc.policy.topics import path_level
+from authsvc.web.exports import csv_file
 from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
@@ -60,7 +64,9 @@ Permissions = Annotated[list[PermissionBody], Field(max_length=10_000)]
 
 
 class UserPath(BaseModel):
-    username: Text = Field(max_length=200)
+    """One level of the path; a slash in the name is sent as `%2F`."""
+
+    username: Text = Field(max_length=MAX_USERNAME)
 
 
 class UserChangeBody(Body):
@@ -209,8 +215,13 @@ class ChangedUsersView(View):
 
 
 @blueprint.get("/users", responses={200: UserPage})
-def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name unless asked otherwise."""
+def list_users(query: UserQuery) -> dict[str, Any] | Response:
+    """List users, sorted by name unless asked otherwise.
+
+    With the header `Accept: text/csv` the answer is a CSV file of up to 100,000 users, sorted by name.
+    """
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        return csv_file("users.csv", USER_COLUMNS, map(of_user, users.export(query.wanted())))
     found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
@@ -221,7 +232,7 @@ def create_user(body: UserBody) -> Answer:
     """Create a user, which may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
-    return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
+    return shown, 201, headers | {"Location": f"/api/users/{quote(record.username, safe='')}"}
 
 
 @blueprint.post("/users/bulk", responses={200: ChangedUsersView})
@@ -249,33 +260,33 @@ def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
     return bulk.apply_to_each(body.usernames, change_one)
 
 
-@blueprint.get("/users/<username>", responses={200: UserView})
+@blueprint.get("/users/<name:username>", responses={200: UserView})
 def get_user(path: UserPath) -> Answer:
     """Show a user."""
     return _answer(users.get(path.username))
 
 
-@blueprint.patch("/users/<username>", responses={200: UserView})
+@blueprint.patch("/users/<name:username>", responses={200: UserView})
 def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
     """Change a user, effective at once for connected clients too."""
     return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
-@blueprint.delete("/users/<username>", responses={204: None})
+@blueprint.delete("/users/<name:username>", responses={204: None})
 def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
-@blueprint.delete("/users/<username>/otp", responses={204: None})
+@blueprint.delete("/users/<name:username>/otp", responses={204: None})
 def delete_second_factor(path: UserPath) -> Response:
     """Remove the second factor of a user who has lost it, so that the password is enough."""
     second_factor.remove(actor(), path.username)
     return Response(status=204)
 
 
-@blueprint.get("/users/<username>/decision", responses={200: DecisionView})
+@blueprint.get("/users/<name:username>/decision", responses={200: DecisionView})
 def get_decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
     """Evaluate whether the user would be allowed, and why (a dry run)."""
     users.get(path.username)
@@ -289,13 +300,13 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
     return decide_access(services().policy.snapshot, username, query.client_id or None, query.topic, access)
 
 
-@blueprint.get("/users/<username>/denials", responses={200: DenialList})
+@blueprint.get("/users/<name:username>/denials", responses={200: DenialList})
 def list_user_denials(path: UserPath) -> dict[str, Any]:
     """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
     return render(DenialList(items=list(map(view_denial, denials.of_user(path.username)))))
 
 
-@blueprint.post("/users/<username>/permissions", responses={200: UserView})
+@blueprint.post("/users/<name:username>/permissions", responses={200: UserView})
 def add_permission(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))

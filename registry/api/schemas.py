@@ -445,3 +445,18 @@ class NewKeyView(KeyView):
 
 class KeyPage(PageView[KeyView]):
     pass
+
+
+class RefusedNameView(View):
+    """A username that cannot register, why, and the client id of the last attempt."""
+
+    name: str = Field(description="at most the first 255 characters")
+    reason: str
+    client_id: str
+    attempts: int
+    first_seen: Moment
+    last_seen: Moment
+
+
+class RefusedNamePage(PageView[RefusedNameView]):
+    pass

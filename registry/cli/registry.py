@@ -25,7 +25,7 @@ from registry import decisions, filters, preauthorizations, records
 from registry import lock as registry_lock
 from registry.cli import enrolment_keys
 from registry.cli.filter_options import filter_from, filtered, of_status
-from registry.mqtt_registration import unknown_names
+from registry.mqtt_registration import refused_names, unknown_names
 from registry.states import Status
 
 if TYPE_CHECKING:
@@ -104,6 +104,22 @@ def list_registrations(wanted: str, search: str, page: int, per_page: int, *, wa
         terminal.print_page(found, _fields)
         return
     print_table(_COLUMNS, map(_row, found.items))
+
+
+@group.command("refused-names")
+@terminal.paged
+@terminal.as_json
+def list_refused_names(page: int, per_page: int, *, as_json: bool) -> None:
+    """List usernames of the last 7 days that cannot register, and why, latest attempt first."""
+    with terminal.opened():
+        found = refused_names.search(page, per_page)
+    if as_json:
+        terminal.print_page(found, json_fields)
+        return
+    rows = (
+        (one.name, one.reason, one.client_id, one.attempts, terminal.spell_moment(one.last_seen)) for one in found.items
+    )
+    print_table(("USERNAME", "REASON", "CLIENT ID", "ATTEMPTS", "LAST SEEN"), rows)
 
 
 @group.command()
@@ -237,7 +253,9 @@ def preauthorize(
     if csv_file:
         wanted += preauthorizations.read_csv(_text_of(csv_file), with_secrets=with_secret)
     with terminal.opened() as settings:
-        created = preauthorizations.create(terminal.operator(), wanted, settings.password_policy)
+        created = preauthorizations.create(
+            terminal.operator(), wanted, settings.password_policy, names=settings.registration_usernames
+        )
     for record, secret in created:
         if secret:
             click.echo(f"{record.username},{secret}")

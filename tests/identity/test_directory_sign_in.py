@@ -88,7 +88,9 @@ def test_names_of_users_kept_here_and_look_alikes_are_not_asked_at_the_directory
     service: Service, slapd: Slapd
 ) -> None:
     service.create_user("press-7", "a local password")
+    service.create_user("carol@plant.example", "a local password")
     before = slapd.log.read_text().count("SRCH")
+    assert log_in(service, "carol@plant.example", PEOPLE["carol"]).status_code == 401
     for username in ("press-7", "PRESS-7", "press7"):
         assert log_in(service, username, PEOPLE["press-7"]).status_code == 401
     assert log_in(service, "press-7", "a local password").status_code == 200

@@ -97,7 +97,7 @@ class SignIns:
         failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right password.
         """
         name = directory_username(username) if directory_too and self._ask_directory else None
-        by_directory = name is not None and not _is_kept_here(name)
+        by_directory = name is not None and not _is_kept_here(name, username)
         try:
             user = self._check_password(username, password, address, by_directory=by_directory)
         except TooMany as error:
@@ -230,10 +230,11 @@ def delete_old() -> None:
         SignInAddress.delete().where(SignInAddress.last_seen < datetime.now(UTC) - REMEMBERED).execute()
 
 
-def _is_kept_here(name: str) -> bool:
-    """Return whether a user that is not of the directory has this name or one that looks like it."""
+def _is_kept_here(*names: str) -> bool:
+    """Return whether a user that is not of the directory has one of these names or one that looks like it."""
     with session():
-        return User.select().where(User.skeleton == skeleton(name), User.origin != Method.LDAP).exists()
+        same = User.skeleton.in_([skeleton(name) for name in names])
+        return User.select().where(same, User.origin != Method.LDAP).exists()
 
 
 def _busy() -> Busy:
