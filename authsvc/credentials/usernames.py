@@ -77,9 +77,9 @@ def _checked(name: str, problem: str | None) -> str:
 def directory_username(given: str) -> str | None:
     """Return the username for a name that an OpenID provider, or a person for a directory, gave; None if there is none.
 
-    It is in lower case and without the domain of a mail address. Names with other characters than those of a restricted
-    registration are refused, because they could look like another name. So are names that look like `admin` and `authsvc`, which stand for the
-    first administrator and for the service itself.
+    It is in lower case, without the domain of a mail address, and one that a restricted registration may have: other
+    characters could make it look like another name. Names that look like `admin` or `authsvc` are refused, because they
+    stand for the first administrator and for the service itself.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", given).casefold())
     name = folded.partition("@")[0]

@@ -38,9 +38,9 @@ def test_person_signs_in_at_the_provider_and_out_of_both(service: Service, page:
     expect(page.locator(".who")).to_contain_text("erika")
     window.open("/admin/users/erika")
     expect(page.get_by_text("Roles of its groups")).to_be_visible()
+    assert not window.script_errors
     page.get_by_role("button", name="Sign out").click()
     # The provider asks whether its own session should end too.
     page.get_by_role("button", name=re.compile("sign me out")).click()
     expect(page).to_have_url(service.url + "/admin/sign-in")
     expect(page.get_by_label("Password")).to_be_visible()
-    assert not window.script_errors
