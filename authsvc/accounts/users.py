@@ -306,9 +306,13 @@ def get(username: str) -> UserRecord:
 def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username") -> Page[UserRecord]:
     """Return one page of users; a `sort` that begins with `-` is descending."""
     query, columns = _matching(wanted), {**_SORTED_BY}
+    counted = query
+    if wanted == UserFilter(role=wanted.role) and wanted.role:
+        counted = UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)
     if sort.endswith("lastSeen"):
         query, columns["lastSeen"] = last_seen.joined(query)
-    return fetch_page(in_order(query, sort, columns, User.username), page, per_page, convert=_records)
+    ordered = in_order(query, sort, columns, User.username)
+    return fetch_page(ordered, page, per_page, convert=_records, counted=counted)
 
 
 def export(wanted: UserFilter) -> Iterator[UserRecord]:
