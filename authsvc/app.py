@@ -41,7 +41,7 @@ from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
 from authsvc.web.path_names import EncodedSlashes
 from authsvc.web.proxies import TrustedProxies
-from authsvc.web.request_context import EXTENSION, Services
+from authsvc.web.request_context import EXTENSION, Services, limit_body
 from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
@@ -79,6 +79,7 @@ def create_routes() -> OpenAPI:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # fields in the order that a reader expects
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    app.before_request(limit_body)
     problem.register(app)
     tracing.register(app)
     app.register_blueprint(webhook_views.blueprint)

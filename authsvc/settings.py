@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, get_type
 
 from authsvc.addresses import Network, is_loopback, parse_networks
 from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.credentials.usernames import RegistrationNames
 from authsvc.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ class Settings:
     smtp_url: Annotated[str | None, _smtp_url] = None
     smtp_from: Annotated[str | None, _mail_address] = None
     notify_private: Annotated[bool, _one_of({"yes": True, "no": False})] = False
+    registration_usernames: Annotated[RegistrationNames, _one_of({name.value: name for name in RegistrationNames})] = (
+        RegistrationNames.RESTRICTED
+    )
     registry_capture_while_locked: Annotated[bool, _one_of({"true": True, "false": False})] = True
     registry_pending_ttl_hours: Annotated[int, _number(1, 8760)] = 24
     registry_max_pending: Annotated[int, _number(1, 100_000)] = 1000

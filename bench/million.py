@@ -1,4 +1,4 @@
-"""Figure 9: a million users with five permissions each: start, memory, a killed worker, changes.
+"""Figure 10: a million users with five permissions each: start, memory, a killed worker, changes.
 
 python -m bench.million [--rounds N] [--quick]
 """
@@ -70,7 +70,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
     ]
     rows.append([f"{largest:,} users, PostgreSQL", f"{on_postgresql[0]:.1f} s", f"{on_postgresql[1]:.0f} MB"])
     return Figure(
-        "9. A million users",
+        "10. A million users",
         f"Each user has five permissions of its own, with its name in them, and one role that all have. Default "
         f"settings. Memory is the sum of all processes, in which shared pages count once (Pss). Load of the machine "
         f"during the run: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores.",

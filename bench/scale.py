@@ -1,4 +1,4 @@
-"""Figure 10: eight brokers that ask four replicas on one PostgreSQL.
+"""Figure 11: eight brokers that ask four replicas on one PostgreSQL.
 
 python -m bench.scale [--rounds N] [--quick]
 """
@@ -79,7 +79,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
         ["a change is in force at all replicas, median", f"{median(delays) * 1e3:.0f} ms"],
     ]
     return Figure(
-        "10. Eight brokers, four replicas",
+        "11. Eight brokers, four replicas",
         f"{users:,} users with five permissions, PostgreSQL and everything else on the same {os.cpu_count()} cores "
         f"(load during the run: {os.getloadavg()[1]:.1f}). Each of eight connections asks for another topic of another "
         "user as soon as it was answered; two connections are on each replica.",

@@ -36,7 +36,7 @@ class Registration(Model):
     """
 
     id = peewee.CharField(32, primary_key=True)
-    username = peewee.CharField(64, unique=True)
+    username = peewee.CharField(255, unique=True)
     user = peewee.ForeignKeyField(User, null=True, on_delete="CASCADE")
     kind = peewee.CharField(16)
     status = peewee.CharField(16, index=True)
@@ -55,7 +55,7 @@ class Registration(Model):
     requested_roles = JsonField(accepts=_is_text_list)
     requested_permissions = JsonField(accepts=_is_permission_list)
     starting_roles = JsonField(accepts=_is_text_list)
-    decided_by = peewee.CharField(64, null=True)
+    decided_by = peewee.CharField(255, null=True)
     decided_at = UtcDateTimeField(null=True)
     reason = peewee.TextField(null=True)
     certificate = peewee.TextField(null=True)
@@ -81,7 +81,7 @@ class Window(NumberedModel):
     opened_at = UtcDateTimeField(null=True)
     unlocked_until = UtcDateTimeField(null=True)
     max_registrations = peewee.IntegerField(null=True)
-    username_pattern = peewee.CharField(64, null=True)
+    username_pattern = peewee.CharField(255, null=True)
     roles = JsonField(accepts=_is_text_list)
 
     class Meta:
@@ -92,12 +92,12 @@ class Preauthorization(Model):
     """A grant for a username before its first contact. It is deleted when it is used."""
 
     id = peewee.CharField(32, primary_key=True)
-    username = peewee.CharField(64, unique=True)
+    username = peewee.CharField(255, unique=True)
     roles = JsonField(accepts=_is_text_list)
     permissions = JsonField(accepts=_is_permission_list)
     csr_fingerprint = peewee.CharField(64, null=True)
     expires_at = UtcDateTimeField(null=True)
-    created_by = peewee.CharField(64)
+    created_by = peewee.CharField(255)
     created_at = UtcDateTimeField(index=True)
     secret_digest = peewee.CharField(64, null=True)
     held_reason = peewee.CharField(32, null=True)
@@ -123,7 +123,7 @@ class EnrolmentKey(Model):
     roles = JsonField(accepts=_is_text_list)
     approval_required = peewee.BooleanField()
     expires_at = UtcDateTimeField(null=True)
-    created_by = peewee.CharField(64)
+    created_by = peewee.CharField(255)
     created_at = UtcDateTimeField()
     revoked_at = UtcDateTimeField(null=True)
 
@@ -138,7 +138,7 @@ class UnknownNameReport(Model):
     at = UtcDateTimeField(index=True)
     attempts = peewee.IntegerField()
     names = peewee.IntegerField()
-    name_prefix = peewee.CharField(64, null=True)
+    name_prefix = peewee.CharField(255, null=True)
     client_id_prefix = peewee.CharField(200, null=True)
     addresses = JsonField(accepts=_is_object)
 
@@ -146,4 +146,18 @@ class UnknownNameReport(Model):
         table_name = "unknown_name_reports"
 
 
-ALL = (Registration, Window, Preauthorization, EnrolmentKey, UnknownNameReport)
+class RefusedName(Model):
+    """A username with which devices tried to connect and that cannot register. `name` is at most its beginning."""
+
+    name = peewee.CharField(255, primary_key=True)
+    reason = peewee.CharField(200)
+    client_id = peewee.CharField(200)
+    attempts = peewee.BigIntegerField()
+    first_seen = UtcDateTimeField()
+    last_seen = UtcDateTimeField(index=True)
+
+    class Meta:
+        table_name = "refused_names"
+
+
+ALL = (Registration, Window, Preauthorization, EnrolmentKey, UnknownNameReport, RefusedName)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from peewee import chunked
 
 from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.credentials.usernames import RegistrationNames
 from authsvc.errors import Conflict, InvalidInput, invalid
 from authsvc.policy.permissions import Permission
 from authsvc.policy.snapshot import RolePolicy
@@ -77,7 +78,7 @@ def apply(actor: Actor, wanted: PolicyDocument, options: PlanOptions, permit: Pe
                 preauthorizations.delete(actor, row.id)
         created = [change.after for change in changes if isinstance(change.after, PolicyPreauthorization)]
         digests = {one.username: one.secret_digest for one in created if one.secret_digest}
-        preauthorizations.create(actor, map(_new, created), PasswordPolicy(), digests)
+        preauthorizations.create(actor, map(_new, created), PasswordPolicy(), digests, RegistrationNames.ANY)
 
     return writing.in_one_transaction(lambda: make_plan(actor, wanted, options, permit), write)
 

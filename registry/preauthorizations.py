@@ -25,7 +25,7 @@ from pydantic.alias_generators import to_camel
 from authsvc.accounts.roles import with_http_rights
 from authsvc.activity import audit
 from authsvc.credentials.passwords import generate
-from authsvc.credentials.usernames import skeleton, validate_username
+from authsvc.credentials.usernames import RegistrationNames, skeleton, validate_registration_name
 from authsvc.errors import Conflict, InvalidInput, NotFound, invalid
 from authsvc.policy.permissions import Permission
 from authsvc.record_json import from_row
@@ -132,8 +132,9 @@ def create(
     preauthorizations: Iterable[NewPreauthorization],
     policy: PasswordPolicy,
     digests: Mapping[str, str] = MappingProxyType({}),
+    names: RegistrationNames = RegistrationNames.RESTRICTED,
 ) -> list[CreatedPreauthorization]:
-    """Store preauthorizations, all or none.
+    """Store preauthorizations, all or none; a device must be able to register with each name.
 
     A one-time secret is generated for each one `with_secret`, unless `digests` has that of an earlier secret for its
     username.
@@ -143,7 +144,7 @@ def create(
     wanted = list(preauthorizations)
     for one in wanted:
         with _errors_with_line(one):
-            validate_username(one.username)
+            validate_registration_name(one.username, names)
             if one.with_secret and one.csr_fingerprint:
                 raise invalid("withSecret", "cannot be combined with csrFingerprint")
     # A device may send the secret as its password, so it satisfies the password policy.

@@ -12,6 +12,7 @@ import peewee
 from authsvc.accounts import users
 from authsvc.credentials.hashing import slot
 from authsvc.credentials.passwords import Verdict
+from authsvc.credentials.usernames import RegistrationNames, validate_registration_name
 from authsvc.errors import AuthsvcError, Busy, Conflict, Forbidden, Locked, TooMany
 from authsvc.pki import certificates
 from authsvc.policy.actors import SERVICE
@@ -104,15 +105,17 @@ class RestRegistration:
     unknown_names: UnknownNames
     attempted: AttemptedNames
     hash_slots: BoundedSemaphore
+    names: RegistrationNames = RegistrationNames.RESTRICTED
 
     def register(self, request: RegistrationRequest) -> Pending | Granted:
         """Record the registration, or return the state of the recorded one.
 
-        Errors: `Locked` while the client cannot register; `Forbidden` if it was denied, if its enrolment key is not
-        valid, or if the granted user or certificate has lost its access; `Conflict`, always with the same text, if the
-        name is a user's or was registered with another password or key; `TooMany` beyond the limits. Clients whose
-        credentials were accepted before are not counted.
+        Errors: `InvalidInput` for a username that cannot register; `Locked` while the client cannot register;
+        `Forbidden` if it was denied, if its enrolment key is not valid, or if the granted user or certificate has lost
+        its access; `Conflict`, always with the same text, if the name is a user's or was registered with another
+        password or key; `TooMany` beyond the limits. Clients whose credentials were accepted before are not counted.
         """
+        validate_registration_name(request.username, self.names)
         self.attempted.add(request.username)
         digest = self.limits.digest_of(request.username, request.password, request.csr_fingerprint)
         try:

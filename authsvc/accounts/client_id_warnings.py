@@ -1,10 +1,11 @@
-"""Warnings about users and roles that can use the client ids of other users."""
+"""Warnings about users and roles that can use the client ids of other users, and about names that fit no `%u`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from authsvc.credentials.usernames import special_characters
 from authsvc.policy import allowed_client_ids
 from authsvc.policy.snapshot import RolePolicy
 from authsvc.storage import policy_reader
@@ -22,7 +23,7 @@ _ADVICE = (
 )
 _PREFIX_ADVICE = (
     "matches client ids of users with longer names, as %u-* of the user press matches press-7; "
-    "write %u:* instead, since no username has a colon"
+    "write %u:* instead, since no registered username has a colon"
 )
 
 
@@ -56,6 +57,18 @@ def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
 
 
 def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
+    special = special_characters(record.username)
+    if not special:
+        return _client_id_warnings(record, policies)
+    since = " from version 2.1 on" if special == "/" else ""
+    message = (
+        f"the username contains {' and '.join(special)}: no permission with %u matches it, and Mosquitto denies it "
+        f"every topic{since}; use another name where you can"
+    )
+    return (PolicyWarning("name-without-topics", message), *_client_id_warnings(record, policies))
+
+
+def _client_id_warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
     # The message names the role and not the rule: a caller that may read the user may not be allowed to read its roles.
     sources = {"its own": RolePolicy(record.permissions, record.client_ids)}
     sources |= {f"the role {name}": policies[name] for name in record.roles if name in policies}

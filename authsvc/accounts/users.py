@@ -99,6 +99,7 @@ class UserFilter:
     last_seen_after: datetime | None = None
     last_seen_before: datetime | None = None
     administrators_on_broker: bool = False
+    created_before: datetime | None = None
 
 
 class UserChanges(TypedDict, total=False):
@@ -315,6 +316,14 @@ def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username"
     return fetch_page(ordered, page, per_page, convert=_records, counted=counted)
 
 
+def matching_names(wanted: UserFilter, after: str, limit: int) -> tuple[list[str], int]:
+    """Return the first names of matching users that sort after a name, and how many there are without this limit."""
+    query = _matching(wanted).where(User.username > after)
+    with session():
+        names = [name for (name,) in query.select(User.username).order_by(User.username).limit(limit).tuples()]
+        return names, query.count()
+
+
 def export(wanted: UserFilter) -> Iterator[UserRecord]:
     """Yield up to `MAX_EXPORTED` users, sorted by name. They are read in batches, so that few are in memory at once."""
     left, last = MAX_EXPORTED, ""
@@ -351,6 +360,8 @@ def _matching(wanted: UserFilter) -> Any:
         query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
     if wanted.origin is not None:
         query = query.where(User.origin == wanted.origin)
+    if wanted.created_before is not None:
+        query = query.where(User.created_at < wanted.created_before)
     if wanted.last_seen_after is not None:
         query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
     if wanted.last_seen_before is not None:

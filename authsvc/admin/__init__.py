@@ -28,6 +28,7 @@ from authsvc.admin.account import own, sign_in
 from authsvc.admin.cookies import SignedCookie
 from authsvc.admin.pages import add_pages, authorize_as, page_blueprint
 from authsvc.admin.reports import audit, denials, status
+from authsvc.policy.topics import path_level
 from authsvc.web.escape import escape_invisible
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def register(app: Flask) -> None:
     app.before_request(guard.check_request)
     app.after_request(guard.add_security_headers)
     # Jinja globals, because imported macros do not see the context of the page's template.
-    app.jinja_env.globals.update(form_token=guard.form_token, escape_invisible=escape_invisible, utc=UTC)
+    app.jinja_env.globals.update(
+        form_token=guard.form_token, escape_invisible=escape_invisible, path_level=path_level, utc=UTC
+    )
     for part in (blueprint, sign_in.blueprint, own.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
         add_pages(app, part)
     for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications, status):

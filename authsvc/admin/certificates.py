@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Response, flash, request, url_for
 
@@ -81,7 +83,7 @@ def revoke(serial: str) -> AnyResponse:
     return redirect_to(url_for("certificates_page.show", serial=record.serial))
 
 
-@blueprint.get("/users/<username>/certificates/new")
+@blueprint.get("/users/<name:username>/certificates/new")
 @authorize_as("POST", "/api/users/{username}/certificates")
 def new_form(username: str) -> Response:
     """Show the form for a certificate signing request."""
@@ -89,7 +91,7 @@ def new_form(username: str) -> Response:
     return _form(username, None)
 
 
-@blueprint.post("/users/<username>/certificates/new")
+@blueprint.post("/users/<name:username>/certificates/new")
 @authorize_as("POST", "/api/users/{username}/certificates")
 def issue(username: str) -> AnyResponse:
     """Sign a certificate for the public key of a CSR, and show the certificate."""
@@ -110,5 +112,11 @@ def _page(serial: str, error: AuthsvcError | None) -> Response:
 
 def _form(username: str, error: AuthsvcError | None) -> Response:
     default_days = services().settings.certificate_days
-    template = "admin/certificate_new.html"
-    return render(template, error=error, username=username, default_days=default_days, typed=request.form)
+    # openssl separates the parts of a name by slashes and plus signs.
+    common_name = re.sub(r"([\\/+])", r"\\\1", username)
+    fields: dict[str, Any] = {
+        "username": username,
+        "subject": shlex.quote(f"/CN={common_name}"),
+        "default_days": default_days,
+    }
+    return render("admin/certificate_new.html", error=error, typed=request.form, **fields)

@@ -20,8 +20,8 @@ from authsvc.admin.pages import (
 )
 from authsvc.api.clients import ClientPath, ClientQuery
 from authsvc.errors import NotFound
+from authsvc.policy.topics import path_level
 from authsvc.web.escape import escape_invisible
-from authsvc.web.path_names import path_level
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor
 

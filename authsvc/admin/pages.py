@@ -16,8 +16,8 @@ from authsvc import __version__
 from authsvc.accounts.users import Origin
 from authsvc.activity import audit
 from authsvc.errors import AuthsvcError, Forbidden, InvalidInput
+from authsvc.policy.topics import path_level
 from authsvc.web import problem
-from authsvc.web.path_names import path_level
 from authsvc.web.request_context import services
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ from authsvc.errors import AuthsvcError, PreconditionFailed, invalid
 from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.pki import certificates
 from authsvc.policy.snapshot import GrantType
+from authsvc.policy.topics import path_level
 from authsvc.web.exports import csv_file
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor, services, session_lifetime
@@ -109,16 +110,16 @@ def create() -> AnyResponse:
     return _report_password(record, password, f"The user {record.username} was created.")
 
 
-@blueprint.get("/users/<username>")
+@blueprint.get("/users/<name:username>")
 @authorize_as("GET", "/api/users/{username}")
 def show(username: str) -> Response:
     return _page(username, None)
 
 
-@blueprint.get("/users/<username>/edit")
+@blueprint.get("/users/<name:username>/edit")
 @authorize_as("PATCH", "/api/users/{username}")
 def edit_form(username: str) -> Response:
-    require_read(f"/api/users/{username}")
+    require_read(f"/api/users/{path_level(username)}")
     record = users.get(username)
     fields = {
         "enabled": record.enabled,
@@ -130,7 +131,7 @@ def edit_form(username: str) -> Response:
     return _form("admin/user_edit.html", fields, None, username=username, stored_version=record.version)
 
 
-@blueprint.post("/users/<username>/edit")
+@blueprint.post("/users/<name:username>/edit")
 @authorize_as("PATCH", "/api/users/{username}")
 def change(username: str) -> AnyResponse:
     """Save the submitted form, unless the user was changed after the form was rendered."""
@@ -139,7 +140,7 @@ def change(username: str) -> AnyResponse:
         body = validated(UserChangeBody, **fields)
         users.change(actor(), username, body.changes(), services().hasher, expected_versions(version))
     except PreconditionFailed as error:
-        require_read(f"/api/users/{username}")
+        require_read(f"/api/users/{path_level(username)}")
         current = users.get(username)
         # The page shows the current user. If the same form is sent again, its author has seen what it replaces.
         now = {"username": username, "stored_version": current.version, "current": current}
@@ -150,7 +151,7 @@ def change(username: str) -> AnyResponse:
     return _redirect_to_user(username)
 
 
-@blueprint.post("/users/<username>/enabled")
+@blueprint.post("/users/<name:username>/enabled")
 @authorize_as("PATCH", "/api/users/{username}")
 def set_enabled(username: str) -> AnyResponse:
     """Enable or disable a user, and redirect to the page in the field `back`, by default to the user."""
@@ -164,13 +165,13 @@ def set_enabled(username: str) -> AnyResponse:
     return redirect_to(back) if back else _redirect_to_user(username)
 
 
-@blueprint.get("/users/<username>/password")
+@blueprint.get("/users/<name:username>/password")
 @authorize_as("PATCH", "/api/users/{username}")
 def password_form(username: str) -> Response:
     return _password_form(username, None)
 
 
-@blueprint.post("/users/<username>/password")
+@blueprint.post("/users/<name:username>/password")
 @authorize_as("PATCH", "/api/users/{username}")
 def reset_password(username: str) -> AnyResponse:
     """Set or remove a user's password; a generated one is shown in this response only."""
@@ -184,7 +185,7 @@ def reset_password(username: str) -> AnyResponse:
     return _report_password(record, password, f"{username} has {'a new' if password else 'no'} password.")
 
 
-@blueprint.post("/users/<username>/second-factor/remove")
+@blueprint.post("/users/<name:username>/second-factor/remove")
 @authorize_as("DELETE", "/api/users/{username}/otp")
 def remove_second_factor(username: str) -> AnyResponse:
     """Remove the second factor of a user who has lost it."""
@@ -196,7 +197,7 @@ def remove_second_factor(username: str) -> AnyResponse:
     return _redirect_to_user(username)
 
 
-@blueprint.post("/users/<username>/disconnect")
+@blueprint.post("/users/<name:username>/disconnect")
 @authorize_as("POST", "/api/users/{username}/disconnect")
 def disconnect(username: str) -> AnyResponse:
     """End a user's MQTT sessions, and show for how many client ids that succeeded."""
@@ -208,7 +209,7 @@ def disconnect(username: str) -> AnyResponse:
     return _redirect_to_user(username)
 
 
-@blueprint.post("/users/<username>/delete")
+@blueprint.post("/users/<name:username>/delete")
 @authorize_as("DELETE", "/api/users/{username}")
 def delete(username: str) -> AnyResponse:
     try:
@@ -220,7 +221,7 @@ def delete(username: str) -> AnyResponse:
 
 
 def _page(username: str, error: AuthsvcError | None) -> Response:
-    require_read(f"/api/users/{username}")
+    require_read(f"/api/users/{path_level(username)}")
     record = users.get(username)
     return render(
         "admin/user.html", error=error, origins=ORIGINS, user=record, damage=damage_of(record), **_details(record)
@@ -245,7 +246,7 @@ def _details(user: UserRecord) -> dict[str, Any]:
         "client_ids": _allowed_client_ids(user, hidden_roles),
         "warnings": client_id_warnings.of_user(user),
         "seen": client_ids.of_user(name),
-        "certificates": may_call("GET", f"/api/users/{name}/certificates")
+        "certificates": may_call("GET", f"/api/users/{path_level(name)}/certificates")
         and certificates.search(certificates.CertificateFilter(name), 1, _MAX_ROWS),
         "tokens": tokens,
         "sessions": may_call("GET", "/api/sessions")
@@ -283,7 +284,7 @@ def _form(template: str, fields: dict[str, Any], error: AuthsvcError | None, **c
 
 
 def _password_form(username: str, error: AuthsvcError | None) -> Response:
-    require_read(f"/api/users/{username}")
+    require_read(f"/api/users/{path_level(username)}")
     return render(
         "admin/user_password.html",
         error=error,
@@ -314,7 +315,7 @@ def _disconnect_message(username: str, report: DisconnectResult) -> tuple[str, s
 
 
 def _redirect_to_user(username: str) -> AnyResponse:
-    return redirect_if_readable(f"/api/users/{username}", "users_page.show", username=username)
+    return redirect_if_readable(f"/api/users/{path_level(username)}", "users_page.show", username=username)
 
 
 def _submitted_fields() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from authsvc.api.users import DecisionQuery, decide_for
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.policy.access import access_name
 from authsvc.policy.decision import Reason
+from authsvc.policy.topics import path_level
 from authsvc.web.redirects import path_on_this_host
 from authsvc.web.request_context import actor
 
@@ -51,7 +52,7 @@ DENIAL_CONTEXT: dict[str, Any] = {
 """What the template `denials_table.html` needs besides the denials."""
 
 
-@blueprint.get("/users/<username>/decision")
+@blueprint.get("/users/<name:username>/decision")
 @authorize_as("GET", "/api/users/{username}/decision")
 def decision(username: str) -> Response:
     """Show whether a request would be allowed, and the rule and role that decide it."""
@@ -64,7 +65,7 @@ def decision(username: str) -> Response:
     return render("admin/decision.html", decided=decided)
 
 
-@blueprint.get("/users/<username>/denials")
+@blueprint.get("/users/<name:username>/denials")
 @authorize_as("GET", "/api/users/{username}/denials")
 @polled
 def recent_denials(username: str) -> Response:
@@ -73,7 +74,7 @@ def recent_denials(username: str) -> Response:
     return render("admin/denials.html", denials=denials.of_user(username), **DENIAL_CONTEXT)
 
 
-@blueprint.get("/users/<username>/allow")
+@blueprint.get("/users/<name:username>/allow")
 @authorize_as("POST", "/api/users/{username}/permissions")
 def allow_form(username: str) -> Response:
     """Ask for confirmation before the permission in the query is added."""
@@ -85,7 +86,7 @@ def allow_form(username: str) -> Response:
     return _confirmation(username, None)
 
 
-@blueprint.post("/users/<username>/allow")
+@blueprint.post("/users/<name:username>/allow")
 @authorize_as("POST", "/api/users/{username}/permissions")
 def allow(username: str) -> AnyResponse:
     """Add the permission to the user, and redirect to the page in the field `back`, by default to the user."""
@@ -98,7 +99,7 @@ def allow(username: str) -> AnyResponse:
     flash(f"{username} may now {permission.operation} {permission.resource}.")
     if back:
         return redirect_to(back)
-    return redirect_if_readable(f"/api/users/{username}", "users_page.show", username=username)
+    return redirect_if_readable(f"/api/users/{path_level(username)}", "users_page.show", username=username)
 
 
 def _page_to_return_to() -> str | None:
@@ -118,7 +119,7 @@ def _confirmation(username: str, error: AuthsvcError | None) -> Response:
     wanted, back = _requested_permission(), _page_to_return_to()
     suggested = False
     # Anybody can make up such a link and send it to an administrator, so the page says whether a denial matches it.
-    if may_call("GET", f"/api/users/{username}/denials") or may_call("GET", "/api/denials"):
+    if may_call("GET", f"/api/users/{path_level(username)}/denials") or may_call("GET", "/api/denials"):
         advised = [record.advice.permission for record in denials.of_user(username)]
         suggested = any(one and one.fields() == {**wanted, "effect": "allow"} for one in advised)
     return render("admin/allow.html", error=error, username=username, wanted=wanted, suggested=suggested, back=back)

@@ -15,7 +15,7 @@ blueprint = noun("sessions", "Browsers that are signed in at the administrator's
 
 
 class SessionQuery(PageQuery):
-    username: Text = Field("", max_length=200, description="only this user's sessions")
+    username: Text = Field("", max_length=255, description="only this user's sessions")
 
 
 class SessionView(View):

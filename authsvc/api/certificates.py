@@ -87,7 +87,7 @@ class RevokeBody(OptionalBody):
 
 
 class CertificateQuery(SearchQuery):
-    username: Text = Field("", max_length=200)
+    username: Text = Field("", max_length=255)
     status: Literal["valid", "revoked", "expired"] | None = None
     expiring_within_days: int | None = Field(
         None, ge=0, le=36_500, description="only valid certificates that expire in this time"
@@ -142,7 +142,7 @@ def list_certificates(query: CertificateQuery) -> dict[str, Any]:
     return render_page(found, map(_view, found.items))
 
 
-@blueprint.get("/users/<username>/certificates", responses={200: CertificatePage})
+@blueprint.get("/users/<name:username>/certificates", responses={200: CertificatePage})
 def list_user_certificates(path: UserPath, query: SearchQuery) -> dict[str, Any]:
     """List a user's certificates, the next to expire first."""
     users.get(path.username)
@@ -150,7 +150,7 @@ def list_user_certificates(path: UserPath, query: SearchQuery) -> dict[str, Any]
     return render_page(found, map(_view, found.items))
 
 
-@blueprint.post("/users/<username>/certificates", responses={201: IssuedView})
+@blueprint.post("/users/<name:username>/certificates", responses={201: IssuedView})
 def issue_certificate(path: UserPath, body: IssueBody) -> tuple[dict[str, Any], int]:
     """Sign a certificate for a user's key."""
     wanted = csr.read(body.csr, path.username)
@@ -193,7 +193,7 @@ def revoke_certificate(path: SerialPath, body: RevokeBody) -> dict[str, Any]:
     return render(_view(certificates.revoke(actor(), path.serial, certificates.read_reason(body.reason))))
 
 
-@blueprint.post("/users/<username>/disconnect", responses={200: DisconnectView})
+@blueprint.post("/users/<name:username>/disconnect", responses={200: DisconnectView})
 def disconnect_user(path: UserPath) -> dict[str, Any]:
     """End the MQTT sessions of a user."""
     return render(DisconnectView.of(users.disconnect(actor(), path.username, services().broker)))

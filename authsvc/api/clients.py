@@ -19,6 +19,7 @@ from authsvc.api.schemas import (
     render_page,
     sort_schema,
 )
+from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.web.request_context import actor
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ClientPath(BaseModel):
 class ClientQuery(SearchQuery):
     search: Text = Field("", max_length=200, description="part of a username, client id or address")
     broker: Text = Field("", max_length=200, description="only clients of this broker")
-    username: Text = Field("", max_length=200, description="only clients of this user")
+    username: Text = Field("", max_length=MAX_USERNAME, description="only clients of this user")
     credential: Literal["password", "token", "certificate"] | None = Field(
         None, description="only clients that logged in with this"
     )

@@ -9,6 +9,8 @@ import flask_openapi3_swagger
 from flask import Blueprint, Response, current_app, jsonify, render_template
 
 from authsvc.api import examples
+from authsvc.policy_file import document as policy_file
+from authsvc.policy_file.document import SCHEMA_PATH
 from authsvc.web.request_context import public
 
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ def description(app: OpenAPI) -> dict[str, Any]:
 @public
 def openapi() -> Response:
     return jsonify(description(cast("OpenAPI", current_app)))
+
+
+@blueprint.get(SCHEMA_PATH.removeprefix("/api"))
+@public
+def policy_schema() -> Response:
+    response = jsonify(policy_file.json_schema())
+    # An editor in a browser may be on another site; the schema is the same for everyone.
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.content_type = "application/schema+json"
+    return response
 
 
 @blueprint.get("/docs")

@@ -116,7 +116,10 @@ _TYPES: dict[str, Any] = {
     "number": (int, float),
     "null": type(None),
 }
-_CSV = "username,roles,csrFingerprint\npress-7,machine,\n"
+_TEXTS = {
+    "text/csv": "username,roles,csrFingerprint\npress-7,machine,\n",
+    "application/yaml": "users:\n- username: press-7\n  permissions:\n  - readWrite devices/%u/#\n",
+}
 
 
 def add_to(description: JsonObject) -> JsonObject:
@@ -127,7 +130,7 @@ def add_to(description: JsonObject) -> JsonObject:
             answers = (answer for status, answer in operation["responses"].items() if status.startswith("2"))
             for message in (operation.get("requestBody", {}), *answers):
                 for kind, content in message.get("content", {}).items():
-                    made = _CSV if kind == "text/csv" else _example(content.get("schema", {}), schemas)
+                    made = _TEXTS.get(kind) or _example(content.get("schema", {}), schemas)
                     content.setdefault("example", made)
     return description
 

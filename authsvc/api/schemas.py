@@ -93,7 +93,14 @@ TimeInQuery = Annotated[
 Username = Annotated[
     str,
     checked_by(usernames.validate_username),
-    Field(json_schema_extra={"pattern": f"^{usernames.USERNAME.pattern}$"}, examples=["press-7"]),
+    Field(
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": usernames.MAX_USERNAME,
+            "pattern": f"^[^{usernames.UNUSABLE}]+$",
+        },
+        examples=["press-7"],
+    ),
 ]
 RoleName = Annotated[
     str,

@@ -17,7 +17,7 @@ blueprint = noun("session", "Signing in")
 class LoginBody(Body):
     """Credentials, and the lifetime and label of the token."""
 
-    username: Text = Field(max_length=200)
+    username: Text = Field(max_length=255)
     password: Text = Field(max_length=4096)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
     label: Text = Field("", max_length=200)

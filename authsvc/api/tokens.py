@@ -10,19 +10,20 @@ from pydantic import Field
 from authsvc.accounts import api_tokens, users
 from authsvc.api.schemas import Body, IdPath, Moment, PageView, SearchQuery, Text, View, noun, render, render_page
 from authsvc.errors import Forbidden
+from authsvc.policy.topics import path_level
 from authsvc.web.request_context import actor, caller, services, token_limits
 
 blueprint = noun("tokens", "API tokens")
 
 
 class TokenBody(Body):
-    username: Text = Field("", max_length=200, description="empty: the caller")
+    username: Text = Field("", max_length=255, description="empty: the caller")
     label: Text = Field("", max_length=api_tokens.MAX_LABEL)
     expire_time_in_hours: float = Field(api_tokens.DEFAULT_HOURS, gt=0, le=api_tokens.MAX_HOURS)
 
 
 class TokenQuery(SearchQuery):
-    username: Text = Field("", max_length=200, description="only this user's tokens")
+    username: Text = Field("", max_length=255, description="only this user's tokens")
 
 
 class TokenView(View):
@@ -64,7 +65,7 @@ def create_token(body: TokenBody) -> tuple[dict[str, Any], int]:
 def issue(body: TokenBody) -> api_tokens.IssuedToken:
     """Issue the token; for another user only if the caller may PATCH that user, and so set its password."""
     username = body.username or caller().username
-    path = f"/api/users/{username}"
+    path = f"/api/users/{path_level(username)}"
     if username != caller().username and not services().access.may_call(caller(), "PATCH", path):
         raise Forbidden(f"your account needs the permission `http write {path}` to issue a token for that user")
     return users.issue_token(actor(), username, body.label, body.expire_time_in_hours, token_limits())

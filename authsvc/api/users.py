@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from urllib.parse import quote
 
-from flask import Response
+from flask import Response, request
 from pydantic import BaseModel, Field, model_validator
 
 from authsvc.accounts import bulk, client_id_warnings, users
@@ -26,6 +27,7 @@ from authsvc.api.schemas import (
     RoleName,
     SearchQuery,
     Text,
+    Time,
     TimeInQuery,
     Username,
     View,
@@ -37,13 +39,18 @@ from authsvc.api.schemas import (
     tagged,
     unchanged,
 )
+from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.errors import Forbidden
+from authsvc.exports.rows import USER_COLUMNS, of_user
 from authsvc.policy.access import access_number, decide_access
 from authsvc.policy.snapshot import GrantType
-from authsvc.web.path_names import path_level
+from authsvc.policy.topics import path_level
+from authsvc.web.exports import csv_file
 from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
 
@@ -60,7 +67,9 @@ Permissions = Annotated[list[PermissionBody], Field(max_length=10_000)]
 
 
 class UserPath(BaseModel):
-    username: Text = Field(max_length=200)
+    """One level of the path; a slash in the name is sent as `%2F`."""
+
+    username: Text = Field(max_length=MAX_USERNAME)
 
 
 class UserChangeBody(Body):
@@ -143,6 +152,7 @@ class UserQuery(SearchQuery):
     last_seen_before: TimeInQuery | None = Field(
         None, description="only users that were last seen before this time, or not in the last 30 days"
     )
+    created_before: TimeInQuery | None = Field(None, description="only users that were created before this time")
     sort: SortName = Field("username", description="the field to sort by; with - in front, descending")
 
     def wanted(self) -> users.UserFilter:
@@ -155,6 +165,7 @@ class UserQuery(SearchQuery):
             self.last_seen_after,
             self.last_seen_before,
             self.administrator_on_broker,
+            self.created_before,
         )
 
 
@@ -175,18 +186,63 @@ class DecisionView(View):
     role: str | None
 
 
-class BulkBody(Body):
-    """One change of up to 1,000 users."""
+class UserFilterBody(Body):
+    """Users that match every given field; at least one is required."""
 
-    usernames: list[Annotated[Text, Field(max_length=200)]] = Field(min_length=1, max_length=bulk.MAX_AT_ONCE)
+    search: Text = Field("", max_length=200, description="part of the name")
+    role: Text = Field("", max_length=200, description="users that have this role")
+    enabled: bool | None = None
+    grant_type: GrantTypeName | None = None
+    origin: Literal["administrator", "registration"] | None = None
+    last_seen_after: Time | None = None
+    last_seen_before: Time | None = Field(None, description="also users that were not seen in the last 30 days")
+    administrator_on_broker: bool = Field(False, description="users that may change this service and use the broker")
+    created_before: Time | None = Field(None, description="users that were created earlier")
+
+    @model_validator(mode="after")
+    def is_not_empty(self) -> UserFilterBody:
+        """Refuse a filter that matches all users."""
+        if self.wanted() == users.UserFilter():
+            raise ValueError("must not be empty; createdBefore matches all users that were created before a time")
+        return self
+
+    def wanted(self) -> users.UserFilter:
+        return users.UserFilter(
+            self.search,
+            self.role,
+            self.enabled,
+            self.grant_type and GrantType(self.grant_type),
+            self.origin and users.Origin(self.origin),
+            self.last_seen_after,
+            self.last_seen_before,
+            self.administrator_on_broker,
+            self.created_before,
+        )
+
+
+class BulkBody(Body):
+    """One change of up to 1,000 users: those with these names, or the first ones that match a filter."""
+
+    usernames: list[Annotated[Text, Field(max_length=200)]] | None = Field(
+        None, min_length=1, max_length=bulk.MAX_AT_ONCE
+    )
+    filter: UserFilterBody | None = Field(None, description="in place of usernames; needs http read on /api/users")
+    after_username: Text = Field(
+        "", max_length=200, description="with a filter: go on after this name, the lastUsername of the answer before"
+    )
+    max_users: int = Field(
+        bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: change at most these"
+    )
     action: Literal["enable", "disable", "delete", "addRole", "removeRole"]
     role: RoleName | None = Field(None, description="for addRole and removeRole only")
 
     @model_validator(mode="after")
-    def role_fits_the_action(self) -> BulkBody:
-        """Refuse a missing role, and a role that would be ignored."""
+    def fields_fit_together(self) -> BulkBody:
+        """Refuse a missing role, a role that would be ignored, and anything but either names or a filter."""
         if (self.role is not None) != bulk.BulkAction(self.action).needs_role:
             raise ValueError("role is required for addRole and removeRole, and not allowed otherwise")
+        if (self.usernames is None) == (self.filter is None):
+            raise ValueError("give either usernames or filter")
         return self
 
 
@@ -203,11 +259,18 @@ class ChangedUsersView(View):
 
     usernames: list[str]
     failed: list[BulkFailureView]
+    remaining: int = Field(description="how many more users match the filter; change them with afterUsername")
+    last_username: str | None = Field(description="the last user that the filter selected; null without one")
 
 
 @blueprint.get("/users", responses={200: UserPage})
-def list_users(query: UserQuery) -> dict[str, Any]:
-    """List users, sorted by name unless asked otherwise."""
+def list_users(query: UserQuery) -> dict[str, Any] | Response:
+    """List users, sorted by name unless asked otherwise.
+
+    With the header `Accept: text/csv` the answer is a CSV file of up to 100,000 users, sorted by name.
+    """
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        return csv_file("users.csv", USER_COLUMNS, map(of_user, users.export(query.wanted())))
     found = users.search(query.wanted(), query.page, query.per_page, query.sort)
     warnings = client_id_warnings.of_users(found.items)
     return render_page(found, [_view(record, warnings[record.username]) for record in found.items])
@@ -218,61 +281,70 @@ def create_user(body: UserBody) -> Answer:
     """Create a user, which may connect at once."""
     record = users.create(actor(), body.username, body.changes(), services().hasher)
     shown, _, headers = _answer(record)
-    return shown, 201, headers | {"Location": f"/api/users/{record.username}"}
+    return shown, 201, headers | {"Location": f"/api/users/{quote(record.username, safe='')}"}
 
 
 @blueprint.post("/users/bulk", responses={200: ChangedUsersView})
 def change_users(body: BulkBody) -> dict[str, Any]:
     """Change or delete many users, each in its own transaction.
 
-    For each user the caller needs the permission to change or delete that user.
+    For each user the caller needs the permission to change or delete that user. A filter changes up to 1,000 users, in
+    the order of their names; repeat the request with `afterUsername` until `remaining` is 0.
     """
-    done, failed = change_each(body)
+    names, remaining, last = body.usernames or [], 0, None
+    if body.filter:
+        if not services().access.may_call(caller(), "GET", "/api/users"):
+            raise Forbidden("your account needs the permission `http read /api/users` to use a filter")
+        names, count = users.matching_names(body.filter.wanted(), body.after_username, body.max_users)
+        remaining, last = count - len(names), names[-1] if names else None
+    done, failed = change_each(names, bulk.BulkAction(body.action), body.role)
     failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]
-    return render(ChangedUsersView(usernames=done, failed=failures))
+    return render(ChangedUsersView(usernames=done, failed=failures, remaining=remaining, last_username=last))
 
 
-def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
+def change_each(
+    usernames: Iterable[str], action: bulk.BulkAction, role: str | None
+) -> tuple[list[str], list[bulk.Failure]]:
     """Change each user that the caller may change; return the names of the changed users, and the failures."""
-    author, hasher, action = actor(), services().hasher, bulk.BulkAction(body.action)
+    author, hasher = actor(), services().hasher
     method = "DELETE" if action is bulk.BulkAction.DELETE else "PATCH"
 
     def change_one(username: str) -> str:
         path = f"/api/users/{path_level(username)}"
         if not services().access.may_call(caller(), method, path):
             raise Forbidden(f"your account needs the permission `http write {path}` to do this")
-        return bulk.change_user(author, username, action, body.role or "", hasher)
+        return bulk.change_user(author, username, action, role or "", hasher)
 
-    return bulk.apply_to_each(body.usernames, change_one)
+    return bulk.apply_to_each(usernames, change_one)
 
 
-@blueprint.get("/users/<username>", responses={200: UserView})
+@blueprint.get("/users/<name:username>", responses={200: UserView})
 def get_user(path: UserPath) -> Answer:
     """Show a user."""
     return _answer(users.get(path.username))
 
 
-@blueprint.patch("/users/<username>", responses={200: UserView})
+@blueprint.patch("/users/<name:username>", responses={200: UserView})
 def update_user(path: UserPath, body: UserPatchBody, header: IfMatch) -> Answer:
     """Change a user, effective at once for connected clients too."""
     return _answer(users.change(actor(), path.username, body.changes(), services().hasher, header.versions()))
 
 
-@blueprint.delete("/users/<username>", responses={204: None})
+@blueprint.delete("/users/<name:username>", responses={204: None})
 def delete_user(path: UserPath, header: IfMatch) -> Response:
     """Delete a user and its tokens, and revoke its certificates."""
     users.delete(actor(), path.username, header.versions())
     return Response(status=204)
 
 
-@blueprint.delete("/users/<username>/otp", responses={204: None})
+@blueprint.delete("/users/<name:username>/otp", responses={204: None})
 def delete_second_factor(path: UserPath) -> Response:
     """Remove the second factor of a user who has lost it, so that the password is enough."""
     second_factor.remove(actor(), path.username)
     return Response(status=204)
 
 
-@blueprint.get("/users/<username>/decision", responses={200: DecisionView})
+@blueprint.get("/users/<name:username>/decision", responses={200: DecisionView})
 def get_decision(path: UserPath, query: DecisionQuery) -> dict[str, Any]:
     """Evaluate whether the user would be allowed, and why (a dry run)."""
     users.get(path.username)
@@ -286,13 +358,13 @@ def decide_for(username: str, query: DecisionQuery) -> Decision:
     return decide_access(services().policy.snapshot, username, query.client_id or None, query.topic, access)
 
 
-@blueprint.get("/users/<username>/denials", responses={200: DenialList})
+@blueprint.get("/users/<name:username>/denials", responses={200: DenialList})
 def list_user_denials(path: UserPath) -> dict[str, Any]:
     """List what the user's clients were denied in the last 7 days, latest first, and how to allow each."""
     return render(DenialList(items=list(map(view_denial, denials.of_user(path.username)))))
 
 
-@blueprint.post("/users/<username>/permissions", responses={200: UserView})
+@blueprint.post("/users/<name:username>/permissions", responses={200: UserView})
 def add_permission(path: UserPath, body: PermissionBody) -> Answer:
     """Add one permission to those of the user, effective at once."""
     return _answer(users.allow(actor(), path.username, body.permission()))

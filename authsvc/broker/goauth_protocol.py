@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
+from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.policy.access import ACCESSES
 from authsvc.policy.decision import Reason
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 # JSON may escape each of the 65,535 bytes of a topic with six characters.
 MAX_BODY = 512 * 1024
 _MAX_FIELD_BYTES = 65_535
-_MAX_USERNAME = 64
 _SERIAL = re.compile("[0-9A-Fa-f]{1,64}")
 _OK = b'{"ok":true,"error":""}'
 _STATUS = {Reason.MALFORMED: 400, Reason.WRONG_WEBHOOK_SECRET: 401}
@@ -78,7 +78,7 @@ class Fields:
 
     def username(self) -> str:
         username = self.text("username")
-        if not 0 < len(username) <= _MAX_USERNAME:
+        if not 0 < len(username) <= MAX_USERNAME:
             raise Malformed("username")
         return username
 

@@ -34,7 +34,8 @@ MAX_BODY = 4 * 1024 * 1024
 """Bytes of a request's body."""
 MAX_BROKER_NAME = 64
 
-_MAX_USERNAME = 64
+# Bytes that the plugin shortens names in a report to; no user has so long a name, but a certificate can.
+_MAX_USERNAME = 1024
 _MAX_WORD = 64
 _MAX_ADDRESS = 256
 _MAX_TEXT_BYTES = 65_535
@@ -253,7 +254,7 @@ class _Fields:
 def parse_usernames(body: bytes) -> list[str]:
     """Return the names of a request for the states of 1 to 500 users."""
     entries = _parse(body).entries("usernames", least=1)
-    return [_checked_text(entry, f"usernames[{at}]", _MAX_USERNAME, 1) for at, entry in enumerate(entries)]
+    return [_checked_text(entry, f"usernames[{at}]", _MAX_TEXT_BYTES, 1) for at, entry in enumerate(entries)]
 
 
 def parse_stream_request(parameters: Mapping[str, str]) -> StreamRequest:

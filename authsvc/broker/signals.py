@@ -10,5 +10,5 @@ from blinker import Signal
 unknown_username = Signal()
 """Sent for a CONNECT with an unknown username: `send(None, username=, password=, client_id=)`.
 
-The username is valid. The password is in clear text; a receiver may store only its hash.
+The username is any text. The password is in clear text; a receiver may store only its hash.
 """

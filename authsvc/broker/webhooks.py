@@ -31,7 +31,7 @@ from authsvc.broker.goauth_protocol import (
 )
 from authsvc.broker.signals import unknown_username
 from authsvc.credentials.passwords import Verdict
-from authsvc.credentials.usernames import is_username
+from authsvc.credentials.usernames import MAX_USERNAME
 from authsvc.errors import InvalidInput
 from authsvc.observability import metrics
 from authsvc.policy.decision import Decision, Denial, Denied, Reason, denial_of
@@ -262,13 +262,16 @@ class Webhooks:
         return login is not None and self._access.guess_limit.refuses(login)
 
     def _user(self, fields: Fields, _query: Mapping[str, str]) -> Decided | HashNeeded:
-        username, password, client_id = fields.username(), fields.text("password"), fields.client_id()
+        given, password, client_id = fields.text("username"), fields.text("password"), fields.client_id()
+        if len(given) > MAX_USERNAME and password:
+            unknown_username.send(None, username=given, password=password, client_id=client_id)
+        username = fields.username()
         fields.certificate_serial()  # not used for the decision, but checked
         login = Login(username, client_id, fields.address())
         decision = self._access.may_log_in(username, client_id, password, datetime.now(UTC), login.address)
         if isinstance(decision, Future):
             return HashNeeded(login, decision, self._access.knows(login))
-        if decision.reason is Reason.UNKNOWN_USER and is_username(username) and password:
+        if decision.reason is Reason.UNKNOWN_USER and password:
             unknown_username.send(None, username=username, password=password, client_id=client_id)
         denial = denial_of(decision, username, client_id)
         # Only right passwords are cached: tokens expire, wrong passwords are counted, and the registry must see every

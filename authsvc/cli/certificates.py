@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 from cryptography import x509
@@ -80,25 +81,30 @@ def show(serial: str) -> None:
 )
 @click.option("--p12", is_flag=True, help="Also write USERNAME.p12; the command prompts for its password.")
 def issue(username: str, csr: Path | None, days: int | None, directory: Path, *, p12: bool) -> None:
-    """Issue a certificate: write USERNAME.crt, ca.crt and, without --csr, USERNAME.key, readable by you alone."""
+    """Issue a certificate: write USERNAME.crt, ca.crt and, without --csr, USERNAME.key, readable by you alone.
+
+    In names of files, other characters of USERNAME than letters, digits and _ . - are written as in a URL.
+    """
     validate_username(username)
+    csrs.check_common_name(username)
+    stem = _file_stem(username)
     if csr and p12:
         raise click.UsageError("--p12 needs the private key, which a CSR does not contain; leave out --csr or --p12")
     directory.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     public_key = csrs.read(csr.read_text(), username).public_key if csr else key.public_key()
     password = click.prompt("Password of the .p12 file", hide_input=True, confirmation_prompt=True) if p12 else None
-    secrets = {} if csr else {f"{username}.key": ca.encrypt_key(key, None).encode()}
-    for path in [directory / name for name in (*secrets, *([f"{username}.p12"] if p12 else []))]:
+    secrets = {} if csr else {f"{stem}.key": ca.encrypt_key(key, None).encode()}
+    for path in [directory / name for name in (*secrets, *([f"{stem}.p12"] if p12 else []))]:
         if path.exists():
             raise _file_exists(path)
     with terminal.opened() as settings:
         issued = users.issue_certificate(terminal.operator(), username, public_key, signing_policy(settings, days))
     if password:
-        secrets[f"{username}.p12"] = _pkcs12(key, issued, password)
+        secrets[f"{stem}.p12"] = _pkcs12(key, issued, password)
     for name, content in secrets.items():
         _write_secret(directory / name, content)
-    (directory / f"{username}.crt").write_text(issued.record.certificate)
+    (directory / f"{stem}.crt").write_text(issued.record.certificate)
     (directory / "ca.crt").write_text(issued.ca_certificate)
     click.echo(f"{issued.record.serial} for {username}, valid until {terminal.spell_moment(issued.record.not_after)}")
 
@@ -292,3 +298,9 @@ def _write_secret(path: Path, content: bytes) -> None:
         raise _file_exists(path) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+def _file_stem(username: str) -> str:
+    """Return a username as the beginning of a file name, which has no slash and is not hidden."""
+    quoted = quote(username, safe="")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted

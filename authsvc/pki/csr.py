@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from authsvc.errors import InvalidInput, invalid
 
 MAX_CHARACTERS = 16 * 1024
+MAX_COMMON_NAME = 64
 _CURVES = ("secp256r1", "secp384r1")
 _RSA_BITS = range(2048, 4097)
 _SMALLEST_EXPONENT = 65_537
@@ -58,6 +59,16 @@ def read(text: str, username: str) -> SigningRequest:
     return _checked(_load(_pem(text), pem=True), username)
 
 
+def check_common_name(username: str) -> None:
+    """Raise `InvalidInput` for `csr` if a username is too long for a certificate (RFC 5280, ub-common-name)."""
+    if len(username) > MAX_COMMON_NAME:
+        raise invalid(
+            "csr",
+            f"cannot be signed: the Common Name of a certificate has at most {MAX_COMMON_NAME} characters and this "
+            f"username has {len(username)}; use a shorter username, a password or an API token",
+        )
+
+
 def read_key(text: str) -> ClientKey:
     """Parse and check a CSR with any name and return its public key; raise `InvalidInput` for `csr` if wrong."""
     return _checked_key(_load(_pem(text), pem=True))
@@ -86,6 +97,7 @@ def _checked(request: x509.CertificateSigningRequest, username: str) -> SigningR
     except (ValueError, TypeError):
         raise _unreadable() from None
     key = _checked_key(request)
+    check_common_name(username)
     if not username or names != [username]:
         raise invalid("csr", "must have exactly one Common Name, equal to username")
     return SigningRequest(username, key)

@@ -101,6 +101,11 @@ def split(text: str) -> Levels:
     return tuple(text.split("/"))
 
 
+def path_level(name: str) -> str:
+    """Return a name as the one level of a path that http permissions are checked against: `a/b` becomes `a%2Fb`."""
+    return name.replace("%", "%25").replace("/", "%2F")
+
+
 def levels_cover(rule: Levels, requested: Levels, identity: Identity) -> bool:
     """Return whether a rule covers a topic filter or matches a topic; both are validated levels."""
     # Wildcards, %u and %c do not match a first level that begins with $; only a rule with that $ does.

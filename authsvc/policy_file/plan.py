@@ -176,12 +176,17 @@ def make_plan(actor: Actor, wanted: PolicyDocument, options: PlanOptions, permit
             compare(Kind.ROLE, current_roles, wanted.roles, options, prune="roles" in wanted.model_fields_set),
             compare(Kind.USER, current_users, wanted.users, options, prune=pruned_users, kept=admitted),
         )
-        if permit:
-            permit(plan)
-        _check_rights(actor, plan)
-        _check_removed_roles(plan)
-        _check_administrators(plan)
+        check(actor, plan, permit)
         return plan
+
+
+def check(actor: Actor, plan: Plan, permit: Permit | None = None) -> None:
+    """Raise the errors of `make_plan` for rights, removed roles and the last administrator."""
+    if permit:
+        permit(plan)
+    _check_rights(actor, plan)
+    _check_removed_roles(plan)
+    _check_administrators(plan)
 
 
 def merge(version: int, *parts: Plan) -> Plan:
@@ -247,7 +252,7 @@ def _check_roles(wanted: PolicyDocument, options: PlanOptions, current: stored.E
         for position, entry in enumerate(getattr(wanted, section)):
             for role in entry.roles:
                 if role not in known:
-                    message = f"{entry.name}: there is no role {role}; add it to the roles of the file"
+                    message = f"{entry.name}: there is no role {role}"
                     wrong.append(FieldError(f"{section}[{position}].roles", message))
     if wrong:
         raise InvalidInput(*wrong[:_MAX_ERRORS])

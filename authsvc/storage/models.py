@@ -18,7 +18,7 @@ from authsvc.storage.fields import (
 
 
 class User(NumberedModel):
-    username = CharField(64, unique=True)
+    username = CharField(255, unique=True)
     password_hash = TextField(null=True)
     enabled = FlagField()
     grant_types = GrantTypesField()
@@ -168,7 +168,7 @@ class PolicyChange(NumberedModel):
 
     version = peewee.BigIntegerField(index=True)
     kind = peewee.CharField(16)
-    name = peewee.CharField(64)
+    name = peewee.CharField(255)
 
     class Meta:
         table_name = "policy_changes"
@@ -178,12 +178,12 @@ class AuditEvent(NumberedModel):
     """One change: who made it, how and when, the values before and after. Triggers in the database protect each row."""
 
     at = UtcDateTimeField(index=True)
-    actor = peewee.CharField(64, index=True)
+    actor = peewee.CharField(255, index=True)
     via = peewee.CharField(16)
     address = peewee.CharField(64, null=True)
     request_id = peewee.CharField(64, null=True)
     action = peewee.CharField(64, index=True)
-    target = peewee.CharField(200, index=True)
+    target = peewee.CharField(300, index=True)
     before = JsonField(null=True)
     after = JsonField(null=True)
 
@@ -226,7 +226,7 @@ class Certificate(Model):
     serial = peewee.CharField(40, primary_key=True)
     authority = peewee.ForeignKeyField(Authority, on_delete="RESTRICT", backref="certificates")
     user = peewee.ForeignKeyField(User, null=True, on_delete="SET NULL", backref="certificates")
-    username = peewee.CharField(64, index=True)
+    username = peewee.CharField(255, index=True)
     fingerprint = peewee.CharField(64, index=True)
     certificate = peewee.TextField()
     not_before = UtcDateTimeField()
@@ -244,7 +244,7 @@ class Certificate(Model):
 class Attempt(Model):
     """The number of attempts under a key since a time, for throttling across all replicas."""
 
-    key = peewee.CharField(200, primary_key=True)
+    key = peewee.CharField(300, primary_key=True)
     since = UtcDateTimeField(index=True)
     count = peewee.IntegerField()
 
@@ -274,7 +274,7 @@ class ClientIdRow(Model):
     an ACL request does not prove who the client is.
     """
 
-    username = peewee.CharField(64)
+    username = peewee.CharField(255)
     client_id = peewee.CharField(200)
     seen_at = UtcDateTimeField(index=True)
     logged_in = peewee.BooleanField(default=False, constraints=[peewee.SQL("DEFAULT FALSE")])
@@ -326,7 +326,7 @@ class DisconnectOrder(NumberedModel):
     `due_at`. `ended` and `failed` are the client ids of the last attempt.
     """
 
-    username = peewee.CharField(64)
+    username = peewee.CharField(255)
     cause = peewee.CharField(64)
     requested_at = UtcDateTimeField()
     due_at = UtcDateTimeField()
@@ -368,7 +368,7 @@ class LiveClient(Model):
 
     boot = peewee.ForeignKeyField(Broker, column_name="boot", on_delete="CASCADE", backref="clients")
     number = peewee.BigIntegerField()
-    username = CharField(64, index=True)
+    username = CharField(255, index=True)
     client_id = CharField(200, index=True)
     address = CharField(64, null=True)
     protocol = CharField(32)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from a2wsgi import WSGIMiddleware
 
+from authsvc.web.request_context import MAX_LARGE_BODY, takes_large_body
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,6 +28,8 @@ _WAITING_PER_THREAD = 8
 # that half-sent large bodies cannot block sign-ins and other small requests.
 _MAX_INCOMPLETE = 64 * 1024 * 1024
 _SMALL = 64 * 1024
+# Bodies above the limit of all other requests that may be in memory at once; a further one is answered 503.
+_MAX_LARGE = 2
 # Maximum duration of sending an answer or a part of a file.
 _ANSWER_SECONDS = 60.0
 # Maximum duration of sending a file.
@@ -48,6 +52,7 @@ class ApiApplication:
         self._max_waiting = threads * _WAITING_PER_THREAD
         self._answer_seconds = answer_seconds
         self._waiting = 0
+        self._large = 0
         self._max_files = max(1, threads // _THREADS_PER_FILE)
         self._files = 0
         self._incomplete = 0
@@ -59,30 +64,34 @@ class ApiApplication:
         client = scope["client"]
         self._connections.request_began(client)
         try:
-            body = await self._read_body(receive)
+            limit = MAX_LARGE_BODY if takes_large_body(scope["path"]) else self._max_body
+            body = await self._read_body(receive, limit)
         except ConnectionError:
             return  # the client has disconnected
         self._connections.request_complete(client)
-        busy = body is None or self._waiting >= self._max_waiting
+        is_large = body is not None and len(body) > self._max_body + 1
+        busy = body is None or self._waiting >= self._max_waiting or (is_large and self._large >= _MAX_LARGE)
         if body is None or busy:
             messages = _busy()
         else:
             self._waiting += 1
+            self._large += is_large
             try:
                 messages = await self._ask_flask(scope, body, send)
             finally:
                 self._waiting -= 1
+                self._large -= is_large
         for message in messages:
             await asyncio.wait_for(send(message), self._answer_seconds)
         if busy:
             self._connections.close(client)
 
-    async def _read_body(self, receive: Receive) -> bytes | None:
+    async def _read_body(self, receive: Receive, limit: int) -> bytes | None:
         """Return the body, cut off one byte after the maximum size; None if too much memory is in use."""
         body, counted = bytearray(), 0
         more = True
         try:
-            while more and len(body) <= self._max_body:
+            while more and len(body) <= limit:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ConnectionResetError
@@ -94,7 +103,7 @@ class ApiApplication:
                 more = message.get("more_body", False)
         finally:
             self._incomplete -= counted
-        return bytes(body[: self._max_body + 1])
+        return bytes(body[: limit + 1])
 
     async def _ask_flask(self, scope: Scope, body: bytes, send: Send) -> list[Message]:
         """Return the messages of Flask's answer; those of a file are sent here, and the list is empty."""

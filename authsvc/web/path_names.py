@@ -1,7 +1,7 @@
-"""Names in paths that may contain a slash: client ids, and the names of brokers.
+"""Names in paths that may contain a slash: usernames, client ids, and the names of brokers.
 
-WSGI decodes a path before it is routed, so that `a%2Fb` would become two levels. Below `/api/clients/` and
-`/admin/clients/` an encoded slash and an encoded percent sign stay encoded until a route's argument is read.
+WSGI decodes a path before it is routed, so that `a%2Fb` would become two levels. Below the paths of `_PREFIXES` an
+encoded slash and an encoded percent sign stay encoded until a route's argument is read.
 Permissions for these paths see the same form: the client id `a/b` is the one level `a%2Fb`.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
 
-_PREFIXES = ("/api/clients/", "/admin/clients/")
+_PREFIXES = ("/api/clients/", "/admin/clients/", "/api/users/", "/admin/users/")
 _KEPT = re.compile("(%2f|%25)", re.IGNORECASE)
 
 
@@ -48,11 +48,6 @@ class NameConverter(BaseConverter):
 
     def to_url(self, value: str) -> str:
         return quote(value, safe="")
-
-
-def path_level(name: str) -> str:
-    """Return a name as the one level of a path that permissions are checked against."""
-    return name.replace("%", "%25").replace("/", "%2F")
 
 
 def register(app: Flask) -> None:

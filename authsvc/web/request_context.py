@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from authsvc.storage.propagation import Propagation
 
 EXTENSION = "authsvc"
+MAX_LARGE_BODY = 32 * 1024 * 1024
+"""The maximum size of the body of a request that brings many users."""
+_LARGE = frozenset({"/api/apply", "/api/users/batch"})
+_IMPORTS = ("/api/import/", "/admin/import")
 View = TypeVar("View", bound="Callable[..., Any]")
 
 
@@ -83,6 +87,17 @@ def public(view: View) -> View:
     """Mark a view below `/api` or `/admin` as one that needs no authentication."""
     view.public = True  # type: ignore[attr-defined]
     return view
+
+
+def limit_body() -> None:
+    """Let some requests have a larger body than all others; to be called before each request."""
+    if takes_large_body(request.path):
+        request.max_content_length = MAX_LARGE_BODY
+
+
+def takes_large_body(path: str) -> bool:
+    """Return whether the body of a request to this path may have up to `MAX_LARGE_BODY` bytes."""
+    return path in _LARGE or path.startswith(_IMPORTS)
 
 
 def enrols(view: View) -> View:

@@ -42,7 +42,10 @@ def create() -> AnyResponse:
             withSecret=binding == "secret",
             expiresAt=fields.end_of_period("expiresAt"),
         )
-        (created,) = preauthorizations.create(actor(), [body.preauthorization()], services().settings.password_policy)
+        settings = services().settings
+        (created,) = preauthorizations.create(
+            actor(), [body.preauthorization()], settings.password_policy, names=settings.registration_usernames
+        )
     except AuthsvcError as error:
         return _page(error, "one")
     if created.secret:
@@ -60,7 +63,10 @@ def upload() -> AnyResponse:
     """Preauthorize all usernames of a CSV file, or none."""
     try:
         wanted = preauthorizations.read_csv(_uploaded(), with_secrets="withSecrets" in request.form)
-        created = preauthorizations.create(actor(), wanted, services().settings.password_policy)
+        settings = services().settings
+        created = preauthorizations.create(
+            actor(), wanted, settings.password_policy, names=settings.registration_usernames
+        )
     except AuthsvcError as error:
         return _page(error, "many")
     secrets = [one for one in created if one.secret]

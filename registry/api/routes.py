@@ -16,7 +16,7 @@ from authsvc.web.request_context import actor, public, services
 from registry import decisions, enrolment_keys, filters, metrics, preauthorizations, records
 from registry import lock as registry_lock
 from registry.api import schemas
-from registry.mqtt_registration import unknown_names
+from registry.mqtt_registration import refused_names, unknown_names
 from registry.rest_registration import Granted, RegistrationRequest
 from registry.states import Status
 
@@ -99,8 +99,8 @@ def register_client(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, di
 
 @blueprint.get("/client-registry/registrations", responses={200: schemas.RegistrationPage})
 def list_registrations(query: schemas.RegistrationQuery) -> dict[str, Any]:
-    """List registrations, latest contact first."""
-    found = records.search(query.status or "", query.search, query.page, query.per_page)
+    """List registrations, latest contact first unless asked otherwise."""
+    found = records.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, _views(schemas.RegistrationView, found.items))
 
 
@@ -175,8 +175,10 @@ def create_preauthorization(body: schemas.PreauthorizationBody) -> tuple[dict[st
     Without a secret or key, the first device that uses the name is granted. If somebody tried the name earlier, an
     administrator must approve it.
     """
-    policy = services().settings.password_policy
-    ((record, secret),) = preauthorizations.create(actor(), [body.preauthorization()], policy)
+    settings = services().settings
+    ((record, secret),) = preauthorizations.create(
+        actor(), [body.preauthorization()], settings.password_policy, names=settings.registration_usernames
+    )
     fields = {**asdict(record), "secret": secret}
     return render(schemas.CreatedPreauthorizationView.model_validate(fields)), 201
 
@@ -186,7 +188,8 @@ def upload_preauthorizations(query: schemas.UploadQuery, raw: schemas.CsvUpload)
     """Preauthorize usernames from lines of `username,roles,csrFingerprint`; all of them or none."""
     text = raw.get_data().decode("utf-8-sig", "replace")
     wanted = preauthorizations.read_csv(text, with_secrets=query.with_secrets)
-    created = preauthorizations.create(actor(), wanted, services().settings.password_policy)
+    settings = services().settings
+    created = preauthorizations.create(actor(), wanted, settings.password_policy, names=settings.registration_usernames)
     secrets = [schemas.SecretView(username=record.username, secret=secret) for record, secret in created if secret]
     return render(schemas.UploadView(created=len(created), secrets=secrets)), 201
 
@@ -196,6 +199,13 @@ def delete_preauthorization(path: schemas.IdPath) -> Response:
     """Delete an unused preauthorization."""
     preauthorizations.delete(actor(), path.id)
     return Response(status=204)
+
+
+@blueprint.get("/client-registry/refused-names", responses={200: schemas.RefusedNamePage})
+def list_refused_names(query: schemas.PageQuery) -> dict[str, Any]:
+    """List usernames with which devices tried to connect in the last 7 days and that cannot register, latest first."""
+    found = refused_names.search(query.page, query.per_page)
+    return render_page(found, _views(schemas.RefusedNameView, found.items))
 
 
 @key_blueprint.get("/client-registry/enrolment-keys", responses={200: schemas.KeyPage})

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.accounts import users
 from authsvc.credentials.passwords import MAX_BYTES, GeneratedPassword, Verdict
+from authsvc.credentials.usernames import RegistrationNames, registration_problem
 from authsvc.errors import AuthsvcError, InvalidInput
 from authsvc.policy.actors import SERVICE
 from authsvc.storage.changes import policy_change
@@ -22,6 +23,7 @@ from authsvc.storage.database import DATABASE_ERRORS, session, transaction
 from registry import decisions, lock, preauthorizations, records
 from registry.mqtt_registration.contact_queue import Contact, ContactQueue
 from registry.mqtt_registration.locked_attempts import LockedAttempts
+from registry.mqtt_registration.refused_names import RefusedNames
 from registry.records import StartingRights
 from registry.states import Status
 
@@ -73,6 +75,8 @@ class MqttRegistration:
     unknown_names: UnknownNames
     attempted: AttemptedNames
     clock: Callable[[], float] = monotonic
+    names: RegistrationNames = RegistrationNames.RESTRICTED
+    refused_names: RefusedNames = field(default_factory=RefusedNames)
 
     def __post_init__(self) -> None:
         self.counters: Counter[Outcome] = Counter()
@@ -87,7 +91,13 @@ class MqttRegistration:
     def enqueue(
         self, _sender: object, username: str, password: str, client_id: str, address: str | None = None
     ) -> None:
-        """Queue a refused CONNECT with an unknown username. Never blocks on I/O and never raises."""
+        """Queue a refused CONNECT with an unknown username, or note that it cannot register.
+
+        Never blocks on I/O and never raises.
+        """
+        if problem := registration_problem(username, self.names):
+            self.refused_names.note(username, problem, client_id)
+            return
         self.attempted.add(username)
         if len(password) > MAX_BYTES:
             self.counters[Outcome.UNUSABLE_PASSWORD] += 1

@@ -53,6 +53,7 @@ def seed(service: Service) -> list[Stop]:
         Stop("grant-access", "/admin/registry", dialog="welder-5"),
         Stop("preauthorizations", "/admin/registry/preauthorizations"),
         Stop("enrolment-keys", "/admin/registry/enrolment-keys"),
+        Stop("refused-names", "/admin/registry/refused-names"),
         Stop("users", "/admin/users"),
         Stop("user", "/admin/users/press-7"),
         Stop("user-edit", "/admin/users/press-7/edit"),

@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -93,6 +94,18 @@ def test_client_stays_connected_while_its_foreign_hash_is_replaced_by_bcrypt(
     assert device.ends.get(timeout=SOON) >= FIRST_FAILURE
     assert site.try_to_connect(bob, password) == NOT_AUTHORIZED
     assert site.try_to_connect(bob, "another") == 0
+
+
+def test_user_with_a_long_name_or_a_slash_connects_and_is_listed(site: Site) -> None:
+    for name in ("halle 3: " + "é" * 200, "n" * 240, "tenant/dev"):
+        device = site.connected(name, "readWrite line/#", protocol=V5)
+        if "/" not in name:
+            assert device.publish("line/1") == 0
+        path = f"/api/clients?{urlencode({'username': device.username})}"
+        deadline = time.monotonic() + SOON
+        while [one["username"] for one in site.service.call("GET", path).json()["items"]] != [device.username]:
+            assert time.monotonic() < deadline, "the broker's report did not arrive"
+            time.sleep(0.02)
 
 
 def test_sign_in_at_the_api_accepts_a_foreign_hash_and_replaces_it(site: Site, passwords: Passwords) -> None:

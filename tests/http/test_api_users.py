@@ -239,13 +239,9 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"username": None}, "username"),
     ({"username": 7}, "username"),
     ({"username": ""}, "username"),
-    ({"username": "ab"}, "username"),
-    ({"username": "a" * 65}, "username"),
-    ({"username": "a/b"}, "username"),
-    ({"username": "a+b"}, "username"),
-    ({"username": "-ab"}, "username"),
+    ({"username": "a" * 256}, "username"),
     ({"username": "abc\n"}, "username"),
-    ({"username": "äbc"}, "username"),
+    ({"username": "abc\x85"}, "username"),
     ({"username": "abc\0"}, "username"),
     ({"username": "abc\ud800"}, "username"),
     ({"password": 12345}, "password"),
@@ -315,5 +311,5 @@ def test_user_without_a_name_is_refused(alice: Caller) -> None:
 
 
 def test_error_names_every_invalid_field(alice: Caller) -> None:
-    answer = alice.post("/api/users", {"username": "a b", "password": 7, "enabled": "no", "size": 1})
+    answer = alice.post("/api/users", {"username": "a\nb", "password": 7, "enabled": "no", "size": 1})
     assert sorted(refused_fields(answer)) == ["enabled", "password", "size", "username"]

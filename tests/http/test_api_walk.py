@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 # Without credentials a client may log in, register, and renew a certificate with a proof of possession.
 PUBLIC = {("POST", "/api/login"), ("POST", "/api/client-registry/register"), ("POST", "/api/certificates/renew")}
-UNDESCRIBED = {"/api/openapi.json", "/api/docs", "/api/docs/static/{filename}", "/api/docs/swagger/{filename}"}
+UNDESCRIBED = {
+    "/api/openapi.json",
+    "/api/policy.schema.json",
+    "/api/docs",
+    "/api/docs/static/{filename}",
+    "/api/docs/swagger/{filename}",
+}
 # The documented operations, so that a test fails if one disappears.
 PROMISED = {
     ("POST", "/api/login"),
@@ -52,6 +58,10 @@ PROMISED = {
     ("GET", "/api/notifications/{id}/deliveries"),
     ("POST", "/api/notifications/{id}/test"),
     ("GET", "/api/audit"),
+    ("GET", "/api/export"),
+    ("POST", "/api/apply"),
+    ("POST", "/api/users/batch"),
+    ("POST", "/api/users/batch-delete"),
 }
 
 OWN_ACCOUNT = {(method, path) for method, path in OPERATIONS if path.startswith("/api/me/")}

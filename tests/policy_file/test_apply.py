@@ -245,9 +245,7 @@ def test_an_administrator_can_be_replaced_by_another_one_of_the_file() -> None:
 def test_a_user_of_an_unknown_role_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput) as raised:
         put("users:\n- username: press-7\n  roles: [line, admin]\n")
-    assert raised.value.errors == (
-        ("users[0].roles", "press-7: there is no role line; add it to the roles of the file"),
-    )
+    assert raised.value.errors == (("users[0].roles", "press-7: there is no role line"),)
     assert not users.exists("press-7")
 
 

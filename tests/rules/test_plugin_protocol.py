@@ -221,7 +221,7 @@ def test_names_of_users_are_read() -> None:
         (b'{"usernames":[""]}', "usernames[0]"),
         (b'{"usernames":["a\\u0000"]}', "usernames[0]"),
         (b'{"usernames":["\\ud800"]}', "usernames[0]"),
-        (bytes_of({"usernames": ["x" * 65]}), "usernames[0]"),
+        (bytes_of({"usernames": ["x" * 65_536]}), "usernames[0]"),
     ],
 )
 def test_malformed_request_for_users_names_the_field(body: bytes, field: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from authsvc.credentials.passwords import PasswordPolicy
+from authsvc.credentials.usernames import RegistrationNames
 from authsvc.errors import SettingsError
 from authsvc.settings import PREFIX, SECRETS, Settings, from_environment, names, set_by_kubernetes
 
@@ -79,6 +80,7 @@ def test_every_setting_can_be_set() -> None:
         "SMTP_URL": "smtps://authsvc:hunter2@mail.example",
         "SMTP_FROM": "authsvc@plant.example",
         "NOTIFY_PRIVATE": "yes",
+        "REGISTRATION_USERNAMES": "any",
         "KEEP_FOREIGN_HASHES": "yes",
         "REGISTRY_CAPTURE_WHILE_LOCKED": "false",
         "REGISTRY_PENDING_TTL_HOURS": "48",
@@ -127,6 +129,7 @@ def test_every_setting_can_be_set() -> None:
         smtp_url="smtps://authsvc:hunter2@mail.example",
         smtp_from="authsvc@plant.example",
         notify_private=True,
+        registration_usernames=RegistrationNames.ANY,
         keep_foreign_hashes=True,
         registry_capture_while_locked=False,
         registry_pending_ttl_hours=48,

@@ -79,6 +79,8 @@ def schema_of_tables() -> dict[str, Any]:
 
 def _shape_of(table: str) -> list[Any]:
     columns = database.get_columns(table)
+    if is_sqlite():  # which heeds no length, so a migration cannot change one
+        columns = [column._replace(data_type=column.data_type.partition("(")[0]) for column in columns]
     described = sorted((column.name, column.data_type, column.null, column.primary_key) for column in columns)
     indexes = sorted((sorted(index.columns), index.unique) for index in database.get_indexes(table))
     foreign_keys = sorted((key.column, key.dest_table, key.dest_column) for key in database.get_foreign_keys(table))

@@ -68,7 +68,7 @@ def test_duplicate_roles_and_permissions_are_stored_once() -> None:
     assert bob.permissions == (COMMANDS, STATE)
 
 
-@pytest.mark.parametrize("name", ["bo", "bob/x", "b" * 65, "bob\0"])
+@pytest.mark.parametrize("name", ["", "b" * 256, "bob\0", "bob\ud800"])
 def test_invalid_username_is_refused(name: str) -> None:
     before = all_rows()
     with pytest.raises(InvalidInput):

@@ -19,7 +19,7 @@ class AuditQuery(PageQuery):
 
     actor: Text = Field("", max_length=200, description="such as admin")
     action: Text = Field("", max_length=200, description="such as user.create or user.*")
-    target: Text = Field("", max_length=200, description="such as user:press-7 or user:press-*")
+    target: Text = Field("", max_length=300, description="such as user:press-7 or user:press-*")
     after: TimeInQuery | None = Field(None, description="at this time or later; RFC 3339, in UTC without an offset")
     before: TimeInQuery | None = Field(None, description="before this time; RFC 3339, in UTC without an offset")
 

@@ -25,7 +25,7 @@ blueprint = noun("denials", "What users were denied in the last 7 days, and how 
 
 class DenialQuery(SearchQuery):
     search: Text = Field("", max_length=200, description="part of a username, client id or topic")
-    username: Text = Field("", max_length=200, description="only denials of this user")
+    username: Text = Field("", max_length=255, description="only denials of this user")
     reason: Reason | None = Field(None, description="only denials for this reason")
     kind: Literal["login", "topic"] | None = Field(None, description="only denied logins, or only denied topics")
     after: TimeInQuery | None = Field(None, description="last seen at this time or later; RFC 3339")

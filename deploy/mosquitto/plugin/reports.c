@@ -14,8 +14,7 @@
 #define MAX_WAITING 2000
 #define MAX_EVENT_BYTES (512 * 1024) /* JSON may need six times as many, and authsvc reads at most 4 MB */
 #define MAX_REPORTED_TOPIC 4008 /* more than the 1,000 characters that authsvc keeps, so that it knows of the rest */
-#define MAX_REPORTED_NAME 1024
-#define MAX_REPORTED_USERNAME 64 /* authsvc refuses a report with a longer one */
+#define MAX_REPORTED_NAME 1024 /* authsvc refuses a report with a longer username */
 
 struct connection {
 	long long number;
@@ -80,7 +79,7 @@ static struct event *event_new(const char *username, const char *client_id)
 {
 	struct event *event = calloc(1, sizeof(*event));
 	if(event){
-		event->username = shortened(username, MAX_REPORTED_USERNAME);
+		event->username = shortened(username, MAX_REPORTED_NAME);
 		event->client_id = shortened(client_id, MAX_REPORTED_NAME);
 	}
 	return event;
@@ -129,7 +128,7 @@ void reports_connected(long long number, const char *username, const char *clien
 	struct connection *new = calloc(1, sizeof(*new));
 	if(!new) return;
 	new->number = number;
-	new->username = shortened(username, MAX_REPORTED_USERNAME);
+	new->username = shortened(username, MAX_REPORTED_NAME);
 	new->client_id = shortened(client_id, MAX_REPORTED_NAME);
 	new->address = shortened(address, MAX_REPORTED_NAME);
 	new->protocol = protocol;

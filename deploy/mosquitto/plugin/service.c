@@ -25,7 +25,7 @@
 #define ANSWER_MS 2000L
 #define BATCH_MS 10000L
 #define MAX_ANSWER (64 * 1024 * 1024)
-#define MAX_LINE (1024 * 1024)
+#define MAX_LINE (2 * 1024 * 1024) /* 500 names of 255 characters, each up to 12 bytes in JSON */
 #define MAX_COMMAS 2000000 /* each stands for up to 80 bytes of memory in cJSON */
 #define MAX_INTEGER 9007199254740991.0 /* of a double */
 #define MAX_USERS_IN_BATCH 500
