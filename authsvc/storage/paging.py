@@ -26,11 +26,11 @@ class Page(Generic[T]):
 def in_order(query: Any, sort: str, columns: Mapping[str, Any], unique: Any) -> Any:
     """Return the query sorted by the column of this name; `-` in front of the name means descending.
 
-    Rows without a value come first when ascending. `unique` decides between equal values. For a column that has a
-    value in each row, descending is the exact opposite of ascending, so an index of both columns serves both.
+    Rows without a value come first when ascending. `unique` decides between equal values. If it is unique by itself,
+    and each row has a value, descending is the exact opposite of ascending: an index of both columns serves both.
     """
     column, descending = columns[sort.removeprefix("-")], sort.startswith("-")
-    if getattr(column, "null", True):
+    if getattr(column, "null", True) or not (unique.unique or unique.primary_key):
         return query.order_by(column.desc(nulls="LAST") if descending else column.asc(nulls="FIRST"), unique)
     return query.order_by(*(each.desc() if descending else each.asc() for each in (column, unique)))
 
