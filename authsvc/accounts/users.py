@@ -99,6 +99,7 @@ class UserFilter:
     last_seen_after: datetime | None = None
     last_seen_before: datetime | None = None
     administrators_on_broker: bool = False
+    second_factor: bool | None = None
 
 
 class UserChanges(TypedDict, total=False):
@@ -351,6 +352,9 @@ def _matching(wanted: UserFilter) -> Any:
         query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
     if wanted.last_seen_before is not None:
         query = query.where(User.username.not_in(last_seen.since(wanted.last_seen_before)))
+    if wanted.second_factor is not None:
+        confirmed = second_factor.is_confirmed(User.id)
+        query = query.where(confirmed if wanted.second_factor else ~confirmed)
     return query
 
 

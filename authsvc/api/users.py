@@ -144,6 +144,7 @@ class UserQuery(SearchQuery):
     )
     enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
     grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
+    second_factor: bool | None = Field(None, description="only users with a second factor, or only those without")
     origin: users.Origin | None = Field(None, description="only users that came to be in this way")
     last_seen_after: TimeInQuery | None = Field(None, description="only users that were seen at this time or later")
     last_seen_before: TimeInQuery | None = Field(
@@ -161,6 +162,7 @@ class UserQuery(SearchQuery):
             self.last_seen_after,
             self.last_seen_before,
             self.administrator_on_broker,
+            self.second_factor,
         )
 
 
