@@ -12,7 +12,7 @@ from typing import cast
 
 from bench import command, report
 
-FIGURES = ("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin")
+FIGURES = ("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin", "power_cut")
 
 
 def main() -> None:

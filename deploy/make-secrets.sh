@@ -32,12 +32,15 @@ done
 [ -s secrets/database_url ] ||
 	printf 'postgresql://authsvc:%s@postgres/authsvc' "$(cat secrets/postgres_password)" | write database_url
 
-# The certificate of Mosquitto's TLS listener. It is self-signed, for a first try, so clients need it as their --cafile.
-# Replace it and its key with ones that your clients trust.
+# The certificate of Mosquitto's TLS listener. It is self-signed, because authsvc's authority does not exist before the
+# first start, so clients need it as their --cafile.
 if [ ! -s secrets/server.key ]; then
 	[ ! -s secrets/server.crt ] || fail "deploy/secrets/server.crt exists without server.key; restore the key or remove server.crt"
 	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | write server.key
 fi
-[ -s secrets/server.crt ] ||
+if [ ! -s secrets/server.crt ]; then
 	openssl req -x509 -new -key secrets/server.key -days 3650 -subj /CN=localhost \
 		-addext subjectAltName=DNS:localhost,DNS:mosquitto,IP:127.0.0.1 | write server.crt
+	echo "server.crt is self-signed, for a first try. deploy/mosquitto/README.md says how to replace it by a certificate" \
+		"of authsvc"
+fi

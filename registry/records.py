@@ -6,7 +6,7 @@ import secrets
 import uuid
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peewee import Case, chunked, fn
 
@@ -23,7 +23,7 @@ from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.fields import UnreadableJson
 from authsvc.storage.identifiers import find_id
 from authsvc.storage.models import User
-from authsvc.storage.paging import Page, fetch_page
+from authsvc.storage.paging import Page, fetch_page, in_order
 from registry.look_alikes import similar_names
 from registry.models import Registration
 from registry.states import HeldReason, Status
@@ -139,16 +139,54 @@ def get_many(ids: Iterable[str]) -> list[RegistrationRecord]:
     return [found[id_] for id_ in wanted if id_ in found]
 
 
-def search(status: str, text: str, page: int, per_page: int) -> Page[RegistrationRecord]:
-    """Return one page of registrations, latest contact first. An empty `status` or `text` matches all."""
+RegistrationSort = Literal[
+    "lastSeen",
+    "-lastSeen",
+    "firstSeen",
+    "-firstSeen",
+    "username",
+    "-username",
+    "attempts",
+    "-attempts",
+]
+_SORTED_BY = {
+    "lastSeen": Registration.last_seen,
+    "firstSeen": Registration.first_seen,
+    "username": Registration.username,
+    "attempts": Registration.attempts,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationFilter:
+    """The registrations to list; an empty field matches all.
+
+    `text` is part of the username. `after` and `before` compare with the first contact.
+    """
+
+    status: str = ""
+    text: str = ""
+    kind: str = ""
+    after: datetime | None = None
+    before: datetime | None = None
+
+
+def search(
+    wanted: RegistrationFilter, page: int, per_page: int, sort: RegistrationSort = "-lastSeen"
+) -> Page[RegistrationRecord]:
+    """Return one page of registrations, latest contact first. A `sort` that begins with `-` is descending."""
     query = Registration.select()
-    if status:
-        query = query.where(Registration.status == status)
-    if text:
-        query = query.where(Registration.username.contains(text))
-    return fetch_page(
-        query.order_by(Registration.last_seen.desc(), Registration.id), page, per_page, convert=_records_of
-    )
+    if wanted.status:
+        query = query.where(Registration.status == wanted.status)
+    if wanted.text:
+        query = query.where(Registration.username.contains(wanted.text))
+    if wanted.kind:
+        query = query.where(Registration.kind == wanted.kind)
+    if wanted.after is not None:
+        query = query.where(Registration.first_seen >= wanted.after)
+    if wanted.before is not None:
+        query = query.where(Registration.first_seen < wanted.before)
+    return fetch_page(in_order(query, sort, _SORTED_BY, Registration.id), page, per_page, convert=_records_of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class UserFilter:
     last_seen_after: datetime | None = None
     last_seen_before: datetime | None = None
     administrators_on_broker: bool = False
+    created_before: datetime | None = None
     second_factor: bool | None = None
 
 
@@ -312,6 +313,14 @@ def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username"
     return fetch_page(in_order(query, sort, columns, User.username), page, per_page, convert=_records)
 
 
+def matching_names(wanted: UserFilter, after: str, limit: int) -> tuple[list[str], int]:
+    """Return the first names of matching users that sort after a name, and how many there are without this limit."""
+    query = _matching(wanted).where(User.username > after)
+    with session():
+        names = [name for (name,) in query.select(User.username).order_by(User.username).limit(limit).tuples()]
+        return names, query.count()
+
+
 def export(wanted: UserFilter) -> Iterator[UserRecord]:
     """Yield up to `MAX_EXPORTED` users, sorted by name. They are read in batches, so that few are in memory at once."""
     left, last = MAX_EXPORTED, ""
@@ -348,13 +357,19 @@ def _matching(wanted: UserFilter) -> Any:
         query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
     if wanted.origin is not None:
         query = query.where(User.origin == wanted.origin)
+    if wanted.created_before is not None:
+        query = query.where(User.created_at < wanted.created_before)
+    if wanted.second_factor is not None:
+        confirmed = second_factor.is_confirmed(User.id)
+        query = query.where(confirmed if wanted.second_factor else ~confirmed)
+    return _within_times(query, wanted)
+
+
+def _within_times(query: Any, wanted: UserFilter) -> Any:
     if wanted.last_seen_after is not None:
         query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
     if wanted.last_seen_before is not None:
         query = query.where(User.username.not_in(last_seen.since(wanted.last_seen_before)))
-    if wanted.second_factor is not None:
-        confirmed = second_factor.is_confirmed(User.id)
-        query = query.where(confirmed if wanted.second_factor else ~confirmed)
     return query
 
 

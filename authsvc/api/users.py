@@ -27,6 +27,7 @@ from authsvc.api.schemas import (
     RoleName,
     SearchQuery,
     Text,
+    Time,
     TimeInQuery,
     Username,
     View,
@@ -48,6 +49,8 @@ from authsvc.web.exports import csv_file
 from authsvc.web.request_context import actor, caller, services
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from authsvc.accounts.client_id_warnings import PolicyWarning
     from authsvc.policy.decision import Decision
 
@@ -150,6 +153,7 @@ class UserQuery(SearchQuery):
     last_seen_before: TimeInQuery | None = Field(
         None, description="only users that were last seen before this time, or not in the last 30 days"
     )
+    created_before: TimeInQuery | None = Field(None, description="only users that were created before this time")
     sort: SortName = Field("username", description="the field to sort by; with - in front, descending")
 
     def wanted(self) -> users.UserFilter:
@@ -162,6 +166,7 @@ class UserQuery(SearchQuery):
             self.last_seen_after,
             self.last_seen_before,
             self.administrator_on_broker,
+            self.created_before,
             self.second_factor,
         )
 
@@ -183,18 +188,63 @@ class DecisionView(View):
     role: str | None
 
 
-class BulkBody(Body):
-    """One change of up to 1,000 users."""
+class UserFilterBody(Body):
+    """Users that match every given field; at least one is required."""
 
-    usernames: list[Annotated[Text, Field(max_length=200)]] = Field(min_length=1, max_length=bulk.MAX_AT_ONCE)
+    search: Text = Field("", max_length=200, description="part of the name")
+    role: Text = Field("", max_length=200, description="users that have this role")
+    enabled: bool | None = None
+    grant_type: GrantTypeName | None = None
+    origin: Literal["administrator", "registration"] | None = None
+    last_seen_after: Time | None = None
+    last_seen_before: Time | None = Field(None, description="also users that were not seen in the last 30 days")
+    administrator_on_broker: bool = Field(False, description="users that may change this service and use the broker")
+    created_before: Time | None = Field(None, description="users that were created earlier")
+
+    @model_validator(mode="after")
+    def is_not_empty(self) -> UserFilterBody:
+        """Refuse a filter that matches all users."""
+        if self.wanted() == users.UserFilter():
+            raise ValueError("must not be empty; createdBefore matches all users that were created before a time")
+        return self
+
+    def wanted(self) -> users.UserFilter:
+        return users.UserFilter(
+            self.search,
+            self.role,
+            self.enabled,
+            self.grant_type and GrantType(self.grant_type),
+            self.origin and users.Origin(self.origin),
+            self.last_seen_after,
+            self.last_seen_before,
+            self.administrator_on_broker,
+            self.created_before,
+        )
+
+
+class BulkBody(Body):
+    """One change of up to 1,000 users: those with these names, or the first ones that match a filter."""
+
+    usernames: list[Annotated[Text, Field(max_length=200)]] | None = Field(
+        None, min_length=1, max_length=bulk.MAX_AT_ONCE
+    )
+    filter: UserFilterBody | None = Field(None, description="in place of usernames; needs http read on /api/users")
+    after_username: Text = Field(
+        "", max_length=200, description="with a filter: go on after this name, the lastUsername of the answer before"
+    )
+    max_users: int = Field(
+        bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: change at most these"
+    )
     action: Literal["enable", "disable", "delete", "addRole", "removeRole"]
     role: RoleName | None = Field(None, description="for addRole and removeRole only")
 
     @model_validator(mode="after")
-    def role_fits_the_action(self) -> BulkBody:
-        """Refuse a missing role, and a role that would be ignored."""
+    def fields_fit_together(self) -> BulkBody:
+        """Refuse a missing role, a role that would be ignored, and anything but either names or a filter."""
         if (self.role is not None) != bulk.BulkAction(self.action).needs_role:
             raise ValueError("role is required for addRole and removeRole, and not allowed otherwise")
+        if (self.usernames is None) == (self.filter is None):
+            raise ValueError("give either usernames or filter")
         return self
 
 
@@ -211,6 +261,8 @@ class ChangedUsersView(View):
 
     usernames: list[str]
     failed: list[BulkFailureView]
+    remaining: int = Field(description="how many more users match the filter; change them with afterUsername")
+    last_username: str | None = Field(description="the last user that the filter selected; null without one")
 
 
 @blueprint.get("/users", responses={200: UserPage})
@@ -238,25 +290,34 @@ def create_user(body: UserBody) -> Answer:
 def change_users(body: BulkBody) -> dict[str, Any]:
     """Change or delete many users, each in its own transaction.
 
-    For each user the caller needs the permission to change or delete that user.
+    For each user the caller needs the permission to change or delete that user. A filter changes up to 1,000 users, in
+    the order of their names; repeat the request with `afterUsername` until `remaining` is 0.
     """
-    done, failed = change_each(body)
+    names, remaining, last = body.usernames or [], 0, None
+    if body.filter:
+        if not services().access.may_call(caller(), "GET", "/api/users"):
+            raise Forbidden("your account needs the permission `http read /api/users` to use a filter")
+        names, count = users.matching_names(body.filter.wanted(), body.after_username, body.max_users)
+        remaining, last = count - len(names), names[-1] if names else None
+    done, failed = change_each(names, bulk.BulkAction(body.action), body.role)
     failures = [BulkFailureView(username=name, code=error.code, detail=error.message) for name, error in failed]
-    return render(ChangedUsersView(usernames=done, failed=failures))
+    return render(ChangedUsersView(usernames=done, failed=failures, remaining=remaining, last_username=last))
 
 
-def change_each(body: BulkBody) -> tuple[list[str], list[bulk.Failure]]:
+def change_each(
+    usernames: Iterable[str], action: bulk.BulkAction, role: str | None
+) -> tuple[list[str], list[bulk.Failure]]:
     """Change each user that the caller may change; return the names of the changed users, and the failures."""
-    author, hasher, action = actor(), services().hasher, bulk.BulkAction(body.action)
+    author, hasher = actor(), services().hasher
     method = "DELETE" if action is bulk.BulkAction.DELETE else "PATCH"
 
     def change_one(username: str) -> str:
         path = f"/api/users/{path_level(username)}"
         if not services().access.may_call(caller(), method, path):
             raise Forbidden(f"your account needs the permission `http write {path}` to do this")
-        return bulk.change_user(author, username, action, body.role or "", hasher)
+        return bulk.change_user(author, username, action, role or "", hasher)
 
-    return bulk.apply_to_each(body.usernames, change_one)
+    return bulk.apply_to_each(usernames, change_one)
 
 
 @blueprint.get("/users/<name:username>", responses={200: UserView})

@@ -59,6 +59,7 @@ def group() -> None:
 )
 @click.option("--seen-after", type=terminal.TIME, help="Last seen at this time or later, in UTC.")
 @click.option("--seen-before", type=terminal.TIME, help="Last seen before this time, or not in the last 30 days.")
+@click.option("--created-before", type=terminal.TIME, help="Created before this time, in UTC.")
 @click.option(
     "--administrators-on-broker",
     is_flag=True,
@@ -84,6 +85,7 @@ def list_users(
     origin: str | None,
     seen_after: datetime | None,
     seen_before: datetime | None,
+    created_before: datetime | None,
     sort: users.Sort,
     page: int,
     per_page: int,
@@ -102,6 +104,7 @@ def list_users(
         seen_after,
         seen_before,
         administrators_on_broker,
+        created_before,
         second_factor,
     )
     with terminal.opened():

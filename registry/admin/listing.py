@@ -46,7 +46,7 @@ def listing() -> Listing:
         page=request.args.get("page", "1"),
         perPage=request.args.get("perPage", "50"),
     )
-    return Listing(records.search(query.status or "", query.search, query.page, query.per_page), status, query.search)
+    return Listing(records.search(query.wanted(), query.page, query.per_page), status, query.search)
 
 
 def list_query() -> dict[str, Any]:

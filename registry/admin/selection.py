@@ -108,7 +108,7 @@ def _chosen() -> tuple[list[records.RegistrationRecord], int]:
     if "all" not in request.form:
         chosen = records.get_many(_ids())
         return chosen, len(chosen)
-    found = records.search(Status.PENDING, listing().search, 1, MAX_AT_ONCE)
+    found = records.search(records.RegistrationFilter(Status.PENDING, listing().search), 1, MAX_AT_ONCE)
     return found.items, found.total
 
 

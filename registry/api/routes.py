@@ -99,8 +99,8 @@ def register_client(body: schemas.RegisterBody) -> tuple[dict[str, Any], int, di
 
 @blueprint.get("/client-registry/registrations", responses={200: schemas.RegistrationPage})
 def list_registrations(query: schemas.RegistrationQuery) -> dict[str, Any]:
-    """List registrations, latest contact first."""
-    found = records.search(query.status or "", query.search, query.page, query.per_page)
+    """List registrations, latest contact first unless asked otherwise."""
+    found = records.search(query.wanted(), query.page, query.per_page, query.sort)
     return render_page(found, _views(schemas.RegistrationView, found.items))
 
 

@@ -23,14 +23,16 @@ from authsvc.api.schemas import (
     SearchQuery,
     Text,
     Time,
+    TimeInQuery,
     Username,
     View,
     failures,
     permissions_from,
+    sort_schema,
 )
 from authsvc.errors import InvalidInput
 from authsvc.pki.csr import MAX_CHARACTERS
-from registry import decisions, enrolment_keys, filters, lock, preauthorizations
+from registry import decisions, enrolment_keys, filters, lock, preauthorizations, records
 
 if TYPE_CHECKING:
     from pydantic import SerializerFunctionWrapHandler
@@ -163,6 +165,15 @@ class GrantedView(_WithoutNulls):
 
 class RegistrationQuery(SearchQuery):
     status: Literal["pending", "granted", "denied", "expired"] | None = None
+    kind: Literal["implicit", "explicit"] | None = Field(None, description="registered over MQTT, or over REST")
+    after: TimeInQuery | None = Field(None, description="first seen at this time or later; RFC 3339")
+    before: TimeInQuery | None = Field(None, description="first seen before this time; RFC 3339")
+    sort: Annotated[records.RegistrationSort, sort_schema(records.RegistrationSort)] = Field(
+        "-lastSeen", description="the field to sort by; with - in front, descending"
+    )
+
+    def wanted(self) -> records.RegistrationFilter:
+        return records.RegistrationFilter(self.status or "", self.search, self.kind or "", self.after, self.before)
 
 
 class RegistrationView(View):

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from pydantic.alias_generators import to_camel, to_snake
@@ -29,7 +29,10 @@ from registry.mqtt_registration import refused_names, unknown_names
 from registry.states import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from authsvc.storage.paging import Page
 
 _COLUMNS = ("ID", "USERNAME", "KIND", "STATUS", "CLIENT IDS", "ATTEMPTS", "LAST SEEN", "CODE", "REQUESTS", "NOTES")
 
@@ -89,21 +92,48 @@ def lock() -> None:
     "--status", "wanted", default="pending", type=click.Choice(["pending", "granted", "denied", "expired", "all"])
 )
 @click.option("--search", default="", help="Part of the username.")
+@click.option("--kind", type=click.Choice(["implicit", "explicit"]), help="Registered over MQTT, or over REST.")
+@click.option("--after", type=terminal.TIME, help="First seen at this time or later, in UTC.")
+@click.option("--before", type=terminal.TIME, help="First seen before this time, in UTC.")
+@click.option(
+    "--sort",
+    type=click.Choice(get_args(records.RegistrationSort)),
+    default="-lastSeen",
+    metavar="FIELD",
+    help="lastSeen, firstSeen, username or attempts; with - in front, descending.",
+)
 @terminal.paged
 @click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
 @terminal.as_json
-def list_registrations(wanted: str, search: str, page: int, per_page: int, *, watch: bool, as_json: bool) -> None:
-    """List registrations, latest contact first; pending ones by default."""
-    chosen = ("" if wanted == "all" else wanted, search, page, per_page)
+def list_registrations(
+    *,
+    wanted: str,
+    search: str,
+    kind: str | None,
+    after: datetime | None,
+    before: datetime | None,
+    sort: records.RegistrationSort,
+    page: int,
+    per_page: int,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """List registrations, latest contact first unless asked otherwise; pending ones by default."""
+    matching = records.RegistrationFilter("" if wanted == "all" else wanted, search, kind or "", after, before)
+
+    def listed() -> Page[records.RegistrationRecord]:
+        return records.search(matching, page, per_page, sort)
+
     with terminal.opened():
         if watch:
-            _watch(chosen)
+            _watch(listed)
             return
-        found = records.search(*chosen)
+        found = listed()
     if as_json:
         terminal.print_page(found, _fields)
         return
     print_table(_COLUMNS, map(_row, found.items))
+    terminal.print_total(found, "registrations")
 
 
 @group.command("refused-names")
@@ -319,21 +349,21 @@ def _preauthorization_row(record: preauthorizations.PreauthorizationRecord) -> t
     return (record.id, record.username, record.roles, record.permissions, *binding, expires, record.held_reason)
 
 
-def _watch(chosen: tuple[str, str, int, int]) -> None:
+def _watch(listed: Callable[[], Page[records.RegistrationRecord]]) -> None:
     with Live(console=Console(markup=False, highlight=False), screen=False, auto_refresh=False) as live:
         try:
             while True:
-                live.update(_table(chosen), refresh=True)
+                live.update(_table(listed()), refresh=True)
                 time.sleep(1)
         except KeyboardInterrupt:
             return
 
 
-def _table(chosen: tuple[str, str, int, int]) -> Table:
+def _table(found: Page[records.RegistrationRecord]) -> Table:
     now = registry_lock.state()
     title = "locked" if now.locked else f"unlocked for {now.seconds_left} s"
     table = Table(*_COLUMNS, title=f"client registry: {title}", box=None, pad_edge=False)
-    for record in records.search(*chosen).items:
+    for record in found.items:
         table.add_row(*map(cell, _row(record)))
     return table
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import sqlite3
+from contextlib import closing
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +31,22 @@ def new_users(service: Service, many: int = 3) -> list[str]:
     for name in names:
         service.create_user(name, "secret")
     return names
+
+
+def copied_101_times(service: Service) -> str:
+    """Return the name of a new user of whom there are 101 copies, NAME-100 to NAME-200."""
+    (name, *_) = new_users(service, 1)
+    with closing(sqlite3.connect(Path(service.environment["AUTHSVC_DATA_DIR"]) / "authsvc.db")) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(users)") if row[1] != "id"]
+        copied = [f"{column} || '-' || n" if column in ("username", "skeleton") else column for column in columns]
+        connection.execute(
+            "WITH RECURSIVE numbers(n) AS (SELECT 100 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200) "
+            f"INSERT INTO users ({', '.join(columns)}) SELECT {', '.join(copied)} FROM users, numbers "
+            "WHERE username = ?",
+            [name],
+        )
+        connection.commit()
+    return name
 
 
 def new_role(service: Service) -> str:
@@ -171,6 +191,11 @@ def test_caller_changes_only_users_that_it_may_change_one_by_one(service: Servic
         {"usernames": ["bob"], "action": "explode"},
         {"usernames": ["bob"], "action": "addRole"},
         {"usernames": ["bob"], "action": "delete", "role": "line"},
+        {"action": "enable"},
+        {"usernames": ["bob"], "filter": {"search": "b"}, "action": "enable"},
+        {"filter": {}, "action": "enable"},
+        {"filter": {"search": "", "administratorOnBroker": False}, "action": "enable"},
+        {"filter": {"search": "b"}, "maxUsers": 1001, "action": "enable"},
     ],
 )
 def test_api_refuses_an_invalid_bulk_change(service: Service, body: dict[str, object]) -> None:
@@ -186,6 +211,62 @@ def test_api_changes_many_users(service: Service) -> None:
     assert (failure["username"], failure["code"]) == ("nobody", "user-not-found")
 
 
+def test_api_changes_all_that_match_in_steps(service: Service) -> None:
+    names = new_users(service, 3)
+    (other, *_) = new_users(service)
+    prefix = names[0].partition("-")[0]
+    body = {"filter": {"search": f"{prefix}-", "enabled": True}, "maxUsers": 2, "action": "disable"}
+    first = service.call("POST", "/api/users/bulk", json=body).json()
+    assert (first["usernames"], first["remaining"], first["lastUsername"]) == (names[:2], 1, names[1])
+    second = service.call("POST", "/api/users/bulk", json=body | {"afterUsername": names[1]}).json()
+    assert (second["usernames"], second["remaining"], second["lastUsername"]) == (names[2:], 0, names[2])
+    assert [is_enabled(service, name) for name in (*names, other)] == [False, False, False, True]
+    end = service.call("POST", "/api/users/bulk", json=body | {"afterUsername": names[2]}).json()
+    assert end == {"usernames": [], "failed": [], "remaining": 0, "lastUsername": None}
+
+
+def test_api_needs_the_permission_to_list_users_for_a_filter(service: Service) -> None:
+    name = f"caller-{next(_numbers)}"
+    service.create_user(name, "secret", "http write /api/users/#")
+    body = {"filter": {"search": name}, "action": "enable"}
+    refused = service.call("POST", "/api/users/bulk", json=body, auth=(name, "secret"))
+    assert refused.status_code == 403
+    assert "http read /api/users" in refused.json()["detail"]
+
+
+def test_all_users_that_match_are_changed_and_later_ones_are_not(service: Service) -> None:
+    names = new_users(service)
+    prefix = names[0].partition("-")[0]
+    client = signed_in_as_admin(service)
+    address = f"/admin/users/selected?search={prefix}-"
+    shown = client.post(address, drawn_at="/admin", action="disable", all="yes", usernames=names[:1]).text
+    assert "Disable 3 users" in shown
+    (as_of,) = re.findall(r'name="asOf" value="([^"]+)"', shown)
+    sent = {"action": "disable", "all": "yes"}
+    early = client.post(f"/admin/users/bulk?search={prefix}-", drawn_at="/admin", asOf="2026-01-01T00:00:00Z", **sent)
+    assert "No user is selected" in early.text
+    assert all(is_enabled(service, name) for name in names)
+    done = client.post(f"/admin/users/bulk?search={prefix}-", drawn_at="/admin", asOf=as_of, **sent)
+    assert done.status_code == 303
+    assert not any(is_enabled(service, name) for name in names)
+    for query, changed in (("search=x&surprise=1", {}), ("search=x", {"asOf": "soon"})):
+        assert client.post(f"/admin/users/bulk?{query}", drawn_at="/admin", **sent | changed).status_code == 400
+
+
+def test_many_users_are_changed_in_steps(service: Service) -> None:
+    name = copied_101_times(service)
+    client = signed_in_as_admin(service)
+    address = f"/admin/users/bulk?search={name}-"
+    first = client.post(address, drawn_at="/admin", action="enable", all="yes").text  # as they are already
+    assert "100 enabled, 1 left" in first
+    assert "Go on with the other 1<" in first
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', first))
+    assert fields["after"] == f"{name}-199"
+    fields.pop("csrf_token")
+    assert client.post(address, drawn_at="/admin", **fields).status_code == 303
+    assert "101 users are enabled." in client.get("/admin/users").text
+
+
 def test_selected_users_are_disabled_in_a_browser(service: Service, admin: Window) -> None:
     names, page = new_users(service), admin.page
     admin.open(f"/admin/users?search={names[0].partition('-')[0]}")
@@ -198,6 +279,16 @@ def test_selected_users_are_disabled_in_a_browser(service: Service, admin: Windo
     dialog.get_by_role("button", name="Disable 2 users").click()
     expect(page.get_by_role("status").first).to_contain_text("2 users are disabled.")
     assert [is_enabled(service, name) for name in names] == [False, False, True]
+    assert not admin.script_errors
+
+
+def test_all_matching_users_are_changed_in_a_browser_without_further_clicks(service: Service, admin: Window) -> None:
+    name, page = copied_101_times(service), admin.page
+    admin.open(f"/admin/users?search={name}-&perPage=25")
+    page.get_by_label("Select all 101 that match").check()
+    page.get_by_role("button", name="Enable…").click()
+    page.get_by_role("dialog", name="Enable 101 users").get_by_role("button", name="Enable 101 users").click()
+    expect(page.get_by_role("status").first).to_contain_text("101 users are enabled.", timeout=30_000)
     assert not admin.script_errors
 
 

@@ -49,6 +49,11 @@ def test_no_other_user_gets_in_and_every_container_can_read_its_file(secrets: Pa
     assert {file.stat().st_mode & 0o777 for file in secrets.iterdir()} == {0o644}
 
 
+def test_first_run_says_that_the_certificate_is_self_signed(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "deploy/make-secrets.sh", tmp_path)
+    assert "server.crt is self-signed" in run(tmp_path / "make-secrets.sh").stdout
+
+
 def test_a_second_run_changes_nothing_and_fills_what_is_missing(secrets: Path) -> None:
     before = contents(secrets)
     (secrets / "webhook_secret").unlink()

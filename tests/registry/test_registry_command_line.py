@@ -113,6 +113,24 @@ def test_registration_is_listed_shown_and_granted(registry: Command, service: Se
     assert bob in registry("list", "--search", bob, "--status", "all")
 
 
+def test_registrations_are_filtered_and_sorted_as_over_rest(registry: Command, service: Service, bob: str) -> None:
+    ask(service, bob)
+    ask(service, f"{bob}-2")
+    for options, query, expected in (
+        ("--sort username", "sort=username", [bob, f"{bob}-2"]),
+        ("--sort -firstSeen --kind explicit", "sort=-firstSeen&kind=explicit", [f"{bob}-2", bob]),
+        ("--kind implicit", "kind=implicit", []),
+        ("--before 2026-01-01", "before=2026-01-01T00:00:00Z", []),
+        ("--after 2026-01-01 --sort attempts", "after=2026-01-01T00:00:00Z&sort=attempts", None),
+    ):
+        told = json.loads(registry("list", "--search", bob, "--json", *options.split()))["items"]
+        path = f"/api/client-registry/registrations?status=pending&search={bob}&{query}"
+        assert [one["id"] for one in told] == [one["id"] for one in service.call("GET", path).json()["items"]]
+        assert expected in ([one["username"] for one in told], None)
+    for query in ("sort=password", "kind=x", "after=soon"):
+        assert service.call("GET", f"/api/client-registry/registrations?{query}").status_code == 400
+
+
 def test_registration_is_denied_and_deleted(registry: Command, refusal: Command, service: Service, bob: str) -> None:
     asked = ask(service, bob)["id"]
     assert registry("deny", asked, "--reason", "not ours") == f"{bob} denied\n"
