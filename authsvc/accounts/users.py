@@ -357,8 +357,6 @@ def _matching(wanted: UserFilter) -> Any:
         query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
     if wanted.origin is not None:
         query = query.where(User.origin == wanted.origin)
-    if wanted.created_before is not None:
-        query = query.where(User.created_at < wanted.created_before)
     if wanted.second_factor is not None:
         confirmed = second_factor.is_confirmed(User.id)
         query = query.where(confirmed if wanted.second_factor else ~confirmed)
@@ -366,6 +364,8 @@ def _matching(wanted: UserFilter) -> Any:
 
 
 def _within_times(query: Any, wanted: UserFilter) -> Any:
+    if wanted.created_before is not None:
+        query = query.where(User.created_at < wanted.created_before)
     if wanted.last_seen_after is not None:
         query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
     if wanted.last_seen_before is not None:
