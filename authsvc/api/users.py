@@ -228,12 +228,14 @@ class UserFilterBody(Body):
 class BulkBody(Body):
     """One change of up to 1,000 users: those with these names, or the first ones that match a filter."""
 
-    usernames: list[Annotated[Text, Field(max_length=200)]] | None = Field(
+    usernames: list[Annotated[Text, Field(max_length=MAX_USERNAME)]] | None = Field(
         None, min_length=1, max_length=bulk.MAX_AT_ONCE
     )
     filter: UserFilterBody | None = Field(None, description="in place of usernames; needs http read on /api/users")
     after_username: Text = Field(
-        "", max_length=200, description="with a filter: go on after this name, the lastUsername of the answer before"
+        "",
+        max_length=MAX_USERNAME,
+        description="with a filter: go on after this name, the lastUsername of the answer before",
     )
     max_users: int = Field(
         bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: change at most these"
