@@ -105,7 +105,7 @@ _PARTS: dict[str, JsonObject] = {
     "RegistrationView": {"reason": None, "decidedBy": None, "decidedAt": None, "context": {"hall": 2}},
     "RegisterBody": {"context": {"hall": 2}},
     "RoleBody": {"clientIds": []},
-    "UserView": {"enabled": True, "hasPassword": True, "warnings": []},
+    "UserView": {"enabled": True, "groupRoles": [], "hasPassword": True, "warnings": []},
     "WarningView": {"code": "client-id-not-restricted"},
 }
 _TYPES: dict[str, Any] = {
@@ -130,6 +130,8 @@ def add_to(description: JsonObject) -> JsonObject:
             answers = (answer for status, answer in operation["responses"].items() if status.startswith("2"))
             for message in (operation.get("requestBody", {}), *answers):
                 for kind, content in message.get("content", {}).items():
+                    if kind == "application/yaml":  # described by what it stands for, not as a text
+                        content["schema"] = {"type": "object"}
                     made = _TEXTS.get(kind) or _example(content.get("schema", {}), schemas)
                     content.setdefault("example", made)
     return description

@@ -31,7 +31,8 @@ _Location = tuple[int | str, ...]
 def parse(text: str) -> PolicyDocument:
     """Return the document of a YAML text; the message of each `InvalidInput` error begins with its line."""
     try:
-        return _document(_Reader(text).read())
+        value = _Reader(text).read()
+        return _document({} if value is None else value)  # an empty file
     except _Misplaced as error:
         lines = _Reader(text).lines()
         raise InvalidInput(
@@ -80,7 +81,7 @@ class _Misplaced(Exception):
 
 def _document(value: Any) -> PolicyDocument:
     try:
-        document = PolicyDocument.model_validate({} if value is None else value, by_alias=True, by_name=False)
+        document = PolicyDocument.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:
         locations = [one["loc"] for one in error.errors(include_input=False, include_url=False, include_context=False)]
         found = list(zip(locations, InvalidInput.of_validation(error).errors, strict=True))

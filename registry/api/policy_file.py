@@ -32,7 +32,7 @@ class ApplyQuery(PlanQuery):
 
 
 @blueprint.get(
-    "/export", responses={200: {"description": "the policy file", "content": {YAML: {"schema": {"type": "string"}}}}}
+    "/export", responses={200: {"description": "the policy file", "content": {YAML: {"schema": {"type": "object"}}}}}
 )
 def get_policy_file() -> Response:
     """Return users, roles and preauthorizations as YAML, without password hashes and secrets."""

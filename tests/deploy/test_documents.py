@@ -116,6 +116,24 @@ DOCUMENTS = {
         before=(STARTED,),
     ),
     "docs/operating.md": Document(()),
+    "docs/policy-as-code.md": Document(
+        (
+            Block("authsvc export policy.yaml", prints=("written to policy.yaml", "unchanged")),
+            Block(
+                "printf",
+                prints=("+ user press-30", "(dry run: nothing was written)", "2 created", "2 unchanged"),
+                statuses=(0, 0, 3, 0, 0),
+            ),
+            Block(
+                "authsvc export policy.yaml",
+                prints=("- user press-31", "- user press-31", "1 removed, ", "1 removed, "),
+                statuses=(0, 0, 3, 0),
+            ),
+            Block("authsvc export secret.yaml", prints=("unchanged",), files=("secret.yaml",)),
+            Block("authsvc export before.yaml", prints=("unchanged",)),
+        ),
+        before=(STARTED,),
+    ),
     "docs/settings.md": Document(
         (
             Block(

@@ -196,7 +196,7 @@ def test_batch_takes_passwords_and_hashes(alice: Caller) -> None:
     [
         ({"username": "bob"}, 409, {"users[1].username"}),
         ({"username": "press-1"}, 400, {"users[1].username"}),
-        ({"username": "x y"}, 400, {"users[1].username"}),
+        ({"username": "x\ny"}, 400, {"users[1].username"}),
         ({"username": "press-2", "password": "x"}, 400, {"users[1].password"}),
         ({"username": "press-2", "passwordHash": "plain"}, 400, {"users[1].passwordHash"}),
         ({"username": "press-2", "roles": ["none"]}, 400, {"users[1].roles"}),

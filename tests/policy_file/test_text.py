@@ -145,6 +145,8 @@ def test_json_has_the_same_fields() -> None:
     assert text.parse_json(json.dumps(yaml.safe_load(FILE))) == text.parse(FILE)
     with pytest.raises(InvalidInput, match="colour: is not a known field"):
         text.parse_json('{"colour": "red"}')
+    with pytest.raises(InvalidInput, match="must be a JSON object"):
+        text.parse_json("null")
     with pytest.raises(InvalidInput, match="line 1: is not valid JSON"):
         text.parse_json("{")
     with pytest.raises(InvalidInput, match="users is given twice"):
