@@ -157,3 +157,22 @@ def test_restored_session_of_a_disabled_user_gets_no_message(new_site: Callable[
     wait_for(lambda: site.denials(user))
     assert site.denials(user)[0]["reason"] == "user-disabled"
     assert site.code(user) != 0
+
+
+def test_retained_message_whose_publisher_was_deleted_is_not_delivered_after_a_restart(
+    new_site: Callable[..., Site],
+) -> None:
+    site = new_site(before=f"{PERSISTENT}\ncheck_retain_source true")
+    site.wait_until_up()
+    kept, deleted = site.user("write kept/#"), site.user("write kept/#")
+    site.connected(kept).publish("kept/by-a-user", "x", retain=True)
+    site.connected(deleted).publish("kept/by-nobody", "x", retain=True)
+    site.broker.stop()
+    del site.service.users[deleted]
+    site.service.reports.clear()
+    site.broker.start()
+    site.wait_until_up()
+    reader = site.connected(site.user("read kept/#"))
+    assert reader.subscribe("kept/#") == [1]
+    assert reader.received() == ("kept/by-a-user", b"x")
+    assert reader.received_so_far() == []
