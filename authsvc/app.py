@@ -23,6 +23,7 @@ from authsvc.broker.webhooks import WaitBudgets, Webhooks
 from authsvc.credentials.hashing import HashingPool, WaitBudget
 from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
 from authsvc.credentials.rehashing import Rehashing
+from authsvc.identity.sign_in import ExternalSignIns
 from authsvc.jobs import (
     certificate_jobs,
     client_id_jobs,
@@ -134,6 +135,8 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
     second_factors = SecondFactors(settings.ca_key_passphrase)
     access = AccessControl(policy, verifier, seen_client_ids.known, seen_client_ids.note)
     user_states = UserStates(policy)
+    slots = max(1, settings.threads // 4)
+    external_sign_ins = ExternalSignIns(settings, policy, slots, failed_sign_ins)
     report_receivers = ReportReceivers(
         store_report=live_clients.store,
         record_client_id=seen_client_ids.note,
@@ -151,11 +154,14 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
         sign_ins=SignIns(
             access,
             settings.wrong_passwords_per_minute,
-            max(1, settings.threads // 4),
+            slots,
             failed_sign_ins,
             second_factors,
             factor_required=settings.second_factor == "required",
+            ask_directory=external_sign_ins.with_directory_password if external_sign_ins.directory else None,
+            local_on_loopback=settings.local_sign_in == "loopback",
         ),
+        external_sign_ins=external_sign_ins,
         second_factors=second_factors,
         failed_sign_ins=failed_sign_ins,
         webhooks=Webhooks(

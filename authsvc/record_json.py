@@ -55,9 +55,10 @@ def rfc3339(moment: datetime) -> str:
 
 
 def audit_fields(record: Any) -> dict[str, Any]:
-    """Return the fields of a user or role that an audit event keeps; `damage` only if there is any."""
+    """Return the fields of a user or role that an audit event keeps; `damage` and `groupRoles` only if not empty."""
     found = json_fields(record)
-    return {name: found[name] for name in found if name not in _NOT_AUDITED and (name != "damage" or found[name])}
+    rare = ("damage", "groupRoles")
+    return {name: found[name] for name in found if name not in _NOT_AUDITED and (name not in rare or found[name])}
 
 
 def checked_by(rule: Callable[[str], str]) -> AfterValidator:

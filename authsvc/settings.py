@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping  # noqa: TC003 - `get_type_hints` reads it
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -12,23 +13,40 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, get_type
 
 from authsvc.addresses import Network, is_loopback, parse_networks
 from authsvc.credentials.passwords import PasswordPolicy
-from authsvc.credentials.usernames import RegistrationNames
+from authsvc.credentials.usernames import ROLE_NAME, RegistrationNames
 from authsvc.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 PREFIX = "AUTHSVC_"
-SECRETS = ("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL", "SMTP_URL")
+SECRETS = (
+    *("ADMIN_PASSWORD", "WEBHOOK_SECRET", "DATABASE_URL", "CA_KEY_PASSPHRASE", "BROKER_URL", "SMTP_URL"),
+    *("OIDC_CLIENT_SECRET", "LDAP_BIND_PASSWORD"),
+)
 _SMTP_URL = re.compile(
     r"(?P<scheme>smtp|smtps|smtp\+starttls)://"
     r"(?P<user>[^:@/\s]+:[^:@/\s]+@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s]+)(?::[0-9]{1,5})?/?"
+)
+_HTTP_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\s]+)(?::[0-9]{1,5})?(?:/[^?#\s]*)?"
+)
+_LDAP_URL = re.compile(
+    r"(?P<scheme>ldaps?|ldap\+starttls)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#\s]+)(?::[0-9]{1,5})?/?"
 )
 MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 # Kubernetes sets these for a service named `authsvc` in each pod of its namespace.
 _BY_KUBERNETES = re.compile(
     r"AUTHSVC_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_TCP(_PROTO|_PORT|_ADDR)?|(?P<port>PORT))"
 )
+# Settings that mean nothing without others.
+_NEEDED_WITH = {
+    "OIDC_ISSUER": ("OIDC_CLIENT_ID", "OIDC_ROLES"),
+    "OIDC_CLIENT_ID": ("OIDC_ISSUER",),
+    "LDAP_URL": ("LDAP_USER_BASE", "LDAP_ROLES"),
+    "LDAP_BIND_DN": ("LDAP_URL", "LDAP_BIND_PASSWORD"),
+    "LDAP_USER_BASE": ("LDAP_URL",),
+}
 _LOG_LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 
@@ -81,6 +99,40 @@ def _smtp_url(text: str) -> str:
     if match["scheme"] == "smtp" and match["user"] and not is_loopback(match["host"].strip("[]")):
         raise ValueError("must begin with smtps:// or smtp+starttls:// so that its password is sent encrypted")
     return text
+
+
+def _issuer(text: str) -> str:
+    match = _HTTP_URL.fullmatch(text)
+    if not match or (match["scheme"] == "http" and not is_loopback(match["host"].strip("[]"))):
+        raise ValueError("must be the https:// URL of an OpenID provider; http:// only on localhost")
+    return text
+
+
+def _ldap_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(filter(None, re.split(r"[\s,]+", text)))
+    for url in urls:
+        match = _LDAP_URL.fullmatch(url)
+        if not match:
+            raise ValueError("must be ldaps://HOST[:PORT] or ldap+starttls://HOST[:PORT], several with commas between")
+        if match["scheme"] == "ldap" and not is_loopback(match["host"].strip("[]")):
+            raise ValueError("must begin with ldaps:// or ldap+starttls://, because it sends passwords")
+    if not urls:
+        raise ValueError("names no server")
+    return urls
+
+
+def _roles_of_groups(text: str) -> Mapping[str, tuple[str, ...]]:
+    form = 'must be a JSON object of groups and their roles, such as {"plant-admins": ["admin"]}'
+    try:
+        given: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(form) from None
+    if not isinstance(given, dict) or not given or not all(isinstance(names, list) for names in given.values()):
+        raise ValueError(form)
+    for group, names in given.items():
+        if not names or not all(isinstance(name, str) and ROLE_NAME.fullmatch(name) for name in names):
+            raise ValueError(f"must name at least one role for the group {group[:100]!r}")
+    return {group: tuple(names) for group, names in given.items()}
 
 
 def _mail_address(text: str) -> str:
@@ -151,6 +203,30 @@ class Settings:
     token_max_days: Annotated[int | None, _number(1, 36_500)] = None
     tokens_per_minute: Annotated[int, _number(1, 1_000_000)] = 30
     second_factor: Annotated[str, _one_of({"optional": "optional", "required": "required"})] = "optional"
+    local_sign_in: Annotated[str, _one_of({"anywhere": "anywhere", "loopback": "loopback"})] = "anywhere"
+    oidc_issuer: Annotated[str | None, _issuer] = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = None
+    oidc_name: str | None = None
+    oidc_scopes: Annotated[
+        str, _matching(r"(?=(.* )?openid( |\Z))[\x21-\x7e ]+\Z", "scopes with openid among them")
+    ] = "openid profile email"
+    oidc_username_claim: str = "preferred_username"
+    oidc_groups_claim: str = "groups"
+    oidc_roles: Annotated[Mapping[str, tuple[str, ...]] | None, _roles_of_groups] = None
+    oidc_max_age_days: Annotated[int, _number(1, 3650)] = 30
+    oidc_ca_file: str | None = None
+    ldap_url: Annotated[tuple[str, ...], _ldap_urls] = ()
+    ldap_ca_file: str | None = None
+    ldap_bind_dn: str | None = None
+    ldap_bind_password: str | None = None
+    ldap_user_base: str | None = None
+    ldap_user_filter: Annotated[
+        str, _matching(r"\(.*\{username\}.*\)\Z", "a filter with {username}, such as (uid={username})")
+    ] = "(uid={username})"
+    ldap_group_base: str | None = None
+    ldap_roles: Annotated[Mapping[str, tuple[str, ...]] | None, _roles_of_groups] = None
+    ldap_max_age_days: Annotated[int, _number(1, 3650)] = 30
     log_level: Annotated[str, _one_of(_LOG_LEVELS)] = "info"
     ca_key_passphrase: str | None = None
     certificate_days: Annotated[int, _number(1, 3650)] = 365
@@ -205,6 +281,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             values[field] = parse(given[name])
         except ValueError as error:
             _refuse(name, str(error))
+    for name, needed in _NEEDED_WITH.items():
+        missing = [PREFIX + each for each in needed if name.lower() in values and each.lower() not in values]
+        if missing:
+            _refuse(name, f"needs {' and '.join(missing)} too")
     return Settings(**({"database_url": f"sqlite:///{values['data_dir']}/authsvc.db"} | values))
 
 
@@ -242,6 +322,8 @@ def _as_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, PasswordPolicy):
         return json.dumps(asdict(value))
+    if isinstance(value, dict):
+        return json.dumps(value)
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

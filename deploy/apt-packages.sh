@@ -3,7 +3,7 @@
 #   apt-packages.sh run    Python with venv
 #   apt-packages.sh plugin a C compiler and headers, to build deploy/mosquitto/plugin
 #   apt-packages.sh broker the packages of `plugin`, Mosquitto and its clients
-#   apt-packages.sh test   Python, the packages of `broker`, openssl, Chromium, Prometheus
+#   apt-packages.sh test   Python, the packages of `broker`, openssl, Chromium, Prometheus, slapd, Node with npm
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -46,6 +46,8 @@ need_tests() {
 	need openssl command -v openssl
 	need chromium command -v chromium
 	need prometheus command -v promtool
+	need slapd command -v slapd
+	need "nodejs npm" command -v npm
 	need fonts-dejavu-core test -d /usr/share/fonts/truetype/dejavu
 }
 
@@ -65,14 +67,16 @@ if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
 	exit 1
 fi
 echo "Installing$missing"
-case $missing in
-*prometheus*)
-	# The package would start a service on port 9090. A masked unit is started neither now nor at boot.
-	echo "Masking prometheus.service; to run it as a service:  sudo systemctl unmask prometheus"
-	$as_root mkdir -p /etc/systemd/system
-	$as_root ln -sf /dev/null /etc/systemd/system/prometheus.service
-	;;
-esac
+# These packages would start a service. A masked unit is started neither now nor at boot.
+for unit in prometheus slapd; do
+	case $missing in
+	*$unit*)
+		echo "Masking $unit.service; to run it as a service:  sudo systemctl unmask $unit"
+		$as_root mkdir -p /etc/systemd/system
+		$as_root ln -sf /dev/null "/etc/systemd/system/$unit.service"
+		;;
+	esac
+done
 $as_root apt-get -o DPkg::Lock::Timeout=300 update -qq
 # shellcheck disable=SC2086 # each word is a package
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null

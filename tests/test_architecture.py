@@ -20,7 +20,7 @@ ORDER = (
     *("authsvc.cli.main", "registry.cli", "authsvc.cli", "authsvc.server", "authsvc.app"),
     *("registry.extension", "registry.admin", "registry.api", "registry"),
     *("authsvc.jobs", "authsvc.admin", "authsvc.api", "authsvc.web", "authsvc.exports", "authsvc.broker"),
-    *("authsvc.importing", "authsvc.policy_file", "authsvc.accounts"),
+    *("authsvc.identity", "authsvc.importing", "authsvc.policy_file", "authsvc.accounts"),
     *("authsvc.pki", "authsvc.notifications", "authsvc.activity"),
     *("authsvc.observability", "authsvc.storage"),
     *("authsvc.policy", "authsvc.settings", "authsvc.credentials", "authsvc.record_json"),

@@ -24,7 +24,7 @@ from authsvc.policy.actors import Proof
 from authsvc.record_json import from_row
 from authsvc.storage.database import session, transaction
 from authsvc.storage.identifiers import find_id
-from authsvc.storage.models import BrowserSession, Token, User
+from authsvc.storage.models import BrowserSession, Identity, Token, User
 from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class SessionRecord:
     signed_in_by: str
 
 
-def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str) -> str:
+def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str, id_token: str | None = None) -> str:
     """Start a session for the actor and return its secret. A session by a token, the actor's proof, ends with it.
 
+    `id_token` is that of a sign-in at the OpenID provider. No session lasts longer than a provider's confirmation.
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
@@ -65,17 +66,22 @@ def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str) -> str:
         token = Token.get_or_none(Token.digest == token_digest) if token_digest else None
         if token_digest and token is None:
             raise Unauthenticated("the token is not valid", "invalid-token")
-        ends = now + lifetime.absolute
+        user = User.get(User.username == actor.username)
+        identity = Identity.get_or_none(Identity.user == user)
+        ends = [now + lifetime.absolute]
+        ends += [token.expires_at] if token else []
+        ends += [identity.confirmed_until] if identity else []
         row = BrowserSession.create(
             id=uuid.uuid4().hex,
-            user=User.get(User.username == actor.username),
+            user=user,
             token=token,
             digest=_digest(secret),
             created_at=now,
             last_seen_at=now,
-            expires_at=min(ends, token.expires_at) if token else ends,
+            expires_at=min(ends),
             address=actor.address,
             browser=browser[:_MAX_BROWSER],
+            id_token=id_token,
             signed_in_by=how.method,
         )
         audit.record(actor, "session.begin", f"session:{row.id}", after=how.audit_fields())
@@ -110,8 +116,8 @@ def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> 
     return username
 
 
-def sign_out(actor: Actor, secret: str) -> None:
-    """End the session with this secret, if there is one.
+def sign_out(actor: Actor, secret: str) -> str | None:
+    """End the session with this secret, if there is one; return its ID token if it began at the OpenID provider.
 
     If the actor signs in with a browser in which another user was signed in, the audit event names that user as its
     actor and the new one as `replacedBy`: nobody ended the session from another browser.
@@ -122,6 +128,7 @@ def sign_out(actor: Actor, secret: str) -> None:
             _end(replace(actor, username=row.user.username), row, {"replacedBy": actor.username})
         elif row:
             _end(actor, row)
+    return row.id_token if row else None
 
 
 def end(actor: Actor, session_id: str, username: str | None = None) -> None:

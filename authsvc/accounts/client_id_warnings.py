@@ -38,7 +38,7 @@ class PolicyWarning:
 def of_users(records: Sequence[UserRecord]) -> dict[str, tuple[PolicyWarning, ...]]:
     """Return the warnings about these users by username; the rules of their roles count too."""
     with session():
-        policies = policy_reader.role_policies({role for record in records for role in record.roles})
+        policies = policy_reader.role_policies({role for record in records for role in record.all_roles})
     return {record.username: _warnings(record, policies) for record in records}
 
 
@@ -71,7 +71,7 @@ def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[P
 def _client_id_warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:
     # The message names the role and not the rule: a caller that may read the user may not be allowed to read its roles.
     sources = {"its own": RolePolicy(record.permissions, record.client_ids)}
-    sources |= {f"the role {name}": policies[name] for name in record.roles if name in policies}
+    sources |= {f"the role {name}": policies[name] for name in record.all_roles if name in policies}
     if allowed_client_ids.restrict(pattern for source in sources.values() for pattern in source.client_ids):
         matching = [
             name for name, source in sources.items() if allowed_client_ids.match_longer_usernames(source.client_ids)

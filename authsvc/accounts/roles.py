@@ -121,7 +121,7 @@ def delete(actor: Actor, name: str, expected: frozenset[str] | None = None) -> N
     with policy_change() as announce:
         row = _row_for_change(actor, name)
         policy_reader.require_version(expected, row.updated_at)
-        holders = UserRole.select().where(UserRole.role == row).count()
+        holders = UserRole.select(UserRole.user).distinct().where(UserRole.role == row).count()
         if holders:
             raise Conflict(f"{holders} users have the role {name}; remove it from them first", "role-in-use")
         before = _record(row)
@@ -147,7 +147,7 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
 def count_holders(names: Iterable[str]) -> dict[str, int]:
     """Return the number of users of each of these roles."""
     wanted = list(names)
-    query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user)).join(Role).where(Role.name.in_(wanted))
+    query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user.distinct())).join(Role).where(Role.name.in_(wanted))
     with session():
         return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
 

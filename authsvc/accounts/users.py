@@ -45,6 +45,7 @@ _BATCH = 1000
 class UserRecord:
     """A user without its password hash.
 
+    `group_roles` are the roles that its groups at a provider or in a directory give; `roles` are those given here.
     `administrator_on_broker`: it may change something in this service and log in to the broker, which sees its
     secrets. `damage` says which of its own rows cannot be read. `last_seen` is None if the user was not seen in the
     last 30 days.
@@ -54,6 +55,7 @@ class UserRecord:
     enabled: bool
     grant_types: frozenset[GrantType]
     roles: tuple[str, ...]
+    group_roles: tuple[str, ...]
     permissions: tuple[Permission, ...]
     client_ids: tuple[str, ...]
     has_password: bool
@@ -64,6 +66,11 @@ class UserRecord:
     updated_at: datetime
     last_seen: datetime | None
     second_factor: bool
+
+    @property
+    def all_roles(self) -> tuple[str, ...]:
+        """The roles given here and by groups, each once."""
+        return tuple(dict.fromkeys((*self.roles, *self.group_roles)))
 
     @property
     def version(self) -> str:
@@ -79,6 +86,9 @@ class Origin(StrEnum):
     OIDC = "oidc"
     LDAP = "ldap"
 
+
+KEPT_ELSEWHERE = (Origin.OIDC, Origin.LDAP)
+"""The origins of users without a password here: a provider or directory confirms them."""
 
 Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", "-updatedAt", "lastSeen", "-lastSeen"]
 
@@ -161,6 +171,8 @@ def change(
         policy_reader.require_version(expected, row.updated_at)
         before = _record(row)
         actor.must_hold(policy_reader.rights_of_user(row.username))
+        if password_hash is not None and row.origin in KEPT_ELSEWHERE:
+            raise invalid("password", "this user signs in at its provider or directory and has no password here")
         row.enabled = changes.get("enabled", row.enabled)
         row.grant_types = changes.get("grant_types", row.grant_types)
         if "client_ids" in changes:
@@ -384,7 +396,7 @@ def _insert(username: str, wanted: UserChanges, password_hash: str | None, origi
 def _store_rights(actor: Actor, row: User, wanted: UserChanges) -> UserRecord:
     """Store the given roles and permissions; `Forbidden` if the user now has rights that the actor lacks."""
     if "roles" in wanted:
-        UserRole.delete().where(UserRole.user == row).execute()
+        UserRole.delete().where(UserRole.user == row, ~UserRole.from_groups).execute()
         chosen = roles.named(wanted["roles"])
         if chosen:
             UserRole.insert_many([{"user": row, "role": role} for role in chosen]).execute()
@@ -423,7 +435,8 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
 
     chosen = selecting(User.username) if are_sorted else User.id.in_([row.id for row in rows])
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, chosen)
-    roles_of = policy_reader.role_names(chosen)
+    given_here = policy_reader.role_names(chosen, from_groups=False)
+    from_groups = policy_reader.role_names(chosen, from_groups=True)
     writing = policy_reader.roles_that_write()
     seen = last_seen.of_users(selecting)
     with_second_factor = second_factor.owners(selecting(User.username))
@@ -432,12 +445,16 @@ def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
             row.username,
             row.enabled,
             row.grant_types,
-            held := roles_of.get(row.id, ()),
+            here := given_here.get(row.id, ()),
+            by_groups := from_groups.get(row.id, ()),
             (own := permissions.get(row.id, policy_reader.NO_STORED_PERMISSIONS)).permissions,
             row.client_ids,
             row.password_hash is not None,
             bool(row.grant_types)
-            and (any(each.writes_to_the_service for each in own.permissions) or not writing.isdisjoint(held)),
+            and (
+                any(each.writes_to_the_service for each in own.permissions)
+                or not writing.isdisjoint((*here, *by_groups))
+            ),
             policy_reader.damage_of(row.grant_types, row.client_ids, own),
             row.origin,
             row.created_at,

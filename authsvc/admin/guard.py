@@ -51,7 +51,7 @@ def check_request() -> AnyResponse | None:
     return None if _is_marked("public") else _check_permission()
 
 
-def begin_session(signed_in: SignIn) -> None:
+def begin_session(signed_in: SignIn, id_token: str | None = None) -> None:
     """Sign a browser in with a new session secret, and end the session that the browser had before.
 
     `Unauthenticated` if the sign-in still needs a second factor.
@@ -59,7 +59,7 @@ def begin_session(signed_in: SignIn) -> None:
     if signed_in.missing is not Missing.NOTHING:
         raise Unauthenticated("sign in with the second factor")
     author, browser = actor_for(signed_in.user, signed_in.proof), request.headers.get("User-Agent", "")
-    secret = browser_sessions.begin(author, signed_in.how, session_lifetime(), browser)
+    secret = browser_sessions.begin(author, signed_in.how, session_lifetime(), browser, id_token)
     end_session(signed_in.user)
     session[_SESSION_SECRET] = secret
 
@@ -84,9 +84,11 @@ def session_offer() -> SessionOffer | None:
     return SessionOffer(SignIn(user, How(Method.TOKEN), Proof(token_digest=digest)), leads_to)
 
 
-def end_session(user: UserPolicy) -> None:
-    browser_sessions.sign_out(actor_for(user), session.get(_SESSION_SECRET, ""))
+def end_session(user: UserPolicy) -> str | None:
+    """End the session of this browser; return the ID token with which it began, if it has one."""
+    id_token = browser_sessions.sign_out(actor_for(user), session.get(_SESSION_SECRET, ""))
     session.clear()
+    return id_token
 
 
 def present_session_id() -> str | None:

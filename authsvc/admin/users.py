@@ -259,7 +259,7 @@ def _effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
     """Return the rules in force for a user, and the names of roles whose rules are left out as unreadable."""
     snapshot = services().policy.snapshot
     policy = snapshot.users.get(user.username)
-    hidden = [role for role in user.roles if not may_call("GET", f"/api/roles/{role}")]
+    hidden = [role for role in user.all_roles if not may_call("GET", f"/api/roles/{role}")]
     rules = snapshot.rules_of(policy) if policy else []
     return [rule for rule in rules if rule.role not in hidden], hidden
 
@@ -267,7 +267,7 @@ def _effective_rules(user: UserRecord) -> tuple[list[Rule], list[str]]:
 def _allowed_client_ids(user: UserRecord, hidden_roles: list[str]) -> list[tuple[str, str | None]]:
     """Return the allowed client ids, each with the role it comes from or None, without those of hidden roles."""
     roles = services().policy.snapshot.roles
-    visible = [role for role in user.roles if role in roles and role not in hidden_roles]
+    visible = [role for role in user.all_roles if role in roles and role not in hidden_roles]
     own = [(pattern, None) for pattern in user.client_ids]
     return [*own, *((pattern, role) for role in visible for pattern in roles[role].client_ids)]
 

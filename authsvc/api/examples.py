@@ -105,7 +105,7 @@ _PARTS: dict[str, JsonObject] = {
     "RegistrationView": {"reason": None, "decidedBy": None, "decidedAt": None, "context": {"hall": 2}},
     "RegisterBody": {"context": {"hall": 2}},
     "RoleBody": {"clientIds": []},
-    "UserView": {"enabled": True, "hasPassword": True, "warnings": []},
+    "UserView": {"enabled": True, "groupRoles": [], "hasPassword": True, "warnings": []},
     "WarningView": {"code": "client-id-not-restricted"},
 }
 _TYPES: dict[str, Any] = {

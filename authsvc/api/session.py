@@ -60,7 +60,7 @@ def login(body: LoginBody) -> dict[str, Any]:
     `401` has the code `otp-required` if the code is missing, `otp-wrong` if it is wrong or was used before, and
     `otp-enrolment-required` if the user must set up a second factor first.
     """
-    signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr)
+    signed_in = services().sign_ins.with_password(body.username, body.password, request.remote_addr, directory_too=True)
     actor = actor_for(signed_in.user, signed_in.proof)
     signed_in = services().sign_ins.complete(signed_in, actor, body.otp)
     issued = api_tokens.issue_token(

@@ -118,6 +118,9 @@ class UserView(View):
     enabled: bool
     grant_types: list[GrantTypeName]
     roles: list[str]
+    group_roles: list[str] = Field(
+        description="the roles that the user's groups at its provider or directory give, set at each sign-in"
+    )
     permissions: list[PermissionView]
     client_ids: list[str]
     has_password: bool
@@ -381,4 +384,4 @@ def _view(record: users.UserRecord, warnings: tuple[PolicyWarning, ...]) -> User
 def damage_of(record: users.UserRecord) -> list[str]:
     """Return which rows of the user or of its roles cannot be read, so that it is denied everything."""
     damaged = services().policy.snapshot.damaged_roles
-    return [*record.damage, *(f"role {name} is damaged" for name in record.roles if name in damaged)]
+    return [*record.damage, *(f"role {name} is damaged" for name in record.all_roles if name in damaged)]

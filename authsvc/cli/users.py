@@ -298,7 +298,7 @@ def _row(record: users.UserRecord) -> tuple[object, ...]:
         record.username,
         record.enabled,
         sorted(record.grant_types),
-        record.roles,
+        record.all_roles,
         "; ".join(map(str, record.permissions[:3])) + (" ..." if len(record.permissions) > 3 else ""),  # noqa: PLR2004
         terminal.spell_moment(record.last_seen),
     )
@@ -316,6 +316,8 @@ def _print(record: users.UserRecord, *, as_json: bool, generated: str | None = N
     click.echo(f"  2nd factor   {'set' if record.second_factor else 'none'}")
     click.echo(f"  origin       {record.origin}")
     click.echo(f"  roles        {', '.join(record.roles) or 'none'}")
+    if record.group_roles:
+        click.echo(f"  group roles  {', '.join(record.group_roles)}")
     click.echo(f"  client ids   {', '.join(record.client_ids) or 'any, unless a role restricts them'}")
     for permission in record.permissions:
         click.echo(f"  permission   {permission}")

@@ -74,6 +74,18 @@ def _checked(name: str, problem: str | None) -> str:
     return name
 
 
+def directory_username(given: str) -> str | None:
+    """Return the username for a name that an OpenID provider, or a person for a directory, gave; None if there is none.
+
+    It is in lower case, without the domain of a mail address, and one that a restricted registration may have: other
+    characters could make it look like another name. Names that look like `admin` or `authsvc` are refused, because they
+    stand for the first administrator and for the service itself.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", given).casefold())
+    name = folded.partition("@")[0]
+    return name if _RESTRICTED.fullmatch(name) and skeleton(name) not in _RESERVED else None
+
+
 def validate_role_name(name: str) -> str:
     """Return the name; `InvalidInput` for `name` if it is not valid."""
     if not ROLE_NAME.fullmatch(name):
@@ -85,3 +97,6 @@ def skeleton(name: str) -> str:
     """Return the form that look-alike names share, such as `Bad-1`, `bad_l` and `BADI`."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return folded.translate(_LOOKS_LIKE)
+
+
+_RESERVED = {skeleton("admin"), skeleton("authsvc")}

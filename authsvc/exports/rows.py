@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from authsvc.activity.audit import Event
 
 USER_COLUMNS = (
-    *("username", "enabled", "grantTypes", "roles", "permissions", "clientIds"),
+    *("username", "enabled", "grantTypes", "roles", "groupRoles", "permissions", "clientIds"),
     *("hasPassword", "secondFactor", "origin", "createdAt", "updatedAt", "lastSeen"),
 )
 AUDIT_COLUMNS = ("id", "at", "actor", "via", "address", "requestId", "action", "target", "before", "after")
@@ -20,7 +20,7 @@ AUDIT_COLUMNS = ("id", "at", "actor", "via", "address", "requestId", "action", "
 
 def of_user(user: UserRecord) -> tuple[str, ...]:
     """Return the cells of `USER_COLUMNS`."""
-    rights = (user.roles, user.permissions, user.client_ids)
+    rights = (user.roles, user.group_roles, user.permissions, user.client_ids)
     lists = ("; ".join(map(str, values)) for values in (sorted(user.grant_types), *rights))
     times = (rfc3339(at) if at else "" for at in (user.created_at, user.updated_at, user.last_seen))
     credentials = map(_yes, (user.has_password, user.second_factor))

@@ -189,7 +189,8 @@ class AccessControl:
         """Return the user of an API token and the token's digest; `Unauthenticated` if it is not valid."""
         claims = jwt.verify(token, self._policy.snapshot.signing_keys, now)
         user = self._policy.snapshot.users.get(claims.username)
-        if user is None or not user.enabled or claims.digest not in user.tokens:
+        until = user.tokens.get(claims.digest) if user and user.enabled else None
+        if user is None or until is None or until <= now:
             raise Unauthenticated("the token is not valid", "invalid-token")
         self.token_uses[claims.digest] = now
         return user, claims.digest

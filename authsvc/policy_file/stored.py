@@ -63,7 +63,7 @@ def read_users(usernames: Iterable[str] | None) -> Entries[PolicyUser]:
     found: Entries[PolicyUser] = Entries()
     for condition in _conditions(usernames):
         permissions = policy_reader.permissions_of(PermissionRow.user, User.id, condition)
-        roles = policy_reader.role_names(condition)
+        roles = policy_reader.role_names(condition, from_groups=False)
         query: Any = User.select(*columns).order_by(User.username)
         for user_id, name, enabled, grant_types, client_ids, password_hash in (
             query if condition is None else query.where(condition)

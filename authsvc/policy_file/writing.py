@@ -130,7 +130,8 @@ def _change_users(actor: Actor, changes: list[PlannedChange], role_ids: dict[str
         after for before, after, change in pairs if change.damaged or before.permissions != after.permissions
     ]
     for batch in chunked(with_other_roles, _BATCH):
-        UserRole.delete().where(UserRole.user.in_([ids[user.username] for user in batch])).execute()
+        of_batch = UserRole.user.in_([ids[user.username] for user in batch])
+        UserRole.delete().where(of_batch, ~UserRole.from_groups).execute()
     for batch in chunked(with_other_permissions, _BATCH):
         PermissionRow.delete().where(PermissionRow.user.in_([ids[user.username] for user in batch])).execute()
     _insert_roles(with_other_roles, ids, role_ids)

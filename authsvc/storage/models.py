@@ -46,12 +46,32 @@ class Role(NumberedModel):
 
 
 class UserRole(Model):
+    """A role of a user, given by an administrator or, if `from_groups`, by the user's groups at its provider."""
+
     user = peewee.ForeignKeyField(User, on_delete="CASCADE", backref="user_roles")
     role = peewee.ForeignKeyField(Role, on_delete="RESTRICT", backref="user_roles")
+    from_groups = peewee.BooleanField(default=False, constraints=[peewee.SQL("DEFAULT FALSE")])
 
     class Meta:
         table_name = "user_roles"
-        primary_key = peewee.CompositeKey("user", "role")
+        primary_key = peewee.CompositeKey("user", "role", "from_groups")
+
+
+class Identity(Model):
+    """The account of a user at an OpenID provider or in a directory, which has confirmed it at `confirmed_at`.
+
+    Until `confirmed_until` the user's API tokens are valid without another sign-in.
+    """
+
+    user = peewee.ForeignKeyField(User, primary_key=True, on_delete="CASCADE", backref="identities")
+    issuer = peewee.CharField(500)
+    subject = peewee.CharField(255)
+    confirmed_at = UtcDateTimeField()
+    confirmed_until = UtcDateTimeField()
+
+    class Meta:
+        table_name = "identities"
+        indexes = ((("issuer", "subject"), True),)
 
 
 class PermissionRow(NumberedModel):
@@ -91,7 +111,8 @@ class Token(Model):
 class BrowserSession(Model):
     """A browser session of an administrator; `digest` is the digest of the secret in the browser's cookie.
 
-    A session started with an API token refers to it in `token` and is deleted with it.
+    A session started with an API token refers to it in `token` and is deleted with it. `id_token` is the OpenID
+    provider's proof of the sign-in, which its own sign-out asks for.
     """
 
     id = peewee.CharField(32, primary_key=True)
@@ -104,6 +125,7 @@ class BrowserSession(Model):
     address = peewee.CharField(64, null=True)
     browser = peewee.CharField(200)
     signed_in_by = CharField(16, default="password", constraints=[peewee.SQL("DEFAULT 'password'")])
+    id_token = peewee.TextField(null=True)
 
     class Meta:
         table_name = "browser_sessions"
@@ -426,6 +448,7 @@ ALL = (
     User,
     Role,
     UserRole,
+    Identity,
     PermissionRow,
     Token,
     BrowserSession,

@@ -18,7 +18,17 @@ from authsvc.errors import InvalidInput, PreconditionFailed
 from authsvc.policy.permissions import EVERY_RIGHT, Context, Effect, Operation, Permission
 from authsvc.policy.snapshot import NO_CERTIFICATES, NO_TOKENS, RolePolicy, UserPolicy
 from authsvc.storage.fields import UnreadableClientIds, UnreadableGrantTypes
-from authsvc.storage.models import Authority, Certificate, PermissionRow, Role, SigningKeyRow, Token, User, UserRole
+from authsvc.storage.models import (
+    Authority,
+    Certificate,
+    Identity,
+    PermissionRow,
+    Role,
+    SigningKeyRow,
+    Token,
+    User,
+    UserRole,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -227,12 +237,19 @@ def _damage_of_client_ids(client_ids: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
 
-def role_names(condition: Any) -> dict[int, tuple[str, ...]]:
-    """Return the sorted role names of the users that meet a condition, by user id."""
+def role_names(condition: Any, *, from_groups: bool | None = None) -> dict[int, tuple[str, ...]]:
+    """Return the sorted role names of the users that meet a condition, by user id.
+
+    With `from_groups` only the roles that groups give, or only those given here; for None both.
+    """
     query = UserRole.select(UserRole.user, Role.name).join(Role).switch(UserRole).join(User)
+    if from_groups is not None:
+        query = query.where(UserRole.from_groups == from_groups)
     found: dict[int, list[str]] = defaultdict(list)
     for user_id, name in _where(query, condition).order_by(Role.name).tuples().iterator():
-        found[user_id].append(name)
+        names = found[user_id]
+        if not names or names[-1] != name:  # given by an administrator and by a group
+            names.append(name)
     return {user_id: tuple(names) for user_id, names in found.items()}
 
 
@@ -243,11 +260,18 @@ def role_policy(stored: OwnerPermissions, client_ids: tuple[str, ...]) -> RolePo
 
 def _tokens(condition: Any, now: datetime) -> dict[int, dict[str, datetime]]:
     query = Token.select(Token.user, Token.digest, Token.expires_at).join(User).where(Token.expires_at > now)
+    confirmed = _confirmed_until(condition)
     found: dict[int, dict[str, datetime]] = defaultdict(dict)
     for user_id, digest, expires_at in _where(query, condition).tuples().iterator():
         if expires_at > now:  # SQLite may compare a damaged time as greater
-            found[user_id][digest] = expires_at
+            found[user_id][digest] = min(expires_at, confirmed.get(user_id, expires_at))
     return found
+
+
+def _confirmed_until(condition: Any) -> dict[int, datetime]:
+    """Return until when users of providers and directories are confirmed, by user id; no token is valid for longer."""
+    query = Identity.select(Identity.user, Identity.confirmed_until).join(User)
+    return dict(_where(query, condition).tuples())
 
 
 def _certificates(condition: Any, now: datetime) -> dict[int, dict[str, datetime]]:

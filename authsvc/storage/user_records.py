@@ -136,9 +136,11 @@ def _query(condition: str) -> str:
     words = _text(words, "max(effect, context, operation, resource)")
     own = f"(SELECT {words} AS permission FROM permissions WHERE user_id = users.id ORDER BY id) AS own"  # noqa: S608
     end = f"{least}(not_after, coalesce(revoked_at, not_after), coalesce(retires_at, not_after))"
+    confirmed = "EXISTS (SELECT 1 FROM identities WHERE user_id = users.id)"
     columns = (
         _text("username"),
-        "CASE WHEN enabled = TRUE THEN '1' ELSE '0' END",
+        # `policy_reader` reads the few users of providers: their tokens end with the confirmation.
+        f"CASE WHEN {confirmed} THEN '-' WHEN enabled = TRUE THEN '1' ELSE '0' END",
         _text("grant_types"),
         f"CASE WHEN password_hash IS NULL THEN '' ELSE {_text('password_hash')} END",
         _text("client_ids"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from authsvc.credentials.hashing import HashingPool
     from authsvc.credentials.passwords import PasswordHasher, PasswordVerifier
     from authsvc.credentials.rehashing import Rehashing
+    from authsvc.identity.sign_in import ExternalSignIns
     from authsvc.policy.access import AccessControl
     from authsvc.policy.actors import Proof
     from authsvc.policy.snapshot import UserPolicy
@@ -55,6 +56,7 @@ class Services:
     access: AccessControl
     sign_ins: SignIns
     second_factors: SecondFactors
+    external_sign_ins: ExternalSignIns
     failed_sign_ins: FailedSignIns
     webhooks: Webhooks
     plugin: PluginRoutes

@@ -24,7 +24,7 @@ _APP = create_app(Settings(data_dir=Path("nowhere"), database_url="sqlite:///now
 # Anybody may sign in, and a user without permissions may sign out.
 _PUBLIC = {"sign_in.form", "sign_in.sign_in", "sign_in.sign_out", "sign_in.replace_session_form"}
 _PUBLIC |= {"sign_in.replace_session", "sign_in.code_form", "sign_in.check_code"}
-_PUBLIC |= {"sign_in.set_up_form", "sign_in.confirm_set_up"}
+_PUBLIC |= {"sign_in.set_up_form", "sign_in.confirm_set_up", "sign_in.begin_at_provider", "sign_in.finish_at_provider"}
 # Part of values that only a user who may read them should ever see.
 _HIDDEN = "hidden-value"
 

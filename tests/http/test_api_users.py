@@ -44,6 +44,7 @@ def _is_shown_without_secrets(answer: TestResponse) -> None:
     assert (body.pop("hasPassword"), body.pop("secondFactor")) == (True, False)
     assert (body.pop("administratorOnBroker"), body.pop("damage")) == (False, [])
     assert (body.pop("warnings"), body.pop("lastSeen"), body.pop("origin")) == ([], None, "administrator")
+    assert body.pop("groupRoles") == []
     assert body == {name: value for name, value in PRESS.items() if name != "password"}
     assert "secret's" not in answer.text
     assert "$2b$" not in answer.text

@@ -8,6 +8,7 @@ network from which the name has signed in before, so that guesses from other net
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
@@ -19,15 +20,18 @@ from peewee import EXCLUDED
 from authsvc.accounts import throttle
 from authsvc.accounts.sign_in import second_factor
 from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
-from authsvc.addresses import network_of
+from authsvc.addresses import is_loopback, network_of
 from authsvc.credentials.hashing import slot
+from authsvc.credentials.usernames import directory_username, skeleton
 from authsvc.errors import Busy, TooMany, Unauthenticated
 from authsvc.policy.actors import Proof
 from authsvc.policy.decision import Denied, Reason
 from authsvc.storage.database import session, transaction
-from authsvc.storage.models import SignInAddress
+from authsvc.storage.models import SignInAddress, User
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authsvc.accounts.sign_in.second_factor import SecondFactors
     from authsvc.activity.failed_sign_ins import FailedSignIns
     from authsvc.policy.access import AccessControl
@@ -51,6 +55,11 @@ class SignIns:
     from unknown networks leaves the slots of known ones free. The hashes of known networks run first. Without a free
     slot a sign-in is `Busy` at once. With `factor_required` a user that may change anything in this service needs a
     second factor.
+
+
+    `ask_directory` returns the user of a directory with this name and password, admitted from this address; None if
+    they are wrong. With `local_on_loopback` users with passwords of this service that may change something in it sign
+    in from this machine only.
     """
 
     def __init__(
@@ -62,6 +71,8 @@ class SignIns:
         second_factors: SecondFactors,
         *,
         factor_required: bool = False,
+        ask_directory: Callable[[str, str, str | None], UserPolicy | None] | None = None,
+        local_on_loopback: bool = False,
     ) -> None:
         self._access = access
         self._second_factors = second_factors
@@ -69,23 +80,31 @@ class SignIns:
         self._failures = failures
         self._per_minute = per_minute
         self._slots = {known: BoundedSemaphore(slots) for known in (True, False)}
+        self._ask_directory = ask_directory
+        self._local_on_loopback = local_on_loopback
 
     def with_token(self, token: str) -> SignIn:
         """Return the sign-in of an API token's user; `Unauthenticated` if the token is not valid."""
         user, digest = self._access.authenticate_token(token, datetime.now(UTC))
         return SignIn(user, How(Method.TOKEN), Proof(token_digest=digest))
 
-    def with_password(self, username: str, password: str, address: str | None) -> SignIn:
+    def with_password(
+        self, username: str, password: str, address: str | None, *, directory_too: bool = False
+    ) -> SignIn:
         """Return the sign-in with these credentials; `Unauthenticated`, with the same message for every cause, if none.
 
-        A failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right
-        password.
+        With `directory_too` the directory is asked for names that no user kept here has, nor one that looks like it. A
+        failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right password.
         """
+        name = directory_username(username) if directory_too and self._ask_directory else None
+        by_directory = name is not None and not _is_kept_here(name, username)
         try:
-            user = self._check_password(username, password, address)
+            user = self._check_password(username, password, address, by_directory=by_directory)
         except TooMany as error:
             self._failures.note(username, address, error.code)
             raise
+        if by_directory:
+            return SignIn(user, How(Method.LDAP), None, self.missing(user))
         return SignIn(user, How(Method.PASSWORD), Proof(password_hash=user.password_hash), self.missing(user))
 
     def missing(self, user: UserPolicy) -> Missing:
@@ -116,19 +135,22 @@ class SignIns:
             raise
         return replace(signed_in, how=How(signed_in.how.method, used), missing=Missing.NOTHING)
 
-    def _check_password(self, username: str, password: str, address: str | None) -> UserPolicy:
+    def _check_password(self, username: str, password: str, address: str | None, *, by_directory: bool) -> UserPolicy:
         started = monotonic()
-        digest = hashlib.sha256(username.encode("utf-8", "replace")).hexdigest()
+        # A directory ignores case, so all spellings of a name count as one.
+        name = (directory_username(username) or username) if by_directory else username
+        digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
         attempt = SignInAttempt(digest, network_of(address))
         with session():
             last_seen = attempt.last_seen()
             known = last_seen is not None
             limits = attempt.limits(self._per_minute, known=known)
             throttle.check_limits(limits)
-        user = self._access.authenticate_cached_password(username, password)
-        if user is None:
-            with slot(self._slots[known], _busy()):
-                outcome = self._access.authenticate_password(username, password, first=known)
+        user = None if by_directory else self._access.authenticate_cached_password(username, password)
+        if user is None or self._is_away_from_home(user, address):
+            # The directory has slots of its own, so that it takes none of local users while it does not answer.
+            with nullcontext() if by_directory else slot(self._slots[known], _busy()):
+                outcome = self._verify(username, password, address, known=known, by_directory=by_directory)
                 if isinstance(outcome, Denied):
                     if outcome.reason is not Reason.HASHING_BUSY:
                         self._failures.note(username, address, outcome.reason)
@@ -140,12 +162,29 @@ class SignIns:
             attempt.remember()
         return user
 
+    def _verify(
+        self, username: str, password: str, address: str | None, *, known: bool, by_directory: bool
+    ) -> UserPolicy | Denied:
+        if by_directory and self._ask_directory:
+            return self._ask_directory(username, password, address) or Denied(Reason.WRONG_PASSWORD)
+        outcome = self._access.authenticate_password(username, password, first=known)
+        if not isinstance(outcome, Denied) and self._is_away_from_home(outcome, address):
+            return Denied(Reason.WRONG_PASSWORD)
+        return outcome
+
+    def _is_away_from_home(self, user: UserPolicy, address: str | None) -> bool:
+        """Return whether this user's password counts on the service's own machine only, and this is another one."""
+        remote = self._local_on_loopback and not is_loopback(address or "")
+        return remote and self._access.writes(user)
+
     def _refuse(self, denied: Denied, attempt: SignInAttempt, started: float) -> NoReturn:
         if denied.reason is Reason.HASHING_BUSY:
             raise _busy()
         throttle.count(attempt.limits(self._per_minute, known=False))
         sleep(max(0.0, started + self._access.failure_seconds - monotonic()))
-        raise Unauthenticated("username or password is wrong", "wrong-credentials")
+        # The same for everybody, so that it does not reveal whose password is right.
+        where = "; local administrators sign in on the machine of the service" if self._local_on_loopback else ""
+        raise Unauthenticated(f"username or password is wrong{where}", "wrong-credentials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +228,13 @@ def delete_old() -> None:
     """Delete networks without a sign-in for 90 days."""
     with transaction():
         SignInAddress.delete().where(SignInAddress.last_seen < datetime.now(UTC) - REMEMBERED).execute()
+
+
+def _is_kept_here(*names: str) -> bool:
+    """Return whether a user that is not of the directory has one of these names or one that looks like it."""
+    with session():
+        same = User.skeleton.in_([skeleton(name) for name in names])
+        return User.select().where(same, User.origin != Method.LDAP).exists()
 
 
 def _busy() -> Busy:
