@@ -12,7 +12,10 @@ from typing import cast
 
 from bench import command, report
 
-FIGURES = ("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin", "power_cut")
+FIGURES = (
+    *("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin", "power_cut"),
+    *("million", "scale"),
+)
 
 
 def main() -> None:

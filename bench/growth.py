@@ -46,12 +46,15 @@ class Size(NamedTuple):
 class Grown:
     """A running service, its users, and the duration of its start."""
 
-    def __init__(self, service: Service, population: Population, seconds_to_ready: float) -> None:
+    def __init__(
+        self, service: Service, population: Population, seconds_to_ready: float, asked: int = _ASKED_USERS
+    ) -> None:
+        self._asked = min(population.users, asked)
         self.service, self.population, self.seconds_to_ready = service, population, seconds_to_ready
         self._numbers = count()
         # Note all client ids first: storing a new client id does not depend on the number of users.
         with closing(BrokerConnection(service.broker_port)) as connection:
-            connection.times(islice(self._new(), _ASKED_USERS))
+            connection.times(islice(self._new(), self._asked))
 
     def times(self, kind: str, asked: int) -> Times:
         """Send webhook requests on one kept connection and return their times."""
@@ -80,9 +83,8 @@ class Grown:
     def _new(self) -> Iterator[bytes]:
         """Yield different requests, spread over all users and permissions."""
         users, permissions, _ = self.population
-        asked = min(users, _ASKED_USERS)
         for number in self._numbers:
-            user = number % asked * (users // asked)
+            user = number % self._asked * (users // self._asked)
             yield acl_request(username(user), topic(user, number * 31 % permissions, f"job/{number}"))
 
 
@@ -109,7 +111,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
             },
             rounds,
         )
-        in_force = [_seconds_until_in_force(biggest.service, number) for number in range(20)]
+        in_force = [seconds_until_in_force(biggest.service, number) for number in range(20)]
         sizes = {name: one.size() for name, one in grown.items()}
     return _figure(list(users), list(permissions), turns, beside, in_force, sizes)
 
@@ -130,7 +132,7 @@ def _memory(pid: int) -> tuple[float, float]:
     return kilobytes["Rss"] * 1024 / 1e6, own * 1024 / 1e6
 
 
-def _seconds_until_in_force(service: Service, number: int) -> float:
+def seconds_until_in_force(service: Service, number: int) -> float:
     """Return the seconds from sending a change to the API until it takes effect at the webhook."""
     rights = [permission(f"write news/{number}")]
     with closing(BrokerConnection(service.broker_port)) as broker:

@@ -110,6 +110,7 @@ class UserFilter:
     last_seen_before: datetime | None = None
     administrators_on_broker: bool = False
     created_before: datetime | None = None
+    second_factor: bool | None = None
 
 
 class UserChanges(TypedDict, total=False):
@@ -319,9 +320,13 @@ def get(username: str) -> UserRecord:
 def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username") -> Page[UserRecord]:
     """Return one page of users; a `sort` that begins with `-` is descending."""
     query, columns = _matching(wanted), {**_SORTED_BY}
+    counted = query
+    if wanted == UserFilter(role=wanted.role) and wanted.role:
+        counted = UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)
     if sort.endswith("lastSeen"):
         query, columns["lastSeen"] = last_seen.joined(query)
-    return fetch_page(in_order(query, sort, columns, User.username), page, per_page, convert=_records)
+    ordered = in_order(query, sort, columns, User.username)
+    return fetch_page(ordered, page, per_page, convert=_records, counted=counted)
 
 
 def matching_names(wanted: UserFilter, after: str, limit: int) -> tuple[list[str], int]:
@@ -368,6 +373,13 @@ def _matching(wanted: UserFilter) -> Any:
         query = query.where(User.grant_types.cast("text").contains(wanted.grant_type))
     if wanted.origin is not None:
         query = query.where(User.origin == wanted.origin)
+    if wanted.second_factor is not None:
+        confirmed = second_factor.is_confirmed(User.id)
+        query = query.where(confirmed if wanted.second_factor else ~confirmed)
+    return _within_times(query, wanted)
+
+
+def _within_times(query: Any, wanted: UserFilter) -> Any:
     if wanted.created_before is not None:
         query = query.where(User.created_at < wanted.created_before)
     if wanted.last_seen_after is not None:

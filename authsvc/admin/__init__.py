@@ -16,6 +16,7 @@ from authsvc.admin import (
     clients,
     forms,
     guard,
+    imports,
     notifications,
     overview,
     roles,
@@ -49,7 +50,8 @@ def register(app: Flask) -> None:
     app.jinja_env.globals.update(
         form_token=guard.form_token, escape_invisible=escape_invisible, path_level=path_level, utc=UTC
     )
-    for part in (blueprint, sign_in.blueprint, own.blueprint, forms.blueprint, why.blueprint, user_selection.blueprint):
+    parts = (sign_in, own, forms, why, user_selection, imports)
+    for part in (blueprint, *(each.blueprint for each in parts)):
         add_pages(app, part)
     for noun in (overview, certificates, tokens, users, roles, clients, denials, audit, notifications, status):
         add_pages(app, noun.blueprint, noun.NAVIGATION)

@@ -20,7 +20,7 @@ from authsvc.api import (
     tokens,
     users,
 )
-from authsvc.api.policy import batches
+from authsvc.api.policy import batches, imports
 from authsvc.api.reports import audit, denials, history, status
 from authsvc.api.schemas import Problem
 from authsvc.web import path_names
@@ -48,7 +48,7 @@ def register(app: OpenAPI) -> None:
     path_names.register(app)
     authentication.register(app)
     for module in (
-        *(session, account, tokens, browser_sessions, users, batches),
+        *(session, account, tokens, browser_sessions, users, batches, imports),
         *(roles, clients, certificates, notifications),
         *(audit, denials, history, status),
     ):

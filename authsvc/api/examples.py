@@ -91,6 +91,15 @@ _BY_FIELD: JsonObject = {
 
 # Bodies whose fields exclude each other, or of which nobody sends all.
 _WHOLE: dict[str, JsonObject] = {
+    "DynsecBody": {"file": '{"clients": [{"username": "press-7", "roles": [{"rolename": "press"}]}], "roles": []}'},
+    "FilesBody": {
+        "passwords": "press-7:$7$101$KCcqFAWx...$IGalIX9d...\n",
+        "acl": "user press-7\ntopic readwrite devices/press-7/#\n",
+    },
+    "GoAuthBody": {
+        "passwords": "press-7:PBKDF2$sha512$100000$KCcqFAWx...$IGalIX9d...\n",
+        "acl": "user press-7\ntopic readwrite devices/press-7/#\n",
+    },
     "BulkBody": {"usernames": ["press-7", "press-8"], "action": "disable"},
     "DeleteManyBody": {"filter": {"usernamePattern": "press-*"}, "status": "denied"},
     "DenyBody": {"reason": "not one of ours"},
@@ -100,6 +109,15 @@ _WHOLE: dict[str, JsonObject] = {
 }
 # Fields that mean something else, or usually have another value, in these schemas.
 _PARTS: dict[str, JsonObject] = {
+    "NoteView": {
+        "kind": "leftOut",
+        "place": "acl_file line 12",
+        "message": "the access must be one of read, write, readwrite, deny",
+        "question": None,
+        "topicFilter": None,
+        "users": [],
+        "userCount": 0,
+    },
     "CertificateView": {"reason": None, "revokedAt": None},
     "PermissionBody": {"operation": "readWrite"},
     "RegistrationView": {"reason": None, "decidedBy": None, "decidedAt": None, "context": {"hall": 2}},

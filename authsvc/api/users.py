@@ -150,6 +150,7 @@ class UserQuery(SearchQuery):
     )
     enabled: bool | None = Field(None, description="only enabled users, or only disabled ones")
     grant_type: GrantTypeName | None = Field(None, description="only users that have this grant type")
+    second_factor: bool | None = Field(None, description="only users with a second factor, or only those without")
     origin: users.Origin | None = Field(None, description="only users that came to be in this way")
     last_seen_after: TimeInQuery | None = Field(None, description="only users that were seen at this time or later")
     last_seen_before: TimeInQuery | None = Field(
@@ -169,6 +170,7 @@ class UserQuery(SearchQuery):
             self.last_seen_before,
             self.administrator_on_broker,
             self.created_before,
+            self.second_factor,
         )
 
 
@@ -226,12 +228,14 @@ class UserFilterBody(Body):
 class BulkBody(Body):
     """One change of up to 1,000 users: those with these names, or the first ones that match a filter."""
 
-    usernames: list[Annotated[Text, Field(max_length=200)]] | None = Field(
+    usernames: list[Annotated[Text, Field(max_length=MAX_USERNAME)]] | None = Field(
         None, min_length=1, max_length=bulk.MAX_AT_ONCE
     )
     filter: UserFilterBody | None = Field(None, description="in place of usernames; needs http read on /api/users")
     after_username: Text = Field(
-        "", max_length=200, description="with a filter: go on after this name, the lastUsername of the answer before"
+        "",
+        max_length=MAX_USERNAME,
+        description="with a filter: go on after this name, the lastUsername of the answer before",
     )
     max_users: int = Field(
         bulk.MAX_AT_ONCE, ge=1, le=bulk.MAX_AT_ONCE, description="with a filter: change at most these"

@@ -51,6 +51,7 @@ _COMMANDS = {
         "authsvc.cli.reports.status",
         "Show versions, database, policy, listeners, brokers, certificate authorities and settings.",
     ),
+    "import": ("authsvc.cli.imports.commands", "Import users, password hashes and rules of another system."),
     "export": (_POLICY, "Write users, roles and preauthorizations as YAML to FILE, or to standard output."),
     "apply": (_POLICY, "Make the database what FILE says, in one transaction, and print the changes."),
     "registry": ("registry.cli.registry", "List registrations; grant or deny access."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from authsvc.accounts import client_id_warnings, users
-from authsvc.accounts.sign_in import second_factor
+from authsvc.accounts.sign_in import second_factor as second_factors
 from authsvc.activity import denials
 from authsvc.cli import terminal
 from authsvc.cli.console.groups import Group
@@ -65,6 +65,7 @@ def group() -> None:
     is_flag=True,
     help="Only users that may change something in this service and log in to the broker.",
 )
+@click.option("--second-factor/--no-second-factor", default=None, help="Only users with one, or only those without.")
 @click.option(
     "--sort",
     type=click.Choice(get_args(users.Sort)),
@@ -90,6 +91,7 @@ def list_users(
     per_page: int,
     export: terminal.ExportFormat | None,
     administrators_on_broker: bool,
+    second_factor: bool | None,
     as_json: bool,
 ) -> None:
     """List users, sorted by name unless asked otherwise. An export is always sorted by name."""
@@ -103,6 +105,7 @@ def list_users(
         seen_before,
         administrators_on_broker,
         created_before,
+        second_factor,
     )
     with terminal.opened():
         if export:
@@ -271,7 +274,7 @@ def set_password(username: str, *, password_stdin: bool, generate_password: bool
 def remove_second_factor(username: str) -> None:
     """Remove a user's second factor, as after the loss of a phone; the password is then enough to sign in."""
     with terminal.opened():
-        second_factor.remove(terminal.operator(), username)
+        second_factors.remove(terminal.operator(), username)
     click.echo(f"{username} has no second factor any more")
 
 

@@ -15,7 +15,7 @@ from authsvc.importing.dynsec_roles import (
     translated,
     with_effect,
 )
-from authsvc.importing.imported import Imported
+from authsvc.importing.imported import Imported, entry
 from authsvc.importing.notes import DOLLAR_TOPICS, Note, NoteKind, Question, left_out
 from authsvc.policy.allowed_client_ids import can_be_literal
 from authsvc.policy.permissions import Rule
@@ -49,7 +49,8 @@ def read(content: bytes) -> Imported:
             notes.append(left_out(client.place, message, client.username))
             continue
         users.append(
-            PolicyUser(
+            entry(
+                PolicyUser,
                 username=client.username,
                 enabled=not client.disabled,
                 roles=(*(names[role] for role in client.roles), *([DEFAULT_ROLE] if default else [])),
@@ -59,12 +60,12 @@ def read(content: bytes) -> Imported:
             )
         )
     policy_roles = [
-        PolicyRole(name=names[name], description=role.description[:_MAX_DESCRIPTION], permissions=roles[name])
+        entry(PolicyRole, name=names[name], description=role.description[:_MAX_DESCRIPTION], permissions=roles[name])
         for name, role in config.roles.items()
     ]
     if default:
         description = "What defaultACLAccess of dynamic-security allowed every client"
-        policy_roles.append(PolicyRole(name=DEFAULT_ROLE, description=description, permissions=default))
+        policy_roles.append(entry(PolicyRole, name=DEFAULT_ROLE, description=description, permissions=default))
     ours = {order: _rules(order, roles, (*across[order], *default), names) for order in orders}
     notes += differences(config, ours)
     notes += _general_notes(config)
@@ -116,7 +117,7 @@ def _general_notes(config: Config) -> Iterator[Note]:
 
 
 def _notes_about_2_0(acls: list[Acl]) -> Iterator[Note]:
-    """Yield what Mosquitto 2.0 does and 2.1 does not. A file of 2.1 may look like one of 2.0."""
+    """Yield what Mosquitto 2.0.11 does and 2.1 does not. A file of 2.1 may look like one of 2.0."""
     for acl in acls:
         for question in _QUESTIONS.get(acl.type, ()):
             if not {"%u", "%c"}.isdisjoint(acl.levels):
@@ -129,6 +130,11 @@ def _notes_about_2_0(acls: list[Acl]) -> Iterator[Note]:
                     question,
                     "/".join("+" if level in ("%u", "%c") else level for level in acl.levels),
                 )
+        if acl.type is AclType.SUBSCRIBE_PATTERN and acl.topic == "+/#":
+            message = (
+                "subscribe #: Mosquitto 2.0 takes the subscribePattern +/# for #; authsvc and Mosquitto 2.1 do not"
+            )
+            yield Note(NoteKind.DIFFERS, acl.place, message, (), Question.SUBSCRIBE, "#")
     wide = [acl for acl in acls if acl.type is AclType.SUBSCRIBE_PATTERN and acl.allow and acl.levels[0] in ("+", "#")]
     for question in _SUBSCRIPTIONS if wide else ():
         yield Note(

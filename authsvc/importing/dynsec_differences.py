@@ -9,6 +9,7 @@ same roles are compared once; those whose name is a level of a rule on their own
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,20 +52,25 @@ def differences(config: Config, ours: dict[tuple[str, ...], list[Rule]]) -> list
 
     `ours` has the rules in authsvc of a client with these roles in dynamic-security.
     """
-    comparison = _Comparison(config)
+    versions = [config]
+    if not config.is_of_2_1 and not all(role.wildcard_subscriptions for role in config.roles.values()):
+        # Mosquitto 2.0.11 ignores allowwildcardsubs.
+        roles = {name: replace(role, wildcard_subscriptions=True) for name, role in config.roles.items()}
+        versions.append(replace(config, roles=roles))
+    comparisons = [_Comparison(each) for each in versions]
     groups: dict[_Alike, list[Client]] = defaultdict(list)
     for client in config.clients:
-        named = client.username if comparison.has_patterns and client.username in comparison.literals else None
-        groups[_Alike(client.roles, named)].append(client)
+        groups[_Alike(client.roles, comparisons[0].named(client.username))].append(client)
     concerned: dict[_Finding, list[str]] = defaultdict(list)
     for alike, clients in groups.items():
-        for finding in comparison.of(alike, clients[0].username, ours[alike.order]):
+        findings = {each for one in comparisons for each in one.of(alike, clients[0].username, ours[alike.order])}
+        for finding in sorted(findings):
             concerned[finding] += [client.username for client in clients]
     notes = [
         Note(NoteKind.DIFFERS, "", finding.message, tuple(usernames), finding.question, finding.topic_filter)
         for finding, usernames in concerned.items()
     ]
-    if comparison.pairs_left < 0:
+    if any(comparison.pairs_left < 0 for comparison in comparisons):
         message = f"only {MAX_PAIRS} pairs of rules were compared; there may be more differences"
         notes.append(attention("", message))
     return notes
@@ -77,25 +83,29 @@ class _Comparison:
         self._config = config
         self.pairs_left = MAX_PAIRS
         acls = [acl.levels for role in config.roles.values() for acl in role.acls]
-        self.literals = {level for levels in acls for level in levels}
-        self.has_patterns = not self.literals.isdisjoint({"%u", "%c"})
+        self._literals = {level for levels in acls for level in levels}
+        self._has_patterns = not self._literals.isdisjoint({"%u", "%c"})
         self._deepest = max(map(len, acls), default=0) + 1
         self._unused = "any"  # a level that no rule names
-        while self._unused in self.literals:
+        while self._unused in self._literals:
             self._unused += "-other"
         # A client may choose an id that is a level of a rule.
         at_client_ids = {position for levels in acls for position, level in enumerate(levels) if level == "%c"}
         named = {level for levels in acls for position, level in enumerate(levels) if position in at_client_ids}
         self._client_ids = [f"{self._unused}-id", *sorted(named - {"+", "#", "%u", "%c"})[:_MAX_CLIENT_IDS]]
 
-    def of(self, alike: _Alike, username: str, rules: list[Rule]) -> Iterator[_Finding]:
-        """Yield the differences for a client with these roles in dynamic-security and these rules in authsvc."""
+    def named(self, username: str) -> str | None:
+        """Return the username if rules may treat it unlike others, because it is a level of one; otherwise None."""
+        return username if self._has_patterns and username in self._literals else None
+
+    def of(self, alike: _Alike, username: str, rules: list[Rule]) -> set[_Finding]:
+        """Return the differences for a client with these roles in dynamic-security and these rules in authsvc."""
         found = set()
         for client_id in self._client_ids:
             identity = Identity(username, client_id)
             theirs = Decisions(self._config, alike.order, identity)
             shown = {client_id: "%c"} if client_id == self._client_ids[0] else {}
-            if self.has_patterns and alike.username is None:
+            if self._has_patterns and alike.username is None:
                 shown[username] = "%u"
             for question, overlap in self._overlaps(theirs):
                 text = "/".join(shown.get(level, level) for level in overlap)
@@ -104,7 +114,7 @@ class _Comparison:
                     if verdict.allowed != bool(decision):
                         found.add(_Finding(question, text, _message(question, text, verdict, decision)))
                         break
-        yield from sorted(found)
+        return found
 
     def _asked(self, question: Question, overlap: Levels) -> Iterator[Levels]:
         if question is Question.SUBSCRIBE:

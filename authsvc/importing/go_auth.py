@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from authsvc.importing.imported import Imported, merged, mqtt
+from authsvc.importing.imported import Imported, entry, merged, mqtt
 from authsvc.importing.notes import DOLLAR_TOPICS, Note, NoteKind, Question, attention, left_out
 from authsvc.importing.text_files import (
     PASSWORDS,
@@ -156,10 +156,18 @@ def _imported(
     roles: tuple[PolicyRole, ...] = ()
     if everyone.permissions:
         description = "The rules of go-auth's acl file that applied to every user"
-        roles = (PolicyRole(name=EVERYONE_ROLE, description=description, permissions=merged(everyone.permissions)),)
+        roles = (
+            entry(
+                PolicyRole,
+                name=EVERYONE_ROLE,
+                description=description,
+                permissions=merged(everyone.permissions),
+            ),
+        )
         notes.append(attention("", f"some rules apply to all users: give new users the role {EVERYONE_ROLE}"))
     users = tuple(
-        PolicyUser(
+        entry(
+            PolicyUser,
             username=username,
             roles=tuple(role.name for role in roles),
             permissions=merged(own[username].permissions) if username in own else (),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
+from authsvc.errors import InvalidInput, invalid
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from authsvc.importing.notes import Note
-    from authsvc.policy_file.document import PolicyDocument
+    from authsvc.policy_file.document import PolicyDocument, PolicyRole, PolicyUser
+
+Entry = TypeVar("Entry", "PolicyRole", "PolicyUser")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,16 @@ class Imported:
 
     document: PolicyDocument
     notes: list[Note]
+
+
+def entry(kind: type[Entry], **fields: Any) -> Entry:
+    """Return a user or role of the document; `InvalidInput` for `file` if it is beyond a limit of this service."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        wrong = InvalidInput.of_validation(error).errors[0]
+        name = fields.get("name") or fields.get("username")
+        raise invalid("file", f"{name}: {wrong.field} {wrong.message}") from None
 
 
 def mqtt(operation: str, resource: str) -> Permission:

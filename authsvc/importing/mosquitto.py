@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from authsvc.importing.imported import Imported, merged, mqtt
+from authsvc.importing.imported import Imported, entry, merged, mqtt
 from authsvc.importing.notes import Note, NoteKind, Question, attention, left_out
 from authsvc.importing.text_files import (
     ACL,
@@ -75,9 +75,10 @@ def read(passwords: bytes | None, acl: bytes | None) -> Imported:
     if patterns:
         description = "The pattern lines of the acl_file, which applied to every user"
         permissions = merged(mqtt(line.access, line.topic) for line in patterns)
-        roles = (PolicyRole(name=PATTERNS_ROLE, description=description, permissions=permissions),)
+        roles = (entry(PolicyRole, name=PATTERNS_ROLE, description=description, permissions=permissions),)
     users = tuple(
-        PolicyUser(
+        entry(
+            PolicyUser,
             username=username,
             grant_types=frozenset({GrantType.PASSWORD} if username in hashes else set(GrantType) - {GrantType.TOKEN}),
             roles=tuple(role.name for role in roles),
@@ -157,7 +158,7 @@ def _odd_names(
                 yield Note(
                     NoteKind.DIFFERS,
                     line.place,
-                    f"for a {of_clients} with {spelled} {message}",
+                    f"{question} {line.topic}: for a {of_clients} with {spelled} {message}",
                     odd if of_clients == "username" else (),
                     question,
                     line.topic,

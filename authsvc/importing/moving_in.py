@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from authsvc.accounts import roles
 from authsvc.errors import Conflict
 from authsvc.importing.notes import Note, attention
-from authsvc.policy_file.plan import Kind, Plan, PlanOptions, make_plan
+from authsvc.policy_file.plan import Kind, PlanOptions, make_plan
 from authsvc.policy_file.writing import apply
 from authsvc.storage import policy_reader
 from authsvc.storage.database import session
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from authsvc.importing.imported import Imported
     from authsvc.policy.actors import Actor
     from authsvc.policy_file.document import PolicyDocument
+    from authsvc.policy_file.plan import Permit, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +32,20 @@ class ImportResult:
     notes: list[Note]
 
 
-def move_in(actor: Actor, imported: Imported, *, update: bool, dry_run: bool) -> ImportResult:
+def move_in(
+    actor: Actor, imported: Imported, *, update: bool, dry_run: bool, permit: Permit | None = None
+) -> ImportResult:
     """Make all changes in one transaction, or with `dry_run` none, and return them.
 
     Without `update`, users and roles that exist are left alone. `Conflict` if a role that exists has rights over this
-    service; `Forbidden` if the actor lacks a right that a changed user or role has.
+    service; `Forbidden` if the actor lacks a right that a changed user or role has, or if `permit` raises it.
     """
     document, notes = imported.document, list(imported.notes)
     if update:
         document = _without_administrators(document, notes)
     names = [role.name for role in document.roles]
 
-    def permit(_: Plan) -> None:
+    def check(plan: Plan) -> None:
         powerful = roles.with_http_rights(names)
         if powerful:
             raise Conflict(
@@ -50,9 +53,11 @@ def move_in(actor: Actor, imported: Imported, *, update: bool, dry_run: bool) ->
                 "rename that role, here or in the files",
                 "role-with-rights",
             )
+        if permit:
+            permit(plan)
 
     work = make_plan if dry_run else apply
-    plan = work(actor, document, PlanOptions(update=update), permit)
+    plan = work(actor, document, PlanOptions(update=update), check)
     notes += (
         attention("", f"the role {each.name} exists and differs; it is left alone, and imported users get it as it is")
         for each in plan.left_alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class NoteKind(StrEnum):
@@ -23,6 +24,8 @@ class Question(StrEnum):
     RECEIVE = "receive"
 
 
+MAX_SHOWN_USERS = 20
+"""The number of usernames in the JSON of a note."""
 DOLLAR_TOPICS = "$"
 """Stands in `Note.topic_filter` for all topics that begin with $."""
 
@@ -43,6 +46,18 @@ class Note:
     users: tuple[str, ...] = ()
     question: Question | None = None
     topic_filter: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the JSON, with the first usernames and the number of all."""
+        return {
+            "kind": self.kind.value,
+            "place": self.place,
+            "message": self.message,
+            "question": self.question and self.question.value,
+            "topicFilter": self.topic_filter,
+            "users": list(self.users[:MAX_SHOWN_USERS]),
+            "userCount": len(self.users),
+        }
 
 
 def left_out(place: str, message: str, *users: str) -> Note:

@@ -23,14 +23,16 @@ class User(NumberedModel):
     enabled = FlagField()
     grant_types = GrantTypesField()
     client_ids = ClientIdsField(default=())
-    created_at = UtcDateTimeField(index=True)
-    updated_at = UtcDateTimeField(index=True)
+    created_at = UtcDateTimeField()
+    updated_at = UtcDateTimeField()
     # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
     origin = CharField(16, default="administrator", constraints=[peewee.SQL("DEFAULT 'administrator'")])
 
     class Meta:
         table_name = "users"
+        # As lists are sorted: an import gives many users the same time.
+        indexes = ((("created_at", "username"), False), (("updated_at", "username"), False))
 
 
 class Role(NumberedModel):
@@ -250,7 +252,7 @@ class Certificate(Model):
     fingerprint = peewee.CharField(64, index=True)
     certificate = peewee.TextField()
     not_before = UtcDateTimeField()
-    not_after = UtcDateTimeField(index=True)
+    not_after = UtcDateTimeField()
     created_at = UtcDateTimeField()
     revoked_at = UtcDateTimeField(null=True, index=True)
     reason = peewee.CharField(32, null=True)
@@ -258,6 +260,7 @@ class Certificate(Model):
 
     class Meta:
         table_name = "certificates"
+        indexes = ((("not_after", "serial"), False),)
 
 
 class Attempt(Model):

@@ -26,14 +26,22 @@ class Page(Generic[T]):
 def in_order(query: Any, sort: str, columns: Mapping[str, Any], unique: Any) -> Any:
     """Return the query sorted by the column of this name; `-` in front of the name means descending.
 
-    Rows without a value come first when ascending. `unique` decides between equal values.
+    Rows without a value come first when ascending. `unique` decides between equal values. If it is unique by itself,
+    and each row has a value, descending is the exact opposite of ascending: an index of both columns serves both.
     """
-    column = columns[sort.removeprefix("-")]
-    first = column.desc(nulls="LAST") if sort.startswith("-") else column.asc(nulls="FIRST")
-    return query.order_by(first, unique)
+    column, descending = columns[sort.removeprefix("-")], sort.startswith("-")
+    if getattr(column, "null", True) or not (unique.unique or unique.primary_key):
+        return query.order_by(column.desc(nulls="LAST") if descending else column.asc(nulls="FIRST"), unique)
+    return query.order_by(*(each.desc() if descending else each.asc() for each in (column, unique)))
 
 
-def fetch_page(query: Any, page: int, per_page: int, *, convert: Callable[[list[Any]], Iterable[T]]) -> Page[T]:
-    """Return one page of an ordered query; `convert` turns its rows into items and may read from the database."""
+def fetch_page(
+    query: Any, page: int, per_page: int, *, convert: Callable[[list[Any]], Iterable[T]], counted: Any = None
+) -> Page[T]:
+    """Return one page of an ordered query; `convert` turns its rows into items and may read from the database.
+
+    `counted` is a query with as many rows that is faster to count.
+    """
     with session():
-        return Page(list(convert(list(query.paginate(page, per_page)))), page, per_page, query.count())
+        total = (query if counted is None else counted).count()
+        return Page(list(convert(list(query.paginate(page, per_page)))), page, per_page, total)

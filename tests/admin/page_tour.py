@@ -58,6 +58,7 @@ def seed(service: Service) -> list[Stop]:
         Stop("user", "/admin/users/press-7"),
         Stop("user-edit", "/admin/users/press-7/edit"),
         Stop("user-new", "/admin/new-user"),
+        Stop("import", "/admin/import/mosquitto"),
         Stop("allow-this", "/admin/users/press-7", dialog="Allow this"),
         Stop("roles", "/admin/roles"),
         Stop("role", "/admin/roles/machine"),

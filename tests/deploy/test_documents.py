@@ -56,6 +56,24 @@ mv press/press-8.crt press/client.crt && mv press/press-8.key press/client.key
 mkdir pki && curl -sf http://127.0.0.1:8080/pki/ca.pem -o pki/ca.pem
 """
 
+_FILES_OF_MOSQUITTO = r"""
+mosquitto_passwd -b -c passwd press-7 'secret of press-7'
+printf 'user press-7\ntopic readwrite devices/press-7/#\n' > acl
+"""
+_FILE_OF_DYNAMIC_SECURITY = r"""
+printf '{"clients": [{"username": "press-7", "roles": [{"rolename": "press"}]}], "roles": [{"rolename": "press",' > head
+printf '"acls": [{"acltype": "publishClientSend", "topic": "devices/+/state", "allow": true}]}]}' > tail
+cat head tail > dynamic-security.json
+"""
+_FILES_OF_GO_AUTH = r"""
+mosquitto_passwd -b -c passwords press-7 'secret of press-7'
+printf 'pattern readwrite devices/%%u/#\n' > acl
+printf 'CREATE TABLE users (username, password_hash, is_admin); CREATE TABLE acls (username, topic, rw)' > tables.sql
+python3 -c "import sqlite3; sqlite3.connect('go-auth.db').executescript(open('tables.sql').read())"
+"""
+_DENIALS = Block("authsvc denials", prints=("USERNAME",))
+_IMPORTED = ("+ user press-7", "allowed")
+
 DOCUMENTS = {
     "README.md": Document(
         (
@@ -114,6 +132,31 @@ DOCUMENTS = {
             Block("mkdir", files=(".config/fish/completions/authsvc.fish",)),
         ),
         before=(STARTED,),
+    ),
+    "docs/from-mosquitto.md": Document(
+        (
+            Block("authsvc import mosquitto", prints=("+ user press-7", "dry run: nothing was written")),
+            Block("authsvc import mosquitto", prints=_IMPORTED),
+            _DENIALS,
+        ),
+        before=(STARTED, (_FILES_OF_MOSQUITTO, Block("mosquitto_passwd"))),
+    ),
+    "docs/from-dynamic-security.md": Document(
+        (
+            Block("authsvc import dynsec", prints=("+ user press-7", "dry run: nothing was written")),
+            Block("authsvc import dynsec", prints=_IMPORTED),
+            _DENIALS,
+        ),
+        before=(STARTED, (_FILE_OF_DYNAMIC_SECURITY, Block("printf"))),
+    ),
+    "docs/from-go-auth.md": Document(
+        (
+            Block("authsvc import go-auth", prints=("+ user press-7", "dry run: nothing was written")),
+            Block("authsvc import go-auth", prints=("nothing",)),
+            Block("authsvc import go-auth", prints=_IMPORTED),
+            _DENIALS,
+        ),
+        before=(STARTED, (_FILES_OF_GO_AUTH, Block("mosquitto_passwd"))),
     ),
     "docs/operating.md": Document(()),
     "docs/policy-as-code.md": Document(

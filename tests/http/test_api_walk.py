@@ -60,6 +60,9 @@ PROMISED = {
     ("GET", "/api/audit"),
     ("GET", "/api/export"),
     ("POST", "/api/apply"),
+    ("POST", "/api/import/mosquitto"),
+    ("POST", "/api/import/dynsec"),
+    ("POST", "/api/import/go-auth"),
     ("POST", "/api/users/batch"),
     ("POST", "/api/users/batch-delete"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from flask import Flask
 
 from authsvc.web.asgi import ApiApplication
@@ -22,9 +23,10 @@ THREADS = 8  # 2 files at a time
 
 
 class Exports:
-    """A Flask application with one file, and how many parts it has made."""
+    """A Flask application with one file, and how many parts it has made; part `fails_at` fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, fails_at: int = 0) -> None:
+        self.fails_at = fails_at
         self.made = 0
         self.ended = 0
         self.flask = Flask("exports")
@@ -36,6 +38,8 @@ class Exports:
         try:
             for _ in range(PARTS):
                 self.made += 1
+                if self.made == self.fails_at:
+                    raise OSError
                 yield b"x" * 1000
         finally:
             self.ended += 1
@@ -87,6 +91,22 @@ def test_client_that_does_not_read_a_file_stops_it_and_is_disconnected() -> None
     assert exports.made < 20
     assert exports.ended == 1
     assert connections.calls[-1] == ("close", CLIENT)
+
+
+def test_file_that_fails_is_not_completed_and_the_next_one_is_sent() -> None:
+    exports = Exports(fails_at=30)
+    api = ApiApplication(exports.flask, 2, RecordingConnections())  # 1 file at a time
+    sent: list[Message] = []
+
+    async def take(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(OSError):
+        asyncio.run(get(api, "/file", take))
+    assert all(message.get("more_body") for message in sent[1:])
+    sent.clear()
+    asyncio.run(get(api, "/file", take))
+    assert sum(len(message.get("body", b"")) for message in sent) == PARTS * 1000
 
 
 def test_files_beyond_a_quarter_of_the_threads_are_refused_and_pages_are_not() -> None:

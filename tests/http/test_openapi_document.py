@@ -31,6 +31,7 @@ VERBS = {
         "end",
         "get",
         "grant",
+        "import",
         "issue",
         "list",
         "lock",

@@ -221,6 +221,16 @@ def test_administrator_removes_the_second_factor_of_a_lost_phone(alice: Caller, 
     problem_of(alice.delete("/api/users/nobody/otp"), 404, "user-not-found")
 
 
+def test_users_are_filtered_by_their_second_factor(alice: Caller, charlies: Owner) -> None:
+    alice.post("/api/me/otp")  # begun, but not finished
+
+    def names(query: str) -> set[str]:
+        return {user["username"] for user in alice.get(f"/api/users?{query}").get_json()["items"]}
+
+    assert names("secondFactor=true") == {charlies.username}
+    assert names("secondFactor=false&role=admin") == {"admin", "alice"}
+
+
 def test_nobody_removes_the_second_factor_of_a_user_with_more_rights(alice: Caller, charlie: Caller) -> None:
     alices = Owner(alice, "alice", ALICES_PASSWORD)
     problem_of(charlie.delete("/api/users/alice/otp"), 403, "beyond-own-rights")
@@ -234,6 +244,8 @@ def test_nobody_removes_the_own_second_factor_without_a_code(charlie: Caller, ch
 
 def test_command_line_removes_a_second_factor(charlies: Owner, console: Console) -> None:
     assert "2nd factor   set" in stdout_of(console.command("users", "show", "charlie"))
+    assert "charlie" in stdout_of(console.command("users", "list", "--second-factor"))
+    assert "charlie" not in stdout_of(console.command("users", "list", "--no-second-factor"))
     assert stdout_of(console.command("users", "remove-second-factor", "charlie"))
     assert charlies.login().status_code == 200
     assert "there is no second factor" in error_of(console.command("users", "remove-second-factor", "charlie"))

@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+import pyotp
 import pytest
 import requests
 
@@ -102,6 +103,20 @@ def issue_token(browser: FormClient, name: str, service: Service) -> str:
     assert found, page.text
     assert service.call("GET", "/api/tokens", params={"username": name}).json()["total"] == 1
     return found[0]
+
+
+def test_second_factor_that_was_set_up_here_is_asked_for(service: Service, provider: OpenIdProvider) -> None:
+    name = new_person(provider, "plant-admins")
+    browser, _ = sign_in(service)
+    own = {"Authorization": f"Bearer {issue_token(browser, name, service)}"}
+    secret = requests.post(service.url + "/api/me/otp", headers=own, timeout=10).json()["secret"]
+    code = pyotp.TOTP(secret).now()
+    confirmed = requests.post(service.url + "/api/me/otp/confirm", json={"otp": code}, headers=own, timeout=10)
+    again, answer = sign_in(service, "/admin/sign-in/provider?redirect=/admin/tokens")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/sign-in/code")
+    assert again.get("/admin").headers["Location"].startswith("/admin/sign-in")
+    entered = again.post("/admin/sign-in/code", "/admin/sign-in/code", otp=confirmed.json()["recoveryCodes"][0])
+    assert (entered.status_code, entered.headers["Location"]) == (303, "/admin/tokens")
 
 
 def works(service: Service, token: str) -> bool:

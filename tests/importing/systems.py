@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DYNAMIC_SECURITY = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
-_COMMON = "allow_anonymous false\npersistence false\ncheck_retain_source true\n"
+AT_ONCE = "max_inflight_messages 0\n"
+"""Lets the broker send all messages at once, so that those sent before an UNSUBACK arrive before it."""
+_COMMON = f"allow_anonymous false\npersistence false\ncheck_retain_source true\n{AT_ONCE}"
 
 _LEVELS = ("a", "b", "c")
 
@@ -232,7 +234,7 @@ def generated_dynsec(seed: int, default: dict[str, bool]) -> tuple[dict[str, Any
     def some_roles() -> list[str]:
         return [f"{name}:{chance.randint(-2, 2)}" for name in chance.sample(names, chance.randint(0, 3))]
 
-    config = {
+    config: dict[str, Any] = {
         "defaultACLAccess": default,
         "clients": [PUBLISHING[0], *(client(username, *some_roles()) for username in usernames)],
         "groups": [
@@ -247,7 +249,9 @@ def generated_dynsec(seed: int, default: dict[str, bool]) -> tuple[dict[str, Any
             ),
         ],
     }
-    filters = {topic_filter() for _ in range(25)}
+    filters = {topic_filter() for _ in range(15)} | {
+        acl["topic"] for each in config["roles"][1:] for acl in each["acls"]
+    }
     topics = {"/".join(chance.choice((*_LEVELS, "d")) for _ in range(length)) for length in (1, 2, 2, 3, 3, 3, 4) * 4}
     return config, Questions(tuple((each, each) for each in usernames), tuple(sorted(topics)), tuple(sorted(filters)))
 

@@ -53,6 +53,7 @@ def left_out(imported: Imported) -> dict[str, str]:
         (pbkdf2("secret", SALT.encode()), True),
         (bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode().replace("$2b$", "$2a$"), False),
     ],
+    ids=["pbkdf2", "salt-is-text", "bcrypt"],
 )
 def test_hashes_are_right_for_the_same_password(text: str, salt_is_text: bool) -> None:
     (user,) = go_auth.read_files(f"press-7:{text}\n".encode(), None, salt_is_text=salt_is_text).document.users

@@ -138,6 +138,11 @@ def is_set(username: str) -> bool:
         return SecondFactor.select().where(_of(username), SecondFactor.confirmed_at.is_null(False)).exists()
 
 
+def is_confirmed(user_id: Any) -> Any:
+    """Return the SQL condition that the user with this id has a second factor."""
+    return user_id.in_(SecondFactor.select(SecondFactor.user).where(SecondFactor.confirmed_at.is_null(False)))
+
+
 def owners(condition: Any) -> frozenset[str]:
     """Return the names of the users that meet a condition and have a second factor; call it inside a session."""
     confirmed = SecondFactor.confirmed_at.is_null(False)

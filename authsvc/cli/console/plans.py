@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 _SIGNS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.REMOVE: ("-", "red")}
 
 
-def print_plan(plan: Plan, *, done: bool) -> None:
+def print_plan(plan: Plan, *, done: bool, most: int | None = None) -> None:
     """Print a plan as a diff, then the counts; `done` says that it was written.
 
-    `+` is created, `~` changed, `-` removed, and `!` left alone for the reason behind it.
+    `+` is created, `~` changed, `-` removed, and `!` left alone for the reason behind it. Of each at most `most` are
+    printed.
     """
-    for change in plan.changes:
+    for change in plan.changes[:most]:
         sign, colour = _SIGNS[change.action]
         click.secho(f"{sign} {change.kind} {printable(change.name)}", fg=colour)
         for line in _lines(change):
             click.echo(f"    {printable(line)}")
-    for kind, name, reason in plan.left_alone:
+    for kind, name, reason in plan.left_alone[:most]:
         click.echo(f"! {kind} {printable(name)}: {reason}")
+    if most is not None and max(len(plan.changes), len(plan.left_alone)) > most:
+        click.echo(f"... only the first {most} are shown; --json prints all")
     counts = plan.counts()
     shown = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     click.echo(f"{shown or 'nothing'}{'' if done or not plan.changes else ' (dry run: nothing was written)'}")

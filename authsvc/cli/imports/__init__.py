@@ -1,0 +1,1 @@
+"""`authsvc import`: the commands, and what they print."""

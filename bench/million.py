@@ -1,0 +1,162 @@
+"""Figure 10: a million users with five permissions each: start, memory, a killed worker, changes.
+
+python -m bench.million [--rounds N] [--quick]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import command, postgres
+from bench.broker_connection import BrokerConnection, acl_request
+from bench.growth import Grown, seconds_until_in_force
+from bench.population import Population, populated_service, role, topic, username
+from bench.report import Figure, Limit
+from bench.turns import in_turns
+from tests.service import permission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from bench.turns import Times
+    from tests.service import Service
+
+_NEW, _KNOWN, _CHANGING = "never asked before", "asked before", "ten changes a second"
+_ASKED = 20_000  # more users than a process keeps unpacked
+_PERMISSIONS = 5
+
+
+def measure(rounds: int, *, quick: bool) -> Figure:
+    """Start services of all sizes on SQLite, the largest on PostgreSQL too, and ask the first and the last in turns."""
+    asked, large, largest = (200, 2_000, 10_000) if quick else (2_000, 100_000, 1_000_000)
+    with ExitStack() as running:
+        few, many, most = (running.enter_context(_grown(number)) for number in (100, large, largest))
+        memory = {one.population.users: processes_memory(one.service) for one in (few, many, most)}
+        turns = in_turns(
+            {
+                f"{one.population.users:,} users, {kind}": partial(one.times, kind, asked)
+                for one in (few, most)
+                for kind in (_NEW, _KNOWN)
+            },
+            rounds,
+        )
+        beside = in_turns(
+            {
+                _KNOWN: partial(most.times, _KNOWN, 5 * asked),
+                _CHANGING: partial(most.times_while_changing, _KNOWN, 5 * asked),
+            },
+            rounds,
+        )
+        in_force = [seconds_until_in_force(most.service, number) for number in range(20)]
+        of_all = [_seconds_until_role_in_force(most.service, number) for number in range(5)]
+        after_asking = processes_memory(most.service)
+        back = [_seconds_until_back(most.service) for _ in range(3)]
+    with postgres.running() as server, _grown(largest, {"AUTHSVC_DATABASE_URL": postgres.address(server)}) as there:
+        on_postgresql = there.seconds_to_ready, processes_memory(there.service)
+
+    def p50(kind: str) -> float:
+        return turns.ratio(f"{largest:,} users, {kind}", f"{few.population.users:,} users, {kind}", _p50)
+
+    rows = [
+        [f"{one.population.users:,} users", f"{one.seconds_to_ready:.1f} s", f"{memory[one.population.users]:.0f} MB"]
+        for one in (few, many, most)
+    ]
+    rows.append([f"{largest:,} users, PostgreSQL", f"{on_postgresql[0]:.1f} s", f"{on_postgresql[1]:.0f} MB"])
+    return Figure(
+        "10. A million users",
+        f"Each user has five permissions of its own, with its name in them, and one role that all have. Default "
+        f"settings. Memory is the sum of all processes, in which shared pages count once (Pss). Load of the machine "
+        f"during the run: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores.",
+        [["", "start to ready", "memory"], *rows],
+        [
+            Limit(f"{largest:,} users on SQLite: start to ready", most.seconds_to_ready, at_most=20, unit="s"),
+            Limit(f"{largest:,} users on PostgreSQL: start to ready", on_postgresql[0], at_most=20, unit="s"),
+            Limit(f"{largest:,} users: memory, after {_ASKED:,} were asked", after_asking, at_most=1500, unit="MB"),
+            Limit(f"{largest:,} users on PostgreSQL: memory", on_postgresql[1], at_most=1500, unit="MB"),
+            Limit(f"{large:,} users: start to ready", many.seconds_to_ready, at_most=3, unit="s"),
+            Limit(f"{large:,} users: memory", memory[large], at_most=250, unit="MB"),
+            Limit("the only broker worker is killed: seconds until it answers", max(back), at_most=1, unit="s"),
+            *(Limit(f"p50 beside 100 users, {kind}", p50(kind), at_most=1.1) for kind in (_NEW, _KNOWN)),
+            Limit("the time until a change is in force, the longest of 20", max(in_force), at_most=1, unit="s"),
+            Limit("a role of all users is changed: in force, the longest of 5", max(of_all), at_most=1, unit="s"),
+            Limit("p99 with ten changes a second, beside none", beside.ratio(_CHANGING, _KNOWN, _p99), at_most=1.26),
+        ],
+        f"A change of one user is in force after {median(in_force) * 1000:.0f} ms at the median, of the role that all "
+        f"have after {median(of_all) * 1000:.0f} ms, from the sending of the request.",
+    )
+
+
+@contextmanager
+def _grown(users: int, environment: Mapping[str, str] | None = None) -> Iterator[Grown]:
+    population = Population(users, _PERMISSIONS, 1)
+    with populated_service(population, environment) as service:
+        started = time.monotonic()
+        with service:
+            yield Grown(service, population, time.monotonic() - started, _ASKED)
+
+
+def processes_memory(service: Service) -> float:
+    """Return the memory of all processes of a service in megabytes; pages that several share count once."""
+    assert service.process
+    return sum(map(_proportional, _with_children(service.process.pid)))
+
+
+def _with_children(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _with_children(int(child))
+
+
+def _proportional(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith("Pss:"))
+    return int(kilobytes) * 1024 / 1e6
+
+
+def _seconds_until_role_in_force(service: Service, number: int) -> float:
+    """Return the seconds from sending a change of the role that all have until the webhook answers by it."""
+    rights = [permission(f"write everybody/{number}")]
+    asked = acl_request(username(number), f"everybody/{number}")
+    with closing(BrokerConnection(service.broker_port)) as broker:
+        sent = time.perf_counter()
+        answer = service.call("PATCH", f"/api/roles/{role(0)}", json={"permissions": rights})
+        assert answer.status_code == 200, answer.text
+        while broker.status(asked) != b"200":
+            if time.perf_counter() - sent > 30:
+                return float("inf")
+        return time.perf_counter() - sent
+
+
+def _seconds_until_back(service: Service) -> float:
+    """Kill the only worker of the broker listener; return the seconds until a new connection is answered."""
+    (worker,) = service.workers("broker")
+    killed = time.perf_counter()
+    os.kill(worker, signal.SIGKILL)
+    while True:
+        try:
+            with closing(BrokerConnection(service.broker_port)) as broker:
+                if broker.status(acl_request(username(7), topic(7, 1, "back"))) == b"200":
+                    return time.perf_counter() - killed
+        except (OSError, RuntimeError):  # a connection of the killed worker
+            pass
+        time.sleep(0.005)
+
+
+def _p50(times: Times) -> float:
+    return times.p50
+
+
+def _p99(times: Times) -> float:
+    return times.p99
+
+
+if __name__ == "__main__":
+    command.run(measure, __doc__)
