@@ -121,6 +121,8 @@ def _decided(wanted: PolicyDocument) -> dict[str, str]:
 def _with_stored_digest(
     one: PolicyPreauthorization, current: stored.Entries[PolicyPreauthorization]
 ) -> PolicyPreauthorization:
+    if one.csr_fingerprint and (one.with_secret or one.secret_digest):
+        raise invalid("preauthorizations", f"{one.username}: csrFingerprint cannot be combined with a secret")
     if one.secret_digest:
         return one.model_copy(update={"with_secret": True})
     before = current.by_name.get(one.username)

@@ -118,6 +118,12 @@ def test_nobody_preauthorizes_with_rights_that_they_lack() -> None:
     assert stored_names() == []
 
 
+def test_a_preauthorization_has_a_secret_or_a_key_and_not_both() -> None:
+    both = f"csrFingerprint: {'0' * 64}\n  secretDigest: {'1' * 64}"
+    with pytest.raises(InvalidInput, match="press-7: csrFingerprint cannot be combined with a secret"):
+        put(f"preauthorizations:\n- username: press-7\n  {both}\n")
+
+
 def test_a_role_of_a_preauthorization_must_exist() -> None:
     create_role("line")
     with pytest.raises(InvalidInput, match="press-7: there is no role line"):

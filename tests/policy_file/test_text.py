@@ -176,21 +176,29 @@ _mqtt = st.builds(
     _topics.filter(lambda topic: not topic[0].isspace() and not topic.startswith("$share")),
     st.sampled_from(Effect),
 )
-_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,20}", fullmatch=True)
+_role_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,20}", fullmatch=True)
+# Any name that a user may have, and words and signs that mean something in YAML.
+_usernames = st.sampled_from(
+    ["true", "No", "~", "null", "<<", "=", "- a", "a: b", "#x", "0x1F", "1_000", "12:30", "&a"]
+)
+_usernames |= st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=20)
+_permissions = st.lists(_mqtt).map(tuple)
 documents = st.builds(
     PolicyDocument,
     roles=st.lists(
-        st.builds(PolicyRole, name=_names, description=st.text(max_size=20), permissions=st.lists(_mqtt).map(tuple)),
+        st.builds(
+            PolicyRole, name=_role_names, description=st.text(max_size=20), permissions=st.lists(_mqtt).map(tuple)
+        ),
         unique_by=lambda role: role.name,
         max_size=3,
     ).map(tuple),
     users=st.lists(
         st.builds(
             PolicyUser,
-            username=_names,
+            username=_usernames,
             enabled=st.booleans(),
             grant_types=st.frozensets(st.sampled_from(GrantType)),
-            permissions=st.lists(_mqtt).map(tuple),
+            permissions=_permissions,
             client_ids=st.lists(st.sampled_from(["%u", "%u-*", "a b", "*"])).map(tuple),
         ),
         unique_by=lambda user: user.username,
@@ -199,7 +207,7 @@ documents = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100)
 @given(documents)
 def test_every_document_survives_its_text(document: PolicyDocument) -> None:
     once = written(document)

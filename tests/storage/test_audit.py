@@ -181,7 +181,7 @@ def test_refused_change_writes_no_event() -> None:
     before = all_rows()
     for attempt in (
         create_bob,
-        lambda: create_user("x"),
+        lambda: create_user("x\n"),
         lambda: change_user("charlie", enabled=False),
         lambda: create_role("devices"),
         lambda: api_tokens.revoke_token(ALICE, "none"),
