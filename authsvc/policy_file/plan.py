@@ -170,6 +170,7 @@ def make_plan(actor: Actor, wanted: PolicyDocument, options: PlanOptions, permit
         current_roles = stored.read_roles()
         current_users = stored.read_users(None if pruned_users else [user.username for user in wanted.users])
         _check_roles(wanted, options, current_roles)
+        _check_kept_elsewhere(wanted, current_users)
         admitted = {each.username for each in wanted.preauthorizations}
         plan = merge(
             version,
@@ -208,7 +209,7 @@ def compare(
 ) -> Plan:
     """Return what entries of one kind change.
 
-    With `prune`, all current ones are removed that are neither wanted nor kept.
+    With `prune`, all current ones are removed that are neither wanted nor kept here or elsewhere.
     """
     changes: list[PlannedChange] = []
     left_alone: list[LeftAlone] = []
@@ -224,7 +225,7 @@ def compare(
         else:
             left_alone.append(LeftAlone(kind, entry.name, "exists and differs"))
     if options.prune and prune:
-        removed = sorted(current.by_name.keys() - names)
+        removed = sorted(current.by_name.keys() - names - current.elsewhere)
         changes += [PlannedChange(kind, current.by_name[name], None, name in current.damaged) for name in removed]
     return Plan(0, tuple(changes), tuple(left_alone), unchanged)
 
@@ -254,6 +255,18 @@ def _check_roles(wanted: PolicyDocument, options: PlanOptions, current: stored.E
                 if role not in known:
                     message = f"{entry.name}: there is no role {role}"
                     wrong.append(FieldError(f"{section}[{position}].roles", message))
+    if wrong:
+        raise InvalidInput(*wrong[:_MAX_ERRORS])
+
+
+def _check_kept_elsewhere(wanted: PolicyDocument, current: stored.Entries[PolicyUser]) -> None:
+    """Raise `InvalidInput` for each user that a provider or directory confirms: it has no password here."""
+    message = "signs in at its provider or directory; remove it from the file, and give it rights on the page"
+    wrong = [
+        FieldError(f"users[{position}].username", f"{user.username} {message}")
+        for position, user in enumerate(wanted.users)
+        if user.username in current.elsewhere
+    ]
     if wrong:
         raise InvalidInput(*wrong[:_MAX_ERRORS])
 

@@ -317,3 +317,14 @@ def test_a_plan_writes_nothing() -> None:
     before, version = export(), current_version()
     assert make_plan(OPERATOR, text.parse(FILE), PlanOptions()).changes
     assert (export(), current_version()) == (before, version)
+
+
+@pytest.mark.parametrize("origin", [users.Origin.OIDC, users.Origin.LDAP])
+def test_a_user_of_a_provider_or_directory_is_no_part_of_a_file(origin: users.Origin) -> None:
+    users.create_with_hash(OPERATOR, "olga", {"roles": ("admin",)}, None, origin)
+    assert "olga" not in export(with_hashes=True)
+    put(f"users:\n{KEEP_ADMIN}", PRUNE)
+    assert users.get("olga").roles == ("admin",)
+    with pytest.raises(InvalidInput, match=r"users\[0\].username: olga signs in at its provider or directory"):
+        put(f"users:\n- username: olga\n  passwordHash: $2b$04${'a' * 53}\n")
+    assert policy_of("olga").password_hash is None
