@@ -25,10 +25,27 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _LIBRARIES = (
-    *("a2wsgi", "bcrypt", "click", "cryptography.x509", "cryptography.hazmat.primitives.serialization.pkcs7", "flask"),
-    *("flask_openapi3.openapi", "flask_wtf.csrf", "gunicorn.app.base", "gunicorn.workers.gasgi", "jinja2", "jwt"),
+    *(
+        "a2wsgi",
+        "argon2",
+        "bcrypt",
+        "click",
+        "cryptography.x509",
+        "cryptography.hazmat.primitives.serialization.pkcs7",
+        "flask",
+    ),
+    *(
+        "flask_openapi3.openapi",
+        "flask_wtf.csrf",
+        "gunicorn.app.base",
+        "gunicorn.workers.gasgi",
+        "jinja2",
+        "jwt",
+        "ldap3",
+    ),
     *("multiprocessing.connection", "multiprocessing.popen_fork", "paho.mqtt.client", "peewee", "playhouse.migrate"),
-    *("playhouse.pool", "psycopg", "pydantic", "requests", "rich.live", "rich.table", "structlog", "uvloop"),
+    *("playhouse.pool", "psycopg", "pydantic", "pyotp", "requests", "rich.live", "rich.table", "segno", "smtplib"),
+    *("standardwebhooks", "structlog", "uvloop", "xml.etree.ElementTree", "yaml"),
 )
 _CHECKOUT = Path(__file__).parents[1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -151,8 +151,8 @@ def test_sign_in_that_ends_after_a_password_change_is_refused(
     alice.creates_user("eve", BOBS_PASSWORD, grantTypes=["password", "certificate"])
     with_password = SignIns.with_password
 
-    def replace_meanwhile(sign_ins: SignIns, username: str, password: str, address: str | None) -> SignIn:
-        signed_in = with_password(sign_ins, username, password, address)
+    def replace_meanwhile(sign_ins: SignIns, *given: Any, **options: Any) -> SignIn:
+        signed_in = with_password(sign_ins, *given, **options)
         users.change(OPERATOR, "eve", {"password": NEW, "revoke_others": True}, HASHER)
         return signed_in
 

@@ -200,7 +200,7 @@ def test_texts_that_no_column_could_hold_are_shortened_and_stay_different() -> N
     assert len(set(shortened)) == 2
     assert {len(each) for each in shortened} == {200}
     usernames = {each.username for each in search(LiveClientFilter(), 1, 50).items}
-    assert {len(username) for username in usernames} == {3, 64}
+    assert {len(username) for username in usernames} == {3, 255}
 
 
 def test_disconnect_announces_the_connection_and_returns_when_it_has_gone() -> None:
