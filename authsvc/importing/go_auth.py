@@ -165,21 +165,19 @@ def _imported(
             ),
         )
         notes.append(attention("", f"some rules apply to all users: give new users the role {EVERYONE_ROLE}"))
-    users = tuple(
-        entry(
-            PolicyUser,
-            username=username,
-            roles=tuple(role.name for role in roles),
-            permissions=merged(own[username].permissions) if username in own else (),
-            password_hash=stored,
-        )
-        for username, stored in hashes.items()
-    )
+    users = []
+    for username, stored in hashes.items():
+        said: dict[str, Any] = {"password_hash": stored}
+        if with_acl:
+            said["roles"] = tuple(role.name for role in roles)
+        if with_acl or username in own:
+            said["permissions"] = merged(own[username].permissions) if username in own else ()
+        users.append(entry(PolicyUser, username=username, **said))
     if with_acl:
         notes += _differences([permission for rules in (everyone, *own.values()) for permission in rules.permissions])
     else:
         notes.append(Note(NoteKind.DIFFERS, "", "without rules go-auth allows everything; authsvc allows nothing"))
-    return Imported(PolicyDocument(roles=roles, users=users), notes)
+    return Imported(PolicyDocument(roles=roles, users=tuple(users)), notes)
 
 
 def _without_reading(rules: _Rules, everyone: _Rules) -> Iterator[Note]:
