@@ -187,7 +187,10 @@ documents = st.builds(
     PolicyDocument,
     roles=st.lists(
         st.builds(
-            PolicyRole, name=_role_names, description=st.text(max_size=20), permissions=st.lists(_mqtt).map(tuple)
+            PolicyRole,
+            name=_role_names,
+            description=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+            permissions=st.lists(_mqtt).map(tuple),
         ),
         unique_by=lambda role: role.name,
         max_size=3,
