@@ -58,7 +58,7 @@ def read(content: bytes) -> Imported:
             entry(PolicyUser, username=client.username, roles=roles_here, permissions=across[client.roles], **said)
         )
     policy_roles = [
-        entry(PolicyRole, name=names[name], description=role.description[:_MAX_DESCRIPTION], permissions=roles[name])
+        entry(PolicyRole, name=names[name], description=_description(role.description), permissions=roles[name])
         for name, role in config.roles.items()
     ]
     if default:
@@ -153,3 +153,8 @@ _QUESTIONS = {
     AclType.SUBSCRIBE_LITERAL: _SUBSCRIPTIONS,
     AclType.SUBSCRIBE_PATTERN: _SUBSCRIPTIONS,
 }
+
+
+def _description(text: str) -> str:
+    """Return a text that PostgreSQL can hold, too."""
+    return text[:_MAX_DESCRIPTION].replace("\0", "\ufffd")

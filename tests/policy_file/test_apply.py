@@ -15,11 +15,12 @@ from authsvc.activity import audit, disconnects
 from authsvc.credentials.password_hashes import rehash
 from authsvc.credentials.rehashing import Rehashed
 from authsvc.errors import Conflict, Forbidden, InvalidInput
-from authsvc.policy_file import stored, text
+from authsvc.policy_file import batches, stored, text
 from authsvc.policy_file.plan import Action, Kind, Plan, PlanOptions, make_plan
 from authsvc.policy_file.writing import apply
-from authsvc.storage.changes import current_version
+from authsvc.storage.changes import current_version, policy_change
 from authsvc.storage.database import database, session
+from authsvc.storage.models import Role, User, UserRole
 from tests.actors import ALICE, BOBS_PASSWORD, CHARLIE, HASHER, OPERATOR, http, mqtt
 from tests.storage.environment import create_bob, create_role, policy_of
 
@@ -358,3 +359,17 @@ def test_with_keep_unset_a_damaged_user_is_left_alone() -> None:
     plan = put("users:\n- username: bob\n  enabled: true\n", PlanOptions(keep_unset=True))
     assert (plan.changes, [each.name for each in plan.left_alone]) == ((), ["bob"])
     assert users.get("bob").damage
+
+
+def test_a_batch_deletes_no_user_whose_groups_give_rights_that_the_actor_lacks() -> None:
+    users.create_with_hash(OPERATOR, "olga", {}, None, users.Origin.OIDC)
+    with policy_change():
+        UserRole.create(user=User.get(User.username == "olga"), role=Role.get(Role.name == "admin"), from_groups=True)
+    with pytest.raises(Forbidden):
+        batches.delete(CHARLIE, ["olga"], lambda _: None)
+    assert users.get("olga").username == "olga"
+
+
+def test_a_description_has_no_nul() -> None:
+    with pytest.raises(InvalidInput, match="description"):
+        text.parse('roles:\n- name: line\n  description: "a\\0b"\n')
