@@ -93,11 +93,12 @@ class SignIns:
     ) -> SignIn:
         """Return the sign-in with these credentials; `Unauthenticated`, with the same message for every cause, if none.
 
-        With `directory_too` the directory is asked for names that no user kept here has, nor one that looks like it. A
-        failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right password.
+        With `directory_too` the directory is asked for names that no user kept here has. A name without a user must not
+        look like that of one either. A failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at
+        once, also for the right password.
         """
         name = directory_username(username) if directory_too and self._ask_directory else None
-        by_directory = name is not None and not _is_kept_here(name, username)
+        by_directory = name is not None and not _is_kept_here(username, name)
         try:
             user = self._check_password(username, password, address, by_directory=by_directory)
         except TooMany as error:
@@ -231,8 +232,15 @@ def delete_old() -> None:
 
 
 def _is_kept_here(*names: str) -> bool:
-    """Return whether a user that is not of the directory has one of these names or one that looks like it."""
+    """Return whether the user with the first of these names that has one is not of the directory.
+
+    If none has one, return whether a user that is not of the directory has a name that looks like these.
+    """
     with session():
+        for name in names:
+            origin = User.select(User.origin).where(User.username == name).scalar()
+            if origin is not None:
+                return bool(origin != Method.LDAP)
         same = User.skeleton.in_([skeleton(name) for name in names])
         return User.select().where(same, User.origin != Method.LDAP).exists()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.accounts.sign_in.methods import SignIn
+    from authsvc.accounts.sign_in.second_factor import Enrolment
 
 blueprint = page_blueprint("sign_in", __name__)
 _MAX_PASSWORD = 4096
@@ -126,7 +127,7 @@ def set_up_form() -> AnyResponse:
 def confirm_set_up() -> AnyResponse:
     """Check the first code, begin a session, and show the recovery codes."""
     begun = pending.present()
-    if begun is None:
+    if begun is None or _started(begun) is None:
         return _too_late()
     try:
         recovery_codes = services().second_factors.confirm(begun.actor, request.form.get("otp", "")[:_MAX_CODE])
@@ -179,7 +180,7 @@ def _go_on(signed_in: SignIn, leads_to: str, id_token: str | None = None) -> Any
     pending.remember(signed_in, leads_to)
     if signed_in.missing is Missing.CODE:
         return redirect_to(url_for("sign_in.code_form"))
-    services().second_factors.begin(actor_for(signed_in.user, signed_in.proof))
+    enrolment.remember(services().second_factors.begin(actor_for(signed_in.user, signed_in.proof)))
     return redirect_to(url_for("sign_in.set_up_form"))
 
 
@@ -194,11 +195,13 @@ def _destination(signed_in: SignIn, leads_to: str) -> str:
     return leads_to if leads_to != HOME or sees_overview else url_for("account_page.show")
 
 
+def _started(begun: pending.PendingSignIn) -> Enrolment | None:
+    return enrolment.own(services().second_factors.begun(begun.sign_in.user.username))
+
+
 def _set_up(error: AuthsvcError | None) -> AnyResponse:
     begun = pending.present()
-    if begun is None:
-        return _too_late()
-    started = services().second_factors.begun(begun.sign_in.user.username)
+    started = begun and _started(begun)
     if started is None:
         return _too_late()
     return enrolment.render_set_up(started, url_for("sign_in.confirm_set_up"), error)
