@@ -83,7 +83,7 @@ def confirm_second_factor() -> AnyResponse:
 @authorize_as("DELETE", "/api/me/otp")
 def remove_second_factor() -> AnyResponse:
     try:
-        services().second_factors.remove_own(actor(), _code())
+        services().sign_ins.remove_second_factor(actor(), _code())
     except AuthsvcError as error:
         return _page(error)
     flash("You have no second factor any more.")

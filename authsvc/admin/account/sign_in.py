@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, abort, g, request, session, url_for
 
-from authsvc.accounts.sign_in.methods import Factor, How, Missing
+from authsvc.accounts.sign_in.methods import Factor, How, Method, Missing
 from authsvc.admin.account import enrolment, pending
 from authsvc.admin.cookies import is_plain_loopback
 from authsvc.admin.guard import begin_session, end_session, session_offer
@@ -88,8 +88,8 @@ def finish_at_provider() -> AnyResponse:
         begun = PendingSignIn(*kept)
         leads_to = begun.leads_to
         answer, back_to = request.args.to_dict(), _outside("sign_in.finish_at_provider")
-        signed_in, id_token = external.with_provider(provider, begun, answer, back_to, request.remote_addr)
-        return _go_on(signed_in, leads_to, id_token)
+        user, id_token = external.with_provider(provider, begun, answer, back_to, request.remote_addr)
+        return _go_on(services().sign_ins.confirmed_by(Method.OIDC, user), leads_to, id_token)
     except AuthsvcError as error:
         return _form(leads_to, "", error.message, status_of(error))
 
@@ -110,7 +110,8 @@ def check_code() -> AnyResponse:
         return _too_late()
     code = request.form.get("otp", "")[:_MAX_CODE]
     try:
-        return _enter(services().sign_ins.complete(begun.sign_in, begun.actor, code), begun.leads_to)
+        signed_in = services().sign_ins.complete(begun.sign_in, begun.actor, code)
+        return _enter(signed_in, begun.leads_to, begun.id_token)
     except AuthsvcError as error:
         return render("admin/sign_in_code.html", status_of(error), failure=error.message)
 
@@ -134,7 +135,7 @@ def confirm_set_up() -> AnyResponse:
     except AuthsvcError as error:
         return _set_up(error)
     how = How(begun.sign_in.how.method, Factor.CODE)
-    begin_session(replace(begun.sign_in, how=how, missing=Missing.NOTHING))
+    begin_session(replace(begun.sign_in, how=how, missing=Missing.NOTHING), begun.id_token)
     g.caller = begun.sign_in.user
     return enrolment.render_recovery_codes(recovery_codes, _destination(begun.sign_in, begun.leads_to))
 
@@ -164,7 +165,9 @@ def sign_out() -> AnyResponse:
     """End the session, and with the OpenID provider's help its own one too; this needs no permission."""
     id_token = end_session(g.caller) if g.caller else None
     provider = services().external_sign_ins.provider
-    address = provider.sign_out_address(id_token, _outside("sign_in.form")) if provider and id_token else None
+    address = (
+        provider.sign_out_address(id_token, _outside("sign_in.form")) if provider and id_token is not None else None
+    )
     if address is None or provider is None:
         return redirect_to("/admin/sign-in")
     # Not a redirect: the Content-Security-Policy keeps forms, and what they redirect to, on this host.
