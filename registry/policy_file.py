@@ -74,7 +74,10 @@ def apply(actor: Actor, wanted: PolicyDocument, options: PlanOptions, permit: Pe
         changes = [change for change in plan.changes if change.kind is Kind.PREAUTHORIZATION]
         for change in changes:
             if change.before:
-                row = Preauthorization.get(Preauthorization.username == change.name)
+                row = Preauthorization.get_or_none(Preauthorization.username == change.name)
+                if row is None:
+                    message = f"the preauthorization of {change.name} has just been used or deleted; apply again"
+                    raise Conflict(message, "policy-changed")
                 preauthorizations.delete(actor, row.id)
         created = [change.after for change in changes if isinstance(change.after, PolicyPreauthorization)]
         digests = {one.username: one.secret_digest for one in created if one.secret_digest}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from authsvc.errors import Conflict
 from authsvc.policy.permissions import Context, Operation, Request, decide
 from authsvc.policy.snapshot import Snapshot
-from authsvc.policy.topics import Identity, path_level, split
+from authsvc.policy.topics import path_identity, path_level, split
 from authsvc.storage import policy_reader
 from authsvc.storage.models import Role, User, UserRole
 
@@ -51,7 +51,7 @@ def can_administrate(user: UserPolicy, roles: dict[str, RolePolicy]) -> bool:
         return False
     snapshot = Snapshot(roles=roles)
     path = split(f"/api/users/{path_level(user.username)}")
-    request = Request(Context.HTTP, Operation.WRITE, path, Identity(user.username))
+    request = Request(Context.HTTP, Operation.WRITE, path, path_identity(user.username))
     return bool(decide(snapshot.rules_of(user), request))
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 MAX_BYTES = BCRYPT_MAX_BYTES
 _RANDOM_BITS = 96
 _MAX_WRONG = 1000
+# Hashes that need more memory are computed one at a time. Mosquitto's own argon2id hashes need 46 MiB.
+_MUCH_MEMORY_KIB = 64 * 1024
 
 _CLASSES: dict[str, tuple[str, Callable[[str], bool]]] = {
     "lower": ("lower-case letter", lambda char: unicodedata.category(char) == "Ll"),
@@ -155,7 +157,7 @@ class PasswordVerifier:
     are checked within microseconds without the cache.
 
     If a password is right and its hash is one of another system, `on_foreign` is called with the username, the stored
-    hash and the password. It must return at once. Hashes that need much memory are computed one at a time.
+    hash and the password. It must return at once. Hashes that need more than 64 MiB are computed one at a time.
 
     Brokers and the API have separate pools, so that neither waits for the other.
 
@@ -293,7 +295,7 @@ class PasswordVerifier:
 
     def _check_hash(self, username: str, secret: bytes, stored_hash: str, password_hash: PasswordHash) -> Verdict:
         digest, version = self._digest(secret), password_version(stored_hash)
-        with self._memory if password_hash.memory_kib else nullcontext():
+        with self._memory if password_hash.memory_kib > _MUCH_MEMORY_KIB else nullcontext():
             matched = password_hash.verify(secret)  # releases the GIL
         with self._lock:
             self.counters.misses += 1

@@ -61,6 +61,8 @@ def _problem(name: str) -> str | None:
         return f"must have 1 to {MAX_USERNAME} characters"
     if _UNUSABLE.search(name):
         return "must not contain control characters"
+    if name in {".", ".."}:
+        return "must not be . or .., which browsers leave out of an address"
     try:
         name.encode()
     except UnicodeEncodeError:

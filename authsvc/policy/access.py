@@ -175,7 +175,7 @@ class AccessControl:
         current = active_user(snapshot, user.username)
         if isinstance(current, Denied):
             return current
-        request = Request(Context.HTTP, http_operation(method), topics.split(path), Identity(user.username))
+        request = Request(Context.HTTP, http_operation(method), topics.split(path), topics.path_identity(user.username))
         decision = decide(snapshot.rules_of(current), request)
         if decision.reason is Reason.NO_PERMISSION and path.startswith(OWN_ACCOUNT):
             return Allowed(Reason.OWN_ACCOUNT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from authsvc.errors import Forbidden
 from authsvc.policy.permissions import Context, first_beyond
-from authsvc.policy.topics import Identity
+from authsvc.policy.topics import path_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +62,7 @@ class Actor:
         if self.rules is None:
             return
         http = [permission for permission in permissions if permission.context is Context.HTTP]
-        beyond = first_beyond(self.rules, http, Identity(self.username))
+        beyond = first_beyond(self.rules, http, path_identity(self.username))
         if beyond:
             raise Forbidden(f"your account needs the permission `{beyond}` to do this", "beyond-own-rights")
 

@@ -106,6 +106,11 @@ def path_level(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F")
 
 
+def path_identity(username: str) -> Identity:
+    """Return what `%u` stands for in http permissions: the name as it is in paths."""
+    return Identity(path_level(username))
+
+
 def levels_cover(rule: Levels, requested: Levels, identity: Identity) -> bool:
     """Return whether a rule covers a topic filter or matches a topic; both are validated levels."""
     # Wildcards, %u and %c do not match a first level that begins with $; only a rule with that $ does.

@@ -9,6 +9,7 @@ from authsvc.policy_file import stored
 from authsvc.policy_file.document import PolicyDocument
 from authsvc.policy_file.plan import Kind, Plan, PlannedChange, PlanOptions, check, make_plan
 from authsvc.policy_file.writing import in_one_transaction, write
+from authsvc.storage import policy_reader
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import read_transaction
 
@@ -69,6 +70,8 @@ def delete(actor: Actor, usernames: Sequence[str], permit: Permit) -> None:
             changes = [
                 PlannedChange(Kind.USER, user, None, name in found.damaged) for name, user in found.by_name.items()
             ]
+            for name in sorted(found.elsewhere):  # the plan knows no roles that groups give
+                actor.must_hold(policy_reader.rights_of_user(name))
             plan = Plan(current_version(), tuple(changes))
             check(actor, plan, permit)
             return plan

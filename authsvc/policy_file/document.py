@@ -121,7 +121,7 @@ class PolicyRole(_Entry):
     """A role: permissions and allowed client ids that many users share. The built-in roles are not in the file."""
 
     name: _RoleName
-    description: Annotated[str, Field(max_length=1000)] = ""
+    description: Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")] = ""
     permissions: _Permissions = ()
     client_ids: _ClientIds = ()
 

@@ -130,6 +130,8 @@ def _query(condition: str) -> str:
     line, field, now = f"{character}(10)", f"{character}(30)", database.param
 
     def joined(word: str, rows: str) -> str:
+        # A line feed inside a value becomes a field too many, so that nothing in it is taken for another value.
+        word = f"replace({word}, {line}, {field})"
         return f"coalesce((SELECT {aggregate}({word}, {line}) FROM {rows}), '')"  # noqa: S608 - no input
 
     words = "effect || ' ' || context || ' ' || operation || ' ' || resource"

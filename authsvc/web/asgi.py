@@ -8,6 +8,7 @@ as a whole. Few threads do that at the same time.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -106,34 +107,41 @@ class ApiApplication:
         return bytes(body[: limit + 1])
 
     async def _ask_flask(self, scope: Scope, body: bytes, send: Send) -> list[Message]:
-        """Return the messages of Flask's answer; those of a file are sent here, and the list is empty."""
+        """Return the messages of Flask's answer; those of a file are sent here, and the list is empty.
+
+        gunicorn cancels this soon after the client has disconnected. Flask's thread then ends by itself: it would wait
+        without end if what takes its messages were cancelled too.
+        """
         # The body is complete now, however it was framed.
         headers = [(name, value) for name, value in scope["headers"] if name not in _FRAMING]
         if body or scope["method"] in ("POST", "PUT", "PATCH"):
             headers.append((b"content-length", b"%d" % len(body)))
         messages: list[Message] = []
-        file: _File | None = None
+        file = _File(send, self._answer_seconds)
 
         async def receive() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def take(message: Any) -> None:
-            nonlocal file
             if message["type"] == "http.response.start" and _is_file(message):
                 self._files += 1
-                file = _File(send, self._answer_seconds, allowed=self._files <= self._max_files)
-            if file is None:
-                messages.append(message)
-            else:
+                file.begin(allowed=self._files <= self._max_files)
+            if file.has_begun:
                 await file.send(message)
+            else:
+                messages.append(message)
 
-        asked = {**scope, "headers": headers, _IS_WANTED: lambda: file is None or file.is_wanted}
+        asked = {**scope, "headers": headers, _IS_WANTED: lambda: file.is_wanted}
+        answering = asyncio.ensure_future(self._flask(asked, receive, take))  # type: ignore[arg-type]  # stricter types
         try:
-            await self._flask(asked, receive, take)  # type: ignore[arg-type]  # stricter types
+            await asyncio.shield(answering)
+        except asyncio.CancelledError:
+            file.stop()
+            await asyncio.wait([answering])
+            raise
         finally:
-            if file:
-                self._files -= 1
-        if file and not file.is_wanted:
+            self._files -= file.has_begun
+        if not file.is_wanted:
             if file.was_sent_in_part:
                 self._connections.close(scope["client"])
             else:
@@ -142,23 +150,43 @@ class ApiApplication:
 
 
 class _File:
-    """A file that is sent while Flask makes it, until it is no longer wanted: refused, or read too slowly."""
+    """An answer that, if it is a file, is sent while Flask makes it until it is no longer wanted.
 
-    def __init__(self, send: Send, part_seconds: float, *, allowed: bool) -> None:
+    It is not wanted if it is refused, if the client reads too slowly, or if the client has disconnected.
+    """
+
+    def __init__(self, send: Send, part_seconds: float) -> None:
         self._send = send
         self._part_seconds = part_seconds
-        self._ends_at = asyncio.get_running_loop().time() + _FILE_SECONDS
-        self.is_wanted = allowed
+        self._ends_at = 0.0
+        self._limit = asyncio.timeout(None)
+        self.has_begun = False
+        self.is_wanted = True
         self.was_sent_in_part = False
+
+    def begin(self, *, allowed: bool) -> None:
+        """Begin to send, or refuse the file."""
+        self._ends_at = asyncio.get_running_loop().time() + _FILE_SECONDS
+        self.has_begun = True
+        self.is_wanted = self.is_wanted and allowed
+
+    def stop(self) -> None:
+        """Make the answer unwanted, and give up the part that is being sent."""
+        self.is_wanted = False
+        with suppress(RuntimeError):  # no part is being sent
+            self._limit.reschedule(0.0)
 
     async def send(self, message: Message) -> None:
         """Send a message; drop it if the file is not wanted, because a2wsgi's thread waits until it is taken."""
+        left = self._ends_at - asyncio.get_running_loop().time()
+        self.is_wanted = self.is_wanted and left > 0
         if not self.is_wanted:
             return
         self.was_sent_in_part = True
-        left = self._ends_at - asyncio.get_running_loop().time()
+        self._limit = asyncio.timeout(min(left, self._part_seconds))
         try:
-            await asyncio.wait_for(self._send(message), min(left, self._part_seconds))
+            async with self._limit:
+                await self._send(message)
         except TimeoutError:
             self.is_wanted = False
 

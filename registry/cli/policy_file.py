@@ -70,6 +70,8 @@ def apply(file: BinaryIO, *, dry_run: bool, prune: bool, yes: bool, as_json: boo
     options = PlanOptions(prune=prune)
     with terminal.opened():
         try:
+            if len(content) > text.MAX_BYTES:
+                raise invalid("file", f"is larger than {text.MAX_BYTES // 1024**2} MiB")
             document = text.parse(content.decode("utf-8-sig"))
             plan = policy_file.make_plan(actor, document, options)
             if not dry_run:

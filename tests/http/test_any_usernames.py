@@ -57,6 +57,16 @@ def test_permission_for_a_path_names_the_slash_of_a_username_encoded(alice: Call
     assert reader.get("/api/users/other").status_code == 403
 
 
+def test_percent_u_in_a_path_stands_for_the_name_as_it_is_in_paths(alice: Caller) -> None:
+    own = [permission("http read /api/users/%u")]
+    for name in ("a/b", "a%2Fb"):
+        alice.creates_user(name, BOBS_PASSWORD, permissions=own)
+        caller = alice.signs_in(name, BOBS_PASSWORD)
+        for path in ("/api/users/a%2Fb", "/api/users/a%252Fb"):
+            expected = 200 if path == f"/api/users/{quote(name, safe='')}" else 403
+            assert caller.get(path).status_code == expected
+
+
 def test_name_too_long_for_a_certificate_gets_a_clear_error(alice: Caller) -> None:
     name = "n" * 65
     alice.creates_user(name, BOBS_PASSWORD, grantTypes=["certificate"])

@@ -142,3 +142,31 @@ def test_files_beyond_a_quarter_of_the_threads_are_refused_and_pages_are_not() -
     assert answered[1]["body"] == b"a page"
     assert sum(len(message.get("body", b"")) for message in answered[2:]) == PARTS * 1000
     assert exports.ended == 4
+
+
+def test_disconnected_client_blocks_no_thread() -> None:
+    exports = Exports()
+    api = ApiApplication(exports.flask, 4, RecordingConnections())
+    answered: list[Any] = []
+
+    async def disconnect_four_times_and_ask_for_a_page() -> None:
+        async def wait(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        async def answer(message: Message) -> None:
+            answered.append(message)
+
+        for _ in range(4):
+            made = exports.made
+            download = asyncio.create_task(get(api, "/file", wait))
+            # a2wsgi's queue has 10 parts: Flask waits.
+            assert await asyncio.to_thread(within, 10, lambda: exports.made >= made + 10)  # noqa: B023
+            download.cancel()
+            await asyncio.wait([download], timeout=10)
+            assert download.cancelled()
+        await asyncio.wait_for(get(api, "/page", answer), 10)
+
+    asyncio.run(disconnect_four_times_and_ask_for_a_page())
+    assert answered[1]["body"] == b"a page"
+    assert exports.ended == 4

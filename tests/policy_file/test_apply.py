@@ -15,11 +15,12 @@ from authsvc.activity import audit, disconnects
 from authsvc.credentials.password_hashes import rehash
 from authsvc.credentials.rehashing import Rehashed
 from authsvc.errors import Conflict, Forbidden, InvalidInput
-from authsvc.policy_file import stored, text
+from authsvc.policy_file import batches, stored, text
 from authsvc.policy_file.plan import Action, Kind, Plan, PlanOptions, make_plan
 from authsvc.policy_file.writing import apply
-from authsvc.storage.changes import current_version
+from authsvc.storage.changes import current_version, policy_change
 from authsvc.storage.database import database, session
+from authsvc.storage.models import Role, User, UserRole
 from tests.actors import ALICE, BOBS_PASSWORD, CHARLIE, HASHER, OPERATOR, http, mqtt
 from tests.storage.environment import create_bob, create_role, policy_of
 
@@ -328,3 +329,47 @@ def test_a_user_of_a_provider_or_directory_is_no_part_of_a_file(origin: users.Or
     with pytest.raises(InvalidInput, match=r"users\[0\].username: olga signs in at its provider or directory"):
         put(f"users:\n- username: olga\n  passwordHash: $2b$04${'a' * 53}\n")
     assert policy_of("olga").password_hash is None
+
+
+@pytest.mark.parametrize("origin", [users.Origin.OIDC, users.Origin.LDAP])
+def test_without_update_a_user_of_a_provider_or_directory_is_left_alone(origin: users.Origin) -> None:
+    users.create_with_hash(OPERATOR, "olga", {"roles": ("admin",)}, None, origin)
+    plan = put("users:\n- username: olga\n- username: press-7\n", PlanOptions(update=False))
+    assert summary(plan) == [("create", "user", "press-7")]
+    assert [each.name for each in plan.left_alone] == ["olga"]
+
+
+def test_with_keep_unset_fields_that_are_not_named_and_roles_given_here_stay() -> None:
+    put(FILE)
+    create_role("night")
+    given = "roles:\n- name: line\n  description: Other\nusers:\n- username: press-7\n  roles: [night]\n"
+    plan = put(given, PlanOptions(keep_unset=True))
+    assert [(each.name, [tuple(one) for one in each.differences()]) for each in plan.changes] == [
+        ("line", [("description", "Works on a line", "Other")]),
+        ("press-7", [("roles", ["line", "minimum-access"], ["line", "minimum-access", "night"])]),
+    ]
+    press = users.get("press-7")
+    assert (press.enabled, len(press.permissions), len(press.grant_types)) == (False, 2, 2)
+    assert not put(given, PlanOptions(keep_unset=True)).changes
+
+
+def test_with_keep_unset_a_damaged_user_is_left_alone() -> None:
+    create_bob(permissions=(mqtt("read", "a"),))
+    database.execute_sql("UPDATE permissions SET operation = 'reed' WHERE resource = 'a'")
+    plan = put("users:\n- username: bob\n  enabled: true\n", PlanOptions(keep_unset=True))
+    assert (plan.changes, [each.name for each in plan.left_alone]) == ((), ["bob"])
+    assert users.get("bob").damage
+
+
+def test_a_batch_deletes_no_user_whose_groups_give_rights_that_the_actor_lacks() -> None:
+    users.create_with_hash(OPERATOR, "olga", {}, None, users.Origin.OIDC)
+    with policy_change():
+        UserRole.create(user=User.get(User.username == "olga"), role=Role.get(Role.name == "admin"), from_groups=True)
+    with pytest.raises(Forbidden):
+        batches.delete(CHARLIE, ["olga"], lambda _: None)
+    assert users.get("olga").username == "olga"
+
+
+def test_a_description_has_no_nul() -> None:
+    with pytest.raises(InvalidInput, match="description"):
+        text.parse('roles:\n- name: line\n  description: "a\\0b"\n')

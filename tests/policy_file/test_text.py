@@ -176,6 +176,7 @@ _mqtt = st.builds(
     _topics.filter(lambda topic: not topic[0].isspace() and not topic.startswith("$share")),
     st.sampled_from(Effect),
 )
+_descriptions = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 _role_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,20}", fullmatch=True)
 # Any name that a user may have, and words and signs that mean something in YAML.
 _usernames = st.sampled_from(
@@ -187,7 +188,10 @@ documents = st.builds(
     PolicyDocument,
     roles=st.lists(
         st.builds(
-            PolicyRole, name=_role_names, description=st.text(max_size=20), permissions=st.lists(_mqtt).map(tuple)
+            PolicyRole,
+            name=_role_names,
+            description=_descriptions,
+            permissions=st.lists(_mqtt).map(tuple),
         ),
         unique_by=lambda role: role.name,
         max_size=3,

@@ -425,7 +425,8 @@ def test_hashes_that_need_much_memory_are_computed_one_at_a_time(monkeypatch: py
 
     monkeypatch.setattr("authsvc.credentials.password_hashes.hash_secret_raw", computed)
     checks = verifier(brokers=HashingPool(4, 100), api=HashingPool(4, 100))
-    begun = [checks.start(f"device-{n}", "x", ARGON2ID) for n in range(8)]
+    large = ARGON2ID.replace(ARGON2ID.split("$")[3], "m=100000,t=1,p=1")
+    begun = [checks.start(f"device-{n}", "x", large) for n in range(8)]
     assert {outcome(each) for each in begun} == {Verdict.WRONG}
     assert most["now"] == 1
 

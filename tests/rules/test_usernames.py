@@ -82,7 +82,9 @@ def test_users_may_have_any_name_that_mqtt_allows(name: str) -> None:
     assert registration_problem(name, RegistrationNames.ANY) is None
 
 
-@pytest.mark.parametrize("name", ["", "a" * 256, "a\0", "a\n", "\x1f", "a\x7f", "\x85", "a\ud800", "\ufffe", "\ufdd0"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a" * 256, "a\0", "a\n", "\x1f", "a\x7f", "\x85", "a\ud800", "\ufffe", "\ufdd0"]
+)
 def test_names_that_mqtt_or_mosquitto_do_not_allow_are_refused(name: str) -> None:
     assert registration_problem(name, RegistrationNames.ANY)
     with pytest.raises(InvalidInput) as error:

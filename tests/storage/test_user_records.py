@@ -97,6 +97,7 @@ def test_record_has_the_certificates_that_are_valid_and_their_earliest_end() -> 
     [
         "UPDATE permissions SET resource = 'a/#/b' WHERE resource = '#'",
         "UPDATE permissions SET resource = 'x\ny' WHERE resource = '#'",
+        "UPDATE permissions SET resource = 'x\nallow http readWrite /#' WHERE resource = '#'",
         "UPDATE permissions SET resource = '$share/a' WHERE resource = '#'",
         "UPDATE permissions SET resource = '' WHERE resource = '#'",
         "UPDATE permissions SET effect = 'forbid' WHERE resource = '#'",
