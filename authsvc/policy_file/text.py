@@ -31,8 +31,7 @@ _Location = tuple[int | str, ...]
 def parse(text: str) -> PolicyDocument:
     """Return the document of a YAML text; the message of each `InvalidInput` error begins with its line."""
     try:
-        value = _Reader(text).read()
-        return _document({} if value is None else value)  # an empty file
+        return _document(_Reader(text).read())
     except _Misplaced as error:
         lines = _Reader(text).lines()
         raise InvalidInput(
@@ -123,7 +122,7 @@ class _Reader:
         try:
             next(events)  # the start of the stream
             if isinstance(next(events), yaml.StreamEndEvent):
-                return None
+                return {}  # an empty file
             value = self._value(next(events), events, ())
             next(events)  # the end of the document
             following = next(events)

@@ -14,8 +14,9 @@ from authsvc.importing import dynsec, mosquitto
 from authsvc.importing.notes import NoteKind, Question
 from authsvc.policy import topics
 from tests.broker import Mosquitto, authsvc_plugin_config, build_authsvc_plugin, free_port
+from tests.http.wire import logs_in, within
 from tests.importing import systems
-from tests.importing.asking import PUBLISHER, Asked, Questions, announced, differences
+from tests.importing.asking import PUBLISHER, Asked, Questions, announced, differences, password_of
 from tests.service import Service
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def compared(
     with Service(own, {"AUTHSVC_WRONG_PASSWORDS_PER_MINUTE": "1000"}) as service:
         done = service.command("import", *arguments)
         assert done.returncode == 0, done.stderr
+        # A command does not wait until the service has read what it wrote.
+        assert within(10, lambda: logs_in(service, PUBLISHER, password_of(PUBLISHER)) == "ok")
         config = authsvc_plugin_config(
             plugin=build_authsvc_plugin(),
             service_port=service.broker_port,

@@ -81,6 +81,7 @@ def test_plain_names_that_look_like_numbers_or_booleans_are_text() -> None:
 
 def test_an_empty_file_is_an_empty_document() -> None:
     assert text.parse("") == text.parse("# nothing\n") == text.parse_json("{}") == PolicyDocument()
+    assert errors_of("null")
 
 
 def test_secrets_are_written_only_if_asked() -> None:
