@@ -55,7 +55,8 @@ class SessionRecord:
 def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str, id_token: str | None = None) -> str:
     """Start a session for the actor and return its secret. A session by a token, the actor's proof, ends with it.
 
-    `id_token` is that of a sign-in at the OpenID provider. No session lasts longer than a provider's confirmation.
+    `id_token` is that of a sign-in at the OpenID provider, empty if it was not kept. No session lasts longer than a
+    provider's confirmation.
     `Unauthenticated` if the token or the actor's own credential has ended since it was checked.
     """
     secret = secrets.token_urlsafe(32)
@@ -117,7 +118,7 @@ def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> 
 
 
 def sign_out(actor: Actor, secret: str) -> str | None:
-    """End the session with this secret, if there is one; return its ID token if it began at the OpenID provider.
+    """End the session with this secret, if there is one; return its ID token, maybe empty, if it began at the provider.
 
     If the actor signs in with a browser in which another user was signed in, the audit event names that user as its
     actor and the new one as `replacedBy`: nobody ended the session from another browser.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def check_proof(actor: Actor) -> None:
     """Raise `Unauthenticated` if the actor's credential has ended since it was checked; call it inside a transaction.
 
-    Without this, a request that began before a password change could get a token, session or certificate after it.
+    Without this, a request that began before a password change could get a token, session or certificate after it. An
+    empty proof is that of a provider or directory; it ends when the user is disabled or deleted here.
     """
     if actor.proof is None:
         return
@@ -31,6 +32,8 @@ def check_proof(actor: Actor) -> None:
         raise Unauthenticated("the token is not valid", "invalid-token")
     if session_digest is not None and not (user and user.enabled and _exists(BrowserSession, user, session_digest)):
         raise Unauthenticated("the session has ended; sign in again")
+    if not (user and user.enabled):
+        raise Unauthenticated("your account is disabled here", "user-disabled")
 
 
 def _has_password(user: User, password_hash: str) -> bool:

@@ -162,12 +162,15 @@ def change(
     """Change the given fields, effective at once for connected clients too.
 
     `Forbidden` if the user has, or would have, rights that the actor lacks; `Conflict` if no administrator would be
-    left; `PreconditionFailed` if the stored version is not one of the expected ones.
+    left; `PreconditionFailed` if the stored version is not one of the expected ones; `Unauthenticated` if the actor's
+    credential has ended since it was checked, and the actor sets its own password.
     """
     if changes.get("revoke_others") and "password" not in changes:
         raise invalid("revokeOthers", "needs a password in the same request")
     password_hash = _hash(changes, hasher)
     with policy_change() as announce, last_admin.keep_last_administrator():
+        if "password" in changes and actor.username == username:
+            check_proof(actor)
         row = _row(username)
         policy_reader.require_version(expected, row.updated_at)
         before = _record(row)

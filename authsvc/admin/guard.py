@@ -85,7 +85,7 @@ def session_offer() -> SessionOffer | None:
 
 
 def end_session(user: UserPolicy) -> str | None:
-    """End the session of this browser; return the ID token with which it began, if it has one."""
+    """End the session of this browser; return the ID token with which it began, as `browser_sessions.begin` got it."""
     id_token = browser_sessions.sign_out(actor_for(user), session.get(_SESSION_SECRET, ""))
     session.clear()
     return id_token
@@ -162,7 +162,7 @@ def _sign_in_with_token(token: str) -> AnyResponse:
         signed_in = services().sign_ins.with_token(token)
         username, present = signed_in.user.username, _signed_in_user()
         if present and present.username != username:
-            digest = signed_in.proof and signed_in.proof.token_digest
+            digest = signed_in.proof.token_digest
             session[_OFFER] = (username, digest, leads_to, datetime.now(UTC).timestamp())
             return redirect_to(url_for("sign_in.replace_session_form"))
         begin_session(signed_in)

@@ -88,7 +88,7 @@ def confirm_own_second_factor(body: CodeBody) -> dict[str, Any]:
 @blueprint.delete("/me/otp", responses={204: None})
 def delete_own_second_factor(body: CodeBody) -> Response:
     """Remove the caller's second factor, given one of its codes."""
-    services().second_factors.remove_own(actor(), body.otp)
+    services().sign_ins.remove_second_factor(actor(), body.otp)
     return Response(status=204)
 
 

@@ -133,12 +133,16 @@ class Provider:
         return ProviderSignIn(self._identity(claims), id_token)
 
     def sign_out_address(self, id_token: str, back_to: str) -> str | None:
-        """Return the provider's address that ends its own session; None if it offers none or is away."""
+        """Return the provider's address that ends its own session; None if it offers none or is away.
+
+        Without an ID token the provider may ask the person first.
+        """
         try:
             endpoint = self._endpoint("end_session_endpoint")
         except (Busy, Unauthenticated):
             return None
-        query = {"id_token_hint": id_token, "client_id": self._client_id, "post_logout_redirect_uri": back_to}
+        hint = {"id_token_hint": id_token} if id_token else {}
+        query = {**hint, "client_id": self._client_id, "post_logout_redirect_uri": back_to}
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
     def _identity(self, claims: dict[str, Any]) -> ConfirmedIdentity:

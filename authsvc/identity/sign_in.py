@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.accounts.sign_in import second_factor
-from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
 from authsvc.errors import Conflict, Forbidden, Unauthenticated
 from authsvc.identity.admission import admit
 from authsvc.identity.ldap import Directory
@@ -41,16 +39,13 @@ class ExternalSignIns:
         answer: Mapping[str, str],
         redirect_uri: str,
         address: str | None,
-    ) -> tuple[SignIn, str]:
-        """Return the sign-in with which the browser comes back from the provider, and its ID token.
+    ) -> tuple[UserPolicy, str]:
+        """Return the user with whom the browser comes back from the provider, and the ID token.
 
         Errors are those of `Provider.finish` and `admit`.
         """
         confirmed = provider.finish(pending, answer, redirect_uri)
-        user = self._admitted(confirmed.identity, address)
-        # A required second factor is up to the provider; one that the user has set up here counts anyway.
-        missing = Missing.CODE if second_factor.is_set(user.username) else Missing.NOTHING
-        return SignIn(user, How(Method.OIDC), None, missing), confirmed.id_token
+        return self._admitted(confirmed.identity, address), confirmed.id_token
 
     def with_directory_password(self, username: str, password: str, address: str | None) -> UserPolicy | None:
         """Return the user of the directory with these credentials; None if they are wrong.

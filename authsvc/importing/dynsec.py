@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from authsvc.importing.dynsec_config import UNSUBSCRIBING, Acl, AclType, Config, read_config
 from authsvc.importing.dynsec_differences import differences
@@ -48,16 +48,14 @@ def read(content: bytes) -> Imported:
             )
             notes.append(left_out(client.place, message, client.username))
             continue
+        said: dict[str, Any] = {"password_hash": client.password_hash}
+        if client.disabled is not None:
+            said["enabled"] = not client.disabled
+        if client.client_id:
+            said["client_ids"] = (client.client_id,)
+        roles_here = (*(names[role] for role in client.roles), *([DEFAULT_ROLE] if default else []))
         users.append(
-            entry(
-                PolicyUser,
-                username=client.username,
-                enabled=not client.disabled,
-                roles=(*(names[role] for role in client.roles), *([DEFAULT_ROLE] if default else [])),
-                permissions=across[client.roles],
-                client_ids=(client.client_id,) if client.client_id else (),
-                password_hash=client.password_hash,
-            )
+            entry(PolicyUser, username=client.username, roles=roles_here, permissions=across[client.roles], **said)
         )
     policy_roles = [
         entry(PolicyRole, name=names[name], description=_description(role.description), permissions=roles[name])

@@ -68,12 +68,15 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client with the names of its roles and of its groups' roles, in the order in which the plugin asks them."""
+    """A client with the names of its roles and of its groups' roles, in the order in which the plugin asks them.
+
+    `client_id` and `disabled` are None if the file does not have them.
+    """
 
     username: str
     password_hash: str | None
     client_id: str | None
-    disabled: bool
+    disabled: bool | None
     roles: tuple[str, ...]
     place: str
 
@@ -142,7 +145,7 @@ def read_config(content: bytes, notes: list[Note]) -> Config:
                 username,
                 password_hash,
                 _text(item, "clientid") or None,
-                item.get("disabled") is True,
+                disabled if isinstance(disabled := item.get("disabled"), bool) else None,
                 tuple(dict.fromkeys(asked)),
                 place,
             )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from authsvc.credentials.usernames import special_characters
 from authsvc.importing.imported import Imported, entry, merged, mqtt
 from authsvc.importing.notes import DOLLAR_TOPICS, Note, NoteKind, Question, attention, left_out
 from authsvc.importing.text_files import (
@@ -22,6 +23,7 @@ from authsvc.importing.text_files import (
     usable_hash,
 )
 from authsvc.policy import topics
+from authsvc.policy.permissions import Effect
 from authsvc.policy_file.document import PolicyDocument, PolicyRole, PolicyUser
 
 if TYPE_CHECKING:
@@ -76,7 +78,19 @@ def read_files(passwords: bytes | None, acl: bytes | None, *, salt_is_text: bool
             continue
         reason = "who is not imported" if username in refused else f"who has no line in the {PASSWORDS}"
         notes.append(left_out(place, f"the rules of {username}, {reason}", username))
+    general = _accesses_to_all(everyone)
+    accesses = {name: general | _accesses_to_all(own[name]) if name in own else general for name in hashes}
+    readers = tuple(name for name, found in accesses.items() if found in ({"read"}, {"read", "write"}))
+    if readers:
+        reason = "go-auth refuses a SUBSCRIBE to # with `read #`, and requires `readwrite #`; authsvc allows it"
+        notes.append(Note(NoteKind.DIFFERS, "", reason, readers, Question.SUBSCRIBE, "#"))
     return _imported(hashes, own, everyone, notes, with_acl=acl is not None)
+
+
+def _accesses_to_all(rules: _Rules) -> set[str]:
+    """Return the accesses that these rules allow to `#`: `read`, `write`, `readWrite` and `subscribe`."""
+    found = {each.operation.value for each in rules.permissions if each.resource == "#" and each.effect is Effect.ALLOW}
+    return found | {"subscribe" for topic, _ in rules.subscriptions if topic == "#"}
 
 
 def read_rows(
@@ -114,6 +128,12 @@ def read_rows(
             own[username].subscriptions.append((topic, places[username, topic]))
         if bits & ~_SUBSCRIBE:
             own[username].permissions.append(mqtt(_ACCESSES[bits & ~_SUBSCRIBE], topic))
+    readers = {username: None for (username, _), bits in accesses.items() if bits & (_READ | _SUBSCRIBE) == _READ}
+    for username in superusers:
+        readers.pop(username, None)
+    if readers:
+        reason = "go-auth refuses a SUBSCRIBE to a topic with rw 1 (read) and without 4 (subscribe); authsvc allows it"
+        notes.append(Note(NoteKind.DIFFERS, "", reason, tuple(readers), Question.SUBSCRIBE))
     return _imported(hashes, own, _Rules(), notes, with_acl=acl_rows is not None)
 
 
@@ -135,7 +155,11 @@ def _users_of_rows(
             stored = usable_hash(username, text.strip(), place, notes, salt_is_text=salt_is_text)
             if stored:
                 hashes[username] = stored
-                superusers += [username] if is_superuser else []
+                if not isinstance(is_superuser, int | None):
+                    reason = "superuser must be a number or true/false; imported without it"
+                    notes.append(left_out(place, f"{username}: {reason}", username))
+                elif is_superuser and is_superuser > 0:
+                    superusers.append(username)
     return hashes, tuple(superusers)
 
 
@@ -165,21 +189,20 @@ def _imported(
             ),
         )
         notes.append(attention("", f"some rules apply to all users: give new users the role {EVERYONE_ROLE}"))
-    users = tuple(
-        entry(
-            PolicyUser,
-            username=username,
-            roles=tuple(role.name for role in roles),
-            permissions=merged(own[username].permissions) if username in own else (),
-            password_hash=stored,
-        )
-        for username, stored in hashes.items()
-    )
+    users = []
+    for username, stored in hashes.items():
+        said: dict[str, Any] = {"password_hash": stored}
+        if with_acl:
+            said["roles"] = tuple(role.name for role in roles)
+        if with_acl or username in own:
+            said["permissions"] = merged(own[username].permissions) if username in own else ()
+        users.append(entry(PolicyUser, username=username, **said))
+    notes += _odd_names(hashes, own, everyone)
     if with_acl:
         notes += _differences([permission for rules in (everyone, *own.values()) for permission in rules.permissions])
     else:
         notes.append(Note(NoteKind.DIFFERS, "", "without rules go-auth allows everything; authsvc allows nothing"))
-    return Imported(PolicyDocument(roles=roles, users=users), notes)
+    return Imported(PolicyDocument(roles=roles, users=tuple(users)), notes)
 
 
 def _without_reading(rules: _Rules, everyone: _Rules) -> Iterator[Note]:
@@ -188,6 +211,21 @@ def _without_reading(rules: _Rules, everyone: _Rules) -> Iterator[Note]:
     for topic, place in rules.subscriptions:
         if topic not in readable:
             yield left_out(place, f"subscribing to {topic} without reading it cannot be expressed")
+
+
+def _odd_names(hashes: Iterable[str], own: dict[str, _Rules], everyone: _Rules) -> Iterator[Note]:
+    """Yield notes about the rules with %u that apply to a user whose name contains + or # or /."""
+    odd = [username for username in hashes if special_characters(username)]
+    concerned: dict[str, list[str]] = defaultdict(list)
+    for username in odd:
+        rules = (*everyone.permissions, *(own[username].permissions if username in own else ()))
+        for topic in dict.fromkeys(each.resource for each in rules):
+            if "%u" in topics.split(topic):
+                concerned[topic].append(username)
+    for topic, usernames in concerned.items():
+        message = "go-auth puts a username with + or # or / in place of %u as text; in authsvc it matches nothing"
+        for question in (Question.PUBLISH, Question.SUBSCRIBE, Question.RECEIVE):
+            yield Note(NoteKind.DIFFERS, "", f"{question} {topic}: {message}", tuple(usernames), question, topic)
 
 
 def _differences(given: list[Permission]) -> Iterator[Note]:

@@ -8,7 +8,7 @@ the user can allow what a pattern denies; here any deny rule wins.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from authsvc.importing.imported import Imported, entry, merged, mqtt
 from authsvc.importing.notes import Note, NoteKind, Question, attention, left_out
@@ -61,34 +61,41 @@ def read(passwords: bytes | None, acl: bytes | None) -> Imported:
         else:
             own[line.username].append(line)
 
-    names = [*hashes]
-    for username, lines in own.items():
-        if username in hashes or not is_usable_name(username, lines[0].place, notes):
-            continue
-        if username in refused:
-            notes.append(left_out(lines[0].place, f"the rules of {username}, who is not imported", username))
-            continue
-        reason = f"{username} has no line in the {PASSWORDS}, so it can log in with a certificate only"
-        notes.append(attention(lines[0].place, reason, username))
-        names.append(username)
+    said: dict[str, dict[str, Any]] = {username: {"password_hash": stored} for username, stored in hashes.items()}
+    others = {username: lines[0].place for username, lines in own.items() if username not in hashes}
+    said |= _without_hash(others, refused, notes, with_passwords=passwords is not None)
     roles: tuple[PolicyRole, ...] = ()
     if patterns:
         description = "The pattern lines of the acl_file, which applied to every user"
         permissions = merged(mqtt(line.access, line.topic) for line in patterns)
         roles = (entry(PolicyRole, name=PATTERNS_ROLE, description=description, permissions=permissions),)
-    users = tuple(
-        entry(
-            PolicyUser,
-            username=username,
-            grant_types=frozenset({GrantType.PASSWORD} if username in hashes else set(GrantType) - {GrantType.TOKEN}),
-            roles=tuple(role.name for role in roles),
-            permissions=merged(mqtt(line.access, line.topic) for line in own.get(username, ())),
-            password_hash=hashes.get(username),
-        )
-        for username in names
-    )
-    notes += _differences(names, own, patterns, with_acl=acl is not None)
+    for username, fields in said.items() if acl is not None else ():
+        fields["roles"] = tuple(role.name for role in roles)
+        fields["permissions"] = merged(mqtt(line.access, line.topic) for line in own.get(username, ()))
+    users = tuple(entry(PolicyUser, username=username, **fields) for username, fields in said.items())
+    notes += _differences([*said], own, patterns, with_acl=acl is not None)
     return Imported(PolicyDocument(roles=roles, users=users), notes)
+
+
+def _without_hash(
+    places: dict[str, str], refused: set[str], notes: list[Note], *, with_passwords: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the known fields of the users that have rules at these places and no hash."""
+    found: dict[str, dict[str, Any]] = {}
+    for username, place in places.items():
+        if not is_usable_name(username, place, notes):
+            continue
+        if username in refused:
+            notes.append(left_out(place, f"the rules of {username}, who is not imported", username))
+        elif with_passwords:
+            reason = f"{username} has no line in the {PASSWORDS}, so it can log in with a certificate only"
+            notes.append(attention(place, reason, username))
+            found[username] = {"grant_types": frozenset(GrantType) - {GrantType.TOKEN}}
+        else:
+            reason = f"no {PASSWORDS} was given: {username} gets no password, or keeps its own if it exists"
+            notes.append(attention(place, reason, username))
+            found[username] = {}
+    return found
 
 
 def _differences(

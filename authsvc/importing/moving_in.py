@@ -1,7 +1,7 @@
 """Puts what was imported into force: the plan of a policy document, with the notes of the import.
 
 An import never touches rights over this service: it leaves users who have such rights alone, and refuses to give its
-users a role that has them.
+users a role that has them. It changes only the fields that the other system's files say.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from authsvc.accounts import roles
 from authsvc.errors import Conflict
 from authsvc.importing.notes import Note, attention
-from authsvc.policy_file.plan import Kind, PlanOptions, make_plan
+from authsvc.policy_file import stored
+from authsvc.policy_file.plan import Action, Kind, PlanOptions, make_plan
 from authsvc.policy_file.writing import apply
 from authsvc.storage import policy_reader
 from authsvc.storage.database import session
@@ -38,11 +39,12 @@ def move_in(
     """Make all changes in one transaction, or with `dry_run` none, and return them.
 
     Without `update`, users and roles that exist are left alone. `Conflict` if a role that exists has rights over this
-    service; `Forbidden` if the actor lacks a right that a changed user or role has, or if `permit` raises it.
+    service, or a user gets such rights at the same moment; `Forbidden` if the actor lacks a right that a changed user
+    or role has, or if `permit` raises it.
     """
     document, notes = imported.document, list(imported.notes)
     if update:
-        document = _without_administrators(document, notes)
+        document = _changeable(document, notes)
     names = [role.name for role in document.roles]
 
     def check(plan: Plan) -> None:
@@ -53,11 +55,16 @@ def move_in(
                 "rename that role, here or in the files",
                 "role-with-rights",
             )
+        changed = {change.name for change in plan.of(Kind.USER, Action.CHANGE)}
+        if changed and changed & policy_reader.users_with_http_rights():
+            raise Conflict(
+                "a user of the import has just been given rights over this service; import again", "policy-changed"
+            )
         if permit:
             permit(plan)
 
     work = make_plan if dry_run else apply
-    plan = work(actor, document, PlanOptions(update=update), check)
+    plan = work(actor, document, PlanOptions(update=update, keep_unset=True), check)
     notes += (
         attention("", f"the role {each.name} exists and differs; it is left alone, and imported users get it as it is")
         for each in plan.left_alone
@@ -66,12 +73,19 @@ def move_in(
     return ImportResult(plan, notes)
 
 
-def _without_administrators(document: PolicyDocument, notes: list[Note]) -> PolicyDocument:
+def _changeable(document: PolicyDocument, notes: list[Note]) -> PolicyDocument:
+    """Return the document without the users that an import must not change; a note for each of them."""
     with session():
         administrators = policy_reader.users_with_http_rights()
+        elsewhere = stored.kept_elsewhere()
+    kept = []
     for user in document.users:
         if user.username in administrators:
-            message = f"{user.username} exists and has rights over this service, so it is left alone"
-            notes.append(attention("", message, user.username))
-    kept = tuple(user for user in document.users if user.username not in administrators)
-    return document.model_copy(update={"users": kept})
+            reason = "has rights over this service"
+        elif user.username in elsewhere:
+            reason = "signs in at its provider or directory"
+        else:
+            kept.append(user)
+            continue
+        notes.append(attention("", f"{user.username} exists and {reason}, so it is left alone", user.username))
+    return document.model_copy(update={"users": tuple(kept)})

@@ -27,7 +27,10 @@ class Via(StrEnum):
 
 
 class Proof(NamedTuple):
-    """The stored form of the credential that authenticated an actor; exactly one of these is set."""
+    """The stored form of the credential that authenticated an actor.
+
+    One of these is set, or none if a provider or directory has checked a credential that this service does not store.
+    """
 
     password_hash: str | None = None
     token_digest: str | None = None

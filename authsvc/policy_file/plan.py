@@ -20,7 +20,7 @@ from authsvc.errors import Conflict, FieldError, InvalidInput
 from authsvc.policy.permissions import EVERY_RIGHT
 from authsvc.policy.snapshot import RolePolicy, UserPolicy
 from authsvc.policy_file import stored
-from authsvc.policy_file.document import PolicyDocument, PolicyPreauthorization, PolicyRole, PolicyUser
+from authsvc.policy_file.document import PolicyDocument, PolicyPreauthorization, PolicyRole, PolicyUser, in_order
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import current_version
 from authsvc.storage.database import read_transaction
@@ -124,10 +124,15 @@ class LeftAlone(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """`prune` removes what the document does not name; without `update`, entries that exist are left alone."""
+    """`prune` removes what the document does not name; without `update`, entries that exist are left alone.
+
+    `keep_unset` is for documents that say only a part of an entry, as imports do: the fields that an entry does not
+    name keep the stored value instead of getting the default, and a user keeps its roles besides those of the entry.
+    """
 
     prune: bool = False
     update: bool = True
+    keep_unset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,8 @@ def make_plan(actor: Actor, wanted: PolicyDocument, options: PlanOptions, permit
         current_roles = stored.read_roles()
         current_users = stored.read_users(None if pruned_users else [user.username for user in wanted.users])
         _check_roles(wanted, options, current_roles)
-        _check_kept_elsewhere(wanted, current_users)
+        if options.update:
+            _check_kept_elsewhere(wanted, current_users)
         admitted = {each.username for each in wanted.preauthorizations}
         plan = merge(
             version,
@@ -217,7 +223,10 @@ def compare(
     for entry in wanted:
         names.add(entry.name)
         before = current.by_name.get(entry.name)
-        after = _with_stored_password(entry, before)
+        if options.keep_unset and entry.name in current.damaged:
+            left_alone.append(LeftAlone(kind, entry.name, "is damaged; authsvc check says how"))
+            continue
+        after = _with_stored_password(_with_unset(entry, before) if options.keep_unset else entry, before)
         if before is None or (options.update and (before != after or entry.name in current.damaged)):
             changes.append(PlannedChange(kind, before, after, entry.name in current.damaged))
         elif before == after:
@@ -228,6 +237,16 @@ def compare(
         removed = sorted(current.by_name.keys() - names - current.elsewhere)
         changes += [PlannedChange(kind, current.by_name[name], None, name in current.damaged) for name in removed]
     return Plan(0, tuple(changes), tuple(left_alone), unchanged)
+
+
+def _with_unset(entry: Entry, before: Entry | None) -> Entry:
+    """Return the entry with the stored value of each field that it does not name, and a user with its roles too."""
+    if before is None:
+        return entry
+    kept = {name: getattr(before, name) for name in type(entry).model_fields if name not in entry.model_fields_set}
+    if isinstance(entry, PolicyUser) and isinstance(before, PolicyUser):
+        kept["roles"] = in_order((*before.roles, *entry.roles))
+    return entry.model_copy(update=kept)
 
 
 def _with_stored_password(entry: Entry, before: Entry | None) -> Entry:

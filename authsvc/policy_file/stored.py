@@ -101,6 +101,12 @@ def holders(role: str) -> list[str]:
     return [username for (username,) in query]
 
 
+def kept_elsewhere() -> frozenset[str]:
+    """Return the names of the users that a provider or directory confirms."""
+    query: Any = User.select(User.username).where(User.origin.in_(KEPT_ELSEWHERE)).tuples()
+    return frozenset(name for (name,) in query)
+
+
 def _conditions(usernames: Iterable[str] | None) -> Iterable[Any]:
     if usernames is None:
         return [None]

@@ -16,6 +16,8 @@ from tests.service import permission
 if TYPE_CHECKING:
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 _numbers = count()
 WRITE = 2
 

@@ -14,6 +14,8 @@ from tests.service import ADMIN_PASSWORD
 if TYPE_CHECKING:
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "a visitor's secret"
 POLLS = ("/lock", "/registrations")
 

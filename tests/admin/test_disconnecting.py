@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 _numbers = count()
 PAGES_ABOUT_SESSIONS = ("/admin/users", "/admin/users/admin", "/admin/users/admin/password")
 

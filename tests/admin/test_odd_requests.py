@@ -15,6 +15,8 @@ from tests.service import ADMIN_PASSWORD
 if TYPE_CHECKING:
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 _TOO_LONG_FOR_A_NUMBER = "9" * 5000
 
 

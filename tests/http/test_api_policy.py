@@ -11,6 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
+from authsvc.accounts import users
+from tests.actors import OPERATOR
 from tests.http.broker import YES, broker_by
 from tests.http.callers import Caller, basic, everything_stored, problem_of, refused_fields
 from tests.service import permission
@@ -214,6 +216,12 @@ def test_batch_is_refused_as_a_whole(alice: Caller, second: dict[str, Any], stat
     assert answer.status_code == status
     assert {error["field"] for error in answer.get_json()["errors"]} == fields
     assert everything_stored() == before
+
+
+def test_batch_with_the_name_of_a_user_of_a_directory_is_refused(alice: Caller) -> None:
+    users.create_with_hash(OPERATOR, "olga", {}, None, users.Origin.LDAP)
+    answer = alice.post("/api/users/batch", {"users": [{"username": "olga"}]})
+    problem_of(answer, 409, "user-exists")
 
 
 def test_batch_has_at_most_10000_users_and_100_passwords(alice: Caller) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.service import Service
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(seed_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:

@@ -11,7 +11,9 @@ import pytest
 from authsvc.accounts import roles, users
 from authsvc.activity import audit
 from authsvc.policy.actors import Actor, Via
-from authsvc.policy.permissions import EVERY_RIGHT
+from authsvc.policy.permissions import EVERY_RIGHT, Permission
+from authsvc.policy.snapshot import GrantType
+from tests.actors import HASHER
 from tests.http.console import error_of, stdout_of
 from tests.importing.asking import pbkdf2
 from tests.importing.systems import client, role
@@ -79,6 +81,39 @@ def test_existing_user_is_left_alone_without_update(console: Console, files: tup
     assert "~ user press-7\n" in stdout_of(console.command("import", *files, "--update"))
     assert [str(each) for each in users.get("press-7").permissions] == ["readWrite line/7/#"]
     assert users.get("press-7").has_password
+
+
+def test_update_keeps_what_the_files_do_not_say(console: Console, files: tuple[str, ...], tmp_path: Path) -> None:
+    stdout_of(console.command("import", *files))
+    roles.create(OPERATOR, "night", "", [])
+    of_mine: users.UserChanges = {
+        "enabled": False,
+        "client_ids": ("%u",),
+        "roles": (*users.get("press-7").roles, "night"),
+        "grant_types": frozenset(GrantType),
+        "permissions": (Permission.parse("read mine"),),
+    }
+    kept = users.change(OPERATOR, "press-7", of_mine, HASHER)
+    for kind in ("mosquitto", "go-auth"):
+        assert "1 unchanged" in stdout_of(console.command("import", kind, "--passwords", files[2], "--update"))
+    assert users.get("press-7") == kept
+
+    stdout_of(console.command("import", "dynsec", dynsec(tmp_path, client("press-7"), names=()), "--update"))
+    stdout_of(console.command("import", *files, "--update"))
+    assert "2 unchanged" in stdout_of(console.command("import", "mosquitto", "--acl", files[4], "--update"))
+    again = users.get("press-7")
+    assert (again.enabled, again.client_ids, again.roles) == (False, ("%u",), ("mosquitto-patterns", "night"))
+    assert again.grant_types == frozenset(GrantType)
+    assert [str(each) for each in again.permissions] == ["readWrite line/7/#"]
+
+
+def test_user_of_a_directory_is_left_alone_with_or_without_update(console: Console, files: tuple[str, ...]) -> None:
+    users.create_with_hash(OPERATOR, "press-7", {}, None, users.Origin.LDAP)
+    before = users.get("press-7")
+    assert "! user press-7: exists and differs\n" in stdout_of(console.command("import", *files))
+    printed = stdout_of(console.command("import", *files, "--update"))
+    assert "press-7 exists and signs in at its provider or directory, so it is left alone" in printed
+    assert users.get("press-7") == before
 
 
 def test_json_has_every_note_with_its_place(console: Console, files: tuple[str, ...]) -> None:

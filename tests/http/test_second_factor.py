@@ -173,6 +173,15 @@ def test_wrong_code_is_a_failed_sign_in_in_the_audit_trail(charlies: Owner, alic
     assert (event["target"], event["after"]["reason"]) == ("user:charlie", "otp-wrong")
 
 
+def test_wrong_code_for_the_removal_is_a_failed_sign_in_too(
+    charlie: Caller, charlies: Owner, alice: Caller, services: Services
+) -> None:
+    problem_of(charlie.delete("/api/me/otp", json={"otp": charlies.app.wrong_code()}), 401, "otp-wrong")
+    services.failed_sign_ins.store()
+    (event,) = alice.get("/api/audit?action=sign-in.failed").get_json()["items"]
+    assert (event["target"], event["after"]["reason"]) == ("user:charlie", "otp-wrong")
+
+
 def test_audit_trail_says_how_somebody_signed_in(charlies: Owner, alice: Caller) -> None:
     charlies.login(charlies.app.next_code(), label="with a code")
     charlies.login(charlies.recovery_codes[0], label="with a recovery code")

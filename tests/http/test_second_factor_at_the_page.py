@@ -206,6 +206,28 @@ def test_set_up_page_does_not_show_a_finished_secret(strict: OpenAPI) -> None:
     assert browser.get(SET_UP).headers["Location"] == LATE
 
 
+def test_set_up_is_shown_and_finished_only_in_the_browser_that_began_it(strict: OpenAPI) -> None:
+    thief, owner = Browser(strict), Browser(strict)
+    assert thief.gives_password() == SET_UP
+    assert owner.gives_password() == SET_UP
+    secret = re.search('<code id="secret">([A-Z2-7 ]+)</code>', owner.get(SET_UP).text)
+    assert secret
+    app = Authenticator(secret[1].replace(" ", ""))
+    assert thief.get(SET_UP).headers["Location"] == LATE
+    assert thief.post(SET_UP, otp=app.next_code()).headers["Location"] == LATE
+    assert owner.post(SET_UP, SET_UP, otp=app.next_code()).status_code == 200
+
+
+def test_set_up_of_another_browser_is_not_shown_at_the_account_page(app: OpenAPI) -> None:
+    thief, owner, page = Browser(app), Browser(app), "/admin/account"
+    for browser in (thief, owner):
+        browser.gives_password("dot", DOTS_PASSWORD)
+        assert browser.post(f"{page}/second-factor", page).headers["Location"] == f"{page}/second-factor"
+    assert owner.get(f"{page}/second-factor").status_code == 200
+    assert thief.get(f"{page}/second-factor").headers["Location"] == page
+    assert thief.post(f"{page}/second-factor/confirm", page, otp="123456").headers["Location"] == page
+
+
 def test_account_page_sets_up_and_removes_a_second_factor(browser: Browser) -> None:
     browser.gives_password("dot", DOTS_PASSWORD)
     page = "/admin/account"

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="Debian's package slapd is missing")
 
-PEOPLE = {name: f"{name}'s password" for name in ("alice", "bob", "admin", "press-7", "adm1n", "carol", "dora")}
+_NAMES = ("alice", "bob", "admin", "press-7", "adm1n", "carol", "dora", "frank")
+PEOPLE = {name: f"{name}'s password" for name in _NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,16 @@ def test_names_of_users_kept_here_and_look_alikes_are_not_asked_at_the_directory
         assert log_in(service, username, PEOPLE["press-7"]).status_code == 401
     assert log_in(service, "press-7", "a local password").status_code == 200
     assert slapd.log.read_text().count("SRCH") == before
+
+
+def test_user_of_the_directory_signs_in_beside_a_look_alike_that_was_created_later(service: Service) -> None:
+    assert log_in(service, "frank", PEOPLE["frank"]).status_code == 200
+    service.create_user("f-rank", "a local password")
+    service.create_user("Frank", "another local password")
+    assert log_in(service, "frank", PEOPLE["frank"]).status_code == 200
+    assert log_in(service, "f-rank", "a local password").status_code == 200
+    assert log_in(service, "Frank", "another local password").status_code == 200
+    assert log_in(service, "Frank", PEOPLE["frank"]).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,12 @@ def test_rules_of_a_user_without_a_password_are_left_out_as_go_auth_does() -> No
 def test_what_go_auth_decides_differently_is_announced() -> None:
     imported = go_auth.read_files(PASSWORDS, b"user press-7\ntopic read #\n")
     announced = {(note.question, note.topic_filter) for note in imported.notes if note.kind is NoteKind.DIFFERS}
-    assert announced == {(Question.SUBSCRIBE, None), (Question.PUBLISH, "$"), (Question.RECEIVE, "$")}
+    assert announced == {
+        (Question.SUBSCRIBE, None),
+        (Question.SUBSCRIBE, "#"),
+        (Question.PUBLISH, "$"),
+        (Question.RECEIVE, "$"),
+    }
 
 
 def test_rows_become_users_with_permissions() -> None:
@@ -95,6 +100,64 @@ def test_rows_become_users_with_permissions() -> None:
     assert permissions_of(imported) == ["read b", "readWrite a/#"]
     assert permissions_of(imported, "boss") == ["readWrite #", "write c"]
     assert ("boss",) in {note.users for note in imported.notes if note.topic_filter == "$"}
+
+
+@pytest.mark.parametrize("given", [1, 2, True])
+def test_number_or_true_makes_a_superuser(given: object) -> None:
+    assert permissions_of(go_auth.read_rows([("boss", HASH, given)], []), "boss") == ["readWrite #"]
+
+
+@pytest.mark.parametrize("given", [None, 0, False, -1])
+def test_null_zero_or_false_makes_no_superuser(given: object) -> None:
+    imported = go_auth.read_rows([("press-7", HASH, given)], [])
+    assert (permissions_of(imported), left_out(imported)) == ([], {})
+
+
+@pytest.mark.parametrize("given", ["0", "false", "1", b"\x00", b"\x01", 1.0])
+def test_superuser_of_another_type_is_imported_without_it(given: object) -> None:
+    imported = go_auth.read_rows([("press-7", HASH, given)], [])
+    assert permissions_of(imported) == []
+    reason = "press-7: superuser must be a number or true/false; imported without it"
+    assert left_out(imported) == {"row 1 of the user query": reason}
+
+
+def announced(imported: Imported) -> set[tuple[Question | None, str | None, tuple[str, ...]]]:
+    """Return the differences that concern certain users only."""
+    found = (note for note in imported.notes if note.kind is NoteKind.DIFFERS and note.users)
+    return {(note.question, note.topic_filter, note.users) for note in found}
+
+
+def test_row_that_allows_reading_without_subscribing_is_announced() -> None:
+    users = [(name, HASH, name == "boss") for name in ("press-7", "press-8", "boss")]
+    acls = [("boss", "a", 1), ("press-8", "a", 5), ("press-7", "a", 1), ("press-7", "b", 3), ("press-8", "b", 2)]
+    imported = go_auth.read_rows(users, acls)
+    assert (Question.SUBSCRIBE, None, ("press-7",)) in announced(imported)
+    assert not announced(go_auth.read_rows(users[:2], acls[1:2]))
+
+
+@pytest.mark.parametrize(
+    ("acl", "is_announced"),
+    [
+        ("user press-7\ntopic read #\n", True),
+        ("user press-7\ntopic read #\ntopic write #\n", True),
+        ("pattern read #\n", True),
+        ("user press-7\ntopic readwrite #\n", False),
+        ("pattern read #\nuser press-7\ntopic readwrite #\n", False),
+        ("user press-7\ntopic read #\ntopic subscribe #\n", False),
+        ("user press-7\ntopic read a/#\ntopic write #\n", False),
+    ],
+)
+def test_subscription_to_everything_with_read_alone_is_announced(acl: str, is_announced: bool) -> None:
+    found = announced(go_auth.read_files(PASSWORDS, acl.encode()))
+    assert found == ({(Question.SUBSCRIBE, "#", ("press-7",))} if is_announced else set())
+
+
+def test_username_that_matches_nothing_in_place_of_a_placeholder_is_announced() -> None:
+    expected = {(question, "devices/%u/#", ("a/b",)) for question in Question if question is not Question.CONNECT}
+    passwords = PASSWORDS + PASSWORDS.replace(b"press-7", b"a/b")
+    assert announced(go_auth.read_files(passwords, b"pattern readwrite devices/%u/#\npattern read x\n")) == expected
+    acls = [(name, "devices/%u/#", 7) for name in ("press-7", "a/b")]
+    assert announced(go_auth.read_rows([("press-7", HASH), ("a/b", HASH)], acls)) == expected
 
 
 @pytest.mark.parametrize(

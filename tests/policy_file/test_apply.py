@@ -331,6 +331,36 @@ def test_a_user_of_a_provider_or_directory_is_no_part_of_a_file(origin: users.Or
     assert policy_of("olga").password_hash is None
 
 
+@pytest.mark.parametrize("origin", [users.Origin.OIDC, users.Origin.LDAP])
+def test_without_update_a_user_of_a_provider_or_directory_is_left_alone(origin: users.Origin) -> None:
+    users.create_with_hash(OPERATOR, "olga", {"roles": ("admin",)}, None, origin)
+    plan = put("users:\n- username: olga\n- username: press-7\n", PlanOptions(update=False))
+    assert summary(plan) == [("create", "user", "press-7")]
+    assert [each.name for each in plan.left_alone] == ["olga"]
+
+
+def test_with_keep_unset_fields_that_are_not_named_and_roles_given_here_stay() -> None:
+    put(FILE)
+    create_role("night")
+    given = "roles:\n- name: line\n  description: Other\nusers:\n- username: press-7\n  roles: [night]\n"
+    plan = put(given, PlanOptions(keep_unset=True))
+    assert [(each.name, [tuple(one) for one in each.differences()]) for each in plan.changes] == [
+        ("line", [("description", "Works on a line", "Other")]),
+        ("press-7", [("roles", ["line", "minimum-access"], ["line", "minimum-access", "night"])]),
+    ]
+    press = users.get("press-7")
+    assert (press.enabled, len(press.permissions), len(press.grant_types)) == (False, 2, 2)
+    assert not put(given, PlanOptions(keep_unset=True)).changes
+
+
+def test_with_keep_unset_a_damaged_user_is_left_alone() -> None:
+    create_bob(permissions=(mqtt("read", "a"),))
+    database.execute_sql("UPDATE permissions SET operation = 'reed' WHERE resource = 'a'")
+    plan = put("users:\n- username: bob\n  enabled: true\n", PlanOptions(keep_unset=True))
+    assert (plan.changes, [each.name for each in plan.left_alone]) == ((), ["bob"])
+    assert users.get("bob").damage
+
+
 def test_a_batch_deletes_no_user_whose_groups_give_rights_that_the_actor_lacks() -> None:
     users.create_with_hash(OPERATOR, "olga", {}, None, users.Origin.OIDC)
     with policy_change():

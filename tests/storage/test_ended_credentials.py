@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from authsvc.accounts import api_tokens, browser_sessions, users
+from authsvc.accounts.sign_in import own_account
 from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.accounts.sign_in.passwords import SignIns
 from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity.failed_sign_ins import FailedSignIns
 from authsvc.credentials.hashing import HashingPool
 from authsvc.credentials.passwords import PasswordVerifier
-from authsvc.errors import Unauthenticated
+from authsvc.errors import InvalidInput, Unauthenticated
 from authsvc.pki import csr
 from authsvc.pki.authorities import SigningPolicy
 from authsvc.policy.access import AccessControl
@@ -54,15 +55,15 @@ def issue_certificate(actor: Actor) -> None:
 CREDENTIALS = pytest.mark.parametrize("issue", [issue_token, begin_session, issue_certificate])
 
 
-def signed_in_with_password() -> Actor:
+def sign_ins() -> SignIns:
+    """Return sign-ins that know the policy of this moment and no later one."""
     pool = HashingPool(2, 100, patience=60)
     access = AccessControl(loaded_policy(), PasswordVerifier(pool, pool, 100, 4), KnownClientIds(), lambda *_: None)
-    user = (
-        SignIns(access, 10, slots=8, failures=FailedSignIns(), second_factors=SecondFactors(None))
-        .with_password("bob", BOBS_PASSWORD, None)
-        .user
-    )
-    return replace(BOB, proof=Proof(password_hash=user.password_hash))
+    return SignIns(access, 10, slots=8, failures=FailedSignIns(), second_factors=SecondFactors(None))
+
+
+def signed_in_with_password() -> Actor:
+    return replace(BOB, proof=sign_ins().with_password("bob", BOBS_PASSWORD, None).proof)
 
 
 def credentials_of_bob() -> int:
@@ -92,6 +93,28 @@ def test_user_disabled_during_the_sign_in_gets_no_credential(issue: Callable[[Ac
     with pytest.raises(Unauthenticated):
         issue(bob)
     assert credentials_of_bob() == 0
+
+
+@CREDENTIALS
+def test_user_disabled_during_a_sign_in_elsewhere_gets_no_credential(issue: Callable[[Actor], None]) -> None:
+    create_bob(grant_types=frozenset({GrantType.PASSWORD, GrantType.CERTIFICATE}))
+    confirmed = replace(BOB, proof=Proof())
+    issue(confirmed)
+    before = credentials_of_bob()
+    change_user("bob", enabled=False)
+    with pytest.raises(Unauthenticated) as error:
+        issue(confirmed)
+    assert error.value.code == "user-disabled"
+    assert credentials_of_bob() <= before
+
+
+def test_password_set_during_the_change_of_the_own_one_stays() -> None:
+    create_bob()
+    earlier = sign_ins()
+    users.change(ALICE, "bob", {"password": "set by alice"}, HASHER)
+    with pytest.raises(InvalidInput):
+        own_account.change_password(earlier, BOB, BOBS_PASSWORD, "set by a thief", HASHER)
+    assert sign_ins().with_password("bob", "set by alice", None).user.username == "bob"
 
 
 @CREDENTIALS

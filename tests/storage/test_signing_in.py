@@ -16,7 +16,7 @@ import time_machine
 
 from authsvc.accounts import api_tokens, browser_sessions, users
 from authsvc.accounts.sign_in import passwords
-from authsvc.accounts.sign_in.methods import How, Method
+from authsvc.accounts.sign_in.methods import How, Method, Missing, SignIn
 from authsvc.accounts.sign_in.passwords import MAX_NETWORKS, TIMES_PER_NAME, TIMES_PER_NETWORK, SignIns
 from authsvc.accounts.sign_in.second_factor import SecondFactors
 from authsvc.activity.failed_sign_ins import FailedSignIns
@@ -24,7 +24,7 @@ from authsvc.credentials.hashing import HashingPool, measured
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy, PasswordVerifier
 from authsvc.errors import Busy, TooMany, Unauthenticated
 from authsvc.policy.access import AccessControl
-from authsvc.policy.actors import Proof
+from authsvc.policy.actors import Actor, Proof, Via
 from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.settings import Lifetime
 from authsvc.storage.database import session
@@ -370,3 +370,11 @@ def test_token_revoked_at_the_same_time_starts_no_session() -> None:
         )
     with session():
         assert BrowserSession.select().count() == 0
+
+
+@pytest.mark.parametrize(("method", "named"), [(Method.PASSWORD, True), (Method.LDAP, False)])
+def test_set_up_with_http_basic_is_named_only_where_it_works(method: Method, named: bool) -> None:
+    user = loaded_policy().snapshot.users["admin"]
+    with pytest.raises(Unauthenticated, match="/admin/sign-in") as error:
+        sign_ins().complete(SignIn(user, How(method), Proof(), Missing.ENROLMENT), Actor("admin", Via.API), "")
+    assert ("HTTP Basic" in error.value.message) is named

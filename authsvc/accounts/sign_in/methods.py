@@ -50,10 +50,10 @@ class SignIn:
     """A user whose first credential was checked.
 
     Nothing may be given to it, no session, token or certificate, while anything is `missing`. `proof` is the credential
-    to check again when something is given; None if this service stores none, as for a directory's password.
+    to check again when something is given.
     """
 
     user: UserPolicy
     how: How
-    proof: Proof | None = field(repr=False)
+    proof: Proof = field(repr=False)
     missing: Missing = Missing.NOTHING

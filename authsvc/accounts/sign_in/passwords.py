@@ -8,7 +8,7 @@ network from which the name has signed in before, so that guesses from other net
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
@@ -30,7 +30,7 @@ from authsvc.storage.database import session, transaction
 from authsvc.storage.models import SignInAddress, User
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from authsvc.accounts.sign_in.second_factor import SecondFactors
     from authsvc.activity.failed_sign_ins import FailedSignIns
@@ -55,7 +55,6 @@ class SignIns:
     from unknown networks leaves the slots of known ones free. The hashes of known networks run first. Without a free
     slot a sign-in is `Busy` at once. With `factor_required` a user that may change anything in this service needs a
     second factor.
-
 
     `ask_directory` returns the user of a directory with this name and password, admitted from this address; None if
     they are wrong. With `local_on_loopback` users with passwords of this service that may change something in it sign
@@ -93,22 +92,27 @@ class SignIns:
     ) -> SignIn:
         """Return the sign-in with these credentials; `Unauthenticated`, with the same message for every cause, if none.
 
-        With `directory_too` the directory is asked for names that no user kept here has, nor one that looks like it. A
-        failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at once, also for the right password.
+        With `directory_too` the directory is asked for names that no user kept here has. A name without a user must not
+        look like that of one either. A failure takes at least `failure_seconds`. If a limit is reached, `TooMany` at
+        once, also for the right password.
         """
         name = directory_username(username) if directory_too and self._ask_directory else None
-        by_directory = name is not None and not _is_kept_here(name, username)
+        by_directory = name is not None and not _is_kept_here(username, name)
         try:
             user = self._check_password(username, password, address, by_directory=by_directory)
         except TooMany as error:
             self._failures.note(username, address, error.code)
             raise
         if by_directory:
-            return SignIn(user, How(Method.LDAP), None, self.missing(user))
+            return self.confirmed_by(Method.LDAP, user)
         return SignIn(user, How(Method.PASSWORD), Proof(password_hash=user.password_hash), self.missing(user))
 
+    def confirmed_by(self, method: Method, user: UserPolicy) -> SignIn:
+        """Return the sign-in of a user that a provider or directory has just confirmed."""
+        return SignIn(user, How(method), Proof(), self.missing(user))
+
     def missing(self, user: UserPolicy) -> Missing:
-        """Return what a sign-in with a right password still needs."""
+        """Return what a sign-in still needs after a right password or the provider's confirmation."""
         if second_factor.is_set(user.username):
             return Missing.CODE
         return Missing.ENROLMENT if self._factor_required and self._access.writes(user) else Missing.NOTHING
@@ -122,18 +126,29 @@ class SignIns:
         if signed_in.missing is Missing.NOTHING:
             return signed_in
         if signed_in.missing is Missing.ENROLMENT:
-            first = "this account needs a second factor first; set it up at /admin/sign-in"
-            api = "by POST /api/me/otp and POST /api/me/otp/confirm with HTTP Basic"
-            raise Unauthenticated(f"{first} or {api}", "otp-enrolment-required")
+            message = "this account needs a second factor first; set it up at /admin/sign-in"
+            if signed_in.how.method is Method.PASSWORD:
+                message += " or by POST /api/me/otp and POST /api/me/otp/confirm with HTTP Basic"
+            raise Unauthenticated(message, "otp-enrolment-required")
         if not code:
             message = "this account has a second factor; send its code as `otp` to POST /api/login to get a token"
             raise Unauthenticated(message, "otp-required")
-        try:
+        with self._noting_refusals(actor):
             used = self._second_factors.check(actor, code)
+        return replace(signed_in, how=How(signed_in.how.method, used), missing=Missing.NOTHING)
+
+    def remove_second_factor(self, actor: Actor, code: str) -> None:
+        """Remove the actor's own second factor, given one of its codes; wrong ones count as failed sign-ins."""
+        with self._noting_refusals(actor):
+            self._second_factors.remove_own(actor, code)
+
+    @contextmanager
+    def _noting_refusals(self, actor: Actor) -> Iterator[None]:
+        try:
+            yield
         except (Unauthenticated, TooMany) as error:
             self._failures.note(actor.username, actor.address, error.code)
             raise
-        return replace(signed_in, how=How(signed_in.how.method, used), missing=Missing.NOTHING)
 
     def _check_password(self, username: str, password: str, address: str | None, *, by_directory: bool) -> UserPolicy:
         started = monotonic()
@@ -231,8 +246,15 @@ def delete_old() -> None:
 
 
 def _is_kept_here(*names: str) -> bool:
-    """Return whether a user that is not of the directory has one of these names or one that looks like it."""
+    """Return whether the user with the first of these names that has one is not of the directory.
+
+    If none has one, return whether a user that is not of the directory has a name that looks like these.
+    """
     with session():
+        for name in names:
+            origin = User.select(User.origin).where(User.username == name).scalar()
+            if origin is not None:
+                return bool(origin != Method.LDAP)
         same = User.skeleton.in_([skeleton(name) for name in names])
         return User.select().where(same, User.origin != Method.LDAP).exists()
 

@@ -20,6 +20,8 @@ from authsvc.web.request_context import actor, caller, services, session_lifetim
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
+    from authsvc.accounts.sign_in.second_factor import Enrolment
+
 blueprint = page_blueprint("account_page", __name__)
 _MAX_ROWS = 100
 
@@ -51,7 +53,7 @@ def change_password() -> AnyResponse:
 @authorize_as("POST", "/api/me/otp")
 def begin_second_factor() -> AnyResponse:
     try:
-        services().second_factors.begin(actor())
+        enrolment.remember(services().second_factors.begin(actor()))
     except AuthsvcError as error:
         return _page(error)
     return redirect_to(url_for("account_page.second_factor_form"))
@@ -68,6 +70,8 @@ def second_factor_form() -> AnyResponse:
 @authorize_as("POST", "/api/me/otp/confirm")
 def confirm_second_factor() -> AnyResponse:
     """Check the first code, and show the recovery codes in this response only."""
+    if _begun() is None:
+        return redirect_to(url_for("account_page.show"))
     try:
         recovery_codes = services().second_factors.confirm(actor(), _code())
     except AuthsvcError as error:
@@ -79,7 +83,7 @@ def confirm_second_factor() -> AnyResponse:
 @authorize_as("DELETE", "/api/me/otp")
 def remove_second_factor() -> AnyResponse:
     try:
-        services().second_factors.remove_own(actor(), _code())
+        services().sign_ins.remove_second_factor(actor(), _code())
     except AuthsvcError as error:
         return _page(error)
     flash("You have no second factor any more.")
@@ -106,8 +110,12 @@ def _code() -> str:
     return validated(CodeBody, otp=request.form.get("otp", "")).otp
 
 
+def _begun() -> Enrolment | None:
+    return enrolment.own(services().second_factors.begun(caller().username))
+
+
 def _set_up(error: AuthsvcError | None) -> AnyResponse:
-    begun = services().second_factors.begun(caller().username)
+    begun = _begun()
     if begun is None:
         return redirect_to(url_for("account_page.show"))
     return enrolment.render_set_up(begun, url_for("account_page.confirm_second_factor"), error)

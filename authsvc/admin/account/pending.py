@@ -30,6 +30,11 @@ class PendingSignIn(NamedTuple):
     def actor(self) -> Actor:
         return actor_for(self.sign_in.user, self.sign_in.proof)
 
+    @property
+    def id_token(self) -> str | None:
+        """An empty text after a sign-in at the OpenID provider, whose ID token is too long for the cookie."""
+        return "" if self.sign_in.how.method is Method.OIDC else None
+
 
 def remember(signed_in: SignIn, leads_to: str) -> None:
     """Keep a sign-in for the next step. The cookie has a digest of the password's hash, so a new password ends it."""
@@ -46,7 +51,7 @@ def present() -> PendingSignIn | None:
     late = datetime.now(UTC).timestamp() - began > _LASTS.total_seconds()
     if late or user is None or not user.enabled or _credential(user) != credential:
         return None
-    proof = Proof(password_hash=user.password_hash) if user.password_hash else None
+    proof = Proof(password_hash=user.password_hash)
     return PendingSignIn(SignIn(user, How(Method(method)), proof, services().sign_ins.missing(user)), leads_to)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, abort, g, request, session, url_for
 
-from authsvc.accounts.sign_in.methods import Factor, How, Missing
+from authsvc.accounts.sign_in.methods import Factor, How, Method, Missing
 from authsvc.admin.account import enrolment, pending
 from authsvc.admin.cookies import is_plain_loopback
 from authsvc.admin.guard import begin_session, end_session, session_offer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Response as AnyResponse
 
     from authsvc.accounts.sign_in.methods import SignIn
+    from authsvc.accounts.sign_in.second_factor import Enrolment
 
 blueprint = page_blueprint("sign_in", __name__)
 _MAX_PASSWORD = 4096
@@ -87,8 +88,8 @@ def finish_at_provider() -> AnyResponse:
         begun = PendingSignIn(*kept)
         leads_to = begun.leads_to
         answer, back_to = request.args.to_dict(), _outside("sign_in.finish_at_provider")
-        signed_in, id_token = external.with_provider(provider, begun, answer, back_to, request.remote_addr)
-        return _go_on(signed_in, leads_to, id_token)
+        user, id_token = external.with_provider(provider, begun, answer, back_to, request.remote_addr)
+        return _go_on(services().sign_ins.confirmed_by(Method.OIDC, user), leads_to, id_token)
     except AuthsvcError as error:
         return _form(leads_to, "", error.message, status_of(error))
 
@@ -109,7 +110,8 @@ def check_code() -> AnyResponse:
         return _too_late()
     code = request.form.get("otp", "")[:_MAX_CODE]
     try:
-        return _enter(services().sign_ins.complete(begun.sign_in, begun.actor, code), begun.leads_to)
+        signed_in = services().sign_ins.complete(begun.sign_in, begun.actor, code)
+        return _enter(signed_in, begun.leads_to, begun.id_token)
     except AuthsvcError as error:
         return render("admin/sign_in_code.html", status_of(error), failure=error.message)
 
@@ -126,14 +128,14 @@ def set_up_form() -> AnyResponse:
 def confirm_set_up() -> AnyResponse:
     """Check the first code, begin a session, and show the recovery codes."""
     begun = pending.present()
-    if begun is None:
+    if begun is None or _started(begun) is None:
         return _too_late()
     try:
         recovery_codes = services().second_factors.confirm(begun.actor, request.form.get("otp", "")[:_MAX_CODE])
     except AuthsvcError as error:
         return _set_up(error)
     how = How(begun.sign_in.how.method, Factor.CODE)
-    begin_session(replace(begun.sign_in, how=how, missing=Missing.NOTHING))
+    begin_session(replace(begun.sign_in, how=how, missing=Missing.NOTHING), begun.id_token)
     g.caller = begun.sign_in.user
     return enrolment.render_recovery_codes(recovery_codes, _destination(begun.sign_in, begun.leads_to))
 
@@ -163,7 +165,9 @@ def sign_out() -> AnyResponse:
     """End the session, and with the OpenID provider's help its own one too; this needs no permission."""
     id_token = end_session(g.caller) if g.caller else None
     provider = services().external_sign_ins.provider
-    address = provider.sign_out_address(id_token, _outside("sign_in.form")) if provider and id_token else None
+    address = (
+        provider.sign_out_address(id_token, _outside("sign_in.form")) if provider and id_token is not None else None
+    )
     if address is None or provider is None:
         return redirect_to("/admin/sign-in")
     # Not a redirect: the Content-Security-Policy keeps forms, and what they redirect to, on this host.
@@ -179,7 +183,7 @@ def _go_on(signed_in: SignIn, leads_to: str, id_token: str | None = None) -> Any
     pending.remember(signed_in, leads_to)
     if signed_in.missing is Missing.CODE:
         return redirect_to(url_for("sign_in.code_form"))
-    services().second_factors.begin(actor_for(signed_in.user, signed_in.proof))
+    enrolment.remember(services().second_factors.begin(actor_for(signed_in.user, signed_in.proof)))
     return redirect_to(url_for("sign_in.set_up_form"))
 
 
@@ -194,11 +198,13 @@ def _destination(signed_in: SignIn, leads_to: str) -> str:
     return leads_to if leads_to != HOME or sees_overview else url_for("account_page.show")
 
 
+def _started(begun: pending.PendingSignIn) -> Enrolment | None:
+    return enrolment.own(services().second_factors.begun(begun.sign_in.user.username))
+
+
 def _set_up(error: AuthsvcError | None) -> AnyResponse:
     begun = pending.present()
-    if begun is None:
-        return _too_late()
-    started = services().second_factors.begun(begun.sign_in.user.username)
+    started = begun and _started(begun)
     if started is None:
         return _too_late()
     return enrolment.render_set_up(started, url_for("sign_in.confirm_set_up"), error)

@@ -13,6 +13,8 @@ from tests.certificates.mosquitto.waiting import until
 if TYPE_CHECKING:
     from tests.certificates.mosquitto.deployment import Deployment
 
+pytestmark = pytest.mark.slow
+
 
 def crl_reader(deployment: Deployment) -> Reader:
     return Reader(deployment.pki / "crl.pem", (deployment.pki / "ca.pem").read_text())
