@@ -86,7 +86,9 @@ def test_csv_export_has_the_filtered_events_and_no_formulas(service: Service) ->
     assert answer.text.splitlines()[0].startswith('"id","at","actor",')
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", "\n=1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20sum"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", "\n=1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20sum"]
+)
 def test_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(cell: str) -> None:
     assert harmless(cell) == f"'{cell}"
     assert harmless(f"a{cell}") == f"a{cell}"

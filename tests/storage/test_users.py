@@ -14,6 +14,7 @@ from authsvc.activity.client_ids import SeenClientIds
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
 from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.policy.snapshot import GrantType
+from authsvc.storage import policy_reader
 from authsvc.storage.database import database, session
 from authsvc.storage.models import PermissionRow, Token, UserRole
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER, http, mqtt
@@ -304,7 +305,7 @@ def test_export_reads_users_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_filtered_export_reads_no_permissions_of_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    permissions_of = users.policy_reader.permissions_of
+    permissions_of = policy_reader.permissions_of
 
     def recording(*arguments: Any) -> Any:
         found = permissions_of(*arguments)
@@ -313,7 +314,7 @@ def test_filtered_export_reads_no_permissions_of_other_users(monkeypatch: pytest
 
     for number in range(5):
         create_user(f"device-{number}", enabled=number in (0, 4), permissions=(STATE,))
-    monkeypatch.setattr(users.policy_reader, "permissions_of", recording)
+    monkeypatch.setattr(policy_reader, "permissions_of", recording)
     assert len(list(users.export(users.UserFilter("device-", enabled=True)))) == 2
     assert read == [2]
 
