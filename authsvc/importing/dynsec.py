@@ -8,9 +8,10 @@ from authsvc.importing.dynsec_config import UNSUBSCRIBING, Acl, AclType, Config,
 from authsvc.importing.dynsec_differences import differences
 from authsvc.importing.dynsec_roles import (
     DEFAULT_ROLE,
+    Reading,
+    check_size,
     default_permissions,
     problems,
-    read_across_roles,
     role_names,
     translated,
     with_effect,
@@ -36,9 +37,11 @@ def read(content: bytes) -> Imported:
     notes += problems(config)
     names = role_names(config, notes)
     orders = {client.roles for client in config.clients}
-    effective = with_effect(config, orders)
-    roles = {name: translated(role, effective, config) for name, role in config.roles.items()}
-    across = {order: read_across_roles(order, effective, config) for order in orders}
+    check_size(config, orders)
+    effective = with_effect(config, orders, notes)
+    reading = Reading(config, effective)
+    roles = {name: translated(role, effective, reading) for name, role in config.roles.items()}
+    across = {order: reading.across_roles(order) for order in orders}
     default = default_permissions(config)
     users = []
     for client in config.clients:
@@ -64,8 +67,7 @@ def read(content: bytes) -> Imported:
     if default:
         description = "What defaultACLAccess of dynamic-security allowed every client"
         policy_roles.append(entry(PolicyRole, name=DEFAULT_ROLE, description=description, permissions=default))
-    ours = {order: _rules(order, roles, (*across[order], *default), names) for order in orders}
-    notes += differences(config, ours)
+    notes += differences(config, lambda order: _rules(order, roles, (*across[order], *default), names))
     notes += _general_notes(config)
     return Imported(PolicyDocument(roles=tuple(policy_roles), users=tuple(users)), notes)
 

@@ -21,7 +21,7 @@ from authsvc.policy.permissions import Context, Operation, Request
 from authsvc.policy.topics import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from authsvc.importing.dynsec_config import Client
     from authsvc.importing.dynsec_decisions import Rule as DynsecRule
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_PAIRS = 1_000_000
 """The number of pairs of rules that are compared; beyond it a note says that others were not."""
+MAX_ASKED = 5_000_000
+"""The number of rules that are asked for the decisions about those pairs; beyond it the same note is made."""
 _MAX_CLIENT_IDS = 20
 
 
@@ -47,10 +49,10 @@ class _Finding(NamedTuple):
     message: str
 
 
-def differences(config: Config, ours: dict[tuple[str, ...], list[Rule]]) -> list[Note]:
+def differences(config: Config, ours: Callable[[tuple[str, ...]], list[Rule]]) -> list[Note]:
     """Return a note for each overlap of rules that is decided differently, with the clients concerned.
 
-    `ours` has the rules in authsvc of a client with these roles in dynamic-security.
+    `ours` returns the rules in authsvc of a client with these roles in dynamic-security.
     """
     versions = [config]
     if not config.is_of_2_1 and not all(role.wildcard_subscriptions for role in config.roles.values()):
@@ -63,15 +65,16 @@ def differences(config: Config, ours: dict[tuple[str, ...], list[Rule]]) -> list
         groups[_Alike(client.roles, comparisons[0].named(client.username))].append(client)
     concerned: dict[_Finding, list[str]] = defaultdict(list)
     for alike, clients in groups.items():
-        findings = {each for one in comparisons for each in one.of(alike, clients[0].username, ours[alike.order])}
+        rules = ours(alike.order)
+        findings = {each for one in comparisons for each in one.of(alike, clients[0].username, rules)}
         for finding in sorted(findings):
             concerned[finding] += [client.username for client in clients]
     notes = [
         Note(NoteKind.DIFFERS, "", finding.message, tuple(usernames), finding.question, finding.topic_filter)
         for finding, usernames in concerned.items()
     ]
-    if any(comparison.pairs_left < 0 for comparison in comparisons):
-        message = f"only {MAX_PAIRS} pairs of rules were compared; there may be more differences"
+    if any(comparison.pairs_left < 0 or comparison.asked_left < 0 for comparison in comparisons):
+        message = "the rules overlap too often to compare all pairs of them; there may be more differences"
         notes.append(attention("", message))
     return notes
 
@@ -82,6 +85,7 @@ class _Comparison:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.pairs_left = MAX_PAIRS
+        self.asked_left = MAX_ASKED
         acls = [acl.levels for role in config.roles.values() for acl in role.acls]
         self._literals = {level for levels in acls for level in levels}
         self._has_patterns = not self._literals.isdisjoint({"%u", "%c"})
@@ -100,7 +104,7 @@ class _Comparison:
 
     def of(self, alike: _Alike, username: str, rules: list[Rule]) -> set[_Finding]:
         """Return the differences for a client with these roles in dynamic-security and these rules in authsvc."""
-        found = set()
+        found: set[_Finding] = set()
         for client_id in self._client_ids:
             identity = Identity(username, client_id)
             theirs = Decisions(self._config, alike.order, identity)
@@ -110,6 +114,9 @@ class _Comparison:
             for question, overlap in self._overlaps(theirs):
                 text = "/".join(shown.get(level, level) for level in overlap)
                 for asked in self._asked(question, overlap):
+                    self.asked_left -= len(rules)
+                    if self.asked_left < 0:
+                        return found
                     verdict, decision = _decide(question, asked, theirs, rules, identity)
                     if verdict.allowed != bool(decision):
                         found.add(_Finding(question, text, _message(question, text, verdict, decision)))

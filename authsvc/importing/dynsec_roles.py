@@ -8,17 +8,19 @@ rule only ends the list of a client, as `deny #` with the lowest priority does.
 from __future__ import annotations
 
 import re
-from itertools import combinations
+from itertools import product
 from typing import TYPE_CHECKING
 
 from authsvc.accounts.last_admin import ROLE as ADMIN
 from authsvc.credentials.usernames import ROLE_NAME
+from authsvc.errors import invalid
 from authsvc.importing.dynsec_config import SUBSCRIBING, Acl, AclType, Config, Role
 from authsvc.importing.imported import merged
 from authsvc.importing.notes import Note, attention, left_out
 from authsvc.importing.text_files import rule_problem
 from authsvc.policy import topics
 from authsvc.policy.permissions import Context, Effect, Operation, Permission
+from authsvc.policy_file.document import MAX_PERMISSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 PREFIX = "dynsec-"
 DEFAULT_ROLE = f"{PREFIX}default"
+MAX_PAIRS = 2_000_000
+"""The number of pairs of rules that one import compares in each step, which takes some seconds."""
+MAX_ASKED = 5_000_000
+"""The number of rules that all clients ask, clients with the same roles counted once."""
 _TAKEN = {ADMIN, "minimum-access", DEFAULT_ROLE}
 _WILDCARDS = {"+", "#"}
 
@@ -48,11 +54,21 @@ def role_names(config: Config, notes: list[Note]) -> dict[str, str]:
     return names
 
 
-def with_effect(config: Config, orders: Iterable[tuple[str, ...]]) -> set[Acl]:
+def check_size(config: Config, orders: Iterable[tuple[str, ...]]) -> None:
+    """Raise `InvalidInput` for `file` if its clients ask too many rules to translate them in reasonable time."""
+    if sum(len(config.roles[name].acls) + 1 for order in orders for name in order) > MAX_ASKED:
+        raise invalid(
+            "file", f"its clients have more than {MAX_ASKED:,} rules, if those with the same roles count once"
+        )
+
+
+def with_effect(config: Config, orders: Iterable[tuple[str, ...]], notes: list[Note]) -> set[Acl]:
     """Return the rules that have an effect on clients, each of which asks its roles in one of these orders.
 
-    Rules that authsvc cannot express are not among them, nor are those about UNSUBSCRIBE.
+    Rules that authsvc cannot express are not among them, nor are those about UNSUBSCRIBE. After `MAX_PAIRS` comparisons
+    a note says that the other deny rules are among them: they can deny more than dynamic-security, but not less.
     """
+    pairs = iter(range(MAX_PAIRS))
     usable = {
         name: [acl for acl in role.acls if acl.type in _QUESTIONS and not rule_problem(acl.topic)]
         for name, role in config.roles.items()
@@ -65,17 +81,22 @@ def with_effect(config: Config, orders: Iterable[tuple[str, ...]]) -> set[Acl]:
             (SUBSCRIBING, config.defaults.subscribe),
         ):
             asked = [acl for name in order for acl in usable[name] if acl.type in types]
-            later: list[Levels] = []
+            later: dict[Levels, None] = {}
             for acl in reversed(asked):
                 levels = _any_client(acl.levels)
                 if acl.allow:
-                    later.append(levels)
-                elif default or any(topics.intersection(levels, other) for other in later):
+                    later[levels] = None
+                elif acl not in effective and (
+                    default or any(next(pairs, None) is None or topics.intersection(levels, other) for other in later)
+                ):
                     effective.add(acl)
+    if next(pairs, None) is None:
+        message = f"only {MAX_PAIRS:,} pairs of rules were compared; deny rules that may have no effect are kept"
+        notes.append(attention("", message))
     return effective
 
 
-def translated(role: Role, effective: set[Acl], config: Config) -> tuple[Permission, ...]:
+def translated(role: Role, effective: set[Acl], reading: Reading) -> tuple[Permission, ...]:
     """Return the permissions of a role.
 
     A client may read what it may both subscribe to and receive. A literal deny rule with a wildcard is not among them:
@@ -89,19 +110,7 @@ def translated(role: Role, effective: set[Acl], config: Config) -> tuple[Permiss
             found.append(_permission(Operation.WRITE, acl.topic, acl.allow))
         elif not acl.allow and not _refuses_one_filter(acl):
             found.append(_permission(Operation.READ, acl.topic, False))
-    found += [_permission(Operation.READ, topic, True) for topic in _readable(role.acls, role.acls, effective, config)]
-    return merged(found)
-
-
-def read_across_roles(order: tuple[str, ...], effective: set[Acl], config: Config) -> tuple[Permission, ...]:
-    """Return what a client may read because one of its roles lets it subscribe and another one lets it receive."""
-    if config.defaults.receive or config.defaults.subscribe:
-        return ()
-    found: list[str] = []
-    for first, second in combinations((config.roles[name].acls for name in order), 2):
-        found += _readable(first, second, effective, config)
-        found += _readable(second, first, effective, config)
-    return merged(_permission(Operation.READ, topic, True) for topic in found)
+    return merged([*found, *reading.of_role(role.name)])
 
 
 def default_permissions(config: Config) -> tuple[Permission, ...]:
@@ -127,16 +136,62 @@ def problems(config: Config) -> list[Note]:
 _QUESTIONS = {AclType.PUBLISH, AclType.RECEIVE, *SUBSCRIBING}
 
 
-def _readable(subscribing: Iterable[Acl], receiving: Iterable[Acl], effective: set[Acl], config: Config) -> list[str]:
-    """Return the filters of the topics that a client may both subscribe to and receive."""
-    wanted = [acl.levels for acl in subscribing if acl.type in SUBSCRIBING and acl.allow and acl in effective]
-    if config.defaults.receive:
-        return ["/".join(levels) for levels in wanted]
-    if config.defaults.subscribe:
-        wanted.append(("#",))
-    delivered = [acl.levels for acl in receiving if acl.type is AclType.RECEIVE and acl.allow and acl in effective]
-    both = (topics.intersection(one, other) for one in wanted for other in delivered)
-    return ["/".join(levels) for levels in both if levels]
+class Reading:
+    """What clients may read: the topics that they may both subscribe to and receive.
+
+    `InvalidInput` for `file` after `MAX_PAIRS` comparisons, or if a role or user gets more than `MAX_PERMISSIONS`.
+    """
+
+    def __init__(self, config: Config, effective: set[Acl]) -> None:
+        self._defaults = config.defaults
+        self._pairs = iter(range(MAX_PAIRS))
+        self._subscribing: dict[str, list[Levels]] = {}
+        self._receiving: dict[str, list[Levels]] = {}
+        for name, role in config.roles.items():
+            allowed = [acl for acl in role.acls if acl.allow and acl in effective]
+            self._subscribing[name] = [acl.levels for acl in allowed if acl.type in SUBSCRIBING]
+            self._receiving[name] = [acl.levels for acl in allowed if acl.type is AclType.RECEIVE]
+
+    def of_role(self, name: str) -> tuple[Permission, ...]:
+        """Return what a client with this role may read by its rules and the defaults."""
+        subscribing = self._subscribing[name]
+        if self._defaults.receive:
+            return _reading("/".join(levels) for levels in subscribing)
+        if self._defaults.subscribe:
+            subscribing = [*subscribing, ("#",)]
+        found: set[str] = set()
+        self._add(found, subscribing, self._receiving[name])
+        return _reading(found)
+
+    def across_roles(self, order: tuple[str, ...]) -> tuple[Permission, ...]:
+        """Return what a client may read because one of its roles lets it subscribe and another one lets it receive."""
+        if self._defaults.receive or self._defaults.subscribe:
+            return ()
+        found: set[str] = set()
+        subscribing = [name for name in order if self._subscribing[name]]
+        receiving = [name for name in order if self._receiving[name]]
+        for first, second in product(subscribing, receiving):
+            if first != second:
+                self._add(found, self._subscribing[first], self._receiving[second])
+        return _reading(found)
+
+    def _add(self, found: set[str], subscribing: list[Levels], receiving: list[Levels]) -> None:
+        for one, other in product(subscribing, receiving):
+            if next(self._pairs, None) is None:
+                reason = (
+                    f"its rules to subscribe and to receive have more than {MAX_PAIRS:,} pairs within roles of clients"
+                )
+                raise invalid("file", reason)
+            both = topics.intersection(one, other)
+            if both:
+                found.add("/".join(both))
+                if len(found) > MAX_PERMISSIONS:
+                    reason = f"rules to subscribe and to receive overlap in more than {MAX_PERMISSIONS:,} topic filters"
+                    raise invalid("file", f"{reason}, as `{min(found)}`")
+
+
+def _reading(found: Iterable[str]) -> tuple[Permission, ...]:
+    return tuple(_permission(Operation.READ, topic, True) for topic in found)
 
 
 def _permission(operation: Operation, topic: str, allow: bool) -> Permission:

@@ -183,6 +183,52 @@ def test_what_cannot_be_expressed_is_named(item: dict[str, Any], place: str) -> 
     assert pbkdf2("press-7")[1] not in note.message
 
 
+def rules(allow: bool, acl_type: str, topic: str, count: int) -> list[dict[str, Any]]:
+    """Return rules for topics in which NUMBER is replaced."""
+    topics = (topic.replace("NUMBER", str(number)) for number in range(count))
+    return [{"acltype": acl_type, "topic": each, "allow": allow, "priority": int(allow)} for each in topics]
+
+
+@pytest.mark.parametrize("in_one_role", [True, False])
+@pytest.mark.parametrize(
+    ("subscribing", "receiving", "count", "reason"),
+    [
+        ("aNUMBER/+", "+/bNUMBER", 110, "overlap in more than 10,000 topic filters"),
+        ("aNUMBER/x", "bNUMBER/x", 1500, "more than 2,000,000 pairs"),
+    ],
+)
+def test_rules_that_become_too_many_permissions_are_refused(
+    subscribing: str, receiving: str, count: int, reason: str, in_one_role: bool
+) -> None:
+    subscribes = rules(True, "subscribePattern", subscribing, count)
+    receives = rules(True, "publishClientReceive", receiving, count)
+    roles = [role("one", acls=subscribes), role("two", acls=receives)]
+    if in_one_role:
+        roles = [role("one", acls=subscribes + receives), role("two")]
+    with pytest.raises(InvalidInput, match=reason):
+        read([client("press-7", "one", "two")], roles, defaultACLAccess=defaults("unsubscribe"))
+
+
+def test_clients_with_too_many_rules_are_refused() -> None:
+    roles = [role("big", acls=rules(True, "publishClientSend", "a/NUMBER", 2500))]
+    roles += [role(f"own-{number}") for number in range(2001)]
+    with pytest.raises(InvalidInput, match="its clients have more than 5,000,000 rules"):
+        read([client(f"press-{number}", "big", f"own-{number}") for number in range(2001)], roles)
+
+
+@pytest.mark.slow
+def test_deny_rules_are_kept_when_they_are_too_many_to_compare() -> None:
+    acls = rules(True, "publishClientSend", "a/NUMBER", 1500) + rules(False, "publishClientSend", "b/NUMBER", 1500)
+    for acl in acls:
+        acl["priority"] = 1 - acl["priority"]  # deny first
+    imported = read([client("press-7", "press")], [role("press", acls=acls)])
+    denied = [permission for permission in role_of(imported, "press") if permission.startswith("deny")]
+    assert 0 < len(denied) < 1500
+    found = [note.message for note in imported.notes if note.kind is NoteKind.ATTENTION]
+    assert found[0].startswith("only 2,000,000 pairs of rules were compared")
+    assert found[1].startswith("the rules overlap too often to compare all pairs of them")
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"clients": 1}', b"\xff", b"[" * 100_000])
 def test_another_file_is_refused(content: bytes) -> None:
     with pytest.raises(InvalidInput) as refused:
