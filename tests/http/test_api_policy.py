@@ -264,7 +264,7 @@ def test_users_are_listed_as_csv(alice: Caller) -> None:
     answer = alice.get("/api/users?role=line", headers={"Accept": "text/csv"})
     assert answer.content_type == "text/csv; charset=utf-8"
     header, *rows = answer.text.splitlines()
-    assert header.startswith("username,enabled,grantTypes,roles")
-    assert [row.partition(",")[0] for row in rows] == [
+    assert header.startswith('"username","enabled","grantTypes","roles"')
+    assert [row.split('"')[1] for row in rows] == [
         user["username"] for user in alice.get("/api/users?role=line").get_json()["items"]
     ]
