@@ -53,8 +53,8 @@ USER authsvc
 WORKDIR /data
 VOLUME /data
 EXPOSE 8070 8080
-# Healthy if both listeners answer. Replace this check in a container that runs `serve --only ...`.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+# Healthy if both listeners answer; with very many users that takes minutes after a start. Replace this check in a container that runs `serve --only ...`.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=600s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as web; [web.urlopen('http://127.0.0.1:' + os.environ[name].rpartition(':')[2] + '/healthz', timeout=1) for name in ('AUTHSVC_BIND', 'AUTHSVC_BROKER_BIND')]"]
 ENTRYPOINT ["authsvc"]
 CMD ["serve"]

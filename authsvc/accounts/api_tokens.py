@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authsvc.accounts import throttle
 from authsvc.accounts.proof import check_proof
@@ -18,11 +17,11 @@ from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change, token_change
 from authsvc.storage.database import session, transaction
 from authsvc.storage.identifiers import find_id
-from authsvc.storage.models import Token, User
+from authsvc.storage.models import Identity, Token, User
 from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
     from authsvc.policy.actors import Actor
 
@@ -50,7 +49,10 @@ DEFAULT_LIMITS = TokenLimits()
 
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
-    """An API token without its secret, which only `IssuedToken` has."""
+    """An API token without its secret, which only `IssuedToken` has.
+
+    `expires_at` is when it stops working: a user of a provider or directory has to be confirmed for that long too.
+    """
 
     id: str
     username: str
@@ -133,7 +135,8 @@ def issue_token(
         )
         after = {"username": username, "label": label, "expiresAt": expires_at.isoformat(), **(also_audited or {})}
         audit.record(actor, "token.create", f"token:{row.id}", after=after)
-    return IssuedToken(token, _record(row))
+        (record,) = _records([row])
+    return IssuedToken(token, record)
 
 
 def revoke_token(actor: Actor, token_id: str, username: str | None = None) -> None:
@@ -164,7 +167,7 @@ def list_tokens(username: str, text: str, page: int, per_page: int) -> Page[Toke
         query = query.where(User.username == username)
     if text:
         query = query.where(Token.label.contains(text) | User.username.contains(text))
-    return fetch_page(query.order_by(Token.created_at.desc(), Token.id), page, per_page, convert=partial(map, _record))
+    return fetch_page(query.order_by(Token.created_at.desc(), Token.id), page, per_page, convert=_records)
 
 
 def find(given: str) -> str:
@@ -204,5 +207,13 @@ def _user(username: str) -> User:
     return user
 
 
-def _record(row: Token) -> TokenRecord:
-    return from_row(TokenRecord, row, username=row.user.username)
+def _records(rows: Iterable[Token]) -> list[TokenRecord]:
+    found = list(rows)
+    whose = Identity.user.in_({row.user.id for row in found})
+    identities: Any = Identity.select(Identity.user, Identity.confirmed_until).where(whose).tuples()
+    confirmed: dict[int, datetime] = dict(identities)
+    ends = [min(row.expires_at, confirmed.get(row.user.id, row.expires_at)) for row in found]
+    return [
+        from_row(TokenRecord, row, username=row.user.username, expires_at=end)
+        for row, end in zip(found, ends, strict=True)
+    ]

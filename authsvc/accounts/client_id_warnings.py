@@ -12,11 +12,13 @@ from authsvc.storage import policy_reader
 from authsvc.storage.database import session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from authsvc.accounts.roles import RoleRecord
     from authsvc.accounts.users import UserRecord
 
+_NAME_WITHOUT_TOPICS = "name-without-topics"
+_MAX_NAMES = 20
 _ADVICE = (
     "can use the client id of another device and with it the topics of that device; "
     "set allowed client ids, such as %u and %u:*"
@@ -46,6 +48,20 @@ def of_user(record: UserRecord) -> tuple[PolicyWarning, ...]:
     return of_users([record])[record.username]
 
 
+def of_new_names(usernames: Iterable[str]) -> tuple[PolicyWarning, ...]:
+    """Return one warning that names the users of a file or batch whose names match no `%u`; none without such names."""
+    special = [username for username in usernames if special_characters(username)]
+    if not special:
+        return ()
+    others = len(special) - _MAX_NAMES
+    shown = ", ".join(special[:_MAX_NAMES]) + (f" and {others:,} more" if others > 0 else "")
+    message = (
+        "usernames with + or # or /: no permission with %u matches them, and Mosquitto denies them every topic, those "
+        f"with / only from version 2.1 on; use other names where you can: {shown}"
+    )
+    return (PolicyWarning(_NAME_WITHOUT_TOPICS, message),)
+
+
 def of_role(record: RoleRecord) -> tuple[PolicyWarning, ...]:
     """Return the warnings about a role. They apply to each of its users without allowed client ids of its own."""
     if allowed_client_ids.restrict(record.client_ids):
@@ -65,7 +81,7 @@ def _warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[P
         f"the username contains {' and '.join(special)}: no permission with %u matches it, and Mosquitto denies it "
         f"every topic{since}; use another name where you can"
     )
-    return (PolicyWarning("name-without-topics", message), *_client_id_warnings(record, policies))
+    return (PolicyWarning(_NAME_WITHOUT_TOPICS, message), *_client_id_warnings(record, policies))
 
 
 def _client_id_warnings(record: UserRecord, policies: Mapping[str, RolePolicy]) -> tuple[PolicyWarning, ...]:

@@ -346,7 +346,8 @@ def export(wanted: UserFilter) -> Iterator[UserRecord]:
     while left > 0:
         query = _matching(wanted).where(User.username > last).order_by(User.username).limit(min(left, _BATCH))
         with session():
-            found = _records(list(query.namedtuples()), are_sorted=True)
+            # Between filtered users there may be very many others.
+            found = _records(list(query.namedtuples()), are_neighbours=wanted == UserFilter())
         yield from found
         left -= len(found)
         if len(found) < _BATCH:
@@ -439,16 +440,16 @@ def _record(row: User) -> UserRecord:
     return _records([row])[0]
 
 
-def _records(rows: list[Any], *, are_sorted: bool = False) -> list[UserRecord]:
+def _records(rows: list[Any], *, are_neighbours: bool = False) -> list[UserRecord]:
     if not rows:
         return []
     names = [row.username for row in rows]
 
     def selecting(column: Any) -> Any:
-        # The range may select users between the sorted ones, but the database reads it faster than a list of names.
-        return column.between(names[0], names[-1]) if are_sorted else column.in_(names)
+        # The database reads a range faster than a list of names.
+        return column.between(names[0], names[-1]) if are_neighbours else column.in_(names)
 
-    chosen = selecting(User.username) if are_sorted else User.id.in_([row.id for row in rows])
+    chosen = selecting(User.username) if are_neighbours else User.id.in_([row.id for row in rows])
     permissions = policy_reader.permissions_of(PermissionRow.user, User.id, chosen)
     given_here = policy_reader.role_names(chosen, from_groups=False)
     from_groups = policy_reader.role_names(chosen, from_groups=True)

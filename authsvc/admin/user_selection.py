@@ -7,6 +7,7 @@ users could not be changed. Users that were created after the confirmation are n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,10 @@ def _selected_names() -> list[str]:
 
 
 def _filter() -> UserFilter:
-    return validated(UserQuery, **{"createdBefore": _as_of(), **request.args}).wanted()
+    """Return the filter in the address, without users that were created after the confirmation."""
+    wanted, confirmed = validated(UserQuery, **request.args).wanted(), validated(UserQuery, createdBefore=_as_of())
+    limits = [limit for limit in (wanted.created_before, confirmed.wanted().created_before) if limit]
+    return replace(wanted, created_before=min(limits))
 
 
 def _as_of() -> str:

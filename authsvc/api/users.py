@@ -198,7 +198,8 @@ class UserFilterBody(Body):
     role: Text = Field("", max_length=200, description="users that have this role")
     enabled: bool | None = None
     grant_type: GrantTypeName | None = None
-    origin: Literal["administrator", "registration"] | None = None
+    second_factor: bool | None = Field(None, description="users with a second factor, or those without")
+    origin: Literal["administrator", "registration", "oidc", "ldap"] | None = None
     last_seen_after: Time | None = None
     last_seen_before: Time | None = Field(None, description="also users that were not seen in the last 30 days")
     administrator_on_broker: bool = Field(False, description="users that may change this service and use the broker")
@@ -222,6 +223,7 @@ class UserFilterBody(Body):
             self.last_seen_before,
             self.administrator_on_broker,
             self.created_before,
+            self.second_factor,
         )
 
 

@@ -19,6 +19,7 @@ ISSUER = "authsvc"
 RECOVERY_CODES = 10
 STEP_SECONDS = 30
 _DRIFT = 1  # steps that the clock of a phone may be fast or slow
+_SHOWN_NAME = 64  # characters of up to 12 bytes each in a URI
 _RECOVERY_BYTES = 10  # 16 characters of Base32
 _SEPARATORS = re.compile(r"[\s-]")
 _CODE = re.compile(r"[0-9]{6}", re.ASCII)
@@ -30,8 +31,11 @@ def new_secret() -> str:
 
 
 def uri(secret: str, username: str) -> str:
-    """Return the `otpauth://` URI of a secret, which authenticator apps read from a QR code."""
-    return pyotp.TOTP(secret).provisioning_uri(name=username, issuer_name=ISSUER)
+    """Return the `otpauth://` URI of a secret, which authenticator apps read from a QR code.
+
+    Apps only show the name. It is cut off where a QR code, which has at most 2,953 bytes, becomes hard to scan.
+    """
+    return pyotp.TOTP(secret).provisioning_uri(name=username[:_SHOWN_NAME], issuer_name=ISSUER)
 
 
 def normalized(given: str) -> str:

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
 
 _PART = 64 * 1024
 # A spreadsheet reads a cell that begins with one of these as a formula, which can run programs and send data away.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Some read the full-width forms, U+FF1D, U+FF0B, U+FF0D and U+FF20, in the same way.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def csv_parts(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield a CSV text. A cell that a spreadsheet would read as a formula begins with an apostrophe."""
+    """Yield a CSV text. A cell that a spreadsheet would read as a formula begins with an apostrophe.
+
+    All cells have quotes: a program that takes a semicolon or a tab for the separator then divides none of them.
+    """
     part = io.StringIO()
-    writer = csv.writer(part)
+    writer = csv.writer(part, quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
         writer.writerow(map(harmless, row))

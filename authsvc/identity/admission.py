@@ -85,7 +85,7 @@ def _create(actor: Actor, identity: ConfirmedIdentity, now: datetime) -> Identit
 def _set_roles(actor: Actor, username: str, names: tuple[str, ...]) -> None:
     """Replace the roles that the user's groups give, and keep those given here; `Conflict` if one does not exist."""
     before = users.get(username)
-    if before.group_roles == names:
+    if set(before.group_roles) == set(names):
         return
     chosen = list(Role.select().where(Role.name.in_(names)))
     missing = set(names) - {role.name for role in chosen}

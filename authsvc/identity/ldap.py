@@ -7,7 +7,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -40,6 +40,14 @@ _IDS = ("entryUUID", "objectGUID", "nsUniqueId")
 _SUCCESS, _NO_SUCH_OBJECT, _INVALID_CREDENTIALS = 0, 32, 49
 # Other results of a bind with which a directory refuses a person: an inappropriate or locked account, a password rule.
 _PERSON_REFUSED = {19, _NO_SUCH_OBJECT, 48, _INVALID_CREDENTIALS, 50, 53}
+
+
+class _Person(NamedTuple):
+    """An entry of the directory; `subject` is its unchangeable id."""
+
+    dn: str
+    subject: str
+    uids: tuple[str, ...]
 
 
 class _Unusable(Exception):
@@ -92,15 +100,14 @@ class Directory:
     def _confirm_at(self, url: str, given: str, password: str) -> ConfirmedIdentity | None:
         with self._connection(url) as search:
             self._bind(search, self._bind_dn, self._bind_password)
-            found = self._find_user(search, given)
-            if found is None:
+            person = self._find_person(search, given)
+            if person is None:
                 return None
-            dn, subject = found
             with self._connection(url) as own:
-                if not self._bind(own, dn, password, is_person=True):
+                if not self._bind(own, person.dn, password, is_person=True):
                     return None
-            roles = roles_of(self._groups(search, dn, given), self._roles)
-        return ConfirmedIdentity(Origin.LDAP, ISSUER, subject, directory_username(given), roles, self._lasts)
+            roles = roles_of(self._groups(search, person), self._roles)
+        return ConfirmedIdentity(Origin.LDAP, ISSUER, person.subject, directory_username(given), roles, self._lasts)
 
     @contextmanager
     def _connection(self, url: str) -> Iterator[Connection]:
@@ -143,10 +150,10 @@ class Directory:
         who = "a user" if is_person else "AUTHSVC_LDAP_BIND_DN"
         raise _Unusable(f"bind of {who}: result {result}")
 
-    def _find_user(self, connection: Connection, given: str) -> tuple[str, str] | None:
-        """Return the DN and the unchangeable id of the one user with this name; None if there is none."""
+    def _find_person(self, connection: Connection, given: str) -> _Person | None:
+        """Return the one person with this name; None if there is none."""
         condition = self._user_filter.replace("{username}", escape_filter_chars(given))
-        entries = self._search(connection, self._user_base, condition, [*_IDS], 2)
+        entries = self._search(connection, self._user_base, condition, [*_IDS, "uid"], 2)
         if not entries:
             return None
         if len(entries) > 1:
@@ -156,18 +163,20 @@ class Directory:
             values = attributes.get(name.lower())
             if values:
                 raw: bytes = values[0]
-                return entries[0]["dn"], str(uuid.UUID(bytes_le=raw)) if name == "objectGUID" else raw.decode().lower()
+                subject = str(uuid.UUID(bytes_le=raw)) if name == "objectGUID" else raw.decode().lower()
+                return _Person(entries[0]["dn"], subject, tuple(uid.decode() for uid in attributes.get("uid", ())))
         raise _Unusable(f"the entry shows none of {', '.join(_IDS)} to AUTHSVC_LDAP_BIND_DN")
 
-    def _groups(self, connection: Connection, dn: str, username: str) -> set[str]:
-        """Return the normalized DNs of the user's groups, of the groups that contain these, and so on.
+    def _groups(self, connection: Connection, person: _Person) -> set[str]:
+        """Return the normalized DNs of the person's groups, of the groups that contain these, and so on.
 
         Groups are searched from their members upwards, one level of nesting at a time. `memberOf` is not used: some
-        directories do not have it, and none has nested groups in it.
+        directories do not have it, and none has nested groups in it. `memberUid` has a case, unlike `uid`: so the
+        entry's own spelling is searched for, not the one that was typed.
         """
         found: set[str] = set()
-        condition = f"(memberUid={escape_filter_chars(username)})"
-        members = [dn]
+        condition = "".join(f"(memberUid={escape_filter_chars(uid)})" for uid in person.uids)
+        members = [person.dn]
         for _ in range(MAX_NESTING):
             containing: dict[str, str] = {}
             for start in range(0, len(members), _GROUPS_IN_FILTER):
@@ -196,7 +205,7 @@ class Directory:
 def _normal(dn: str) -> str:
     """Return a DN in one spelling: lower case, without spaces around separators. Other text is only lowered."""
     try:
-        return ",".join(f"{name}={value}" for name, value, _ in parse_dn(dn.casefold(), strip=True))
+        return "".join(f"{name}={value}{separator}" for name, value, separator in parse_dn(dn.casefold(), strip=True))
     except LDAPException:
         return dn.casefold()
 

@@ -138,6 +138,8 @@ class Provider:
         Without an ID token the provider may ask the person first.
         """
         try:
+            if "end_session_endpoint" not in self._discovered():
+                return None
             endpoint = self._endpoint("end_session_endpoint")
         except (Busy, Unauthenticated):
             return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from authsvc.accounts import roles
+from authsvc.accounts import client_id_warnings, roles
+from authsvc.credentials.usernames import special_characters
 from authsvc.errors import Conflict
 from authsvc.importing.notes import Note, attention
 from authsvc.policy_file import stored
@@ -43,6 +44,8 @@ def move_in(
     or role has, or if `permit` raises it.
     """
     document, notes = imported.document, list(imported.notes)
+    special = [user.username for user in document.users if special_characters(user.username)]
+    notes += (attention("", each.message, *special) for each in client_id_warnings.of_new_names(special))
     if update:
         document = _changeable(document, notes)
     names = [role.name for role in document.roles]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -54,6 +55,13 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def trace_locations(error: Exception) -> list[str]:
+    """Return the last 8 traceback locations of an error; its message might contain a secret."""
+    # The lines of source are not looked up, since only the locations are logged.
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)[-8:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]

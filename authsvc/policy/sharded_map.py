@@ -49,7 +49,10 @@ class PackedTable(Generic[Value]):
 
     def find(self, key: str) -> bytes | None:
         """Return the record of a key; None if there is none."""
-        prefix = key.encode(errors="surrogatepass") + _END_OF_KEY
+        prefix = key.encode(errors="surrogatepass")
+        if _END_OF_KEY in prefix:
+            return None  # it would be found as the key and the beginning of a record
+        prefix += _END_OF_KEY
         at = hash(key) & self._mask
         while number := self._slots[at]:
             record = bytes(self._records[self._starts[number - 1] : self._starts[number]])

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NO_TOKENS: Mapping[str, datetime] = MappingProxyType({})
 NO_CERTIFICATES: Mapping[str, datetime] = MappingProxyType({})
+MAX_INDEXES = 8_192
+"""The maximum number of rule indexes in memory, of users and roles together."""
+
 _CREDENTIAL_DIGITS = 32
 
 
@@ -187,10 +190,11 @@ class Snapshot:
             return permissions
         indexed, index = self._indexes.get((kind, name), ((), None))
         if index is None or indexed is not permissions:
-            # Deleted users and roles leave their indexes behind, so the number is limited to that of users and roles.
-            if (kind, name) not in self._indexes and len(self._indexes) >= len(self.users) + len(self.roles):
+            if (kind, name) not in self._indexes and len(self._indexes) >= MAX_INDEXES:
                 self._indexes.clear()
-            index = RuleIndex(permissions)
+            # A user may have been unpacked again, with equal permissions.
+            if index is None or indexed != permissions:
+                index = RuleIndex(permissions)
             self._indexes[kind, name] = (permissions, index)
         return index.candidates(request.levels)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from authsvc.accounts import bootstrap
 from authsvc.addresses import binds_loopback
@@ -35,8 +36,9 @@ from authsvc.server.connection_limits import (
     most_connections,
     raise_descriptor_limit,
 )
+from authsvc.server.shared_policy import SharedPolicy
 from authsvc.settings import set_by_kubernetes
-from authsvc.storage.database import DATABASE_ERRORS, close_all_connections, connect_to
+from authsvc.storage.database import connect_to
 from authsvc.storage.policy_cache import PolicyCache
 
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from flask_openapi3.openapi import OpenAPI
 
-    from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
     from authsvc.storage.background import BackgroundThread
     from authsvc.storage.propagation import Propagation
@@ -70,8 +71,6 @@ _CLIENT_IDS_WITHIN_SECONDS = 5.0
 # Background threads that run beside the API only: signing a long revocation list takes its time, and so does a broker
 # or a receiver of notifications that does not answer.
 _ONLY_BESIDE_THE_API = ("certificates", "sessions", "notifications")
-# Each query reads a few thousand users, however many there are.
-_QUERY_SECONDS = 5
 _RESTART_SECONDS = 2.0
 # A listener that fails so soon cannot start at all, because its address is in use, say. gunicorn tries for 5 s.
 _CANNOT_START_SECONDS = 30.0
@@ -106,8 +105,9 @@ def run(settings: Settings, only: Listener | None = None) -> None:
             advice="set AUTHSVC_CA_KEY_PASSPHRASE, and the next start encrypts it",
         )
     raise_descriptor_limit()
-    policy = _SharedPolicy(settings.database_url)
-    policy.read()
+    connect_to(settings.database_url)
+    policy = SharedPolicy(PolicyCache())
+    policy.refresh()
     # What exists now is left out of each garbage collection, which would write to all of it and so end the sharing.
     gc.collect()
     gc.freeze()
@@ -117,37 +117,10 @@ def run(settings: Settings, only: Listener | None = None) -> None:
         _Supervisor(settings, policy, routes).run()
 
 
-class _SharedPolicy:
-    """The policy, read by a process that answers nothing itself; the processes that it forks share its memory.
-
-    It is read before the first fork and brought up to date before each, so a process that replaces another is ready at
-    once. While a process is forked there is no database connection that both would use.
-    """
-
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
-        self._cache = PolicyCache()
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The policy as it was read last; of version 0 if it could not be read."""
-        return self._cache.snapshot
-
-    def read(self) -> None:
-        """Read the policy, or what changed since. After an error each forked process reads it itself."""
-        try:
-            connect_to(self._database_url, _QUERY_SECONDS)
-            self._cache.catch_up()
-        except DATABASE_ERRORS as error:
-            log.warning("policy cannot be read before a process is started", error=type(error).__name__)
-        finally:
-            close_all_connections()
-
-
 class _Supervisor:
     """Runs both listeners; one that ends by itself is started again, unless it never came up."""
 
-    def __init__(self, settings: Settings, policy: _SharedPolicy, routes: OpenAPI) -> None:
+    def __init__(self, settings: Settings, policy: SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
         self._policy = policy
         self._routes = routes
@@ -168,6 +141,7 @@ class _Supervisor:
             wait([process.sentinel for process in self._running.values()], timeout=_RESTART_SECONDS)
             # A listener that ends again and again must not keep the processor busy.
             self._stopping.wait(_RESTART_SECONDS - (monotonic() - began))
+            self._policy.refresh()
             for listener, process in list(self._running.items()):
                 if process.is_alive() or self._stopping.is_set():
                     continue
@@ -185,6 +159,7 @@ class _Supervisor:
             raise SettingsError(f"the {failed} listener cannot start on {_bind(self._settings, failed)}; see the log")
 
     def _start(self, listener: Listener) -> None:
+        self._policy.prepare_fork()
         arguments = (self._settings, listener, self._policy, self._routes)
         process = get_context("fork").Process(target=_run_supervised, args=arguments, name=listener)
         process.start()
@@ -198,7 +173,7 @@ class _Supervisor:
                 os.kill(process.pid, number)
 
 
-def _run_supervised(settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
+def _run_supervised(settings: Settings, listener: Listener, policy: SharedPolicy, routes: OpenAPI) -> None:
     for number in _PASSED_ON:
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_supervisor, name="supervisor", daemon=True).start()
@@ -212,10 +187,23 @@ def _end_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+class _Master(Arbiter):  # type: ignore[misc]
+    """gunicorn's process that starts the workers of a listener; it also keeps the policy that they begin with."""
+
+    def __init__(self, app: _Gunicorn, policy: SharedPolicy) -> None:
+        self._policy = policy
+        super().__init__(app)
+
+    def murder_workers(self) -> None:
+        """End workers that do not answer, and refresh the policy; called once a second."""
+        super().murder_workers()
+        self._policy.refresh()
+
+
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     """One listener."""
 
-    def __init__(self, settings: Settings, listener: Listener, policy: _SharedPolicy, routes: OpenAPI) -> None:
+    def __init__(self, settings: Settings, listener: Listener, policy: SharedPolicy, routes: OpenAPI) -> None:
         self._settings = settings
         self._listener = listener
         self._policy = policy
@@ -232,6 +220,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         self._propagation: Propagation | None = None
         self._announcement: Announcement | None = None
         super().__init__()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        _Master(self, self._policy).run()
 
     def load_config(self) -> None:
         settings, listener = self._settings, self._listener
@@ -291,8 +283,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             log.warning("client ids are still loading; until they are loaded, devices count as unknown")
 
     def _before_worker(self, _arbiter: object, _worker: object) -> None:
-        if self._policy.snapshot.version:
-            self._policy.read()
+        self._policy.prepare_fork()
 
     def _begin_worker(self, _arbiter: object, _worker: object) -> None:
         asyncio.set_event_loop_policy(LimitedLoopPolicy(self._connections))

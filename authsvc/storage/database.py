@@ -40,12 +40,9 @@ For code that must continue without the database, whatever the cause.
 _TIMEOUT_SECONDS = 5
 
 
-def connect_to(url: str, query_seconds: int | None = None) -> peewee.Database:
-    """Configure `database` for `sqlite:///PATH` or `postgresql://...` and return it; opens no connection.
-
-    PostgreSQL ends a query that takes longer than `query_seconds`; a query of SQLite waits at most 5 s for a lock.
-    """
-    target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url, query_seconds)
+def connect_to(url: str) -> peewee.Database:
+    """Configure `database` for `sqlite:///PATH` or `postgresql://...` and return it; opens no connection."""
+    target = _sqlite(url) if url.startswith("sqlite:") else _postgresql(url)
     database.initialize(target)
     return target
 
@@ -98,10 +95,11 @@ def transaction() -> Iterator[None]:
 
 
 @contextmanager
-def read_transaction() -> Iterator[None]:
+def read_transaction(query_seconds: int | None = None) -> Iterator[None]:
     """Run the `with` block on one consistent view of the database, without blocking writers.
 
-    Within a transaction it is that of the transaction.
+    Within a transaction it is that of the transaction. PostgreSQL ends a query that takes longer than `query_seconds`;
+    a query of SQLite waits at most 5 s for a lock.
     """
     with session():
         if database.in_transaction():
@@ -110,6 +108,9 @@ def read_transaction() -> Iterator[None]:
         with database.atomic():
             if not is_sqlite():
                 database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                if query_seconds:
+                    # Not an option of the connection, which would replace those of the URL.
+                    database.execute_sql(f"SET LOCAL statement_timeout = '{query_seconds}s'")
             yield
 
 
@@ -193,8 +194,7 @@ def _sqlite(url: str) -> peewee.Database:
     )
 
 
-def _postgresql(url: str, query_seconds: int | None) -> peewee.Database:
-    limit = {"options": f"-c statement_timeout={query_seconds}s"} if query_seconds else {}
+def _postgresql(url: str) -> peewee.Database:
     pooled: peewee.Database = PooledPsycopg3Database(
         url.replace("postgres://", "postgresql://", 1),
         max_connections=32,
@@ -204,6 +204,5 @@ def _postgresql(url: str, query_seconds: int | None) -> peewee.Database:
         # Detects a server that stopped answering as fast as one that refuses connections.
         tcp_user_timeout=_TIMEOUT_SECONDS * 1000,
         application_name="authsvc",
-        **limit,
     )
     return pooled

@@ -112,7 +112,7 @@ class UnreadableClientIds(tuple[str, ...]):
 def _client_ids(patterns: str) -> tuple[str, ...]:
     try:
         read = json.loads(patterns)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return UnreadableClientIds(str(patterns))
     if isinstance(read, list) and all(isinstance(each, str) for each in read):
         return tuple(read)

@@ -86,6 +86,8 @@ class PolicyCache(CurrentPolicy):
         before = self.snapshot if self.is_loaded else self._inherited
         # The database has an older version if it was replaced, for example by one restored from a backup.
         is_successor = 0 < before.version <= to.policy and before.token_version <= to.tokens
+        if before.version and not is_successor:
+            log.warning("the database has an older policy than this process; reading everything")
         changes = changes_since(before.version) if is_successor else None
         if changes is None:
             after = _load(to)

@@ -50,7 +50,7 @@ _ORDINARY = re.compile(
             _lines(_PERMISSION),
             _lines(r"[A-Za-z0-9_.\-]++"),
             _lines(rf"[0-9a-f]++ {_TIME}"),
-            _lines(rf"[0-9A-Fa-f]++ {_TIME}"),
+            _lines(rf"[0-9A-Fa-f]++ {_TIME},{_TIME},{_TIME}"),
         )
     )
 )
@@ -99,11 +99,12 @@ def _permission(text: str) -> Permission:
 
 
 def _times(lines: str) -> dict[str, datetime]:
+    """Return the earliest of the times after each name."""
     found = {}
     for line in lines.split(_LINE):
-        name, _, time = line.partition(" ")
+        name, _, times = line.partition(" ")
         try:
-            found[name] = datetime.fromisoformat(time).replace(tzinfo=UTC)
+            found[name] = min(map(datetime.fromisoformat, times.split(","))).replace(tzinfo=UTC)
         except ValueError:  # no such day: long past, like every damaged time
             continue
     return found
@@ -126,7 +127,7 @@ def _batches(usernames: Iterable[str] | None, now: datetime) -> Iterator[list[tu
 
 def _query(condition: str) -> str:
     """Return the query for the ids and records of users, with a parameter for the time in four places."""
-    aggregate, character, least = ("group_concat", "char", "min") if is_sqlite() else ("string_agg", "chr", "least")
+    aggregate, character = ("group_concat", "char") if is_sqlite() else ("string_agg", "chr")
     line, field, now = f"{character}(10)", f"{character}(30)", database.param
 
     def joined(word: str, rows: str) -> str:
@@ -137,7 +138,11 @@ def _query(condition: str) -> str:
     words = "effect || ' ' || context || ' ' || operation || ' ' || resource"
     words = _text(words, "max(effect, context, operation, resource)")
     own = f"(SELECT {words} AS permission FROM permissions WHERE user_id = users.id ORDER BY id) AS own"  # noqa: S608
-    end = f"{least}(not_after, coalesce(revoked_at, not_after), coalesce(retires_at, not_after))"
+    # All times, not the least of them: a damaged one may be greater, and so would not be noticed.
+    ends = ("not_after", "coalesce(revoked_at, not_after)", "coalesce(retires_at, not_after)")
+    joined_ends = " || ',' || ".join(ends)
+    certificate = _text(f"serial || ' ' || {joined_ends}", f"max(serial, {', '.join(ends)})")
+    token = _text("digest || ' ' || expires_at", "max(digest, expires_at)")
     confirmed = "EXISTS (SELECT 1 FROM identities WHERE user_id = users.id)"
     columns = (
         _text("username"),
@@ -147,10 +152,10 @@ def _query(condition: str) -> str:
         f"CASE WHEN password_hash IS NULL THEN '' ELSE {_text('password_hash')} END",
         _text("client_ids"),
         joined("permission", own),
-        joined("name", "user_roles JOIN roles ON roles.id = role_id WHERE user_id = users.id"),
-        joined("digest || ' ' || expires_at", f"tokens WHERE user_id = users.id AND expires_at > {now}"),
+        joined(_text("name"), "user_roles JOIN roles ON roles.id = role_id WHERE user_id = users.id"),
+        joined(token, f"tokens WHERE user_id = users.id AND expires_at > {now}"),
         joined(
-            f"serial || ' ' || {end}",
+            certificate,
             "certificates JOIN authorities ON authorities.id = authority_id "
             f"WHERE user_id = users.id AND not_after > {now} AND (revoked_at IS NULL OR revoked_at > {now}) "
             f"AND (retires_at IS NULL OR retires_at > {now})",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -22,6 +21,7 @@ from authsvc.errors import (
     TooMany,
     Unauthenticated,
 )
+from authsvc.observability.logs import trace_locations
 from authsvc.storage.database import DATABASE_GONE
 
 if TYPE_CHECKING:
@@ -142,8 +142,5 @@ def log_lost_database(error: Exception) -> None:
 
 
 def log_unexpected(error: Exception) -> None:
-    """Log an unexpected exception by its last 8 traceback locations; its message might contain a secret."""
-    # The lines of source are not looked up, since only the locations are logged.
-    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)[-8:]
-    locations = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    log.error("request failed", error=type(error).__name__, trace=locations)
+    """Log an unexpected exception without its message, which might contain a secret."""
+    log.error("request failed", error=type(error).__name__, trace=trace_locations(error))

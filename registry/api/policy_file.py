@@ -10,12 +10,14 @@ from flask import Response, request
 from flask_openapi3.models import RawModel
 from pydantic import Field
 
+from authsvc.accounts import client_id_warnings
 from authsvc.api.policy.plans import PlanQuery, PlanView, permit, render_plan
-from authsvc.api.schemas import noun
+from authsvc.api.schemas import WarningView, noun
 from authsvc.errors import invalid
 from authsvc.policy_file import text
 from authsvc.policy_file.document import SCHEMA_PATH
-from authsvc.policy_file.plan import PlanOptions
+from authsvc.policy_file.plan import Action, Kind, PlanOptions
+from authsvc.record_json import json_value
 from authsvc.web.request_context import actor
 from registry import policy_file
 
@@ -31,6 +33,12 @@ class ApplyQuery(PlanQuery):
     prune: bool = Field(False, description="also remove what the file does not name, of the lists that it has")
 
 
+class ApplyView(PlanView):
+    """What was changed, or with `dryRun` would be, with warnings about new users."""
+
+    warnings: list[WarningView]
+
+
 @blueprint.get(
     "/export", responses={200: {"description": "the policy file", "content": {YAML: {"schema": {"type": "object"}}}}}
 )
@@ -44,7 +52,7 @@ def get_policy_file() -> Response:
     return response
 
 
-@blueprint.post("/apply", responses={200: PlanView})
+@blueprint.post("/apply", responses={200: ApplyView})
 def update_policy(query: ApplyQuery, raw: PolicyUpload) -> dict[str, Any]:
     """Make users, roles and preauthorizations what the file says: all changes or none, in one transaction.
 
@@ -58,4 +66,6 @@ def update_policy(query: ApplyQuery, raw: PolicyUpload) -> dict[str, Any]:
     document = text.parse_json(given) if raw.is_json else text.parse(given)
     author = replace(actor(), policy_file=f"sha256:{hashlib.sha256(content).hexdigest()}")
     change = policy_file.make_plan if query.dry_run else policy_file.apply
-    return render_plan(change(author, document, PlanOptions(prune=query.prune), permit), dry_run=query.dry_run)
+    plan = change(author, document, PlanOptions(prune=query.prune), permit)
+    new = (each.name for each in plan.of(Kind.USER, Action.CREATE))
+    return render_plan(plan, dry_run=query.dry_run) | {"warnings": json_value(client_id_warnings.of_new_names(new))}

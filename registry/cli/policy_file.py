@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from authsvc.accounts import client_id_warnings
 from authsvc.cli import terminal
 from authsvc.cli.console.plans import plan_as_json, print_plan
+from authsvc.cli.console.tables import printable
 from authsvc.errors import Conflict, InvalidInput, invalid
 from authsvc.policy_file import text
 from authsvc.policy_file.document import SCHEMA_PATH
-from authsvc.policy_file.plan import Action, PlanOptions
+from authsvc.policy_file.plan import Action, Kind, PlanOptions
+from authsvc.record_json import json_value
 from registry import policy_file
 
 if TYPE_CHECKING:
@@ -90,10 +93,13 @@ def apply(file: BinaryIO, *, dry_run: bool, prune: bool, yes: bool, as_json: boo
             for field, message in error.errors:
                 click.echo(f"authsvc: {file.name}: {field}: {message}", err=True)
             sys.exit(1)
+    warnings = client_id_warnings.of_new_names(each.name for each in plan.of(Kind.USER, Action.CREATE))
     if as_json:
-        terminal.print_json(plan_as_json(plan, done=not dry_run))
+        terminal.print_json(plan_as_json(plan, done=not dry_run) | {"warnings": json_value(warnings)})
     else:
         print_plan(plan, done=not dry_run)
+        for warning in warnings:
+            click.echo(f"warning: {printable(warning.message)}")
     sys.exit(DIFFERENCES if dry_run and plan.changes else 0)
 
 

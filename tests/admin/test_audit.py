@@ -83,10 +83,12 @@ def test_csv_export_has_the_filtered_events_and_no_formulas(service: Service) ->
     (row,) = csv.DictReader(io.StringIO(answer.content.decode(), newline=""))
     assert (row["actor"], row["action"], row["target"]) == ("admin", "role.create", f"role:{role}")
     assert r"say \"hello\", twice\nin two lines" in row["after"]
-    assert answer.text.splitlines()[0].startswith("id,at,actor,")
+    assert answer.text.splitlines()[0].startswith('"id","at","actor",')
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", "\n=1", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20sum"]
+)
 def test_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(cell: str) -> None:
     assert harmless(cell) == f"'{cell}"
     assert harmless(f"a{cell}") == f"a{cell}"

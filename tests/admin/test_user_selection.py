@@ -243,8 +243,10 @@ def test_all_users_that_match_are_changed_and_later_ones_are_not(service: Servic
     assert "Disable 3 users" in shown
     (as_of,) = re.findall(r'name="asOf" value="([^"]+)"', shown)
     sent = {"action": "disable", "all": "yes"}
-    early = client.post(f"/admin/users/bulk?search={prefix}-", drawn_at="/admin", asOf="2026-01-01T00:00:00Z", **sent)
-    assert "No user is selected" in early.text
+    for late in ("", "&createdBefore=2099-01-01T00:00:00Z"):
+        address = f"/admin/users/bulk?search={prefix}-{late}"
+        early = client.post(address, drawn_at="/admin", asOf="2026-01-01T00:00:00Z", **sent)
+        assert "No user is selected" in early.text
     assert all(is_enabled(service, name) for name in names)
     done = client.post(f"/admin/users/bulk?search={prefix}-", drawn_at="/admin", asOf=as_of, **sent)
     assert done.status_code == 303

@@ -53,6 +53,16 @@ def test_dry_run_answers_the_plan_and_notes_and_changes_nothing(alice: Caller) -
     assert everything_stored()["users"] == before["users"]
 
 
+def test_names_that_match_no_placeholder_have_one_note(alice: Caller) -> None:
+    names = [f"a/{number}" for number in range(21)]
+    passwords = "".join(PASSWORDS.splitlines()[0].replace("press-7", name) + "\n" for name in names)
+    notes = alice.post("/api/import/mosquitto?dryRun=true", {"passwords": PASSWORDS + passwords}).get_json()["notes"]
+    (note,) = (note for note in notes if note["kind"] == "attention")
+    assert "no permission with %u matches them" in note["message"]
+    assert note["message"].endswith(", a/19 and 1 more")
+    assert (note["users"], note["userCount"]) == (names[:20], 21)
+
+
 def test_existing_users_are_changed_only_with_update(alice: Caller) -> None:
     alice.creates_user("press-7", "a password of mine")
     answer = alice.post("/api/import/mosquitto", FILES).get_json()

@@ -188,7 +188,7 @@ def test_batch_takes_passwords_and_hashes(alice: Caller) -> None:
             {"username": "press-3"},
         ]
     }
-    assert alice.post("/api/users/batch", body).get_json() == {"created": 3, "passwords": []}
+    assert alice.post("/api/users/batch", body).get_json() == {"created": 3, "passwords": [], "warnings": []}
     found = [alice.get(f"/api/users/press-{number}").get_json()["hasPassword"] for number in (1, 2, 3)]
     assert found == [True, True, False]
 
@@ -216,6 +216,17 @@ def test_batch_is_refused_as_a_whole(alice: Caller, second: dict[str, Any], stat
     assert answer.status_code == status
     assert {error["field"] for error in answer.get_json()["errors"]} == fields
     assert everything_stored() == before
+
+
+def test_names_that_match_no_placeholder_have_a_warning(alice: Caller) -> None:
+    batch = alice.post("/api/users/batch", {"users": [{"username": name} for name in ("press-1", "a/1", "a#2")]})
+    (warning,) = batch.get_json()["warnings"]
+    assert warning["code"] == "name-without-topics"
+    assert warning["message"].endswith(": a/1, a#2")
+    file = "users:\n- username: press-1\n- username: a/3\n"
+    (warning,) = apply(alice, file).get_json()["warnings"]
+    assert warning["message"].endswith(": a/3")
+    assert apply(alice, file).get_json()["warnings"] == []
 
 
 def test_batch_with_the_name_of_a_user_of_a_directory_is_refused(alice: Caller) -> None:
@@ -253,7 +264,7 @@ def test_users_are_listed_as_csv(alice: Caller) -> None:
     answer = alice.get("/api/users?role=line", headers={"Accept": "text/csv"})
     assert answer.content_type == "text/csv; charset=utf-8"
     header, *rows = answer.text.splitlines()
-    assert header.startswith("username,enabled,grantTypes,roles")
-    assert [row.partition(",")[0] for row in rows] == [
+    assert header.startswith('"username","enabled","grantTypes","roles"')
+    assert [row.split('"')[1] for row in rows] == [
         user["username"] for user in alice.get("/api/users?role=line").get_json()["items"]
     ]

@@ -60,6 +60,14 @@ def test_apply_prints_a_diff_and_changes_the_database(console: Console, alice: C
     assert stdout_of(console.command("apply", str(file))) == "3 unchanged\n"
 
 
+def test_apply_warns_about_new_names_that_match_no_placeholder(console: Console, file: Path) -> None:
+    file.write_text("users:\n- username: tenant/7\n")
+    last = stdout_of(console.command("apply", str(file))).splitlines()[-1]
+    assert last.startswith("warning: usernames with + or # or /: no permission with %u matches them")
+    assert last.endswith(": tenant/7")
+    assert stdout_of(console.command("apply", str(file))) == "1 unchanged\n"
+
+
 def test_dry_run_exits_with_3_if_there_are_differences(console: Console, file: Path) -> None:
     before = everything_stored()
     done = console.command("apply", str(file), "--dry-run")

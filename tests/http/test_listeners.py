@@ -223,6 +223,32 @@ def test_killed_broker_worker_is_replaced_and_disturbs_no_administrator(service:
 
 
 @pytest.mark.slow
+def test_replaced_worker_does_not_begin_with_a_policy_that_an_older_database_has_passed(
+    running: Service, tmp_path: Path
+) -> None:
+    service = running
+    with (
+        closing(sqlite3.connect(tmp_path / "data" / "authsvc.db")) as database,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+    ):
+        database.backup(copy)
+        database.execute("UPDATE policy_version SET version = version + 3")
+        database.commit()
+        service.start()
+        copy.backup(database)
+    # The supervisor, two processes that start workers, and two workers.
+    assert within(30, lambda: service.log_text().count("older policy") == 5)
+    assert service.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
+    for number in range(3):
+        service.create_user(f"new-{number}")
+    killed = the_worker(service, "broker")
+    os.kill(killed, signal.SIGKILL)
+    assert publishes(service, "bob", "devices/bob/up") == "user-disabled"
+    assert publishes(service, "new-2", "x") == "no-permission"
+    assert the_worker(service, "broker") != killed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_killed_listener_is_started_again_and_the_other_goes_on(service: Service, listener: str) -> None:
     (other,) = set(LISTENERS) - {listener}

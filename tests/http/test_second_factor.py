@@ -240,6 +240,16 @@ def test_users_are_filtered_by_their_second_factor(alice: Caller, charlies: Owne
     assert names("secondFactor=false&role=admin") == {"admin", "alice"}
 
 
+def test_bulk_changes_filter_like_the_list(alice: Caller, charlies: Owner) -> None:
+    for chosen, changed in (
+        ({"secondFactor": True}, [charlies.username]),
+        ({"origin": "oidc"}, []),
+        ({"origin": "ldap"}, []),
+    ):
+        answer = alice.post("/api/users/bulk", {"filter": chosen, "action": "enable"})
+        assert (answer.status_code, answer.get_json()["usernames"]) == (200, changed)
+
+
 def test_nobody_removes_the_second_factor_of_a_user_with_more_rights(alice: Caller, charlie: Caller) -> None:
     alices = Owner(alice, "alice", ALICES_PASSWORD)
     problem_of(charlie.delete("/api/users/alice/otp"), 403, "beyond-own-rights")

@@ -244,6 +244,14 @@ def test_account_page_sets_up_and_removes_a_second_factor(browser: Browser) -> N
     assert not second_factor.is_set("dot")
 
 
+def test_qr_code_of_the_longest_username_is_drawn(browser: Browser, alice: Caller) -> None:
+    username, page = "\N{LOCK}" * 255, "/admin/account"
+    alice.creates_user(username, "a secret behind locks")
+    assert browser.gives_password(username, "a secret behind locks") == page
+    browser.post(f"{page}/second-factor", page)
+    assert "<svg" in browser.get(f"{page}/second-factor").text
+
+
 def test_account_page_changes_the_password(browser: Browser) -> None:
     browser.gives_password("dot", DOTS_PASSWORD)
     page, new = "/admin/account", "another secret of dot"

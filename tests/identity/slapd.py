@@ -95,6 +95,17 @@ class Slapd:
                 if not root.add(group, ["groupOfNames"], {"cn": name, "member": members}):
                     assert root.modify(group, {"member": [(MODIFY_REPLACE, members)]}), root.result
 
+    def has_posix_group(self, name: str, usernames: list[str]) -> None:
+        """Create a group whose members are names."""
+        with self._as_root() as root:
+            group = {"cn": name, "gidNumber": 100, "memberUid": usernames}
+            assert root.add(f"cn={name},ou=groups,{BASE}", ["posixGroup"], group), root.result
+
+    def has_group_of(self, dn: str, members: list[str]) -> None:
+        """Create a group at any DN."""
+        with self._as_root() as root:
+            assert root.add(dn, ["groupOfNames"], {"ou": "all", "member": members}), root.result
+
     def delete(self, name: str) -> None:
         """Delete a person."""
         with self._as_root() as root:

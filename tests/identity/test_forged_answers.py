@@ -194,3 +194,8 @@ def test_verified_mail_address_gives_roles(hostile: HostileProvider) -> None:
 def test_other_forms_of_groups_give_no_roles(hostile: HostileProvider, groups: Any) -> None:
     hostile.token = lambda right: with_claims(groups=groups)(hostile, right)
     assert sign_in(hostile).identity.roles == ()
+
+
+def test_provider_without_sign_out_is_no_refusal(hostile: HostileProvider, capsys: pytest.CaptureFixture[str]) -> None:
+    assert client(hostile).sign_out_address("an ID token", "http://127.0.0.1:8080/admin/sign-in") is None
+    assert "refused" not in capsys.readouterr().out

@@ -99,6 +99,24 @@ def test_nested_groups_give_their_roles(slapd: Slapd) -> None:
     assert found.roles == ("admin",)
 
 
+def test_group_with_names_as_members_gives_its_roles_to_all_spellings(slapd: Slapd) -> None:
+    slapd.has_posix_group("named", ["alice"])
+    named = directory(slapd, roles=f'{{"cn=named,ou=groups,{BASE}": ["minimum-access"]}}')
+    for typed in ("alice", "ALICE"):
+        found = named.confirm(typed, "wonderland")
+        assert found
+        assert found.roles == ("minimum-access",)
+
+
+def test_group_with_two_names_is_not_one_below_another(slapd: Slapd) -> None:
+    slapd.has_group_of(f"cn=shift+ou=all,ou=groups,{BASE}", [dn("bob")])
+    for separator, roles in ((",", ()), ("+", ("admin",))):
+        group = f"cn=shift{separator}ou=all,ou=groups,{BASE}"
+        found = directory(slapd, roles=f'{{"{group}": ["admin"]}}').confirm("bob", "builder")
+        assert found
+        assert found.roles == roles
+
+
 def test_group_names_are_compared_as_the_directory_does(slapd: Slapd) -> None:
     spelled = '{"CN=Plant-Admins, OU=Groups, DC=plant, DC=example": ["minimum-access"]}'
     found = directory(slapd, roles=spelled).confirm("alice", "wonderland")

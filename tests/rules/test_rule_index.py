@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from authsvc.policy import snapshot as snapshots
 from authsvc.policy.permissions import Context, Effect, Operation, Permission, Request, decide
 from authsvc.policy.rule_index import MAX_SCANNED, RuleIndex
 from authsvc.policy.sharded_map import ShardedMap
@@ -18,6 +19,8 @@ from tests.rules.filters import LITERALS, chains, personal_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import pytest
 
 FILLING = tuple(mqtt("read", f"filling/{n}") for n in range(MAX_SCANNED + 1))
 
@@ -86,7 +89,8 @@ def test_rule_is_found_with_its_role() -> None:
     assert (decision.permission, decision.role) == (allowed, "devices")
 
 
-def test_indexes_of_deleted_users_are_dropped() -> None:
+def test_number_of_indexes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "MAX_INDEXES", 10)
     snapshot = Snapshot()
     for number in range(50):
         name = f"press-{number}"
@@ -94,15 +98,19 @@ def test_indexes_of_deleted_users_are_dropped() -> None:
         # Like the policy cache at each change: a new snapshot shares the indexes of the one before.
         snapshot = replace(snapshot, users=snapshot.users.replaced([name], {name: bob}))
         assert decide(snapshot.rules_for(bob, request_for("news")), request_for("news"))
-        snapshot = replace(snapshot, users=snapshot.users.replaced([name], {}))
-    assert len(snapshot._indexes) <= 1
+        assert len(snapshot._indexes) <= 10
 
 
 def test_existing_users_keep_their_indexes() -> None:
     names = [f"press-{number}" for number in range(50)]
     users = {name: UserPolicy(name, True, frozenset(), None, (*FILLING, mqtt("read", name))) for name in names}
     snapshot = Snapshot(users=ShardedMap(users.items()))
+    kept = []
     for _ in range(2):
         for bob in users.values():
-            snapshot.rules_for(bob, request_for("news"))
-    assert len(snapshot._indexes) == len(names)
+            # Like a user that is unpacked again.
+            bob_again = replace(bob, permissions=(*bob.permissions[:1], *bob.permissions[1:]))
+            snapshot.rules_for(bob_again, request_for("news"))
+        kept.append([index for _, index in snapshot._indexes.values()])
+    assert len(kept[0]) == len(names)
+    assert all(before is after for before, after in zip(*kept, strict=True))

@@ -61,6 +61,12 @@ def test_table_finds_each_of_many_keys_and_no_other() -> None:
     assert list(table)[:2] == ["device-0", "device-1"]
 
 
+def test_key_with_the_beginning_of_a_record_is_not_found() -> None:
+    for n in range(100):
+        record = b"%d\x1efield\x1e" % n
+        assert PackedTable(lambda found: found, [(str(n), record)]).find(f"{n}\x1efield") is None
+
+
 def test_an_absent_key_has_the_default() -> None:
     assert ShardedMap([("a", 1)]).get("b") is None
     assert ShardedMap([("a", 1)]).get("b", 2) == 2

@@ -29,10 +29,26 @@ def test_api_token_ends_when_the_user_is_not_confirmed_for_too_long() -> None:
     token = api_tokens.issue_token(SERVICE, "eve", "", 24 * 365).record
     (until,) = policy_of("eve").tokens.values()
     assert timedelta(days=29) < until - datetime.now(UTC) <= timedelta(days=30)
-    assert token.expires_at > until
+    assert token.expires_at == until == listed_end()
     admit(EVE._replace(lasts=timedelta(days=60)), None)
     (until,) = policy_of("eve").tokens.values()
     assert until - datetime.now(UTC) > timedelta(days=59)
+    assert listed_end() == until
+
+
+def listed_end() -> datetime:
+    """Return when the only API token of Eve ends, as its list says."""
+    (listed,) = api_tokens.list_tokens("eve", "", 1, 10).items
+    return listed.expires_at
+
+
+def test_same_roles_in_another_order_are_no_change() -> None:
+    roles.create(SERVICE, "Viewer", "", ())
+    both = EVE._replace(roles=("Viewer", "admin"))
+    admit(both, None)
+    before = users.get("eve").version
+    admit(both._replace(roles=("admin", "Viewer")), None)
+    assert users.get("eve").version == before
 
 
 def test_new_api_token_ends_with_the_confirmation_in_a_running_process_too() -> None:

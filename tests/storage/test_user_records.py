@@ -58,6 +58,24 @@ def others(read: dict[str, bytes | UserPolicy]) -> set[str]:
     return {name for name, user in read.items() if not isinstance(user, bytes)}
 
 
+def insert_authorities(created_at: datetime, retires_at: datetime) -> None:
+    """Insert authority 7, which does not retire, and authority 8, which does."""
+    execute(
+        "INSERT INTO authorities (id, certificate, chain, key, created_at, retires_at, crl_number, crl_entries, "
+        f"crl_policy_version) VALUES (7, '', '', '', '{created_at:%F %T}', NULL, 0, '', 0), "
+        f"(8, '', '', '', '{created_at:%F %T}', '{retires_at:%F %T}', 0, '', 0)"
+    )
+
+
+def insert_certificate(serial: str, authority: int, begin: datetime, end: datetime, revoked_at: str) -> None:
+    """Insert a certificate of carl; `revoked_at` is an SQL expression."""
+    execute(
+        "INSERT INTO certificates (serial, authority_id, user_id, username, fingerprint, certificate, not_before, "
+        f"not_after, created_at, revoked_at) VALUES ('{serial}', {authority}, (SELECT id FROM users WHERE "
+        f"username = 'carl'), 'carl', '', '', '{begin:%F %T}', '{end:%F %T}', '{begin:%F %T}', {revoked_at})"
+    )
+
+
 def test_record_describes_the_same_user() -> None:
     read = read_as_records()
     assert not others(read)
@@ -68,19 +86,11 @@ def test_record_describes_the_same_user() -> None:
 def test_record_has_the_certificates_that_are_valid_and_their_earliest_end() -> None:
     now = datetime.now(UTC)
     soon, late, past = now + timedelta(days=1), now + timedelta(days=9), now - timedelta(days=1)
-    execute(
-        "INSERT INTO authorities (id, certificate, chain, key, created_at, retires_at, crl_number, crl_entries, "
-        f"crl_policy_version) VALUES (7, '', '', '', '{past:%F %T}', NULL, 0, '', 0), "
-        f"(8, '', '', '', '{past:%F %T}', '{soon:%F %T}', 0, '', 0)"
-    )
+    insert_authorities(past, soon)
     certificates = [("ab1", 7, late, "NULL"), ("ab2", 7, late, f"'{soon:%F %T.%f}'"), ("ab3", 8, late, "NULL")]
     certificates += [("ab4", 7, past, "NULL"), ("ab5", 7, late, f"'{past:%F %T}'")]
     for serial, authority, end, revoked_at in certificates:
-        execute(
-            "INSERT INTO certificates (serial, authority_id, user_id, username, fingerprint, certificate, not_before, "
-            f"not_after, created_at, revoked_at) VALUES ('{serial}', {authority}, (SELECT id FROM users WHERE "
-            f"username = 'carl'), 'carl', '', '', '{past:%F %T}', '{end:%F %T}', '{past:%F %T}', {revoked_at})"
-        )
+        insert_certificate(serial, authority, past, end, revoked_at)
     read = read_as_records()
     assert not others(read)
     assert unpacked(read) == read_row_by_row()
@@ -122,6 +132,38 @@ def test_blob_in_a_permission_is_read_row_by_row(column: str) -> None:
         pytest.skip("PostgreSQL holds no other value in this column")
     execute(f"UPDATE permissions SET {column} = CAST({column} AS BLOB) WHERE resource = '#'")
     assert others(read_as_records()) == {"bob"}
+
+
+@pytest.mark.parametrize(
+    ("username", "change"),
+    [
+        ("bob", "UPDATE roles SET name = CAST(name AS BLOB) WHERE name = 'devices'"),
+        ("bob", f"UPDATE users SET client_ids = '{'[' * 100_000}' WHERE username = 'bob'"),
+        ("carl", "UPDATE certificates SET revoked_at = 'yesterday'"),
+        ("carl", "UPDATE certificates SET revoked_at = CAST('2026-01-01 00:00:00' AS BLOB)"),
+        ("carl", "UPDATE authorities SET retires_at = 'yesterday' WHERE id = 8"),
+        ("carl", "UPDATE authorities SET retires_at = CAST('2026-01-01 00:00:00' AS BLOB) WHERE id = 8"),
+        ("carl", "UPDATE certificates SET not_after = CAST('2099-01-01 00:00:00' AS BLOB)"),
+        ("carl", "UPDATE certificates SET serial = CAST(serial AS BLOB)"),
+        ("dora", "UPDATE tokens SET expires_at = CAST('2099-01-01 00:00:00' AS BLOB)"),
+        ("dora", "UPDATE tokens SET expires_at = 'tomorrow'"),
+        ("dora", "UPDATE tokens SET digest = CAST(digest AS BLOB)"),
+    ],
+    ids=lambda value: value[:70],
+)
+def test_value_of_another_kind_is_read_row_by_row(username: str, change: str) -> None:
+    if not is_sqlite():
+        pytest.skip("PostgreSQL holds no other value in these columns")
+    now = datetime.now(UTC)
+    insert_authorities(now, now + timedelta(days=3))
+    insert_certificate("ab1", 8, now, now + timedelta(days=9), "NULL")
+    execute(change)
+    read = read_as_records()
+    assert others(read) == {username}
+    assert unpacked(read) == read_row_by_row()
+    users_of = unpacked(read)
+    assert bool(users_of["carl"].certificates) == (username != "carl" or "serial" in change)
+    assert len(users_of["dora"].tokens) == (0 if "expires_at" in change else 2)
 
 
 def test_worker_with_the_policy_of_its_parent_reads_only_what_changed() -> None:

@@ -14,6 +14,7 @@ from authsvc.activity.client_ids import SeenClientIds
 from authsvc.credentials.passwords import PasswordHasher, PasswordPolicy
 from authsvc.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from authsvc.policy.snapshot import GrantType
+from authsvc.storage import policy_reader
 from authsvc.storage.database import database, session
 from authsvc.storage.models import PermissionRow, Token, UserRole
 from tests.actors import ALICE, BOBS_PASSWORD, HASHER, http, mqtt
@@ -300,6 +301,22 @@ def test_export_reads_users_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [user.username for user in users.export(users.UserFilter("device-"))] == expected
     monkeypatch.setattr(users, "MAX_EXPORTED", 3)
     assert [user.username for user in users.export(users.UserFilter("device-"))] == expected[:3]
+
+
+def test_filtered_export_reads_no_permissions_of_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    permissions_of = policy_reader.permissions_of
+
+    def recording(*arguments: Any) -> Any:
+        found = permissions_of(*arguments)
+        read.append(len(found))
+        return found
+
+    for number in range(5):
+        create_user(f"device-{number}", enabled=number in (0, 4), permissions=(STATE,))
+    monkeypatch.setattr(policy_reader, "permissions_of", recording)
+    assert len(list(users.export(users.UserFilter("device-", enabled=True)))) == 2
+    assert read == [2]
 
 
 def test_pages_have_no_gap_and_no_repetition() -> None:

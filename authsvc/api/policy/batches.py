@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from authsvc.accounts import client_id_warnings
 from authsvc.api.policy.plans import permit
-from authsvc.api.schemas import Body, Text, View, noun, permissions_from, render
+from authsvc.api.schemas import Body, Text, View, WarningView, noun, permissions_from, render
 from authsvc.api.users import UserBody
 from authsvc.credentials.passwords import generate
 from authsvc.errors import InvalidInput, invalid
@@ -68,6 +69,7 @@ class BatchView(View):
 
     created: int
     passwords: list[NewPasswordView]
+    warnings: list[WarningView]
 
 
 class DeletionBody(Body):
@@ -101,7 +103,11 @@ def create_users(body: BatchBody) -> tuple[dict[str, Any], int]:
         except InvalidInput as error:
             raise error.within(f"users[{position}]") from None
     batches.create(actor(), created, permit)
-    return render(BatchView(created=len(created), passwords=generated)), 201
+    warnings = [
+        WarningView(code=warning.code, message=warning.message)
+        for warning in client_id_warnings.of_new_names(user.username for user in created)
+    ]
+    return render(BatchView(created=len(created), passwords=generated, warnings=warnings)), 201
 
 
 @blueprint.post("/users/batch-delete", responses={200: DeletionView})
