@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -50,6 +51,15 @@ def service(running: Service) -> Service:
     return running
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, seed_directory: Path) -> Iterator[Service]:
+    """One such service for the tests that only ask it, or change only dot."""
+    directory = tmp_path_factory.mktemp("shared")
+    shutil.copytree(seed_directory, directory / "data")
+    with Service(directory, {"AUTHSVC_ADMIN_PASSWORD": ADMIN_PASSWORD}) as service:
+        yield service
+
+
 def the_worker(service: Service, listener: str) -> int:
     (pid,) = service.workers(listener)
     return pid
@@ -72,39 +82,39 @@ def is_answered(service: Service) -> bool:
 # Requests that each listener answers.
 
 
-def test_each_listener_has_a_worker_of_its_own(service: Service) -> None:
-    assert len(service.workers()) == 2
-    assert the_worker(service, "api") != the_worker(service, "broker")
-    assert service.arbiter("api") != service.arbiter("broker")
+def test_each_listener_has_a_worker_of_its_own(shared: Service) -> None:
+    assert len(shared.workers()) == 2
+    assert the_worker(shared, "api") != the_worker(shared, "broker")
+    assert shared.arbiter("api") != shared.arbiter("broker")
 
 
-def test_broker_listener_answers_webhooks_and_its_health_only(service: Service) -> None:
+def test_broker_listener_answers_webhooks_and_its_health_only(shared: Service) -> None:
     for path in ("/api/me", "/admin", "/pki/ca.pem", "/metrics", "/"):
-        answer = requests.get(service.broker_url + path, auth=("admin", ADMIN_PASSWORD), timeout=10)
+        answer = requests.get(shared.broker_url + path, auth=("admin", ADMIN_PASSWORD), timeout=10)
         assert (answer.status_code, answer.text) == (404, "only /auth/*, /healthz and /readyz are answered here\n")
-    assert requests.get(service.broker_url + "/healthz", timeout=10).json() == {"status": "ok"}
-    assert requests.get(service.broker_url + "/readyz", timeout=10).json() == {"status": "ready"}
-    assert requests.head(service.broker_url + "/healthz", timeout=10).status_code == 200
-    assert '"level": "warning", "event": "ASGI' not in service.log_text()
+    assert requests.get(shared.broker_url + "/healthz", timeout=10).json() == {"status": "ok"}
+    assert requests.get(shared.broker_url + "/readyz", timeout=10).json() == {"status": "ready"}
+    assert requests.head(shared.broker_url + "/healthz", timeout=10).status_code == 200
+    assert '"level": "warning", "event": "ASGI' not in shared.log_text()
 
 
-def test_api_listener_answers_webhooks_too(service: Service) -> None:
+def test_api_listener_answers_webhooks_too(shared: Service) -> None:
     question = {"username": "bob", "topic": "devices/bob/up", "acc": 2, "clientid": "c1"}
-    assert requests.post(service.url + "/auth/acl", json=question, timeout=10).json() == {"ok": True, "error": ""}
-    assert requests.post(service.url + "/auth/acl", json=question | {"topic": "x"}, timeout=10).status_code == 403
+    assert requests.post(shared.url + "/auth/acl", json=question, timeout=10).json() == {"ok": True, "error": ""}
+    assert requests.post(shared.url + "/auth/acl", json=question | {"topic": "x"}, timeout=10).status_code == 403
 
 
-def test_websockets_are_refused_and_are_no_error(service: Service) -> None:
+def test_websockets_are_refused_and_are_no_error(shared: Service) -> None:
     for listener in LISTENERS:
         for path in ("/auth/acl", "/healthz", "/api/me"):
             received = response_to(
-                service,
+                shared,
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode(),
                 listener,
             )
             assert received.startswith(b"HTTP/1.1 403 ")
-    assert '"level": "error"' not in service.log_text()
+    assert '"level": "error"' not in shared.log_text()
 
 
 def test_brokers_are_answered_while_the_api_process_is_stopped(service: Service) -> None:
@@ -151,24 +161,24 @@ def test_broker_listener_answers_over_ipv6(running: Service) -> None:
             assert answer_on(broker) == YES
 
 
-def test_metrics_do_not_count_processes_that_only_run_others(service: Service) -> None:
+def test_metrics_do_not_count_processes_that_only_run_others(shared: Service) -> None:
     def version() -> float:
-        text = service.call("GET", "/metrics").text
+        text = shared.call("GET", "/metrics").text
         (line,) = [line for line in text.splitlines() if line.startswith("authsvc_policy_version ")]
         return float(line.split()[1])
 
-    assert within(5, lambda: version() == service.call("GET", "/readyz").json()["policyVersion"] > 0)
+    assert within(5, lambda: version() == shared.call("GET", "/readyz").json()["policyVersion"] > 0)
 
 
 # A change is in force when its answer arrives.
 
 
-def test_change_is_in_force_at_the_webhooks_when_its_answer_arrives(service: Service) -> None:
+def test_change_is_in_force_at_the_webhooks_when_its_answer_arrives(shared: Service) -> None:
     for number in range(25):
         rights = [permission(f"write news/{number}")]
-        assert service.call("PATCH", "/api/users/dot", json={"permissions": rights}).status_code == 200
-        assert publishes(service, "dot", f"news/{number}") == "ok"
-        assert publishes(service, "dot", f"news/{number - 1}") == "no-permission"
+        assert shared.call("PATCH", "/api/users/dot", json={"permissions": rights}).status_code == 200
+        assert publishes(shared, "dot", f"news/{number}") == "ok"
+        assert publishes(shared, "dot", f"news/{number - 1}") == "no-permission"
 
 
 @pytest.mark.slow
