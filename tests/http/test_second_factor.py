@@ -278,7 +278,7 @@ def test_deleted_user_leaves_no_second_factor_to_a_user_of_the_same_name(alice: 
 
 @pytest.fixture
 def strict(routes: OpenAPI, seeded: Settings) -> FlaskClient:
-    """A client of a service that requires a second factor of whoever may change anything."""
+    """A client of a service that requires a second factor of each user that may change anything."""
     return with_services_of(routes, replace(seeded, second_factor="required")).test_client()
 
 

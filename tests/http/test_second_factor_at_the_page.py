@@ -167,7 +167,7 @@ def test_token_in_the_url_asks_for_no_code(browser: Browser, app_of_charlie: Aut
 
 @pytest.fixture
 def strict(routes: OpenAPI, seeded: Settings) -> OpenAPI:
-    """A service that requires a second factor of whoever may change anything."""
+    """A service that requires a second factor of each user that may change anything."""
     return with_services_of(routes, replace(seeded, second_factor="required"))
 
 

@@ -32,7 +32,7 @@ def provider() -> Iterator[HostileProvider]:
 
 @pytest.fixture
 def strict(routes: OpenAPI, seeded: Settings, provider: HostileProvider) -> OpenAPI:
-    """A service that requires a second factor of whoever may change anything, and asks this provider."""
+    """A service that requires a second factor of each user that may change anything, and asks this provider."""
     settings = replace(
         seeded,
         second_factor="required",

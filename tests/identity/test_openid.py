@@ -59,7 +59,7 @@ def user(service: Service, name: str) -> dict[str, object]:
 
 
 def test_groups_give_roles_and_the_user_is_like_any_other(service: Service, provider: OpenIdProvider) -> None:
-    name = new_person(provider, "operators", "strangers")
+    name = new_person(provider, "operators", "visitors")
     browser, answer = sign_in(service, "/admin/sign-in/provider?redirect=/admin/tokens")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/admin/tokens")
     stored = user(service, name)
@@ -85,7 +85,7 @@ def test_without_a_group_nobody_enters_and_what_was_given_ends(service: Service,
     browser, _ = sign_in(service)
     token = issue_token(browser, name, service)
     assert works(service, token)
-    provider.has({name: {"preferred_username": name, "groups": ["strangers"]}})
+    provider.has({name: {"preferred_username": name, "groups": ["visitors"]}})
     _, answer = sign_in(service)
     assert (answer.status_code, reason(answer)) == (403, "None of your groups gives access to authsvc")
     assert user(service, name)["groupRoles"] == []
