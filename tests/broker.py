@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -193,10 +194,20 @@ class Mosquitto:
         self.wait_until(lambda: self.log_text().count(" running\n") > seen, "start")
 
     def reload(self) -> None:
-        """Send SIGHUP and wait until the broker has begun to reload; later connections are served after the reload."""
-        seen = self.log_text().count("Reloading config.")
-        self._running().send_signal(signal.SIGHUP)
-        self.wait_until(lambda: self.log_text().count("Reloading config.") > seen, "reload")
+        """Send SIGHUP and wait until the broker has begun to reload; later connections are served after the reload.
+
+        Mosquitto forgets a SIGHUP that arrives during an earlier reload, so the signal is repeated each second.
+        """
+        seen, sent_at = self.log_text().count("Reloading config."), -math.inf
+
+        def begun() -> bool:
+            nonlocal sent_at
+            if time.monotonic() > sent_at + 1:
+                self._running().send_signal(signal.SIGHUP)
+                sent_at = time.monotonic()
+            return self.log_text().count("Reloading config.") > seen
+
+        self.wait_until(begun, "reload")
 
     def wait_for_log(self, text: str) -> None:
         """Wait until the log contains this text."""
