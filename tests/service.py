@@ -171,6 +171,10 @@ class Service(Api):
         """Return the complete output and log of the service."""
         return self.log_file.read_text()
 
+    def errors(self) -> list[str]:
+        """Return the logged lines of level `error`."""
+        return [line for line in self.log_text().splitlines() if '"level": "error"' in line]
+
     def _ready(self) -> bool:
         addresses = {"broker": self.broker_url + "/healthz", "api": self.url + self.wait_for}
         asked = [address for listener, address in addresses.items() if self.only in (None, listener)]

@@ -61,8 +61,8 @@ class PolicyCache(CurrentPolicy):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether a snapshot was read; before that every request is denied."""
-        return self.snapshot.version > 0
+        """Whether the first refresh has ended; before that every request is denied, and `age` is infinite."""
+        return self._refreshed_at > float("-inf")
 
     @property
     def is_loading(self) -> bool:

@@ -9,10 +9,15 @@ import peewee
 import pytest
 from structlog.testing import capture_logs
 
-from authsvc.jobs import client_id_jobs, policy_jobs
+from authsvc.jobs import FreshnessWatch, client_id_jobs, policy_jobs
 from authsvc.storage.background import BackgroundThread, Job
+from authsvc.storage.policy_cache import PolicyCache
+from authsvc.storage.propagation import Propagation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authsvc.policy.snapshot import SnapshotChange
     from authsvc.web.request_context import Services
 
 SOON = 10.0
@@ -85,3 +90,24 @@ def test_policy_is_refreshed_while_client_ids_are_written(services: Services, mo
         may_end.set()
         for thread in (policy, client_ids):
             thread.stop()
+
+
+def test_policy_is_watched_while_its_first_refresh_ends(services: Services, tmp_path: Path) -> None:
+    propagation = Propagation(tmp_path / "sockets")
+    propagation.listen(lambda: None)
+    policy = PolicyCache()
+    watched: list[SnapshotChange] = []
+
+    def watch(change: SnapshotChange) -> None:
+        """Run the watch when the policy is read and its refresh has not ended."""
+        FreshnessWatch(policy, propagation).check()
+        watched.append(change)
+
+    policy.subscribe(watch)
+    try:
+        policy.catch_up()
+        FreshnessWatch(policy, propagation).check()
+    finally:
+        propagation.close()
+    assert len(watched) == 1
+    assert policy.is_loaded

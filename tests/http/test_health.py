@@ -26,6 +26,7 @@ from authsvc.policy.decision import Denial, Reason
 from authsvc.policy.snapshot import GrantType
 from authsvc.storage.database import DATABASE_ERRORS, database_time, session
 from authsvc.storage.models import DisconnectOrder
+from authsvc.storage.policy_cache import PolicyCache
 from authsvc.web.health import observe_worker
 from authsvc.web.request_context import EXTENSION
 from authsvc.web.status import status_here
@@ -94,9 +95,10 @@ def _is_not_ready(client: FlaskClient) -> None:
 
 
 def test_readyz_is_503_before_the_policy_is_loaded(client: FlaskClient, services: Services) -> None:
-    services.policy.snapshot = type(services.policy.snapshot)()
+    client.application.extensions[EXTENSION] = replace(services, policy=PolicyCache())
     answer = client.get("/readyz")
     assert (answer.status_code, answer.get_json()["database"]) == (503, "ok")
+    assert (answer.get_json()["policy"], answer.get_json()["snapshotAgeSeconds"]) == ("loading", None)
 
 
 # Metrics. They count for the whole process, so tests compare values before and after.

@@ -114,7 +114,7 @@ def test_websockets_are_refused_and_are_no_error(shared: Service) -> None:
                 listener,
             )
             assert received.startswith(b"HTTP/1.1 403 ")
-    assert '"level": "error"' not in shared.log_text()
+    assert shared.errors() == []
 
 
 def test_brokers_are_answered_while_the_api_process_is_stopped(service: Service) -> None:
