@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 _METRICS_EVERY = 1.0
 _CLEANUP_EVERY = 600.0
+_SEEN_EVERY = 300.0
 
 
 def policy_jobs(services: Services) -> list[Job]:
@@ -105,6 +106,7 @@ def record_jobs(services: Services) -> list[Job]:
         Job(_CLEANUP_EVERY, denials.delete_expired),
         Job(_CLEANUP_EVERY, decision_stats.delete_expired),
         Job(_CLEANUP_EVERY, live_clients.delete_expired),
+        Job(_SEEN_EVERY, live_clients.record_seen),
     ]
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peewee import chunked
+
 from authsvc.accounts import throttle
 from authsvc.accounts.proof import check_proof
-from authsvc.activity import audit
+from authsvc.activity import audit, last_seen
 from authsvc.credentials import jwt
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.record_json import from_row
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_HOURS = 12
 MAX_LABEL = 200
+_BATCH = 500
 MAX_HOURS = 876_000  # 100 years; a `datetime` ends with the year 9999
 MAX_TOKENS = 100  # valid ones of one user
 
@@ -183,6 +186,9 @@ def store_uses(uses: MutableMapping[str, datetime]) -> None:
     with transaction():
         for digest, at in seen.items():
             Token.update(last_used_at=at).where(Token.digest == digest).execute()
+        for batch in chunked(seen, _BATCH):
+            owners: Any = Token.select(User.username).join(User).where(Token.digest.in_(batch)).distinct()
+            last_seen.record([name for (name,) in owners.tuples()], max(map(seen.__getitem__, batch)))
     for digest, at in seen.items():
         if uses.get(digest) == at:  # not used again since
             del uses[digest]

@@ -18,7 +18,7 @@ from peewee import JOIN, chunked
 
 from authsvc.accounts.proof import check_proof
 from authsvc.accounts.sign_in.methods import How, Method
-from authsvc.activity import audit
+from authsvc.activity import audit, last_seen
 from authsvc.errors import NotFound, Unauthenticated
 from authsvc.policy.actors import Proof
 from authsvc.record_json import from_row
@@ -85,6 +85,7 @@ def begin(actor: Actor, how: How, lifetime: Lifetime, browser: str, id_token: st
             id_token=id_token,
             signed_in_by=how.method,
         )
+        last_seen.record([actor.username], now)
         audit.record(actor, "session.begin", f"session:{row.id}", after=how.audit_fields())
     return secret
 
@@ -113,6 +114,7 @@ def username_of(secret: str, lifetime: Lifetime, *, record_use: bool = True) -> 
         if record_use and row.last_seen_at < now - _LAST_SEEN_EVERY:
             with transaction():
                 BrowserSession.update(last_seen_at=now).where(BrowserSession.id == row.id).execute()
+                last_seen.record([row.user.username], now)
         username: str = row.user.username
     return username
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
 from authsvc.accounts.sign_in import second_factor
-from authsvc.activity import audit, disconnects, last_seen, live_clients
+from authsvc.activity import audit, disconnects, live_clients
 from authsvc.credentials.usernames import skeleton, validate_username
 from authsvc.errors import Conflict, NotFound, invalid
 from authsvc.pki import certificates
@@ -97,8 +97,8 @@ Sort = Literal["username", "-username", "createdAt", "-createdAt", "updatedAt", 
 class UserFilter:
     """The users to list; an empty field matches all.
 
-    `text` is part of the name, in any case; `role` is exact. A user that was not seen in the last 30 days counts as
-    seen before any time.
+    `text` is part of the name, in any case; `role` is exact. A user that was never seen counts as seen before any
+    time.
     """
 
     text: str = ""
@@ -322,13 +322,10 @@ def get(username: str) -> UserRecord:
 
 def search(wanted: UserFilter, page: int, per_page: int, sort: Sort = "username") -> Page[UserRecord]:
     """Return one page of users; a `sort` that begins with `-` is descending."""
-    query, columns = _matching(wanted), {**_SORTED_BY}
-    counted = query
+    counted = query = _matching(wanted)
     if wanted == UserFilter(role=wanted.role) and wanted.role:
         counted = UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)
-    if sort.endswith("lastSeen"):
-        query, columns["lastSeen"] = last_seen.joined(query)
-    ordered = in_order(query, sort, columns, User.username)
+    ordered = in_order(query, sort, _SORTED_BY, User.username)
     return fetch_page(ordered, page, per_page, convert=_records, counted=counted)
 
 
@@ -359,6 +356,7 @@ _SORTED_BY: dict[str, Any] = {
     "username": User.username,
     "createdAt": User.created_at,
     "updatedAt": User.updated_at,
+    "lastSeen": User.last_seen_at,
 }
 
 
@@ -387,9 +385,9 @@ def _within_times(query: Any, wanted: UserFilter) -> Any:
     if wanted.created_before is not None:
         query = query.where(User.created_at < wanted.created_before)
     if wanted.last_seen_after is not None:
-        query = query.where(User.username.in_(last_seen.since(wanted.last_seen_after)))
+        query = query.where(User.last_seen_at >= wanted.last_seen_after)
     if wanted.last_seen_before is not None:
-        query = query.where(User.username.not_in(last_seen.since(wanted.last_seen_before)))
+        query = query.where(User.last_seen_at.is_null() | (User.last_seen_at < wanted.last_seen_before))
     return query
 
 
@@ -454,7 +452,6 @@ def _records(rows: list[Any], *, are_neighbours: bool = False) -> list[UserRecor
     given_here = policy_reader.role_names(chosen, from_groups=False)
     from_groups = policy_reader.role_names(chosen, from_groups=True)
     writing = policy_reader.roles_that_write()
-    seen = last_seen.of_users(selecting)
     with_second_factor = second_factor.owners(selecting(User.username))
     return [
         UserRecord(
@@ -475,7 +472,7 @@ def _records(rows: list[Any], *, are_neighbours: bool = False) -> list[UserRecor
             row.origin,
             row.created_at,
             row.updated_at,
-            seen.get(row.username),
+            row.last_seen_at,
             row.username in with_second_factor,
         )
         for row in rows

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from peewee import EXCLUDED, chunked, fn
 
+from authsvc.activity import last_seen
 from authsvc.policy import known_client_ids
 from authsvc.policy.known_client_ids import KnownClientIds
 from authsvc.storage.database import session, transaction
@@ -88,6 +89,7 @@ class SeenClientIds:
             with transaction():
                 target = [ClientIdRow.username, ClientIdRow.client_id]
                 ClientIdRow.insert_many(rows).on_conflict(conflict_target=target, update=update).execute()
+                last_seen.record({key[0] for key, logged_in in batch if logged_in or self.known.knows(*key)}, now)
             for key, logged_in in batch:
                 if self._noted.get(key) is logged_in:
                     del self._noted[key]

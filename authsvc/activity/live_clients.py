@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from peewee import EXCLUDED, JOIN, chunked, fn
 
-from authsvc.activity import audit
+from authsvc.activity import audit, last_seen
 from authsvc.activity.disconnects import DisconnectResult
 from authsvc.errors import NotFound
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import database_time, session, transaction
-from authsvc.storage.models import Broker, LiveClient
+from authsvc.storage.models import Broker, LiveClient, User
 from authsvc.storage.paging import Page, fetch_page, in_order
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ CONFIRMED_WITHIN_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 _KEPT = timedelta(hours=1)
 _BATCH = 200
+_SEEN_AT_ONCE = 1000  # so that other writers of SQLite wait for milliseconds only
 _DIGEST_BYTES = 8
 _REPLACED = {
     field: getattr(EXCLUDED, field.column_name)
@@ -108,6 +109,7 @@ def store(report: BrokerReport) -> None:
         for batch in chunked(rows.values(), _BATCH):
             query = LiveClient.insert_many(batch)
             query.on_conflict(conflict_target=[LiveClient.boot, LiveClient.number], update=_REPLACED).execute()
+        last_seen.record({client.username for client in report.connected}, database_time())
         for numbers in chunked(report.disconnected, _BATCH):
             LiveClient.delete().where(LiveClient.boot == report.boot, LiveClient.number.in_(numbers)).execute()
 
@@ -180,6 +182,22 @@ def disconnect_user(actor: Actor, username: str) -> DisconnectResult:
     failed = list(dict.fromkeys(each.client_id for each in _remaining(condition, found)))
     ended = dict.fromkeys(each.client_id for each in found)
     return DisconnectResult([client_id for client_id in ended if client_id not in failed], failed)
+
+
+def record_seen() -> None:
+    """Store that the users of connected clients are seen: a client that stays connected asks nothing for days."""
+    last = ""
+    while True:
+        with transaction():
+            now = database_time()
+            query: Any = LiveClient.select(LiveClient.username).distinct().join(Broker)
+            query = query.join(User, on=(User.username == LiveClient.username))
+            query = query.where(Broker.reported_at > now - LIVE_FOR, LiveClient.username > last, last_seen.is_due(now))
+            names = [name for (name,) in query.order_by(LiveClient.username).limit(_SEEN_AT_ONCE).tuples()]
+            last_seen.record(names, now)
+        if len(names) < _SEEN_AT_ONCE:
+            return
+        last = names[-1]
 
 
 def delete_expired() -> None:

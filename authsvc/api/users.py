@@ -133,7 +133,7 @@ class UserView(View):
     updated_at: Moment
     last_seen: Moment | None = Field(
         description="when a client of the user was last seen by a broker, or the user by this service, exact to about "
-        "10 minutes; null if not in the last 30 days"
+        "10 minutes; null if never"
     )
     second_factor: bool
     warnings: list[WarningView]
@@ -154,7 +154,7 @@ class UserQuery(SearchQuery):
     origin: users.Origin | None = Field(None, description="only users that came to be in this way")
     last_seen_after: TimeInQuery | None = Field(None, description="only users that were seen at this time or later")
     last_seen_before: TimeInQuery | None = Field(
-        None, description="only users that were last seen before this time, or not in the last 30 days"
+        None, description="only users that were last seen before this time or never"
     )
     created_before: TimeInQuery | None = Field(None, description="only users that were created before this time")
     sort: SortName = Field("username", description="the field to sort by; with - in front, descending")
@@ -201,7 +201,7 @@ class UserFilterBody(Body):
     second_factor: bool | None = Field(None, description="users with a second factor, or those without")
     origin: Literal["administrator", "registration", "oidc", "ldap"] | None = None
     last_seen_after: Time | None = None
-    last_seen_before: Time | None = Field(None, description="also users that were not seen in the last 30 days")
+    last_seen_before: Time | None = Field(None, description="also users that were never seen")
     administrator_on_broker: bool = Field(False, description="users that may change this service and use the broker")
     created_before: Time | None = Field(None, description="users that were created earlier")
 

@@ -58,7 +58,7 @@ def group() -> None:
     help="Only users that an administrator created, or only those that registered.",
 )
 @click.option("--seen-after", type=terminal.TIME, help="Last seen at this time or later, in UTC.")
-@click.option("--seen-before", type=terminal.TIME, help="Last seen before this time, or not in the last 30 days.")
+@click.option("--seen-before", type=terminal.TIME, help="Last seen before this time, or never.")
 @click.option("--created-before", type=terminal.TIME, help="Created before this time, in UTC.")
 @click.option(
     "--administrators-on-broker",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from peewee import JOIN
+from peewee import JOIN, fn
 
 from authsvc.activity import audit, disconnects
 from authsvc.errors import InvalidInput, NotFound, SettingsError
@@ -199,21 +199,29 @@ def _end_superseded_sessions(row: Authority) -> None:
     """Order the end of the MQTT sessions whose certificate was superseded and has ended since the last CRL."""
     if row.crl_this_update is None:
         return
-    superseded = _revoked_since(row, datetime.now(UTC)).where(Certificate.reason == RevocationReason.SUPERSEDED)
-    for certificate in superseded.order_by(Certificate.username):
-        if not is_replaced(certificate):
-            disconnects.order("certificate superseded", certificate.username)
+    now = datetime.now(UTC)
+    ended = _revoked_since(row, now).where(Certificate.reason == RevocationReason.SUPERSEDED, ~_user_has_another(now))
+    # Sorted, so that two transactions that order for the same users do not wait for each other.
+    names = ended.select(Certificate.username).distinct().order_by(Certificate.username)
+    disconnects.order("certificate superseded", *(name for (name,) in names.tuples()))
 
 
 def is_replaced(certificate: Certificate) -> bool:
     """Return whether a certificate is superseded while its user has another valid one, so the user keeps access."""
     if certificate.reason != RevocationReason.SUPERSEDED:
         return False
-    now = datetime.now(UTC)
+    others = _user_has_another(datetime.now(UTC))
+    return Certificate.select().where(Certificate.serial == certificate.serial, others).exists()
+
+
+def _user_has_another(now: datetime) -> Any:
+    """Return the condition that a certificate's user has another one, which is valid and of a trusted authority."""
+    other: Any = Certificate.alias()
+    of_user = (other.username == Certificate.username) & (other.serial != Certificate.serial)
+    valid = (other.not_after > now) & (other.revoked_at.is_null() | (other.revoked_at > now))
     trusted_now = Authority.retires_at.is_null() | (Authority.retires_at > now)
-    valid = (Certificate.not_after > now) & (Certificate.revoked_at.is_null() | (Certificate.revoked_at > now))
-    others = (Certificate.username == certificate.username) & (Certificate.serial != certificate.serial)
-    return Certificate.select().join(Authority).where(others, valid, trusted_now).exists()
+    found = other.select(other.serial).join(Authority, on=other.authority == Authority.id)
+    return fn.EXISTS(found.where(of_user, valid, trusted_now))
 
 
 def _entries(row: Authority, now: datetime) -> list[CrlEntry]:
@@ -221,21 +229,18 @@ def _entries(row: Authority, now: datetime) -> list[CrlEntry]:
     revoked = Certificate.revoked_at.is_null(False) & (Certificate.revoked_at <= now)
     may_use = User.grant_types.cast("text") ** f"%{GrantType.CERTIFICATE}%"
     suspended = User.id.is_null(False) & (~User.enabled | ~may_use)
-    query = (
-        Certificate.select(Certificate, User)
+    query: Any = (
+        Certificate.select(Certificate.serial, Certificate.revoked_at, Certificate.reason, User.updated_at)
         .join(User, JOIN.LEFT_OUTER)
         .where(Certificate.authority == row, Certificate.not_after > now, revoked | suspended)
+        .order_by(Certificate.serial)
     )
-    return [_entry(certificate, now) for certificate in query.order_by(Certificate.serial)]
-
-
-def _entry(certificate: Certificate, now: datetime) -> CrlEntry:
-    if certificate.revoked_at is not None and certificate.revoked_at <= now:
-        return CrlEntry(
-            certificate.serial, certificate.revoked_at, RevocationReason(certificate.reason or "unspecified")
-        )
-    since = certificate.user.updated_at if certificate.user else now
-    return CrlEntry(certificate.serial, since, RevocationReason.CERTIFICATE_HOLD)
+    return [
+        CrlEntry(serial, revoked_at, RevocationReason(reason or "unspecified"))
+        if revoked_at is not None and revoked_at <= now
+        else CrlEntry(serial, user_changed_at, RevocationReason.CERTIFICATE_HOLD)
+        for serial, revoked_at, reason, user_changed_at in query.tuples()
+    ]
 
 
 def _insert(

@@ -28,11 +28,16 @@ class User(NumberedModel):
     # Equal for names that look alike; see `usernames.skeleton`.
     skeleton = TextField(null=True, index=True)
     origin = CharField(16, default="administrator", constraints=[peewee.SQL("DEFAULT 'administrator'")])
+    last_seen_at = UtcDateTimeField(null=True)
 
     class Meta:
         table_name = "users"
         # As lists are sorted: an import gives many users the same time.
-        indexes = ((("created_at", "username"), False), (("updated_at", "username"), False))
+        indexes = (
+            (("created_at", "username"), False),
+            (("updated_at", "username"), False),
+            (("last_seen_at", "username"), False),
+        )
 
 
 class Role(NumberedModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from authsvc.storage.database import session
+from authsvc.storage.database import is_sqlite, session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,12 +27,15 @@ def in_order(query: Any, sort: str, columns: Mapping[str, Any], unique: Any) -> 
     """Return the query sorted by the column of this name; `-` in front of the name means descending.
 
     Rows without a value come first when ascending. `unique` decides between equal values. If it is unique by itself,
-    and each row has a value, descending is the exact opposite of ascending: an index of both columns serves both.
+    descending is the exact opposite of ascending: an index of both columns serves both.
     """
     column, descending = columns[sort.removeprefix("-")], sort.startswith("-")
-    if getattr(column, "null", True) or not (unique.unique or unique.primary_key):
-        return query.order_by(column.desc(nulls="LAST") if descending else column.asc(nulls="FIRST"), unique)
-    return query.order_by(*(each.desc() if descending else each.asc() for each in (column, unique)))
+    first = column.desc() if descending else column.asc()
+    if column.null and not is_sqlite():  # for which a missing value is the smallest already, as its indexes have it
+        first = column.desc(nulls="LAST") if descending else column.asc(nulls="FIRST")
+    if not (unique.unique or unique.primary_key):
+        return query.order_by(first, unique)
+    return query.order_by(first, unique.desc() if descending else unique.asc())
 
 
 def fetch_page(

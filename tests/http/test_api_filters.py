@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from authsvc.activity import last_seen
 from authsvc.record_json import rfc3339
-from authsvc.storage.database import session
-from authsvc.storage.models import ClientIdRow
+from authsvc.storage.database import transaction
 from tests.http.callers import refused_fields
 from tests.live_clients import connected, report
 
@@ -22,8 +22,8 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 @pytest.fixture
 def _bob_was_seen(seeded: Settings) -> None:
-    with session():
-        ClientIdRow.create(username="bob", client_id="c", seen_at=NOON, logged_in=True)
+    with transaction():
+        last_seen.record(["bob"], NOON)
 
 
 @pytest.mark.usefixtures("_bob_was_seen")

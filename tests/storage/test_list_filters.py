@@ -6,15 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import time_machine
 
-from authsvc.accounts import users
+from authsvc.accounts import api_tokens, browser_sessions, users
+from authsvc.accounts.sign_in.methods import How, Method
 from authsvc.accounts.users import UserFilter
-from authsvc.activity import audit, live_clients
+from authsvc.activity import audit, last_seen, live_clients
 from authsvc.activity.audit import AuditFilter
 from authsvc.activity.live_clients import LiveClientFilter
+from authsvc.policy.actors import Actor, Via
 from authsvc.policy.snapshot import GrantType
-from authsvc.storage.database import session
-from authsvc.storage.models import BrowserSession, ClientIdRow, Token, User
+from authsvc.settings import Lifetime
+from authsvc.storage.database import session, transaction
+from authsvc.storage.models import Token, User
 from tests.actors import ALICE
 from tests.live_clients import BOOT, SINCE, connected, report
 from tests.storage.environment import create_user, events
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("prepared")
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+LIFETIME = Lifetime(idle=HOUR, absolute=HOUR)
 
 
 def names(wanted: UserFilter, sort: Sort = "username") -> list[str]:
@@ -44,9 +49,9 @@ def seen() -> dict[str, datetime | None]:
     }
 
 
-def seen_on_a_broker(username: str, at: datetime, client_id: str = "c") -> None:
-    with session():
-        ClientIdRow.create(username=username, client_id=client_id, seen_at=at, logged_in=True)
+def see(username: str, at: datetime) -> None:
+    with transaction():
+        last_seen.record([username], at)
 
 
 @pytest.fixture
@@ -74,10 +79,11 @@ def test_users_are_filtered_by_status_and_grant_type(wanted: dict[str, Any], exp
 
 @pytest.mark.usefixtures("three_users")
 def test_users_are_filtered_and_sorted_by_when_they_were_last_seen() -> None:
-    seen_on_a_broker("press", NOON - HOUR, "older")
-    seen_on_a_broker("press", NOON)
-    seen_on_a_broker("lamp", NOON + HOUR)
-    seen_on_a_broker("somebody-deleted", NOON)
+    see("press", NOON - HOUR)
+    see("press", NOON)
+    see("press", NOON - HOUR)
+    see("lamp", NOON + HOUR)
+    see("somebody-deleted", NOON)
     assert seen() == {"press": NOON, "lamp": NOON + HOUR, "gate": None}
     assert list(users.export(UserFilter())) == users.search(UserFilter(), 1, 50).items
     assert names(UserFilter(last_seen_after=NOON)) == ["lamp", "press"]
@@ -90,18 +96,28 @@ def test_users_are_filtered_and_sorted_by_when_they_were_last_seen() -> None:
 
 
 @pytest.mark.usefixtures("three_users")
-def test_user_counts_as_seen_while_a_client_is_connected_or_a_token_or_browser_is_used() -> None:
+def test_user_counts_as_seen_while_a_client_is_connected() -> None:
     report(connected(1, "press", since=NOON - 100 * HOUR))
+    reported_at = seen()["press"]
+    assert reported_at is not None
+    with transaction():
+        User.update(last_seen_at=NOON).execute()
+    live_clients.record_seen()
+    assert seen() == {"press": pytest.approx(reported_at, abs=HOUR), "lamp": NOON, "gate": NOON}
+
+
+@pytest.mark.usefixtures("three_users")
+def test_user_counts_as_seen_when_a_token_or_browser_is_used() -> None:
     issued = users.issue_token(ALICE, "lamp", "", 1)
     with session():
-        Token.update(last_used_at=NOON).where(Token.id == issued.record.id).execute()
-        gate = User.get(User.username == "gate")
-        BrowserSession.create(
-            id="1", user=gate, digest="d", created_at=NOON, last_seen_at=NOON + HOUR, expires_at=NOON, browser=""
-        )
-    with session():
-        reported_at = live_clients.brokers()[0].reported_at
-    assert seen() == {"press": reported_at, "lamp": NOON, "gate": NOON + HOUR}
+        digest = Token.get(Token.id == issued.record.id).digest
+    api_tokens.store_uses({digest: NOON, "of a token that was deleted": NOON})
+    with time_machine.travel(NOON, tick=False):
+        browser = browser_sessions.begin(Actor("gate", Via.PAGE), How(Method.PASSWORD), LIFETIME, "")
+    assert seen() == {"press": None, "lamp": NOON, "gate": NOON}
+    with time_machine.travel(NOON + HOUR / 2, tick=False):
+        assert browser_sessions.username_of(browser, LIFETIME) == "gate"
+    assert seen()["gate"] == NOON + HOUR / 2
 
 
 @pytest.mark.usefixtures("three_users")

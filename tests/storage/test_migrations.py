@@ -140,6 +140,34 @@ def test_migrated_users_and_roles_allow_any_client_id(settings: Settings) -> Non
     assert known.allows_client_id(known.users["press-7"], "anything")
 
 
+def test_migrated_users_were_last_seen_when_one_of_their_client_ids_or_tokens_was(settings: Settings) -> None:
+    bootstrap.open_database(settings)
+    with session():
+        runner = Runner(database.obj, str(MIGRATIONS), table_name="schema_migrations")
+        runner.up("0024_identities")
+        for number, username in enumerate(("press-7", "lamp", "gate"), 1):
+            database.execute_sql(
+                "INSERT INTO users (id, username, enabled, grant_types, created_at, updated_at) VALUES "
+                f"({number}, '{username}', TRUE, 'password', '2026-11-20 08:00:00', '2026-11-20 08:00:00')"
+            )
+        for client_id, hour, logged_in in (("a", "09", True), ("b", "10", True), ("c", "11", False)):
+            database.execute_sql(
+                "INSERT INTO sightings (username, client_id, seen_at, logged_in) "
+                f"VALUES ('press-7', '{client_id}', '2026-11-20 {hour}:00:00', {logged_in})"
+            )
+        database.execute_sql(
+            "INSERT INTO tokens (id, user_id, digest, label, created_at, expires_at, last_used_at) VALUES "
+            "('t', 2, 'd', '', '2026-11-20 08:00:00', '2026-11-21 08:00:00', '2026-11-20 12:00:00')"
+        )
+    assert "0025_last_seen" in bootstrap.migrate(settings)
+    at = {name: users.get(name).last_seen for name in ("press-7", "lamp", "gate")}
+    assert at == {
+        "press-7": datetime(2026, 11, 20, 10, tzinfo=UTC),
+        "lamp": datetime(2026, 11, 20, 12, tzinfo=UTC),
+        "gate": None,
+    }
+
+
 def test_permission_belongs_to_exactly_one_user_or_role(prepared: Settings) -> None:
     columns = "INSERT INTO permissions (context, operation, resource, effect, user_id, role_id) VALUES"
     for owners in ("NULL, NULL", "1, 1"):

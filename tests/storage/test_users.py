@@ -277,7 +277,7 @@ def test_users_are_filtered_and_sorted_by_the_time_they_were_last_seen() -> None
     assert names(users.UserFilter(last_seen_after=day)) == ["device-1"]
     assert names(users.UserFilter(last_seen_before=day)) == ["device-2", "device-3", "device-4"]
     assert names(users.UserFilter(last_seen_after=now - timedelta(days=3), last_seen_before=day)) == ["device-2"]
-    assert names(users.UserFilter(), "-lastSeen") == ["device-1", "device-2", "device-3", "device-4"]
+    assert names(users.UserFilter(), "-lastSeen") == ["device-1", "device-2", "device-4", "device-3"]
     assert names(users.UserFilter(), "lastSeen") == ["device-3", "device-4", "device-2", "device-1"]
 
 
