@@ -14,7 +14,7 @@ from bench import command, report
 
 FIGURES = (
     *("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin", "power_cut"),
-    *("million", "scale"),
+    *("million", "scale", "lists"),
 )
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.service import Service
 
+    Insert = Callable[[str, str, Iterable[tuple[Any, ...]]], None]
+
 PASSWORD = "s3cret-7"
 _PATIENCE = 600.0  # reading many users takes long while other services start
 _LONG_AGO = "2026-01-01 00:00:00"
@@ -54,21 +56,27 @@ def topic(number: int, permission: int, rest: str) -> str:
 
 def write_population(environment: Mapping[str, str], population: Population) -> None:
     """Prepare the database of a service with this environment and insert the population in one transaction."""
-    settings = from_environment(environment)
-    bootstrap.prepare(settings)
+    bootstrap.prepare(from_environment(environment))
     close_all_connections()
-    if settings.database_url.startswith("sqlite:"):
-        with closing(sqlite3.connect(Path(settings.database_url.removeprefix("sqlite:///")))) as file, file:
-            _write(partial(_insert, file), population)
-            file.execute("ANALYZE")
+    with inserting(environment) as insert:
+        _write(insert, population)
+
+
+@contextmanager
+def inserting(environment: Mapping[str, str]) -> Iterator[Insert]:
+    """Yield a function that inserts rows into a table, given its name and columns; all is one transaction."""
+    url = from_environment(environment).database_url
+    if url.startswith("sqlite:"):
+        with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as file, file:
+            yield partial(_insert, file)
     else:
-        with psycopg.connect(settings.database_url, autocommit=True) as server:
+        with psycopg.connect(url, autocommit=True) as server:
             with server.transaction():
-                _write(partial(_copy, server), population)
+                yield partial(_copy, server)
             server.execute("ANALYZE")
 
 
-def _write(insert: Callable[[str, str, Iterable[tuple[Any, ...]]], None], population: Population) -> None:
+def _write(insert: Insert, population: Population) -> None:
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
     users, roles = range(population.users), range(population.roles)
     user_columns = "id, username, password_hash, enabled, grant_types, client_ids, created_at, updated_at"

@@ -163,7 +163,7 @@ class Service(Api):
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE,
+            timeout=max(_PATIENCE, self.patience),
             check=False,
         )
 
