@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
+from peewee import fn
+
 from authsvc.accounts import api_tokens, browser_sessions, last_admin, roles
 from authsvc.accounts.proof import check_proof
 from authsvc.accounts.sign_in import second_factor
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 MAX_EXPORTED = 100_000
 _BATCH = 1000
+_MANY_HOLDERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +368,7 @@ def _matching(wanted: UserFilter) -> Any:
     if wanted.administrators_on_broker:
         query = query.where(policy_reader.is_administrator_on_broker())
     if wanted.role:
-        query = query.where(User.id.in_(UserRole.select(UserRole.user).join(Role).where(Role.name == wanted.role)))
+        query = query.where(_has_role(wanted.role))
     if wanted.text:
         query = query.where(User.username.contains(wanted.text))
     if wanted.enabled is not None:
@@ -379,6 +382,17 @@ def _matching(wanted: UserFilter) -> Any:
         confirmed = second_factor.is_confirmed(User.id)
         query = query.where(confirmed if wanted.second_factor else ~confirmed)
     return _within_times(query, wanted)
+
+
+def _has_role(name: str) -> Any:
+    """Return the condition that a user has this role, in the form that the database answers faster."""
+    holders: Any = UserRole.select(UserRole.user).join(Role).where(Role.name == name)
+    with session():
+        if not holders.offset(_MANY_HOLDERS).limit(1).exists():
+            return User.id.in_(holders)
+        role = Role.get(Role.name == name)
+    # Sorting so many ids costs more than asking for each user in the order of the list.
+    return fn.EXISTS(UserRole.select(UserRole.user).where(UserRole.user == User.id, UserRole.role == role))
 
 
 def _within_times(query: Any, wanted: UserFilter) -> Any:

@@ -15,6 +15,7 @@ from secrets import token_hex
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+import peewee
 import structlog
 from peewee import chunked, fn
 
@@ -58,15 +59,30 @@ def order(cause: str, *usernames: str) -> None:
 
     An open order for a user starts again with the new cause, because it may have missed a client that connected since.
     """
-    now = database_time()
-    values: dict[str, Any] = {"requested_at": now, "due_at": now + _DELAY, "attempts": 0, "ended": [], "failed": []}
-    values["cause"] = cause
+    values = _new_order(cause)
     for batch in chunked(usernames, _BATCH):
-        DisconnectOrder.insert_many([{"username": username, **values} for username in batch]).on_conflict(
-            conflict_target=[DisconnectOrder.username],
-            conflict_where=DisconnectOrder.finished_at.is_null(),
-            update=values,
-        ).execute()
+        _insert(DisconnectOrder.insert_many([{DisconnectOrder.username: name, **values} for name in batch]), values)
+
+
+def order_selected(cause: str, users: Any, username: peewee.Field) -> None:
+    """Like `order`, for the users that a query selects: the database copies their names, also very many."""
+    values = _new_order(cause)
+    rows = users.select(username, *(field.to_value(value) for field, value in values.items()))
+    _insert(DisconnectOrder.insert_from(rows, [DisconnectOrder.username, *values]), values)
+
+
+def _new_order(cause: str) -> dict[peewee.Field, Any]:
+    now, row = database_time(), DisconnectOrder
+    begun = {row.requested_at: now, row.due_at: now + _DELAY, row.attempts: 0, row.ended: [], row.failed: []}
+    return {row.cause: cause, **begun}
+
+
+def _insert(orders: Any, update: dict[peewee.Field, Any]) -> None:
+    orders.on_conflict(
+        conflict_target=[DisconnectOrder.username],
+        conflict_where=DisconnectOrder.finished_at.is_null(),
+        update=update,
+    ).execute()
 
 
 def run_due_orders(broker: TakeoverBroker) -> int:

@@ -202,8 +202,8 @@ def _end_superseded_sessions(row: Authority) -> None:
     now = datetime.now(UTC)
     ended = _revoked_since(row, now).where(Certificate.reason == RevocationReason.SUPERSEDED, ~_user_has_another(now))
     # Sorted, so that two transactions that order for the same users do not wait for each other.
-    names = ended.select(Certificate.username).distinct().order_by(Certificate.username)
-    disconnects.order("certificate superseded", *(name for (name,) in names.tuples()))
+    in_order = ended.group_by(Certificate.username).order_by(Certificate.username)
+    disconnects.order_selected("certificate superseded", in_order, Certificate.username)
 
 
 def is_replaced(certificate: Certificate) -> bool:

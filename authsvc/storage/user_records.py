@@ -156,8 +156,9 @@ def _query(condition: str) -> str:
         joined(token, f"tokens WHERE user_id = users.id AND expires_at > {now}"),
         joined(
             certificate,
-            "certificates JOIN authorities ON authorities.id = authority_id "
-            f"WHERE user_id = users.id AND not_after > {now} AND (revoked_at IS NULL OR revoked_at > {now}) "
+            # CROSS: SQLite joins in this order. Otherwise it may read all certificates of an authority for each user.
+            "certificates CROSS JOIN authorities WHERE authorities.id = authority_id AND user_id = users.id "
+            f"AND not_after > {now} AND (revoked_at IS NULL OR revoked_at > {now}) "
             f"AND (retires_at IS NULL OR retires_at > {now})",
         ),
     )
