@@ -1,4 +1,4 @@
-"""Measures all or the named figures of `docs/performance.md`; writes `bench/RESULTS.md` if all were measured.
+"""Measures all or the named figures of `docs/performance.md`; without `--quick` writes them into `bench/RESULTS.md`.
 
 python -m bench [answers whole_way ...] [--rounds 5] [--quick]
 """
@@ -28,15 +28,15 @@ def main() -> None:
     names = [name for name in FIGURES if not chosen.names or name in chosen.names]
     rounds = command.rounds_of(chosen)
     figures = [_take(name, rounds, quick=chosen.quick) for name in names]
-    if len(figures) == len(FIGURES) and not chosen.quick:
-        report.write(figures, rounds)
     sys.exit(not all(limit.met for figure in figures for limit in figure.limits))
 
 
 def _take(name: str, rounds: int, *, quick: bool) -> report.Figure:
     started = monotonic()
     figure = cast("command.Measure", import_module(f"bench.{name}").measure)(rounds, quick=quick)
-    print(f"{figure.markdown()}\n({name}: {monotonic() - started:.0f} s)\n", flush=True)
+    print(f"## {figure.title}\n\n{figure.markdown()}\n({name}: {monotonic() - started:.0f} s)\n", flush=True)
+    if not quick:
+        report.write(figure, rounds)
     return figure
 
 

@@ -27,10 +27,10 @@ PLOTS = Path(__file__).parent / "plots"
 _PREAMBLE = """\
 # Results
 
-Written by `make bench`. Every figure is taken in turns: a round measures each subject once, a ratio is taken within a
-round, and what stands here is the median of the rounds. Ratios hold on other machines, times and rates do not. All
-checks are on and all settings are the defaults, unless a figure says otherwise; nothing in front of the service
-remembers answers for it.
+Written by `make bench`, or one figure by `make bench ARGS="storm"`. Every figure is taken in turns: a round measures
+each subject once, a ratio is taken within a round, and what stands here is the median of the rounds. Ratios hold on
+other machines, times and rates do not. All checks are on and all settings are the defaults, unless a figure says
+otherwise; nothing in front of the service remembers answers for it.
 """
 
 
@@ -73,8 +73,8 @@ class Figure:
     plots: Mapping[str, str] = field(default_factory=dict)
 
     def markdown(self) -> str:
-        """Return the figure as a section in Markdown; plots are linked from `plots/`."""
-        parts = [f"## {self.title}", self.question, table(self.table)]
+        """Return the figure as a section in Markdown without its title; plots are linked from `plots/`."""
+        parts = [self.question, table(self.table)]
         if self.limits:
             parts.append(table([["limit", "measured", "allowed", ""], *(limit.row() for limit in self.limits)]))
         parts += [self.note] if self.note else []
@@ -101,28 +101,32 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-def write(figures: Sequence[Figure], rounds: int) -> None:
-    """Write the page of all figures and the plots."""
+def write(figure: Figure, rounds: int) -> None:
+    """Write a figure into the page of all figures, in place of its earlier section, and its plots."""
     PLOTS.mkdir(exist_ok=True)
-    for figure in figures:
-        for name, svg in figure.plots.items():
-            (PLOTS / name).write_text(svg)
-    machine = table([["measured on", ""], *surroundings(), ["rounds", str(rounds)]])
-    RESULTS.write_text("\n".join([_PREAMBLE, machine + "\n", *(figure.markdown() for figure in figures)]))
+    for name, svg in figure.plots.items():
+        (PLOTS / name).write_text(svg)
+    _, *sections = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [""]
+    by_number = {_number_of(section): section for section in sections}
+    measured = f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {rounds} rounds: {surroundings()}."
+    by_number[_number_of(figure.title)] = f"{figure.title}\n\n{measured}\n\n{figure.markdown()}"
+    RESULTS.write_text("\n## ".join([_PREAMBLE, *(by_number[number] for number in sorted(by_number))]))
 
 
-def surroundings() -> list[list[str]]:
-    """Return the date, the machine and the versions of the measured software."""
-    return [
-        ["date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"],
-        ["machine", f"{os.cpu_count()} cores, {_cpu()}, Linux {platform.release()}"],
-        ["Python", platform.python_version()],
-        ["gunicorn", version("gunicorn")],
-        ["uvloop", version("uvloop")],
-        ["bcrypt", version("bcrypt")],
-        ["Mosquitto", _first_number(["mosquitto", "-h"])],
-        ["PostgreSQL", _first_number([_postgres(), "--version"])],
-    ]
+def _number_of(section: str) -> int:
+    return int(section.partition(".")[0])
+
+
+def surroundings() -> str:
+    """Return the machine and the versions of the measured software."""
+    versions = {
+        "Linux": platform.release(),
+        "Python": platform.python_version(),
+        **{package: version(package) for package in ("gunicorn", "uvloop", "bcrypt")},
+        "Mosquitto": _first_number(["mosquitto", "-h"]),
+        "PostgreSQL": _first_number([_postgres(), "--version"]),
+    }
+    return ", ".join([f"{os.cpu_count()} cores", _cpu(), *(f"{name} {number}" for name, number in versions.items())])
 
 
 def _cpu() -> str:
