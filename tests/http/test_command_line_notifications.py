@@ -4,48 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import pytest
-from structlog.testing import capture_logs
 
 from authsvc.notifications import subscriptions
 from authsvc.notifications.outbox import EVENTS
-from authsvc.notifications.sender import Sender
 from tests.http.console import Console, error_of, stdout_of
 from tests.notifications.receivers import answer_with, receiving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from authsvc.settings import Settings
     from tests.http.callers import Caller
+    from tests.service import Service
 
 PUBLIC = "http://93.184.215.14/hook"
 
 
 @pytest.fixture
-def private(console: Console) -> Console:
-    """The command line of a service that may send to this machine."""
-    return replace(console, environment=console.environment | {"AUTHSVC_NOTIFY_PRIVATE": "yes"})
-
-
-@pytest.fixture
-def _sending(seeded: Settings) -> Iterator[None]:
-    """A sender that runs in a thread, as in a running service."""
-    ended, sender = Event(), Sender(replace(seeded, notify_private=True))
-
-    def send() -> None:
-        while not ended.wait(0.05):
-            sender.send_due()
-
-    thread = Thread(target=send)
-    thread.start()
-    with capture_logs():  # otherwise they are on the standard output of the command
-        yield
-        ended.set()
-        thread.join()
+def private(shell: Service, console: Console) -> Iterator[Console]:
+    """The command line of a service that runs and may send to this machine."""
+    shell.environment["AUTHSVC_NOTIFY_PRIVATE"] = "yes"
+    with shell:
+        yield replace(console, environment=shell.environment)
 
 
 def test_notification_is_created_and_listed(console: Console, alice: Caller) -> None:
@@ -74,7 +56,6 @@ def test_errors_name_the_field(console: Console) -> None:
         assert error_of(console.command("notifications", command, "nobody")) == "no such notification"
 
 
-@pytest.mark.usefixtures("_sending")
 def test_test_message_and_deliveries(private: Console) -> None:
     with receiving() as receiver:
         secret = stdout_of(private.command("notifications", "create", "operators", receiver.url)).strip()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tests.http.callers import Caller
 
 pytestmark = pytest.mark.slow
+pytest_plugins = ["schemathesis.pytest.plugin"]
 
 # The users and roles that path parameters name; several, since the operations called DELETE work.
 _KNOWN = 3

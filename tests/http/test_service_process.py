@@ -56,7 +56,7 @@ def _mode(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
 
 
-# Secrets in the environment.
+# What only the installed command shows: the other services are forked by a process with all imports and no secrets.
 
 SECRETS = {
     "AUTHSVC_ADMIN_PASSWORD": "admin-secret-9a31",
@@ -66,31 +66,46 @@ SECRETS = {
 }
 
 
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The installed command, started with secrets in its environment."""
+    service = Service(tmp_path_factory.mktemp("command"), SECRETS)
+    service.as_command = True
+    with service:
+        yield service
+
+
 def _process_tree(pid: int) -> list[int]:
     """Return a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in _process_tree(int(child)))]
 
 
-def test_no_process_of_the_service_shows_a_secret_in_its_environment(tmp_path: Path) -> None:
-    service = Service(tmp_path, SECRETS)
-    service.as_command = True
-    with service:
-        assert service.process
-        family = _process_tree(service.process.pid)
-        assert len(family) >= 3
-        for pid in family:
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-            assert b"AUTHSVC_BIND=" in environment
-            assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
-            opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
-            assert not [name for name in opened if "authsvc-secrets" in name], pid
-        # The secrets are in use all the same.
-        assert service.call("GET", "/api/me").status_code == 200
-        asked = {"username": "admin", "password": "x"}
-        assert requests.post(service.broker_url + "/auth/user", json=asked, timeout=10).status_code == 401
-        key = {"key": SECRETS["AUTHSVC_WEBHOOK_SECRET"]}
-        assert requests.post(service.broker_url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
+def test_no_process_of_the_service_shows_a_secret_in_its_environment(command: Service) -> None:
+    assert command.process
+    family = _process_tree(command.process.pid)
+    assert len(family) >= 3
+    for pid in family:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"AUTHSVC_BIND=" in environment
+        assert not [name for name, secret in SECRETS.items() if secret.encode() in environment], pid
+        opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+        assert not [name for name in opened if "authsvc-secrets" in name], pid
+    # The secrets are in use all the same.
+    assert command.call("GET", "/api/me").status_code == 200
+    asked = {"username": "admin", "password": "x"}
+    assert requests.post(command.broker_url + "/auth/user", json=asked, timeout=10).status_code == 401
+    key = {"key": SECRETS["AUTHSVC_WEBHOOK_SECRET"]}
+    assert requests.post(command.broker_url + "/auth/user", params=key, json=asked, timeout=10).status_code == 403
+
+
+def test_metrics_do_not_count_processes_that_only_run_others(command: Service) -> None:
+    def version() -> float:
+        text = command.call("GET", "/metrics").text
+        (line,) = [line for line in text.splitlines() if line.startswith("authsvc_policy_version ")]
+        return float(line.split()[1])
+
+    assert within(5, lambda: version() == command.call("GET", "/readyz").json()["policyVersion"] > 0)
 
 
 @pytest.mark.slow

