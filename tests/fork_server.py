@@ -1,4 +1,4 @@
-"""Starts `authsvc serve` quickly: a process that has already imported all of it forks, and the child serves.
+"""Runs `authsvc` quickly: a process that has already imported all of it forks, and the child runs one command.
 
 One such process belongs to each test process. prometheus_client decides at its import to keep metrics in files; the
 processes of a service open theirs later, in the directory that the service names, as after any fork.
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ _MODULES = (
     *("authsvc.app", "authsvc.broker.asgi", "authsvc.cli.main", "authsvc.cli.serve", "authsvc.server.serve"),
     *("authsvc.web.asgi", "gunicorn.workers.gasgi", "multiprocessing.popen_fork", "uvloop"),
 )
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 _CHECKOUT = Path(__file__).parents[1]
 
 
@@ -71,7 +73,31 @@ class ForkedProcess:
 
 def start(arguments: Sequence[str], environment: Mapping[str, str], log_file: Path) -> ForkedProcess:
     """Start `authsvc` with these arguments in a session of its own; its output is appended to `log_file`."""
-    request = {"start": list(arguments), "environment": dict(environment), "log": str(log_file)}
+    return _start(arguments, environment, (Path(os.devnull), log_file, log_file))
+
+
+def run(
+    arguments: Sequence[str], environment: Mapping[str, str], stdin: str, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `authsvc` with these arguments to its end, as `subprocess.run` does."""
+    with tempfile.TemporaryDirectory() as name:
+        files = Path(name, "stdin"), Path(name, "stdout"), Path(name, "stderr")
+        files[0].write_text(stdin)
+        process = _start(arguments, {**environment, _METRICS: name}, files)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(["authsvc", *arguments], code, files[1].read_text(), files[2].read_text())
+
+
+def _start(arguments: Sequence[str], environment: Mapping[str, str], files: tuple[Path, Path, Path]) -> ForkedProcess:
+    request = {
+        "start": list(arguments),
+        "environment": dict(environment),
+        "directory": str(Path.cwd()),
+        "files": [str(file) for file in files],
+    }
     return ForkedProcess(_fork_server().ask(request))
 
 
@@ -106,7 +132,7 @@ def _fork_server() -> _ForkServer:
 
 def _serve_requests(connection: socket.socket) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        os.environ[_METRICS] = directory
         for module in _MODULES:
             importlib.import_module(module)
     stream = connection.makefile("rw")
@@ -126,18 +152,19 @@ def _forked(request: dict[str, Any], connection: socket.socket) -> int:
     pid = os.fork()
     if pid == 0:
         connection.close()
-        _run_authsvc(request["start"], request["environment"], request["log"])
+        _run_authsvc(request)
     return pid
 
 
-def _run_authsvc(arguments: list[str], environment: dict[str, str], log: str) -> NoReturn:
+def _run_authsvc(request: dict[str, Any]) -> NoReturn:
     os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.chdir(request["directory"])
+    for descriptor, file in enumerate(request["files"]):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if descriptor else os.O_RDONLY
+        os.dup2(os.open(file, flags, 0o644), descriptor)
     os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["authsvc", *arguments]
+    os.environ.update(request["environment"])
+    sys.argv = ["authsvc", *request["start"]]
     code: object = 1
     try:
         importlib.import_module("authsvc.cli.main").main()
@@ -145,6 +172,8 @@ def _run_authsvc(arguments: list[str], environment: dict[str, str], log: str) ->
         code = end.code
         if isinstance(code, str):
             sys.stderr.write(code + "\n")
+    except Exception:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))

@@ -60,7 +60,7 @@ class Service(Api):
     under: tuple[str, ...] = ()
     """A command to run the service under, such as one that limits what it may use."""
     as_command = False
-    """Whether to run the installed command. If not, a process forks that has imported the libraries before."""
+    """Whether to run the installed command. If not, a process forks that has imported all of authsvc before."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log_file = directory / "authsvc.log"
@@ -157,13 +157,16 @@ class Service(Api):
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `authsvc ...` with the service's own settings."""
+        patience = max(_PATIENCE, self.patience)
+        if not self.as_command:
+            return fork_server.run(arguments, self._full_environment(), stdin, patience)
         return subprocess.run(
             [_command(), *arguments],
             env=self._full_environment(),
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=max(_PATIENCE, self.patience),
+            timeout=patience,
             check=False,
         )
 

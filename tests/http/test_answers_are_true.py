@@ -137,13 +137,15 @@ def test_revoked_or_expired_certificate_is_denied_despite_cached_answers(broker:
 ANY_BYTES = st.binary(max_size=12) | st.sampled_from([b"", b"\n", b"user", b"acl", b"a", b"key=a"])
 # A query or header cannot contain a line break.
 A_LINE = ANY_BYTES.map(lambda given: given.replace(b"\n", b"").replace(b"\r", b""))
-# The host name and the browser check are decided before the cache is read.
+# The host name and the browser check are decided before the cache is read; authsvc's own plugin is answered from the
+# same entry, to which the state of the user is added.
 REQUESTS = st.builds(
     WebhookRequest,
     st.sampled_from(["user", "acl", "superuser"]),
     *(A_LINE, A_LINE, A_LINE, ANY_BYTES),
     host=st.just(b""),
     from_browser=st.just(False),
+    from_plugin=st.just(False),
 )
 examples = hypothesis_settings(
     max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

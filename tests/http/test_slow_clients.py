@@ -130,57 +130,46 @@ def test_closing_server_answers_received_requests_and_closes_all_connections(
 # A real service.
 
 
-def seconds_until_closed(connection: socket.socket, patience: float) -> float:
-    begun = time.monotonic()
-    assert within(patience, lambda: not is_open(connection))
-    return time.monotonic() - begun
+BEGINNINGS = {
+    "nothing": b"",
+    "line": b"POST /auth/acl HT",
+    "headers": b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n",
+    "body": b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+    "behind another": QUESTION + b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
+    "whole": QUESTION,
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("listener", ["api", "broker"])
-def test_silent_connection_is_closed_after_10_seconds(running: Service, listener: str) -> None:
+def test_connections_are_closed_after_10_seconds_of_silence_30_of_a_request_and_75_idle_ones_except_of_brokers(
+    running: Service,
+) -> None:
     running.start()
-    with Connection(running, listener) as silent:
-        assert 8 < seconds_until_closed(silent, 30) < 20
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("listener", ["api", "broker"])
-def test_incomplete_request_is_closed_after_30_seconds(running: Service, listener: str) -> None:
-    running.start()
-    beginnings = {
-        "line": b"POST /auth/acl HT",
-        "headers": b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\n",
-        "body": b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
-        "behind another": QUESTION + b"POST /auth/acl HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
-    }
+    open_for: dict[tuple[str, str], float] = {}
     with ExitStack() as opened:
         begun = time.monotonic()
-        slow = {name: opened.enter_context(Connection(running, listener)) for name in beginnings}
-        for name, connection in slow.items():
-            connection.sendall(beginnings[name])
-        open_for = dict.fromkeys(slow, 0.0)
-        while time.monotonic() < begun + 60 and not all(open_for.values()):
-            for name, connection in slow.items():
-                if not open_for[name] and not is_open(connection):
-                    open_for[name] = time.monotonic() - begun
+        connections = {
+            (listener, name): opened.enter_context(Connection(running, listener))
+            for listener in ("api", "broker")
+            for name in BEGINNINGS
+        }
+        for (_, name), connection in connections.items():
+            connection.sendall(BEGINNINGS[name])
+        while time.monotonic() < begun + 120 and ("api", "whole") not in open_for:
+            for key, connection in connections.items():
+                if key not in open_for and not is_open(connection):
+                    open_for[key] = time.monotonic() - begun
             time.sleep(0.2)
-    assert {name: 27 < seconds < 45 for name, seconds in open_for.items()} == dict.fromkeys(slow, True), open_for
-    assert running.errors() == []
-
-
-@pytest.mark.slow
-def test_connection_of_a_broker_stays_and_idle_one_to_the_api_is_closed_after_75_seconds(running: Service) -> None:
-    running.start()
-    with Connection(running) as broker, Connection(running, "api") as administrator:
-        broker.sendall(QUESTION)
-        assert answer_on(broker) == YES
-        administrator.sendall(b"GET /pki/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert answer_on(administrator)[0] == 404
-        assert 65 < seconds_until_closed(administrator, 120) < 100
+        broker = connections["broker", "whole"]
         broker.setblocking(True)
         broker.sendall(QUESTION)
         assert answer_on(broker) == YES
+    for listener in ("api", "broker"):
+        assert 8 < open_for[listener, "nothing"] < 20
+        for name in ("line", "headers", "body", "behind another"):
+            assert 27 < open_for[listener, name] < 45, (listener, name)
+    assert 65 < open_for["api", "whole"] < 100
+    assert running.errors() == []
 
 
 @pytest.mark.slow
