@@ -105,7 +105,7 @@ def measure(rounds: int, *, quick: bool) -> Figure:
         ],
         "\n\n".join(
             (
-                "How long brokers wait for an answer meanwhile:",
+                "How long a broker waited for an answer:",
                 table(
                     [
                         ["beside", "p50", "p99"],
