@@ -14,7 +14,7 @@ from bench import command, report
 
 FIGURES = (
     *("answers", "whole_way", "storm", "growth", "replicas", "beside", "attacks", "plugin", "power_cut"),
-    *("million", "scale", "lists"),
+    *("million", "scale", "lists", "moving_in"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from tests.broker import Mosquitto, build_plugin, free_port, go_auth_config
@@ -24,6 +25,14 @@ def default_service(directory: Path, environment: Mapping[str, str] | None = Non
         del service.environment[name]
     service.environment |= environment or {}
     return service
+
+
+def seconds_of(service: Service, *arguments: str) -> float:
+    """Run a command of the service, which must succeed, and return its seconds."""
+    begun = time.perf_counter()
+    result = service.command(*arguments)
+    assert result.returncode == 0, result.stderr
+    return time.perf_counter() - begun
 
 
 def broker(directory: Path, service_port: int, extra: str = "") -> Mosquitto:

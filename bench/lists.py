@@ -23,7 +23,7 @@ import requests
 
 from bench import command
 from bench.broker_connection import BrokerConnection, acl_request
-from bench.deployment import default_service
+from bench.deployment import default_service, seconds_of
 from bench.population import Population, administrators_token, populated_service, role, topic, username
 from bench.report import Figure, Limit, table
 from bench.turns import Times
@@ -79,10 +79,10 @@ def measure(rounds: int, *, quick: bool) -> Figure:
             with _brokers_ask(service, users, beside, f"{ended:,} certificates that end at once"):
                 administrator.fetch_crls_while_certificates_end(database, ended)
             with _brokers_ask(service, users, beside, "a backup"):
-                backup_seconds = _run(service, "backup", backup)
+                backup_seconds = seconds_of(service, "backup", backup)
         restored = default_service(Path(elsewhere))
         restored.patience = service.patience
-        restore_seconds = _run(restored, "restore", backup)
+        restore_seconds = seconds_of(restored, "restore", backup)
         size = Path(backup).stat().st_size / 1e6
     return Figure(
         "12. Lists with a million users",
@@ -245,14 +245,6 @@ def _ask(port: int, users: int) -> list[float]:
             if select.select([sys.stdin], [], [], _PAUSE / _BROKERS)[0]:
                 break
     return times
-
-
-def _run(service: Service, *arguments: str) -> float:
-    """Run a command of the service and return its seconds."""
-    begun = time.perf_counter()
-    result = service.command(*arguments)
-    assert result.returncode == 0, result.stderr
-    return time.perf_counter() - begun
 
 
 def _milliseconds(seconds: float) -> str:
