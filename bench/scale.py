@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _REPLICAS, _BROKERS = 4, 8
 _CHANGES = 40
+_CONNECTED = "connected\n"  # what the process of a broker prints; it asks when it is sent a line
 _SHARE = 0.5  # of the highest rate, for which docs/performance.md recommends to plan
 
 
@@ -64,7 +65,8 @@ def measure(rounds: int, *, quick: bool) -> Figure:
         asked = [_ask(replicas, users, seconds) for _ in range(rounds)]
         most = median(one.rate for one in asked)
         brokers = _start(replicas, users, 3600, pause=_BROKERS / (most * _SHARE))
-        time.sleep(1)
+        for replica in replicas:
+            replica.call("GET", "/api/roles")  # which verifies the password of the administrator there
         began = time.monotonic()
         delays = [_seconds_until_everywhere(replicas, number) for number in range(_CHANGES)]
         rate = _CHANGES / (time.monotonic() - began)
@@ -99,15 +101,24 @@ def _launched(service: Service) -> ExitStack:
 
 def _start(replicas: list[Service], users: int, seconds: int, pause: float = 0.0) -> list[subprocess.Popen[str]]:
     ports = [replicas[number % len(replicas)].broker_port for number in range(_BROKERS)]
-    return [
+    brokers = [
         subprocess.Popen(
             [sys.executable, "-m", "bench.scale", "ask", *map(str, (port, users, seconds, number, pause))],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         for number, port in enumerate(ports)
     ]
+    for broker in brokers:
+        assert broker.stdout
+        assert broker.stdout.readline() == _CONNECTED
+    for broker in brokers:
+        assert broker.stdin
+        broker.stdin.write("\n")
+        broker.stdin.flush()
+    return brokers
 
 
 def _ask(replicas: list[Service], users: int, seconds: int) -> Asked:
@@ -123,6 +134,8 @@ def _broker(port: int, users: int, seconds: int, first: int, pause: float) -> li
     """Ask for other users and topics for some seconds, once in `pause` seconds; return the times of the answers."""
     times: list[float] = []
     with closing(BrokerConnection(port)) as connection:
+        print(_CONNECTED, end="", flush=True)
+        sys.stdin.readline()
         until = time.monotonic() + seconds
         for number in count(first * 9973):
             user = number * 7919 % users

@@ -92,6 +92,7 @@ def check(settings: Settings, only: Listener | None = None) -> None:
 def run(settings: Settings, only: Listener | None = None) -> None:
     """Serve until told to stop; the database must have been prepared."""
     _prepare_metrics(settings.data_dir / "metrics")
+    gc.disable()  # until everything exists; it would look at all of it again and again
     # Once, before any process is forked: a process that replaces another then starts in a moment.
     routes = importlib.import_module("authsvc.app").create_routes()
     _forget_metrics_of(os.getpid())
@@ -111,6 +112,7 @@ def run(settings: Settings, only: Listener | None = None) -> None:
     # What exists now is left out of each garbage collection, which would write to all of it and so end the sharing.
     gc.collect()
     gc.freeze()
+    gc.enable()
     if only:
         _Gunicorn(settings, only, policy, routes).run()
     else:

@@ -9,7 +9,7 @@ import pytest
 from authsvc.accounts import api_tokens, users
 from authsvc.policy.snapshot import GrantType, Snapshot, SnapshotChange, UserPolicy
 from authsvc.storage import policy_reader, user_records
-from authsvc.storage.database import is_sqlite, read_transaction
+from authsvc.storage.database import database, is_sqlite, read_transaction
 from authsvc.storage.policy_cache import PolicyCache
 from tests.actors import ALICE, http, mqtt
 from tests.storage.environment import change_user, create_role, create_user, execute, loaded_policy
@@ -81,6 +81,14 @@ def test_record_describes_the_same_user() -> None:
     assert not others(read)
     assert unpacked(read) == read_row_by_row()
     assert unpacked(read_as_records("bob", "dora", "nobody")).keys() == {"bob", "dora"}
+
+
+def test_postgresql_does_not_compile_the_queries_that_read_all_users() -> None:
+    if is_sqlite():
+        pytest.skip("SQLite compiles no query")
+    with read_transaction():
+        read_as_records()
+        assert database.execute_sql("SHOW jit").fetchone() == ("off",)
 
 
 def test_record_has_the_certificates_that_are_valid_and_their_earliest_end() -> None:
