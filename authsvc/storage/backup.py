@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import peewee
-from peewee import chunked
+import psycopg
 
 from authsvc import __version__
 from authsvc.errors import Conflict
 from authsvc.storage import schema
 from authsvc.storage.changes import KEPT_VERSIONS
-from authsvc.storage.database import database, is_sqlite, read_transaction, session, transaction
+from authsvc.storage.database import database, insert_rows, is_sqlite, read_transaction, session, transaction
 from authsvc.storage.models import PolicyVersion, SigningKeyRow
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from authsvc.storage.fields import Model
 
 _FORMAT = 1
-_BATCH = 200
+_DAMAGED = (
+    *(EOFError, gzip.BadGzipFile, zlib.error, ValueError, LookupError, TypeError),
+    *(peewee.IntegrityError, psycopg.IntegrityError, psycopg.DataError),
+)
+"""What reading or inserting a damaged backup raises."""
 
 
 def backup(target: Path, tables: Iterable[type[Model]]) -> int:
@@ -64,7 +68,7 @@ def restore(source: Path, tables: Sequence[type[Model]]) -> int:
                 _check_header(lines, source)
                 with transaction():
                     return _replace_rows(lines, tables)
-        except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, LookupError, TypeError, peewee.IntegrityError):
+        except _DAMAGED:
             raise Conflict(f"{source} is damaged; nothing was restored", "not-a-backup") from None
 
 
@@ -134,13 +138,15 @@ def _check_header(lines: IO[str], source: Path) -> None:
 def _insert(lines: IO[str], tables: Sequence[type[Model]]) -> int:
     models = {model._meta.table_name: model for model in tables}  # noqa: SLF001
     count = 0
-    for table, rows in groupby(map(json.loads, lines), key=itemgetter(0)):
-        model = models[table]
-        fields = model._meta.sorted_fields  # noqa: SLF001
-        for batch in chunked((values for _, values in rows), _BATCH):
-            loaded = [[field.python_value(value) for field, value in zip(fields, row, strict=True)] for row in batch]
-            model.insert_many(loaded, fields).execute()
-            count += len(loaded)
+    for table, entries in groupby(map(json.loads, lines), key=itemgetter(0)):
+        fields = models[table]._meta.sorted_fields  # noqa: SLF001
+        count += insert_rows(
+            models[table],
+            (
+                {field.name: field.python_value(value) for field, value in zip(fields, values, strict=True)}
+                for _, values in entries
+            ),
+        )
     return count
 
 

@@ -251,7 +251,8 @@ class Certificate(Model):
     """
 
     serial = peewee.CharField(40, primary_key=True)
-    authority = peewee.ForeignKeyField(Authority, on_delete="RESTRICT", backref="certificates")
+    # No index: SQLite would prefer it to the one of `revoked_at`, and most certificates have the same authority.
+    authority = peewee.ForeignKeyField(Authority, on_delete="RESTRICT", backref="certificates", index=False)
     user = peewee.ForeignKeyField(User, null=True, on_delete="SET NULL", backref="certificates")
     username = peewee.CharField(255, index=True)
     fingerprint = peewee.CharField(64, index=True)

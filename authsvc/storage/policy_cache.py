@@ -91,11 +91,9 @@ class PolicyCache(CurrentPolicy):
         changes = changes_since(before.version) if is_successor else None
         if changes is None:
             after = _load(to)
-            # A user that was packed has no damage.
             read: Iterable[str] = after.users.unpacked()
         else:
-            after, change = _changed(before, changes, to)
-            read = change.users
+            after, change, read = _changed(before, changes, to)
         if changes is None or not self.is_loaded:
             change = SnapshotChange(after.revision, everything=True)
         # Everything was read: an error before this line leaves the policy unchanged.
@@ -117,8 +115,13 @@ def snapshot_of(*usernames: str) -> Snapshot:
         return Snapshot(ShardedMap(users.items()), roles, {}, *versions, _damage(roles))
 
 
-def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> tuple[Snapshot, SnapshotChange]:
-    """Return the snapshot with these changes applied, and what changed; it shares the rest with the previous one."""
+def _changed(
+    before: Snapshot, changes: Iterable[Change], to: Versions
+) -> tuple[Snapshot, SnapshotChange, Iterable[str]]:
+    """Return the snapshot with these changes applied, what changed, and the changed users that are not packed.
+
+    It shares the rest with the previous snapshot.
+    """
     names: dict[ChangeKind, set[str]] = defaultdict(set)
     for change in changes:
         names[change.kind].add(change.name)
@@ -138,7 +141,8 @@ def _changed(before: Snapshot, changes: Iterable[Change], to: Versions) -> tuple
         token_version=to.tokens,
     )
     of_others = (frozenset(names[ChangeKind.ROLE]), frozenset(names[ChangeKind.CLIENT]))
-    return after, SnapshotChange(after.revision, frozenset(changed_users), *of_others)
+    unpacked = [username for username, user in users.items() if not isinstance(user, bytes)]
+    return after, SnapshotChange(after.revision, frozenset(changed_users), *of_others), unpacked
 
 
 def _load(to: Versions) -> Snapshot:
@@ -172,7 +176,10 @@ def _damage(roles: Mapping[str, RolePolicy]) -> dict[str, tuple[str, ...]]:
 
 
 def _log_new_damage(before: Snapshot, after: Snapshot, usernames: Iterable[str]) -> None:
-    """Log each damaged role, and each damaged user of these, when it is first read with this damage."""
+    """Log each damaged role, and each damaged user of these, when it is first read with this damage.
+
+    A user that is packed has no damage.
+    """
     new = [("role", name, why) for name, why in after.damaged_roles.items() if before.damaged_roles.get(name) != why]
     for name in usernames:
         user = after.users.get(name)

@@ -49,8 +49,9 @@ TABLES = (*models.ALL, *registry_models.ALL)
 
 @pytest.fixture
 def database_with_rows(prepared: Settings) -> Settings:
-    """Return the settings of a service with a row in most tables."""
-    create_role("devices", mqtt("write", "devices/%u/#"), description="ü 'quoted' \\ back\nslash")
+    """Return the settings of a service with a row in most tables, and more of one than one statement inserts."""
+    many = (mqtt("read", rf"lines/{number}/ü \t") for number in range(300))
+    create_role("devices", mqtt("write", "devices/%u/#"), *many, description="ü 'quoted' \\ back\nslash")
     create_bob(roles=("devices",), permissions=(http("read", "/api/me", "deny"),), enabled=False)
     issued = api_tokens.issue_token(ALICE, "bob", "wall", 12)
     api_tokens.store_uses(dict.fromkeys(loaded_policy().snapshot.users["bob"].tokens, issued.record.created_at))
@@ -128,6 +129,19 @@ def test_truncated_backup_restores_nothing(database_with_rows: Settings, tmp_pat
     before = all_rows()
     with pytest.raises(Conflict):
         backup.restore(tmp_path / "broken.gz", TABLES)
+    assert all_rows() == before
+
+
+def test_backup_with_a_row_twice_restores_nothing(database_with_rows: Settings, tmp_path: Path) -> None:
+    backup.backup(tmp_path / "backup.gz", TABLES)
+    lines = gzip.decompress((tmp_path / "backup.gz").read_bytes()).splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if line.startswith(b'["permissions"'))
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(b"".join([*lines[: last + 1], *lines[last:]])))
+    replace_by_empty_database(database_with_rows)
+    before = all_rows()
+    with pytest.raises(Conflict) as error:
+        backup.restore(tmp_path / "broken.gz", TABLES)
+    assert error.value.code == "not-a-backup"
     assert all_rows() == before
 
 
