@@ -77,7 +77,7 @@ class BrokerApplication:
         headers = dict(scope["headers"])
         from_plugin = headers.get(plugin_protocol.VERSION_HEADER) == _PLUGIN_VERSION
         if from_plugin and _PLUGIN_METHODS.get(path) == scope["method"]:
-            await self._serve_plugin(scope, headers, receive, send)
+            await self._answer_plugin(scope, headers, receive, send)
             return
         body = await _read_body(receive, MAX_BODY)
         if body is None:
@@ -95,7 +95,7 @@ class BrokerApplication:
             self._connections.trust(client)
         await _send(send, answer)
 
-    async def _serve_plugin(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _answer_plugin(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         refusal = self._webhooks.refusal(_request(scope, headers, "", b"", True))
         body = await _read_body(receive, MAX_BODY if refusal else plugin_protocol.MAX_BODY)
         if body is None:

@@ -95,9 +95,9 @@ class MailServer:
 class _Deadline:
     """Shuts down the connection to a mail server after `LONGEST_SECONDS`."""
 
-    def __init__(self, server: smtplib.SMTP) -> None:
+    def __init__(self, connection: smtplib.SMTP) -> None:
         self._timer = Timer(LONGEST_SECONDS, self._shut_down)
-        self._server = server
+        self._connection = connection
 
     def __enter__(self) -> None:
         self._timer.start()
@@ -107,8 +107,8 @@ class _Deadline:
 
     def _shut_down(self) -> None:
         with suppress(OSError):
-            if self._server.sock:
-                socket.socket.shutdown(self._server.sock, socket.SHUT_RDWR)
+            if self._connection.sock:
+                socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
 
 
 def mail_server(settings: Settings) -> MailServer | None:
