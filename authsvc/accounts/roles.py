@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -18,7 +19,7 @@ from authsvc.record_json import audit_fields, from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
 from authsvc.storage.database import session
-from authsvc.storage.models import PermissionRow, Role, UserRole
+from authsvc.storage.models import Identity, PermissionRow, Role, UserRole
 from authsvc.storage.paging import Page, fetch_page
 
 if TYPE_CHECKING:
@@ -146,10 +147,17 @@ def search(text: str, page: int, per_page: int) -> Page[RoleRecord]:
 
 def count_holders(names: Iterable[str]) -> dict[str, int]:
     """Return the number of users of each of these roles."""
-    wanted = list(names)
-    query: Any = UserRole.select(Role.name, fn.COUNT(UserRole.user.distinct())).join(Role).where(Role.name.in_(wanted))
+    wanted, other = list(names), UserRole.alias()
+    # Much faster than to count distinct users: few have a role twice, given here and by groups.
+    rows: Any = UserRole.select(UserRole.role, fn.COUNT(UserRole.role)).group_by(UserRole.role)
+    is_same_role = (other.user == UserRole.user) & (other.role == UserRole.role) & ~other.from_groups
+    of_groups = UserRole.from_groups & UserRole.user.in_(Identity.select(Identity.user))
     with session():
-        return dict.fromkeys(wanted, 0) | dict(query.group_by(Role.name).tuples())
+        found: Any = Role.select(Role.name, Role.id).where(Role.name.in_(wanted))
+        ids: dict[str, int] = dict(found.tuples())
+        holders = Counter(dict(rows.where(UserRole.role.in_(list(ids.values()))).tuples()))
+        holders.subtract(dict(rows.join(other, on=is_same_role).where(of_groups).tuples()))
+    return {name: holders[ids[name]] if name in ids else 0 for name in wanted}
 
 
 def with_http_rights(names: Iterable[str]) -> set[str]:
