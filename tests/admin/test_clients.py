@@ -14,14 +14,13 @@ from playwright.sync_api import expect
 
 from tests.admin.page_objects import FormClient, Window
 from tests.live_clients import connected, report_to
-from tests.service import ADMIN_PASSWORD
+from tests.service import ADMIN_PASSWORD, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Dialog
-
-    from tests.service import Service
 
 _numbers = count()
 # A client that was disconnected is gone from the list once its broker has reported that.
@@ -59,10 +58,11 @@ def reported_as_gone(service: Service, broker: dict[str, str], number: int) -> I
     timer.join()
 
 
-def test_without_a_broker_the_page_says_how_to_get_one(service: Service) -> None:
-    client = FormClient(service.url)
-    client.sign_in("admin", ADMIN_PASSWORD)
-    shown = client.get("/admin/clients").text
+def test_without_a_broker_the_page_says_how_to_get_one(tmp_path: Path) -> None:
+    with Service(tmp_path) as alone:
+        client = FormClient(alone.url)
+        client.sign_in("admin", ADMIN_PASSWORD)
+        shown = client.get("/admin/clients").text
     assert "Only brokers with authsvc&#39;s own plugin report their clients" in shown.replace("'", "&#39;")
     assert "authsvc broker-config --plugin FILE" in shown
 
