@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import command, postgres
 from bench.broker_connection import BrokerConnection, acl_request
@@ -48,7 +48,9 @@ def measure(rounds: int, *, quick: bool) -> Figure:
                     with _service(database) as service:
                         times.setdefault(f"`{what}`, {database}", []).append(seconds_of(service, *arguments))
                         in_force.append(_seconds_until_in_force(service, users))
+                        newest = _newest_event(service)
                         times.setdefault(f"`{what}` again, {database}", []).append(seconds_of(service, *arguments))
+                        assert _newest_event(service) == newest
     return Figure(
         "13. 100,000 users arrive",
         f"Commands that create {users:,} users in an empty database beside a running service, and the same commands "
@@ -110,6 +112,10 @@ def _service(database: str) -> Iterator[Service]:
         service = default_service(directory, settings)
         service.patience = _PATIENCE
         yield running.enter_context(service)
+
+
+def _newest_event(service: Service) -> Any:
+    return service.call("GET", "/api/audit?perPage=1").json()["items"]
 
 
 def _seconds_until_in_force(service: Service, users: int) -> float:

@@ -18,7 +18,7 @@ from authsvc.policy.permissions import Context, Operation, Permission
 from authsvc.record_json import audit_fields, from_row
 from authsvc.storage import policy_reader
 from authsvc.storage.changes import ChangeKind, policy_change
-from authsvc.storage.database import session
+from authsvc.storage.database import read_transaction, session
 from authsvc.storage.models import Identity, PermissionRow, Role, UserRole
 from authsvc.storage.paging import Page, fetch_page
 
@@ -152,7 +152,7 @@ def count_holders(names: Iterable[str]) -> dict[str, int]:
     rows: Any = UserRole.select(UserRole.role, fn.COUNT(UserRole.role)).group_by(UserRole.role)
     is_same_role = (other.user == UserRole.user) & (other.role == UserRole.role) & ~other.from_groups
     of_groups = UserRole.from_groups & UserRole.user.in_(Identity.select(Identity.user))
-    with session():
+    with read_transaction():
         found: Any = Role.select(Role.name, Role.id).where(Role.name.in_(wanted))
         ids: dict[str, int] = dict(found.tuples())
         holders = Counter(dict(rows.where(UserRole.role.in_(list(ids.values()))).tuples()))

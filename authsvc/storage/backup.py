@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _DAMAGED = (
-    *(EOFError, gzip.BadGzipFile, zlib.error, ValueError, LookupError, TypeError),
-    *(peewee.IntegrityError, psycopg.IntegrityError, psycopg.DataError),
+    *(EOFError, gzip.BadGzipFile, zlib.error),
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    *(peewee.IntegrityError, peewee.DataError, psycopg.IntegrityError, psycopg.DataError),
 )
 """What reading or inserting a damaged backup raises."""
 

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -41,7 +41,9 @@ DATABASE_ERRORS = (peewee.PeeweeException, MaxConnectionsExceeded, sqlite3.Error
 For code that must continue without the database, whatever the cause.
 """
 
-_SQLITE_ROWS, _COPIED_ROWS = 200, 10_000  # in one statement
+_ROWS = 200  # in one statement
+# PostgreSQL reads them while it inserts: if they fit into its buffers, no pause of the server ends the connection.
+_COPIED_ROWS = 1000
 # The longest wait for a lock or a connection; a longer one would make requests queue up.
 _TIMEOUT_SECONDS = 5
 
@@ -129,12 +131,13 @@ def insert_rows(model: type[peewee.Model], rows: Iterable[Mapping[str, Any]]) ->
     fields_of = model._meta.fields  # noqa: SLF001 - peewee's documented way to the fields
     table = model._meta.table_name  # noqa: SLF001
     count = 0
-    for batch in peewee.chunked(rows, _SQLITE_ROWS if is_sqlite() else _COPIED_ROWS):
+    left, size = iter(rows), _ROWS if is_sqlite() else _COPIED_ROWS
+    while batch := list(islice(left, size)):
         fields = [fields_of[name] for name in batch[0]]
         columns = ", ".join(f'"{field.column_name}"' for field in fields)
         values = [[field.db_value(row[field.name]) for field in fields] for row in batch]
         count += len(batch)
-        if len(batch) > _SQLITE_ROWS:
+        if len(batch) > _ROWS:
             # psycopg takes longer to find the parameters of a long statement than PostgreSQL to execute it.
             with database.cursor().copy(f'COPY "{table}" ({columns}) FROM STDIN') as copy:
                 for row_values in values:

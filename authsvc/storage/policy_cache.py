@@ -128,7 +128,7 @@ def _changed(
     changed_users = names[ChangeKind.USER] | policy_reader.users_with_tokens_since(before.token_version)
     if ChangeKind.AUTHORITY in names:
         changed_users |= policy_reader.users_with_certificates()
-    users = dict(user_records.read(changed_users, datetime.now(UTC)))
+    users = dict(user_records.read(changed_users, datetime.now(UTC))) if changed_users else {}
     roles = policy_reader.role_policies(names[ChangeKind.ROLE])
     unchanged = before.roles.keys() - names[ChangeKind.ROLE]
     after = replace(

@@ -81,6 +81,24 @@ def test_a_second_apply_changes_nothing() -> None:
     assert (current_version(), len(audit.events(1, 1000, audit.AuditFilter()).items)) == (version, count)
 
 
+def test_more_users_than_one_statement_inserts_are_stored_as_given() -> None:
+    blocks = (
+        f"- username: press-{number}\n  enabled: {'true' if number % 2 else 'false'}\n  roles: [minimum-access]\n"
+        f"  permissions: ['write ü/\\\\N/{number}', 'deny read x/%u']\n  clientIds: ['%u', 'a \\\\ {number}']\n"
+        for number in range(1100)
+    )
+    given = "users:\n" + "".join(blocks)
+    put(given)
+    wanted = {user.username: user for user in text.parse(given).users or ()}
+    with session():
+        found = {user.username: user for user in stored.read_document().users or ()}
+    assert len(wanted) == 1100
+    assert {name: found[name] for name in wanted} == wanted
+    assert not put(given).changes
+    created = audit.events(1, 2000, audit.AuditFilter(action="user.create")).items
+    assert {event.target for event in created} >= {f"user:{name}" for name in wanted}
+
+
 def test_all_changes_have_one_policy_version() -> None:
     before = current_version()
     put(FILE)
