@@ -18,8 +18,10 @@ from authsvc.errors import Conflict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# The workers of a killed service notice its end within a second.
-_WAIT_FOR_WORKERS_SECONDS = 10.0
+# The workers of a killed service notice its end within a second and have six more to end, on a machine with time.
+_WAIT_FOR_WORKERS_SECONDS = 20.0
+# A process that was killed a moment ago can still look as if it ran.
+_WAIT_FOR_HOLDER_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 
 
@@ -45,7 +47,7 @@ def _open(path: Path) -> IO[str]:
 
 
 def _lock(file: IO[str], directory: Path, listener: str) -> None:
-    give_up_at = time.monotonic() + _WAIT_FOR_WORKERS_SECONDS
+    began = time.monotonic()
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,7 +57,8 @@ def _lock(file: IO[str], directory: Path, listener: str) -> None:
         else:
             file.seek(0)
             return
-        if _is_running(holder) or time.monotonic() > give_up_at:
+        patience = _WAIT_FOR_HOLDER_SECONDS if _is_running(holder) else _WAIT_FOR_WORKERS_SECONDS
+        if time.monotonic() > began + patience:
             raise Conflict(
                 f"the {listener} listener of {directory} is run by process {holder}; "
                 "stop it first, or give this service a directory of its own with AUTHSVC_DATA_DIR",
