@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.admin.page_objects import FormClient, Window
+from tests.http.plugin import Plugin
 from tests.live_clients import connected, report_to
 from tests.service import ADMIN_PASSWORD, Service
 
@@ -39,8 +40,8 @@ def new_user(service: Service, *permissions: str) -> str:
 
 def new_broker() -> dict[str, str]:
     """Return the name of a broker that has not reported before, and a boot of it."""
-    name = new_name("broker")
-    return {"name": name, "boot": name.rjust(32, "0")}
+    number = next(_numbers)
+    return {"name": f"broker-{number}", "boot": f"{number:032x}"}
 
 
 def signed_in(service: Service, *permissions: str) -> FormClient:
@@ -50,12 +51,17 @@ def signed_in(service: Service, *permissions: str) -> FormClient:
 
 
 @contextmanager
-def reported_as_gone(service: Service, broker: dict[str, str], number: int) -> Iterator[None]:
-    """Report the end of a connection while the page waits for it."""
-    timer = threading.Timer(0.5, lambda: report_to(service, disconnected=(number,), **broker))
-    timer.start()
-    yield
-    timer.join()
+def broker_that_ends(service: Service, broker: dict[str, str], number: int) -> Iterator[None]:
+    """Report the end of a connection when the service orders it, as the broker's plugin does."""
+
+    def obey() -> None:
+        changes.names("disconnect", number)
+        report_to(service, disconnected=(number,), **broker)
+
+    with Plugin(service).changes(**broker) as changes, ThreadPoolExecutor(1) as pool:
+        obeyed = pool.submit(obey)
+        yield
+        obeyed.result()
 
 
 def test_without_a_broker_the_page_says_how_to_get_one(tmp_path: Path) -> None:
@@ -84,7 +90,7 @@ def test_clients_are_listed_searched_and_disconnected(service: Service, admin: W
     expect(page.get_by_label("Broker", exact=True)).to_have_value(broker["name"])
     assert not Axe().run(page).violations_count
 
-    with reported_as_gone(service, broker, 1):
+    with broker_that_ends(service, broker, 1):
         rows.filter(has_text="plc/1").get_by_role("button", name="Disconnect").click()
         expect(page.get_by_role("status")).to_contain_text("plc/1 was disconnected", timeout=_PATIENCE)
     expect(rows).to_have_count(1)
@@ -122,12 +128,12 @@ def test_user_page_shows_its_clients_and_disconnects_one_or_all(service: Service
     card = page.get_by_role("region", name="Connected clients")
     expect(card.locator("tbody tr")).to_have_count(20)
     expect(card.get_by_role("link", name="All 25")).to_have_attribute("href", f"/admin/clients?username={username}")
-    with reported_as_gone(service, broker, 24):
+    with broker_that_ends(service, broker, 24):
         card.get_by_role("row").filter(has_text="c-24").get_by_role("button", name="Disconnect").click()
         expect(page.get_by_role("status")).to_contain_text("c-24 was disconnected", timeout=_PATIENCE)
     expect(card.get_by_role("link", name="All 24")).to_be_visible()
     report_to(service, disconnected=tuple(range(1, 25)), **broker)
-    with reported_as_gone(service, broker, 0):
+    with broker_that_ends(service, broker, 0):
         page.get_by_role("button", name="Disconnect").first.click()
         expect(page.get_by_role("status")).to_contain_text(
             f"{username} was disconnected (1 client id)", timeout=_PATIENCE
