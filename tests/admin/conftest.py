@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.admin.page_objects import FormClient, Window
 from tests.broker import free_port
@@ -20,8 +20,6 @@ from tests.service import ADMIN_PASSWORD, Service
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PATIENCE_MS = 30_000  # for what a page is expected to show, on a busy machine
-expect.set_options(_PATIENCE_MS)
 
 # What Playwright passes itself if it starts a browser, as far as it saves time.
 _FLAGS = (
@@ -92,7 +90,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def context(browser: Browser, service: Service) -> Iterator[BrowserContext]:
     """A browser profile without cookies."""
     context = browser.new_context(base_url=service.url, viewport={"width": 1280, "height": 800}, locale="en-GB")
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(10_000)
     yield context
     context.close()
 

@@ -125,7 +125,7 @@ def _attempt_login(service: Service, username: str, times: int, password: str = 
 
 
 def _wait_for_registrations(service: Service, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 10
     while service.call("GET", "/api/client-registry").json()["pending"] < count:
         assert time.monotonic() < deadline, "the unknown devices were not recorded"
         time.sleep(0.05)
@@ -139,7 +139,7 @@ def _denials(service: Service) -> None:
     for topic, access, times in (("plant/line-2/plan", 4, 9), ("plant/line-1/press-7/state", 2, 3), ("alarms", 2, 23)):
         for _ in range(times):
             _post_webhook(service, "acl", username="press-7", clientid="press-7-main", topic=topic, acc=access)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 10
     while len(service.call("GET", "/api/users/press-7/denials").json()["items"]) < 3:
         assert time.monotonic() < deadline, "the denials were not recorded"
         time.sleep(0.05)

@@ -39,7 +39,7 @@ def denied(service: Service, topic: str, client_id: str = "main") -> str:
     username = new_user(service)
     fields = {"username": username, "clientid": client_id, "topic": topic, "acc": WRITE}
     assert requests.post(service.broker_url + "/auth/acl", json=fields, timeout=10).status_code == 403
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 10
     while not service.call("GET", "/api/denials", params={"username": username}).json()["items"]:
         assert time.monotonic() < deadline, "the denial was not stored"
         time.sleep(0.05)

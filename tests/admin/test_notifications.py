@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _numbers = count()
+_PATIENCE = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_notification_is_created_tested_switched_edited_and_deleted(service: Ser
         assert secret not in page.content()
 
         page.get_by_role("button", name="Send a test").click()
-        expect(page.get_by_role("status")).to_contain_text("The test message was delivered.")
+        expect(page.get_by_role("status")).to_contain_text("The test message was delivered.", timeout=_PATIENCE)
         receiver.received[0].verified(secret)
         rows = page.get_by_role("region", name="Deliveries").locator("tbody tr")
         expect(rows).to_have_count(1)
@@ -83,7 +84,7 @@ def test_notification_is_created_tested_switched_edited_and_deleted(service: Ser
 
         receiver.answer = answer_with(502)
         page.get_by_role("button", name="Send a test").click()
-        expect(page.get_by_role("status")).to_contain_text("the receiver answered 502")
+        expect(page.get_by_role("status")).to_contain_text("the receiver answered 502", timeout=_PATIENCE)
         expect(rows.first).to_contain_text("pending")
         assert not Axe().run(page).violations_count
 
@@ -115,7 +116,7 @@ def test_new_deliveries_appear_by_themselves(service: Service, admin: Window) ->
     deliveries = admin.page.get_by_role("region", name="Deliveries")
     expect(deliveries).to_contain_text("No message was sent")
     service.call("POST", f"/api/notifications/{created['id']}/test")
-    expect(deliveries).to_contain_text("the receiver cannot be reached")
+    expect(deliveries).to_contain_text("the receiver cannot be reached", timeout=20_000)
 
 
 def test_every_event_can_be_chosen(client: FormClient) -> None:

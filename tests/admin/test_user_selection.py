@@ -290,7 +290,7 @@ def test_all_matching_users_are_changed_in_a_browser_without_further_clicks(serv
     page.get_by_label("Select all 101 that match").check()
     page.get_by_role("button", name="Enable…").click()
     page.get_by_role("dialog", name="Enable 101 users").get_by_role("button", name="Enable 101 users").click()
-    expect(page.get_by_role("status").first).to_contain_text("101 users are enabled.")
+    expect(page.get_by_role("status").first).to_contain_text("101 users are enabled.", timeout=30_000)
     assert not admin.script_errors
 
 

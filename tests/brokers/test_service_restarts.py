@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-RECONNECTED_WITHIN = 20.0  # a device tries once per second
+RECONNECTED_WITHIN = 10.0  # a device tries once per second
 
 
 @pytest.fixture(params=["stop", "kill"])

@@ -42,7 +42,7 @@ class ChangeStream:
         line: Line = json.loads(read)
         return line
 
-    def until(self, condition: Callable[[Line], bool], seconds: float = 20) -> Line:
+    def until(self, condition: Callable[[Line], bool], seconds: float = 5) -> Line:
         """Return the next line that meets a condition."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -52,8 +52,8 @@ class ChangeStream:
         raise AssertionError("no such line came in time")
 
     def names(self, kind: str, name: object) -> Line:
-        """Return the next line that names a user, role or connection."""
-        return self.until(lambda line: name in line.get(kind, []))
+        """Return the next line that names a user, role or connection; a second is enough for that."""
+        return self.until(lambda line: name in line.get(kind, []), seconds=1)
 
 
 class Plugin:

@@ -57,7 +57,7 @@ def test_incomplete_login_is_no_registration_attempt(served: Service) -> None:
     with Connection(served) as connection:
         connection.sendall(LOGIN_HEAD + b"Content-Length: 100\r\n\r\n" + HALF_A_LOGIN)
     assert logs_in(served, "somebody-else", "let me in") == "unknown-user"
-    assert within(20, lambda: "somebody-else" in _pending(served))
+    assert within(10, lambda: "somebody-else" in _pending(served))
     assert "press-" not in _pending(served)
 
 

@@ -44,7 +44,7 @@ def changes_take_effect(service: Service) -> None:
     for enabled in (False, True):
         changed = service.call("PATCH", "/api/users/bob", json={"enabled": enabled})
         assert changed.status_code == 200
-        assert within(20, lambda expected=enabled: (publishes(service, "bob", "devices/bob/up") == "ok") is expected)  # type: ignore[misc]
+        assert within(5, lambda expected=enabled: (publishes(service, "bob", "devices/bob/up") == "ok") is expected)  # type: ignore[misc]
 
 
 def test_the_soft_limit_of_descriptors_is_raised_at_the_start(running: Service) -> None:
@@ -101,7 +101,7 @@ def test_connections_with_one_webhook_request_leave_descriptors_for_the_database
             with Connection(running) as another:
                 another.sendall(QUESTION)
                 assert answer_on(another) == YES
-        assert within(20, lambda: requests.get(running.url + "/readyz", timeout=10).status_code == 200)
+        assert within(10, lambda: requests.get(running.url + "/readyz", timeout=10).status_code == 200)
     assert "cannot be refreshed" not in running.log_text()
 
 
@@ -122,7 +122,7 @@ def test_connections_to_the_api_are_limited_for_each_address(running: Service) -
             broker = opened.enter_context(Connection(running))
             broker.sendall(QUESTION)
             assert answer_on(broker) == YES
-    assert within(20, lambda: requests.get(running.url + "/pki/none", timeout=10).status_code == 404)
+    assert within(10, lambda: requests.get(running.url + "/pki/none", timeout=10).status_code == 404)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_connections_with_an_incomplete_webhook_request_count_for_their_address(
         for connection in held:
             with suppress(ConnectionError):
                 connection.sendall(said)
-        assert within(20, lambda: sum(map(is_open, held)) <= 20)
+        assert within(10, lambda: sum(map(is_open, held)) <= 20)
         broker.sendall(QUESTION)
         assert answer_on(broker) == YES
 

@@ -65,7 +65,7 @@ def test_policy_that_cannot_be_refreshed_is_reported_everywhere_and_once(running
     assert within(20, lambda: readiness(running) == (200, "ok"))
     for page in pages:
         assert BANNER not in form.get(page).text
-    assert within(20, lambda: "authsvc_policy_stale 0.0" in running.call("GET", "/metrics").text)
+    assert within(5, lambda: "authsvc_policy_stale 0.0" in running.call("GET", "/metrics").text)
     assert events(running, "policy is refreshed again") == ["info"]
 
 

@@ -136,8 +136,8 @@ def test_api_answers_while_the_broker_process_is_stopped(service: Service) -> No
         assert service.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
         assert time.monotonic() - begun < 5
         assert service.call("GET", "/readyz").json()["brokerWorkers"] == "behind"
-    assert within(20, lambda: publishes(service, "bob", "devices/bob/up") == "user-disabled")
-    assert within(20, lambda: is_ready(service))
+    assert within(5, lambda: publishes(service, "bob", "devices/bob/up") == "user-disabled")
+    assert within(5, lambda: is_ready(service))
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_killed_api_worker_is_replaced_and_disturbs_no_broker(service: Service) 
             assert answer_on(broker) == YES
             # A client that connects now waits for the next one.
             assert requests.get(service.url + "/pki/ca.pem", timeout=30).status_code == 200
-            assert within(20, lambda pid=killed: service.workers("api") not in ([], [pid]))  # type: ignore[misc]
+            assert within(10, lambda pid=killed: service.workers("api") not in ([], [pid]))  # type: ignore[misc]
         broker.sendall(QUESTION)
         assert answer_on(broker) == YES
 
@@ -358,7 +358,7 @@ def test_listeners_started_separately_share_what_one_of_them_prepared(separate: 
     assert api.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
     assert publishes(broker, "bob", "devices/bob/up") == "user-disabled"
     assert '"authsvc_decisions_total' not in api.log_text()
-    assert within(20, lambda: "authsvc_decisions_total{" in api.call("GET", "/metrics").text)
+    assert within(5, lambda: "authsvc_decisions_total{" in api.call("GET", "/metrics").text)
     broker.stop()
     assert api.call("PATCH", "/api/users/bob", json={"enabled": True}).status_code == 200
     assert is_ready(api)
@@ -437,7 +437,7 @@ def test_metrics_forget_the_workers_of_a_killed_listener(service: Service) -> No
     assert within(30, lambda: service.workers("broker") != [] and is_answered(service))
     assert service.call("PATCH", "/api/users/bob", json={"enabled": False}).status_code == 200
     expected = service.call("GET", "/readyz").json()["policyVersion"]
-    assert within(20, lambda: version() == f"authsvc_policy_version {float(expected)}")
+    assert within(10, lambda: version() == f"authsvc_policy_version {float(expected)}")
 
 
 # An address that is in use.

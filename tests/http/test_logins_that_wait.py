@@ -92,7 +92,7 @@ def test_single_login_is_accepted_at_the_first_attempt_with_default_settings(
 def test_only_the_first_of_many_concurrent_logins_make_the_broker_wait(
     routes: OpenAPI, seeded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = [f"press-{number}" for number in range(60)]
+    fleet = [f"press-{number}" for number in range(20)]
     stored = HASHER.hash(BOBS_PASSWORD)
     for name in fleet:
         users.create_with_hash(OPERATOR, name, {}, stored)
@@ -100,8 +100,8 @@ def test_only_the_first_of_many_concurrent_logins_make_the_broker_wait(
     broker, _ = under(routes, seeded, connect_budget_ms=150, hash_workers=2)
     begun = time.monotonic()
     answers = [broker.logs_in(name, BOBS_PASSWORD) for name in fleet]
-    # One after the other they would take 3 s.
-    assert time.monotonic() - begun < 1.5
+    # One after the other they would take a second.
+    assert time.monotonic() - begun < 0.6
     assert answers[0] == YES
     assert answers.count(no("verifying")) > 10
 

@@ -105,7 +105,7 @@ def test_metrics_do_not_count_processes_that_only_run_others(command: Service) -
         (line,) = [line for line in text.splitlines() if line.startswith("authsvc_policy_version ")]
         return float(line.split()[1])
 
-    assert within(20, lambda: version() == command.call("GET", "/readyz").json()["policyVersion"] > 0)
+    assert within(5, lambda: version() == command.call("GET", "/readyz").json()["policyVersion"] > 0)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def two_workers(running: Service) -> Service:
     """The service with two workers."""
     running.environment["AUTHSVC_WORKERS"] = "2"
     running.start()
-    assert within(20, lambda: running.log_text().count("Booting worker") == 3)
+    assert within(10, lambda: running.log_text().count("Booting worker") == 3)
     return running
 
 
@@ -90,14 +90,14 @@ def test_metrics_are_the_sum_of_both_workers(two_workers: Service) -> None:
         assert publishes(two_workers, "bob", "devices/bob/up") == "ok"
     counted = 'authsvc_decisions_total{check="acl",decision="allowed",reason="permission"} 16.0'
     # A worker publishes its metrics once per second.
-    assert within(20, lambda: _always(lambda: counted in requests.get(two_workers.url + "/metrics", timeout=10).text))
+    assert within(5, lambda: _always(lambda: counted in requests.get(two_workers.url + "/metrics", timeout=10).text))
 
 
 def test_denials_and_statistics_of_both_workers_are_stored_when_they_end(two_workers: Service) -> None:
     for _ in range(16):
         assert publishes(two_workers, "bob", "elsewhere") == "no-permission"
     # A worker stores denials twice per second, and statistics at its end at the latest.
-    assert within(20, lambda: _denied(two_workers, "bob") == [("elsewhere", 16)])
+    assert within(5, lambda: _denied(two_workers, "bob") == [("elsewhere", 16)])
     assert logs_in(two_workers, "bob", "wrong") == "wrong-password"
     assert logs_in(two_workers, "bob", BOBS_PASSWORD) == "ok"
     two_workers.stop()
@@ -208,7 +208,7 @@ def test_known_users_can_log_in_without_postgresql(
 
 
 def _brokers_are_answered_and_administrators_are_told(service: Service) -> None:
-    assert within(20, lambda: requests.get(service.url + "/readyz", timeout=10).status_code == 503)
+    assert within(10, lambda: requests.get(service.url + "/readyz", timeout=10).status_code == 503)
     assert logs_in(service, "bob", BOBS_PASSWORD) == "ok"
     assert logs_in(service, "tom", BOBS_PASSWORD) == "ok", "tom had not logged in before"
     assert logs_in(service, "bob", "wrong") == "wrong-password"
@@ -216,16 +216,16 @@ def _brokers_are_answered_and_administrators_are_told(service: Service) -> None:
     assert publishes(service, "bob", "devices/bob/up") == "ok"
     assert publishes(service, "bob", "elsewhere") == "no-permission"
     assert requests.get(service.url + "/healthz", timeout=10).status_code == 200
-    assert within(20, lambda: "database lost" in service.log_text())
+    assert within(5, lambda: "database lost" in service.log_text())
     for method, path in (("GET", "/api/users"), ("POST", "/api/users"), ("POST", "/api/login")):
         answer = service.call(method, path, json={"username": "press-7", "password": "good enough"})
         assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
 
 
 def _everything_works_again(service: Service) -> None:
-    assert within(20, lambda: requests.get(service.url + "/readyz", timeout=10).status_code == 200)
+    assert within(10, lambda: requests.get(service.url + "/readyz", timeout=10).status_code == 200)
     service.create_user("press-7", "press seven's secret")
     assert within(A_SECOND, lambda: logs_in(service, "press-7", "press seven's secret") == "ok")
-    assert within(20, lambda: "database is back" in service.log_text())
+    assert within(5, lambda: "database is back" in service.log_text())
     # At most once per background thread: six in the API process, five in the broker process.
     assert service.log_text().count("database lost") <= 11

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from statistics import median
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -197,12 +196,10 @@ def test_idle_connections_leave_webhooks_answering_within_a_second_and_are_close
     running.start()
     with many_descriptors(), ExitStack() as opened:
         idle = [opened.enter_context(Connection(running, listener)) for _ in range(IDLE)]
-        durations = []
         for _ in range(20):
             begun = time.monotonic()
             assert publishes(running, "bob", "devices/bob/up") == "ok"
-            durations.append(time.monotonic() - begun)
-        assert median(durations) < 1
+            assert time.monotonic() - begun < 1
         assert within(30, lambda: not any(map(is_open, idle)))
         assert running.call("GET", "/readyz").status_code == 200
     assert running.errors() == []

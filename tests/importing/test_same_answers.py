@@ -45,7 +45,7 @@ def compared(
         done = service.command("import", *arguments)
         assert done.returncode == 0, done.stderr
         # A command does not wait until the service has read what it wrote.
-        assert within(20, lambda: logs_in(service, PUBLISHER, password_of(PUBLISHER)) == "ok")
+        assert within(10, lambda: logs_in(service, PUBLISHER, password_of(PUBLISHER)) == "ok")
         config = authsvc_plugin_config(
             plugin=build_authsvc_plugin(),
             service_port=service.broker_port,

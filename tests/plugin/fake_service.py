@@ -273,7 +273,7 @@ class _Conversation(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def wait_for(reached: Any, within: float = 20.0) -> None:
+def wait_for(reached: Any, within: float = 5.0) -> None:
     """Wait until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + within
     while not reached():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import process_time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.usefixtures("prepared"), pytest.mark.slow]
 
 MANY = 100_000
+MAX_SECONDS = 60  # of processor time; about 20 s on the machine of docs/performance.md
 
 
 def a_file(users: int, topic: str = "plant") -> str:
@@ -31,12 +33,14 @@ def a_file(users: int, topic: str = "plant") -> str:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_100_000_users_are_created_and_change_every_snapshot() -> None:
+def test_100_000_users_are_created_within_60_seconds_and_change_every_snapshot() -> None:
     policy = loaded_policy()
     told: list[SnapshotChange] = []
     policy.subscribe(told.append)
     before = policy.snapshot.version
+    started = process_time()
     plan = apply(OPERATOR, text.parse(a_file(MANY)), PlanOptions())
+    assert process_time() - started < MAX_SECONDS
     assert plan.counts()["created"] == MANY
     with session():
         changes = changes_since(before)
@@ -47,6 +51,7 @@ def test_100_000_users_are_created_and_change_every_snapshot() -> None:
     assert len(policy.snapshot.users) == MANY + 1
     assert mqtt("readWrite", "plant/99999/4/#") in policy.snapshot.users["device-99999"].permissions
     assert [len(change.users) for change in told] == [MANY]
+    assert not apply(OPERATOR, text.parse(a_file(MANY)), PlanOptions()).changes
 
 
 def test_a_stream_names_few_changed_users_and_asks_for_everything_after_many() -> None:

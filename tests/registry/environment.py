@@ -282,7 +282,7 @@ def failing_writes(table: str, condition: str, event: str = "INSERT") -> Iterato
         database.execute_sql("DROP TRIGGER broken" + ("" if is_sqlite() else f" ON {table}"))
 
 
-def wait_until(ask: Callable[[], Result], within: float = 20.0) -> Result:
+def wait_until(ask: Callable[[], Result], within: float = 10.0) -> Result:
     """Poll until the result is true and return it; fail after `within` seconds."""
     deadline = time.monotonic() + within
     while not (answer := ask()):

@@ -139,8 +139,8 @@ class Site:
 
     def wait_until_up(self) -> None:
         """Wait until the plugin has an open stream."""
-        wait_for(lambda: self.service.streams)
-        wait_for(self.reports_arrive)
+        wait_for(lambda: self.service.streams, 10)
+        wait_for(self.reports_arrive, 10)
 
     def reports_arrive(self) -> bool:
         return bool(self.service.reports)
@@ -150,7 +150,7 @@ class Site:
         self.broker.wait_for_log("does not answer")
 
 
-def seconds_until(reached: Callable[[], Any], within: float = 20.0) -> float:
+def seconds_until(reached: Callable[[], Any], within: float = 5.0) -> float:
     """Wait until a condition holds and return how long that took."""
     began = time.monotonic()
     wait_for(reached, within)

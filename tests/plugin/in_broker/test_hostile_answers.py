@@ -266,7 +266,7 @@ def test_report_with_a_hostile_answer_is_sent_again(hostile: HostileSite, answer
     keeps_its_reports(hostile, HTTP[answer])
 
 
-@pytest.mark.parametrize("plugin_build", ["plain"], indirect=True, scope="session")  # it is about time, not memory
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", SLOW)
 @pytest.mark.parametrize(
     "ask",

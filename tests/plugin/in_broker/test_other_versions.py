@@ -43,7 +43,7 @@ def test_service_without_the_protocol_is_asked_about_each_access_until_it_has_it
         wait_for(lambda: len(service.asked("/auth/plugin/changes")) > 1, 8)
         assert fallbacks(site) == 1
         service.speaks = True
-        wait_for(lambda: service.streams)
+        wait_for(lambda: service.streams, 8)
         wait_for(lambda: service.reports)
         asked = len(service.asked("/auth/acl"))
         assert device.publish("a") == 0

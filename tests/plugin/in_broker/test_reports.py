@@ -180,6 +180,6 @@ def test_report_without_an_answer_is_sent_again(site: Site, status: int) -> None
 
 def test_broker_without_clients_reports_at_least_every_five_seconds(site: Site) -> None:
     site.end_devices()
-    wait_for(lambda: not site.service.reports[-1]["disconnected"])
+    wait_for(lambda: not site.service.reports[-1]["disconnected"], 10)
     before = len(site.service.reports)
     wait_for(lambda: len(site.service.reports) > before, 6)
