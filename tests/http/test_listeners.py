@@ -7,6 +7,8 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from authsvc.server import directory_lock
 from tests.actors import ADMIN_PASSWORD, BOBS_PASSWORD
 from tests.http.callers import basic
 from tests.http.wire import (
@@ -416,6 +419,32 @@ def test_second_service_in_a_data_directory_is_refused_and_names_the_first(
     with pytest.raises(RuntimeError, match=f"is run by process {running.process.pid};"):
         second.start()
     assert set(metrics.rglob("*.db")) >= before
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from authsvc.server import directory_lock
+with directory_lock.locked(Path(sys.argv[1]), ["api"]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_service_waits_for_another_that_ends_in_this_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", _HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"locked\n"
+
+        def end_holder(_seconds: float) -> None:
+            holder.kill()
+            holder.wait()
+
+        # It is found running, and has ended when the lock is tried again.
+        monkeypatch.setattr("authsvc.server.directory_lock.time.sleep", end_holder)
+        with directory_lock.locked(tmp_path, ["api"]):
+            assert holder.poll() == -signal.SIGKILL
 
 
 @pytest.mark.slow
