@@ -65,7 +65,7 @@ class _Exchange:
         self._session = requests.Session()
         # No proxy: it would resolve the name again. No .netrc: its passwords are for other programs.
         self._session.trust_env = False
-        self._adapter = _Adapter(webhook.host)
+        self._adapter = _Adapter(webhook)
         self._session.mount(f"{webhook.scheme}://", self._adapter)
         self._timer = Timer(LONGEST_SECONDS, self._shut_down)
 
@@ -106,17 +106,18 @@ class _Exchange:
 
 
 class _Adapter(HTTPAdapter):
-    """Connects to the IP address in the URL, verifies the certificate for `host`, and keeps the opened sockets."""
+    """Connects to the IP address in the URL, verifies the certificate for its host, and keeps the opened sockets."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, webhook: Webhook) -> None:
         self.opened: list[socket.socket] = []
-        self._host = host
+        self._webhook = webhook
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        # With the system's authorities, beside those of the library.
-        context = ssl.create_default_context()
-        super().init_poolmanager(*args, **options, server_hostname=self._host, ssl_context=context)
+        if self._webhook.scheme == "https":
+            # With the system's authorities, beside those of the library.
+            options |= {"server_hostname": self._webhook.host, "ssl_context": ssl.create_default_context()}
+        super().init_poolmanager(*args, **options)
 
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **options)

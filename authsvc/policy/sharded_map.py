@@ -87,12 +87,16 @@ class ShardedMap(Mapping[str, Value], Generic[Value]):
         self, entries: Iterable[tuple[str, Value | bytes]] = (), table: PackedTable[Value] | None = None
     ) -> None:
         # None marks a key that is in the table and not in the mapping.
-        shards: list[dict[str, Value | bytes | None]] = [{} for _ in range(_SHARDS)]
+        used: dict[int, dict[str, Value | bytes | None]] = {}
         for key, value in entries:
-            shards[hash(key) % _SHARDS][key] = value
+            used.setdefault(hash(key) % _SHARDS, {})[key] = value
+        # All empty shards are one dict; a shard never changes.
+        shards: list[dict[str, Value | bytes | None]] = [{}] * _SHARDS
+        for at, shard in used.items():
+            shards[at] = shard
         self._shards = tuple(shards)
         self._table = PackedTable[Value](_no_records) if table is None else table
-        self._length = len(self._table) + sum(map(len, shards))
+        self._length = len(self._table) + sum(map(len, used.values()))
 
     def replaced(self, keys: Iterable[str], values: Mapping[str, Value | bytes]) -> ShardedMap[Value]:
         """Return a copy in which these keys have the given values; a key without a value is absent from the copy."""
