@@ -20,6 +20,7 @@ from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database, is_sqlite
 from tests.actors import ADMIN_PASSWORD
+from tests.databases import kept_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -153,7 +154,8 @@ def prepared(settings: Settings, sqlite_template: Path) -> Iterator[Settings]:
         bootstrap.open_database(settings)
         if is_sqlite():
             shutil.copyfile(sqlite_template, settings.database_url.removeprefix("sqlite:///"))
-    yield settings
+    with kept_open(settings.database_url):
+        yield settings
     _disconnect()
 
 

@@ -17,6 +17,7 @@ from tests.actors import ADMIN_PASSWORD
 from tests.broker import free_port
 from tests.certificates.environment import Environment
 from tests.certificates.fake_broker import FakeBroker
+from tests.databases import kept_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +50,11 @@ def prepared(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 @pytest.fixture
 def env(prepared: Settings) -> Iterator[Environment]:
     """Return the service after its first start, with the user bob."""
-    env = Environment.opened(prepared)
-    env.create_user("bob")
-    yield env
-    env.close()
+    with kept_open(prepared.database_url):
+        env = Environment.opened(prepared)
+        env.create_user("bob")
+        yield env
+        env.close()
 
 
 @pytest.fixture

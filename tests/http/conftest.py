@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from authsvc.accounts import bootstrap
+from authsvc.accounts import api_tokens, bootstrap
 from authsvc.app import compose
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from authsvc.web.request_context import EXTENSION
-from tests.actors import ADMIN_PASSWORD
+from tests.actors import ADMIN_PASSWORD, OPERATOR
+from tests.databases import kept_open
 from tests.http.broker import ADAPTERS, broker_by, services_of
 from tests.http.callers import Caller
 from tests.http.console import Console
-from tests.http.seed_data import ALICES_PASSWORD, CHARLIES_PASSWORD, DOTS_PASSWORD, create_users
+from tests.http.seed_data import CHARLIES_PASSWORD, DOTS_PASSWORD, create_users
 from tests.service import Service
 from tests.shared_routes import app_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from flask.testing import FlaskClient
     from flask_openapi3.openapi import OpenAPI
@@ -32,14 +33,28 @@ if TYPE_CHECKING:
     from tests.http.broker import Broker
 
 
+class Seed(NamedTuple):
+    """A data directory and an API token of Alice."""
+
+    directory: Path
+    alices_token: str
+
+
 @pytest.fixture(scope="session")
-def seed_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory after its first start, with the seed data. Tests copy it and do not change it."""
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Seed:
+    """A data directory after its first start, with the seed data, and a token. Tests copy it and do not change it."""
     settings = _settings(tmp_path_factory.mktemp("seed") / "data")
     bootstrap.prepare(settings)
     create_users()
+    # For a year, because some tests set the clock to a later date.
+    token = api_tokens.issue_token(OPERATOR, "alice", "", 24 * 365).token
     database.initialize(None)
-    return settings.data_dir
+    return Seed(settings.data_dir, token)
+
+
+@pytest.fixture(scope="session")
+def seed_directory(seed: Seed) -> Path:
+    return seed.directory
 
 
 @pytest.fixture
@@ -53,14 +68,15 @@ def seeded(settings: Settings, seed_directory: Path) -> Iterator[Settings]:
     """The settings of a service with the seed data in a database of this test."""
     shutil.copytree(seed_directory, settings.data_dir)
     bootstrap.open_database(settings)
-    yield settings
+    with kept_open(settings.database_url):
+        yield settings
     database.initialize(None)
 
 
 @pytest.fixture(scope="session")
-def routes() -> OpenAPI:
+def routes(tmp_path_factory: pytest.TempPathFactory) -> OpenAPI:
     """The routes of the service, created once; each test sets its own `Services` behind them."""
-    return app_for(_settings(Path("nowhere")))
+    return app_for(_settings(tmp_path_factory.mktemp("routes")))
 
 
 @pytest.fixture
@@ -100,9 +116,9 @@ def anonymous(client: FlaskClient) -> Caller:
 
 
 @pytest.fixture
-def alice(anonymous: Caller) -> Caller:
+def alice(client: FlaskClient, seed: Seed) -> Caller:
     """Alice, an administrator."""
-    return anonymous.signs_in("alice", ALICES_PASSWORD)
+    return Caller(client, f"Bearer {seed.alices_token}")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from authsvc.activity import audit
 from authsvc.storage.database import database, transaction
 from authsvc.storage.models import AuditEvent
 from tests.http.callers import Caller, problem_of, refused_fields
+from tests.http.seed_data import ALICES_PASSWORD
 from tests.service import permission
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def test_a_change_without_effect_is_not_audited(alice: Caller) -> None:
         ({"target": "user:press-%"}, []),
     ],
 )
-def test_audit_events_can_be_filtered(alice: Caller, query: dict[str, str], expected: list[str]) -> None:
+def test_audit_events_can_be_filtered(anonymous: Caller, query: dict[str, str], expected: list[str]) -> None:
+    alice = anonymous.signs_in("alice", ALICES_PASSWORD)
     _creates_press(alice)
     alice.patch("/api/users/press-7", {"enabled": False})
     alice.delete("/api/users/press-7")

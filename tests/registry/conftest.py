@@ -13,6 +13,7 @@ from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database
 from tests.actors import ADMIN_PASSWORD
+from tests.databases import kept_open
 from tests.registry.environment import ALICES_PASSWORD, Environment, csrf_token, seed_users_and_roles
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ def settings(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) 
 def env(settings: Settings) -> Iterator[Environment]:
     """A service with a locked registry, with Alice and Charlie as users and no registrations."""
     bootstrap.open_database(settings)
-    env = Environment.opened(settings)
-    yield env
-    env.close()
+    with kept_open(settings.database_url):
+        env = Environment.opened(settings)
+        yield env
+        env.close()
     _disconnect()
 
 
