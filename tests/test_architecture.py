@@ -155,3 +155,13 @@ def test_the_documentation_shows_the_same_order() -> None:
     shown = re.findall(r"^\| `(\w+)/?`", text, re.MULTILINE)
     packages = [name.removeprefix("authsvc.") for name in ORDER if name.startswith("authsvc.") and name.count(".") == 1]
     assert shown == packages
+
+
+def test_every_module_that_the_documentation_names_exists() -> None:
+    text = (CHECKOUT / "docs" / "where-to-change.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z]\w*/[\w/.-]*)`", text)
+    assert "policy/topics" in named
+    roots = (CHECKOUT, CHECKOUT / "authsvc")
+    assert [
+        name for name in named if not any((root / f"{name}{end}").exists() for root in roots for end in ("", ".py"))
+    ] == []
