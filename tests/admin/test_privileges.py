@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from authsvc.app import create_app
-from authsvc.settings import Settings
 from authsvc.web.request_context import is_page
 from tests.admin.page_objects import FormClient
 from tests.registry.signing import signing_request
+from tests.shared_routes import routes
 
 if TYPE_CHECKING:
     from werkzeug.routing import Rule
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from authsvc.admin.pages import ApiCall
     from tests.service import Service
 
-_APP = create_app(Settings(data_dir=Path("nowhere"), database_url="sqlite:///nowhere", bcrypt_cost=4))
+_APP = routes()
 # Anybody may sign in, and a user without permissions may sign out.
 _PUBLIC = {"sign_in.form", "sign_in.sign_in", "sign_in.sign_out", "sign_in.replace_session_form"}
 _PUBLIC |= {"sign_in.replace_session", "sign_in.code_form", "sign_in.check_code"}

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from authsvc.api import docs
-from authsvc.app import create_app
-from authsvc.settings import Settings
+from tests.shared_routes import routes
 
-
-def _describe() -> dict[str, Any]:
-    nowhere = Settings(data_dir=Path("nowhere"), database_url="sqlite:///nowhere", bcrypt_cost=4)
-    return docs.description(create_app(nowhere))
-
-
-DESCRIPTION = _describe()
+DESCRIPTION: dict[str, Any] = docs.description(routes())
 OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
     (method.upper(), path): operation
     for path, methods in DESCRIPTION["paths"].items()
