@@ -20,7 +20,6 @@ from authsvc.accounts import bootstrap
 from authsvc.settings import Settings
 from authsvc.storage.database import database, is_sqlite
 from tests.actors import ADMIN_PASSWORD
-from tests.databases import kept_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -154,8 +153,7 @@ def prepared(settings: Settings, sqlite_template: Path) -> Iterator[Settings]:
         bootstrap.open_database(settings)
         if is_sqlite():
             shutil.copyfile(sqlite_template, settings.database_url.removeprefix("sqlite:///"))
-    with kept_open(settings.database_url):
-        yield settings
+    yield settings
     _disconnect()
 
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def kept_open(url: str) -> Iterator[None]:
     """Hold one more connection to this SQLite file during the `with` block; do nothing for PostgreSQL.
 
-    So each session is cheap, as in a service of several processes. The last connection that is closed writes the WAL
-    back and deletes it; tests with one process would do that several times in each request.
+    Then each session is cheap, as while other requests run. Otherwise it is the last connection, which writes the WAL
+    back and deletes it: several times in each request. `tests/storage` tests that.
     """
     file = sqlite_file(url)
     if file is None:
         yield
         return
-    with closing(sqlite3.connect(file)) as connection:
+    with closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True)) as connection:
+        # SQLite opens the file at the first statement.
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield

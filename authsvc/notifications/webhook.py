@@ -106,7 +106,7 @@ class _Exchange:
 
 
 class _Adapter(HTTPAdapter):
-    """Connects to the IP address in the URL, verifies the certificate for its host, and keeps the opened sockets."""
+    """Connects to the IP address in the URL and keeps the sockets; the certificate must be for the webhook's host."""
 
     def __init__(self, webhook: Webhook) -> None:
         self.opened: list[socket.socket] = []
@@ -115,7 +115,7 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         if self._webhook.scheme == "https":
-            # With the system's authorities, beside those of the library.
+            # With the system's authorities, beside those of the library; http is spared the time of loading them.
             options |= {"server_hostname": self._webhook.host, "ssl_context": ssl.create_default_context()}
         super().init_poolmanager(*args, **options)
 

@@ -55,6 +55,7 @@ def test_user_shows_when_it_was_last_seen(alice: Caller) -> None:
 
 def test_audit_events_are_filtered_by_time(alice: Caller) -> None:
     alice.creates_user("press-7")
+    alice.creates_user("press-8")
     start = datetime.now(UTC).replace(microsecond=0)
     before, after = rfc3339(start - timedelta(hours=1)), rfc3339(start + timedelta(hours=1))
 
@@ -63,7 +64,7 @@ def test_audit_events_are_filtered_by_time(alice: Caller) -> None:
         return [event["target"] for event in items]
 
     everything = targets("")
-    assert everything[0] == "user:press-7"
+    assert everything == ["user:press-8", "user:press-7"]
     assert targets(f"after={before}&before={after}") == everything
     assert targets("sort=at") == everything[::-1]
     assert targets(f"after={after}") == []

@@ -297,5 +297,5 @@ def test_required_second_factor_is_not_required_of_users_who_only_read(strict: F
     assert strict.post("/api/login", json={"username": "dot", "password": DOTS_PASSWORD}).status_code == 200
 
 
-def test_tokens_are_accepted_where_a_second_factor_is_required(alice: Caller, strict: FlaskClient) -> None:
-    assert Caller(strict, alice.headers["Authorization"]).get("/api/users").status_code == 200
+def test_tokens_are_accepted_where_a_second_factor_is_required(charlie: Caller, strict: FlaskClient) -> None:
+    assert Caller(strict, charlie.headers["Authorization"]).get("/api/users").status_code == 200
