@@ -183,7 +183,9 @@ _role_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{2,20}", fullmatch=True)
 _usernames = st.sampled_from(
     ["true", "No", "~", "null", "<<", "=", "- a", "a: b", "#x", "0x1F", "1_000", "12:30", "&a"]
 )
-_usernames |= st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=20)
+_usernames |= st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=20).filter(
+    lambda name: name not in {".", ".."}
+)
 _permissions = st.lists(_mqtt).map(tuple)
 documents = st.builds(
     PolicyDocument,
