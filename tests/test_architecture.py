@@ -159,10 +159,14 @@ def test_the_documentation_shows_the_same_order() -> None:
 
 def test_every_module_that_where_to_change_names_exists() -> None:
     text = (CHECKOUT / "docs" / "where-to-change.md").read_text(encoding="utf-8")
-    places = re.findall(r"^\| .* \|(.*)\|$", text, re.MULTILINE)
-    named = [name for place in places for name in re.findall(r"`([a-z]\w*(?:/[\w/.-]*)?)`", place)]
+    column = re.findall(r"^\| .* \|(.*)\|$", text, re.MULTILINE)
+    named = [name for cell in column for name in re.findall(r"`([a-z]\w*(?:/[\w/.-]*)?)`", cell)]
     assert {"policy/topics", "jobs"} <= set(named)
-    roots = (CHECKOUT, CHECKOUT / "authsvc")
-    assert [
-        name for name in named if not any((root / f"{name}{end}").exists() for root in roots for end in ("", ".py"))
-    ] == []
+    places = [(root, end) for root in (CHECKOUT, CHECKOUT / "authsvc") for end in ("", ".py")]
+    assert [name for name in named if not any((root / (name + end)).exists() for root, end in places)] == []
+
+
+def test_every_decision_record_is_listed_once() -> None:
+    directory = CHECKOUT / "docs" / "adr"
+    listed = re.findall(r"\]\((.*)\)$", (directory / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed == sorted(path.name for path in directory.glob("[0-9]*.md"))

@@ -55,7 +55,7 @@ def broker_that_ends(service: Service, broker: dict[str, str], number: int) -> I
     """Report the end of a connection when the service orders it, as the broker's plugin does."""
 
     def obey() -> None:
-        changes.until(lambda line: number in line.get("disconnect", []), seconds=30)
+        changes.until(lambda line: number in line.get("disconnect", []), seconds=20)
         report_to(service, disconnected=(number,), **broker)
 
     with Plugin(service).changes(**broker) as changes, ThreadPoolExecutor(1) as pool:

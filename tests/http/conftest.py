@@ -54,6 +54,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Seed:
 
 @pytest.fixture(scope="session")
 def seed_directory(seed: Seed) -> Path:
+    """The data directory of the seed."""
     return seed.directory
 
 
