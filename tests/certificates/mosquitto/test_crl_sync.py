@@ -105,10 +105,13 @@ def test_damaged_list_is_replaced(server: ListServer, file: Path, broken: bytes)
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of four pages; the test is skipped if it cannot be mounted."""
+    """A file system of five pages, one of them for a replaced list that is still being read.
+
+    The test is skipped if it cannot be mounted.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk)
+    mount = ("mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", disk)
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted: {mounted.stderr.strip()}")
