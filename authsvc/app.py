@@ -37,6 +37,7 @@ from authsvc.jobs import (
 from authsvc.observability import metrics
 from authsvc.policy.access import AccessControl
 from authsvc.storage.background import BackgroundThread
+from authsvc.storage.database import shared_session
 from authsvc.storage.policy_cache import PolicyCache
 from authsvc.storage.propagation import Propagation
 from authsvc.web import downloads, health, problem, tracing, webhook_views
@@ -47,6 +48,10 @@ from authsvc.web.tracing import TokenRedaction
 from registry import extension
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
     from authsvc.policy.snapshot import Snapshot
     from authsvc.settings import Settings
 
@@ -98,7 +103,7 @@ def assemble(app: OpenAPI, settings: Settings, bind: str | None = None, inherite
     `inherited` is a policy that the parent process has read: only what changed since is read again.
     """
     services = app.extensions[EXTENSION] = compose(settings, bind, inherited)
-    redacting = TokenRedaction(app.wsgi_app)
+    redacting = TokenRedaction(_in_one_session(app.wsgi_app))
     app.wsgi_app = EncodedSlashes(TrustedProxies(redacting, settings.trusted_proxies))  # type: ignore[method-assign]
     app.extensions[BACKGROUND] = [
         BackgroundThread("policy", policy_jobs(services)),
@@ -180,3 +185,13 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
         broker=takeover_broker(settings),
         propagation=Propagation(settings.run_dir),
     )
+
+
+def _in_one_session(flask: WSGIApplication) -> WSGIApplication:
+    """Return WSGI middleware: the sessions of a request share a connection, which a file keeps until it is sent."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with shared_session():
+            return flask(environ, start_response)
+
+    return application

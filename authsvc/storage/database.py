@@ -1,14 +1,16 @@
 """The database connection: SQLite in one file, or PostgreSQL for several replicas.
 
-`session()` opens a connection for one piece of work and closes it. So the next request notices that an SQLite file was
-moved, instead of writing to the moved file. Connections to PostgreSQL come from a pool.
+`session()` opens a connection for one piece of work and closes it, at the latest at the end of the request. So the next
+request notices that an SQLite file was moved, instead of writing to the moved file. Connections to PostgreSQL come from
+a pool.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -81,12 +83,20 @@ def create_file(url: str) -> None:
 @contextmanager
 def session() -> Iterator[None]:
     """Hold a database connection during the `with` block; a nested session uses the connection of the outer one."""
-    opened = database.connect(reuse_if_open=True)
-    try:
+    with _last_closes():
+        database.connect(reuse_if_open=True)
         yield
-    finally:
-        if opened:
-            database.close()
+
+
+@contextmanager
+def shared_session() -> Iterator[None]:
+    """Let all sessions of the `with` block use one connection to SQLite, which the first of them opens.
+
+    Opening one costs as much as some queries, and closing the last one of all threads and processes writes the WAL
+    back. Connections to PostgreSQL are left to the pool: none may be held while a request hashes a password.
+    """
+    with _last_closes() if is_sqlite() else nullcontext():
+        yield
 
 
 @contextmanager
@@ -178,6 +188,29 @@ def decode_blob(stored: str | bytes) -> str:
     SQLite can hold a blob in a text column.
     """
     return stored if isinstance(stored, str) else "\0" + stored.decode(errors="replace")
+
+
+class _Thread(threading.local):
+    """What belongs to one thread, as peewee's connections do."""
+
+    def __init__(self) -> None:
+        self.sessions: list[None] = []
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def _last_closes() -> Iterator[None]:
+    sessions = _thread.sessions
+    sessions.append(None)
+    try:
+        yield
+    finally:
+        sessions.pop()
+        # Not `sessions`: if another thread ends an abandoned generator, its own connection stays open.
+        if not _thread.sessions:
+            database.close()
 
 
 def _decode_text(raw: bytes) -> str:

@@ -23,12 +23,13 @@ from authsvc.storage.database import (
     is_sqlite,
     read_transaction,
     session,
+    shared_session,
     transaction,
 )
 from tests.storage.environment import change_user, create_bob, create_user, execute, version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -52,6 +53,56 @@ def test_nested_session_uses_the_same_connection() -> None:
         with session():
             assert not database.is_closed()
         assert not database.is_closed()
+    assert database.is_closed()
+
+
+def test_shared_session_keeps_a_connection_to_sqlite_and_none_to_postgresql() -> None:
+    with shared_session():
+        assert database.is_closed()
+        create_bob()
+        assert database.is_closed() is not is_sqlite()
+        with pytest.raises(ZeroDivisionError), session():
+            raise ZeroDivisionError
+        in_another_thread(lambda: change_user("bob", enabled=False))
+        assert not users.get("bob").enabled
+    assert database.is_closed()
+
+
+def test_rows_that_are_still_being_read_keep_the_connection_of_a_shared_session() -> None:
+    def rows() -> Iterator[int]:
+        with read_transaction():
+            yield current_version()
+            in_another_thread(create_bob)
+            yield current_version()
+
+    with shared_session():
+        first = version()
+        reading = rows()
+        assert next(reading) == first
+    assert not database.is_closed()
+    assert list(reading) == [first]
+    assert database.is_closed()
+    assert version() == first + 1
+
+
+def test_rows_that_another_thread_stops_reading_close_no_connection_of_that_thread() -> None:
+    def rows() -> Generator[int, None, None]:
+        with session():
+            yield 1
+
+    def stop() -> None:
+        with session():
+            reading.close()
+            assert not database.is_closed()
+        stopped.append(database.is_closed())
+
+    reading = rows()
+    stopped: list[bool] = []
+    assert next(reading) == 1
+    in_another_thread(stop)
+    assert stopped == [True]
+    with session():
+        pass
     assert database.is_closed()
 
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from authsvc.server import shared_policy
 from authsvc.server.shared_policy import SharedPolicy
-from authsvc.storage.database import database, is_sqlite, read_transaction
+from authsvc.storage.database import database, is_sqlite, read_transaction, session
 from authsvc.storage.policy_cache import PolicyCache
 from tests.storage.environment import create_user, database_gone, loaded_policy
 
@@ -70,7 +70,7 @@ def test_time_limit_of_a_query_ends_with_the_transaction() -> None:
         (value,) = database.execute_sql("SHOW statement_timeout").fetchone()
         return str(value)
 
-    with database.connection_context():
+    with session():
         with read_transaction(7):
             assert limit() == "7s"
         assert limit() == "0"
