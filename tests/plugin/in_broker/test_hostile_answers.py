@@ -221,6 +221,8 @@ def keeps_the_old_rules(site: HostileSite, answer: Answer) -> None:
     wait_for(lambda: site.fetches(device.username) > fetches)
     assert device.publish("b") == NOT_AUTHORIZED
     assert device.publish("a") == 0
+    site.service.raw.clear()
+    wait_for(lambda: device.publish("b") == 0, RECOVERY)
 
 
 def loses_the_stream(site: HostileSite, answer: Answer) -> None:
