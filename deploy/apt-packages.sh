@@ -44,7 +44,7 @@ need_broker() {
 
 need_tests() {
 	need openssl command -v openssl
-	need chromium command -v chromium
+	need chromium-headless-shell command -v chromium-headless-shell
 	need prometheus command -v promtool
 	need slapd command -v slapd
 	need "nodejs npm" command -v npm

@@ -21,7 +21,8 @@ def main() -> None:
     DIRECTORY.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as place, Service(Path(place)) as service, sync_playwright() as playwright:
         stops = seed(service)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        path = shutil.which("chromium-headless-shell")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for width in WIDTHS:
             for scheme in SCHEMES:
                 _take(browser, service.url, stops, width, scheme)

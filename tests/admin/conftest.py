@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What Playwright passes itself if it starts a browser, as far as it saves time.
 _FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--disable-dev-shm-usage"),
+    *("--no-sandbox", "--disable-gpu", "--disable-extensions", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
     *("--no-default-browser-check", "--mute-audio", "--hide-scrollbars", "--use-mock-keychain"),
 )
@@ -48,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The debugging address of Debian's Chromium, one for all tests of this process."""
-    path = shutil.which("chromium")
-    assert path, "chromium is missing; install it with: deploy/apt-packages.sh test"
+    path = shutil.which("chromium-headless-shell")
+    assert path, "chromium-headless-shell is missing; install it with: deploy/apt-packages.sh test"
     port, profile = free_port(), tmp_path_factory.mktemp("chromium")
     command = [path, *_FLAGS, f"--remote-debugging-port={port}", f"--user-data-dir={profile}", "about:blank"]
     with (profile / "log").open("wb") as log:
