@@ -208,8 +208,9 @@ def _last_closes() -> Iterator[None]:
         yield
     finally:
         sessions.pop()
-        # Not `sessions`: if another thread ends an abandoned generator, its own connection stays open.
-        if not _thread.sessions:
+        # Not `sessions`: another thread can end an abandoned generator, and must not close a connection it uses itself.
+        # And not without a connection: to close none would wait while another thread opens one.
+        if not _thread.sessions and not database.is_closed():
             database.close()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import peewee
@@ -24,12 +27,16 @@ from authsvc.storage.database import (
     read_transaction,
     session,
     shared_session,
+    sqlite_file,
     transaction,
 )
+from tests.http.wire import within
 from tests.storage.environment import change_user, create_bob, create_user, execute, version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+    from authsvc.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -104,6 +111,27 @@ def test_rows_that_another_thread_stops_reading_close_no_connection_of_that_thre
     with session():
         pass
     assert database.is_closed()
+
+
+def test_shared_session_without_sql_does_not_wait_while_another_thread_opens_a_connection(settings: Settings) -> None:
+    file = sqlite_file(settings.database_url)
+    if file is None:
+        pytest.skip("sessions share no connection to PostgreSQL")
+
+    def is_open(times: int) -> bool:
+        targets = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
+        return targets.count(str(file)) == times
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("UPDATE policy_version SET version = version")
+        opening = threading.Thread(target=version)
+        opening.start()
+        assert within(5, lambda: is_open(2))
+        with shared_session():
+            pass
+        assert opening.is_alive()
+    opening.join()
 
 
 def test_connection_is_closed_after_an_error() -> None:
