@@ -188,7 +188,7 @@ def compose(settings: Settings, bind: str | None = None, inherited: Snapshot | N
 
 
 def _in_one_session(flask: WSGIApplication) -> WSGIApplication:
-    """Return WSGI middleware: with SQLite, the sessions of a request share one connection until Flask returns."""
+    """Return WSGI middleware: the database sessions of a request share an SQLite connection until Flask returns."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         with shared_session():
