@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics` and request ids."""
+"""`/healthz`, `/readyz`, `/metrics`, request ids and the connections of a request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authsvc.pki import authorities, certificates
 from authsvc.pki.ca import RevocationReason
 from authsvc.policy.decision import Denial, Reason
 from authsvc.policy.snapshot import GrantType
-from authsvc.storage.database import DATABASE_ERRORS, database_time, session
+from authsvc.storage.database import DATABASE_ERRORS, database, database_time, session
 from authsvc.storage.models import DisconnectOrder
 from authsvc.storage.policy_cache import PolicyCache
 from authsvc.web.health import observe_worker
@@ -418,3 +418,21 @@ def test_invalid_request_id_is_replaced(client: FlaskClient, offered: str) -> No
 def test_each_request_has_its_own_id(client: FlaskClient) -> None:
     ids = {client.get(path).headers["X-Request-Id"] for path in ("/api/me", "/healthz", "/no-such-thing") * 3}
     assert len(ids) == 9
+
+
+def test_request_opens_one_connection_to_sqlite_and_none_without_sql(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bool] = []
+    connect = database.obj.connect
+
+    def counted(*, reuse_if_open: bool) -> bool:
+        opened.append(connect(reuse_if_open=reuse_if_open))
+        return opened[-1]
+
+    monkeypatch.setattr(database.obj, "connect", counted)
+    assert alice.get("/healthz").status_code == 200
+    assert opened == []
+    assert alice.get("/api/users").status_code == 200
+    assert (opened.count(True), len(opened) > 1) == (1, True)
+    assert database.is_closed()
